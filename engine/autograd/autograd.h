@@ -1,0 +1,62 @@
+// The tape: each differentiable op records a node with what its backward needs.
+//
+// Note [Writing a differentiable op]
+//   Tensor y = ...run the kernel...;
+//   return record("op", y, {x, w}, [x = x.detach(), w = w.detach()](const Tensor& dy) {
+//     return std::vector<Tensor>{dx, dw};      // one per input; undefined where none is needed
+//   });
+// Capture detached tensors (a captured result with its history would keep itself alive), and only
+// what backward reads. needs_grad(t) tells which gradients are wanted.
+#pragma once
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "engine/tensor/tensor.h"
+
+namespace retort {
+
+using BackwardFn = std::function<std::vector<Tensor>(const Tensor& dy)>;
+
+struct Node {
+  const char* name;
+  std::uint64_t sequence;  // order of creation: backward visits the highest first
+  std::vector<std::shared_ptr<Tensor::Autograd>> inputs;  // null where an input needs no gradient
+  std::vector<Tensor> leaves;  // handles of leaf inputs (same index), to accumulate into
+  BackwardFn backward;
+  std::weak_ptr<Tensor::Autograd> output;
+};
+
+/// True if gradients are recorded in this thread (default).
+bool grad_enabled();
+
+/// While one lives, this thread records nothing: teacher forwards, evaluation, updates.
+class NoGrad {
+ public:
+  NoGrad();
+  ~NoGrad();
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool before_;
+};
+
+/// True if a gradient with respect to t is wanted: recording is on and t requires one.
+inline bool needs_grad(const Tensor& t) { return t.defined() && t.requires_grad() && grad_enabled(); }
+
+/// Attaches a node to `result` if any input needs a gradient; returns result. `name` must be a literal.
+Tensor record(const char* name, Tensor result, std::vector<Tensor> inputs, BackwardFn backward);
+
+/// Adds `gradient` to the gradient of a leaf: in place, by copy if it is the first contribution.
+void accumulate_gradient(const Tensor& leaf, const Tensor& gradient);
+
+/// Runs f without keeping its inner nodes, and runs it again in backward: trades time for memory.
+/// f must be a pure function of its inputs (its randomness keyed by counters).
+Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f, const std::vector<Tensor>& inputs);
+
+/// Called in backward right after the gradient of a leaf is complete (for overlapped all-reduce).
+/// Returns a handle that removes the hook when destroyed.
+std::shared_ptr<void> on_gradient_ready(const Tensor& leaf, std::function<void(const Tensor& gradient)> hook);
+
+}  // namespace retort

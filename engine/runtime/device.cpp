@@ -1,0 +1,152 @@
+#include "engine/runtime/device.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "engine/runtime/allocator.h"
+#include "retort_abi_hash.h"
+
+namespace retort {
+
+CudaRuntime cuda_runtime;
+
+namespace {
+
+struct Plugin {
+  bool available = false;
+  std::string reason;
+};
+
+// The folder libretort itself was loaded from.
+std::string library_folder() {
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<const void*>(&library_folder), &info) == 0 || info.dli_fname == nullptr) return ".";
+  const std::string path = info.dli_fname;
+  const std::size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+Plugin load_plugin() {
+  const char* named = std::getenv("RETORT_CUDA_LIBRARY");
+  const std::string path = named && *named ? named : library_folder() + "/libretort_cuda.so";
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays open for the life of the process
+  if (library == nullptr) return {false, join("no CUDA plug-in: ", dlerror())};
+  const auto entry = reinterpret_cast<PluginEntry>(dlsym(library, "retort_plugin"));
+  if (entry == nullptr) return {false, join(path, " is not a Retort plug-in")};
+  const PluginInfo* info = entry();
+  if (std::strcmp(info->abi_hash, RETORT_ABI_HASH) != 0)
+    return {false, join("the CUDA plug-in ", path, " was built from other headers than this library: rebuild both")};
+  if (const Status status = info->open(&cuda_runtime); status.code != ErrorCode::kOk) return {false, status.message};
+  int count = 0;
+  if (const Status status = cuda_runtime.device_count(&count); status.code != ErrorCode::kOk) return {false, status.message};
+  if (count == 0) return {false, "no CUDA device"};
+  return {true, ""};
+}
+
+const Plugin& plugin() {
+  static const Plugin loaded = load_plugin();
+  return loaded;
+}
+
+void check(const Status& status, const char* what) {
+  if (status.code != ErrorCode::kOk) throw Error(status.code, join("[", what, "] ", status.message));
+}
+
+// One growing block. A larger request releases the old block; on CUDA the allocator's cache keeps it
+// valid for work already enqueued on this stream.
+class GrowingScratch final : public Scratch {
+ public:
+  explicit GrowingScratch(Device device) : device_(device) {}
+  ~GrowingScratch() { release(device_, block_); }
+  void* get(std::size_t bytes) override {
+    if (bytes > size_) {
+      release(device_, block_);
+      block_ = nullptr;
+      size_ = 0;
+      const MemoryRoleScope role(MemoryRole::kWorkspace);
+      block_ = allocate(device_, bytes);
+      size_ = bytes;
+    }
+    return block_;
+  }
+
+ private:
+  Device device_;
+  void* block_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+struct ThreadContext {
+  explicit ThreadContext(Device device) : scratch(device) {
+    context.device = device;
+    context.scratch = &scratch;
+    if (device == Device::kCuda) {
+      check(cuda_runtime.select_device(0), "device");
+      check(cuda_runtime.create_stream(&context.stream), "device");
+      check(cuda_runtime.create_libraries(&context.libraries, context.stream), "device");
+    }
+  }
+  // Streams and handles of CUDA live as long as the process: the driver may be gone when thread
+  // destructors run, and there is one such thread.
+  Context context;
+  GrowingScratch scratch;
+};
+
+Context& mutable_context(Device device) {
+  if (device == Device::kCpu) {
+    thread_local ThreadContext cpu(Device::kCpu);
+    return cpu.context;
+  }
+  if (!cuda_available()) fail(ErrorCode::kDevice, "[device] CUDA was asked for, but there is ", plugin().reason);
+  thread_local ThreadContext* cuda = new ThreadContext(Device::kCuda);
+  return cuda->context;
+}
+
+}  // namespace
+
+bool cuda_available() { return plugin().available; }
+std::string cuda_unavailable_reason() { return plugin().reason; }
+
+DeviceInfo cuda_device_info() {
+  context_of(Device::kCuda);
+  DeviceInfo info;
+  check(cuda_runtime.describe(0, &info), "device");
+  return info;
+}
+
+Device parse_device(const std::string& text) {
+  if (text == "cpu") return Device::kCpu;
+  if (text == "auto") return cuda_available() ? Device::kCuda : Device::kCpu;
+  RETORT_CHECK(text == "cuda", "[device] expected auto, cpu or cuda, got '", text, "'");
+  context_of(Device::kCuda);
+  return Device::kCuda;
+}
+
+const Context& context_of(Device device) { return mutable_context(device); }
+
+void set_allow_tf32(bool allow) {
+  if (cuda_available()) mutable_context(Device::kCuda).allow_tf32 = allow;
+}
+
+void synchronize(Device device) {
+  if (device == Device::kCuda) check(cuda_runtime.synchronize(context_of(device).stream), "synchronize");
+}
+
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
+  if (bytes == 0) return;
+  if (to_device == Device::kCpu && from_device == Device::kCpu) {
+    std::memmove(to, from, bytes);
+    return;
+  }
+  const CopyKind kind = to_device == Device::kCpu     ? CopyKind::kDeviceToHost
+                        : from_device == Device::kCpu ? CopyKind::kHostToDevice
+                                                      : CopyKind::kDeviceToDevice;
+  void* const stream = context_of(Device::kCuda).stream;
+  check(cuda_runtime.copy(to, from, bytes, kind, stream), "copy");
+  if (kind != CopyKind::kDeviceToDevice) check(cuda_runtime.synchronize(stream), "copy");
+}
+
+}  // namespace retort

@@ -1,0 +1,276 @@
+#include "engine/tensor/tensor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "engine/autograd/autograd.h"
+#include "engine/runtime/allocator.h"
+#include "engine/runtime/device.h"
+#include "kernels/common/parallel.h"
+
+namespace retort {
+namespace {
+
+// Reads element i of host memory as a double, exactly for every type but large i64.
+double load(DType dtype, const void* p, std::int64_t i) {
+  switch (dtype) {
+    case DType::kF64: return static_cast<const double*>(p)[i];
+    case DType::kF32: return static_cast<double>(static_cast<const float*>(p)[i]);
+    case DType::kBF16: return static_cast<double>(to_float(static_cast<const bf16*>(p)[i]));
+    case DType::kF16: return static_cast<double>(to_float(static_cast<const f16*>(p)[i]));
+    case DType::kI64: return static_cast<double>(static_cast<const std::int64_t*>(p)[i]);
+    case DType::kI32: return static_cast<double>(static_cast<const std::int32_t*>(p)[i]);
+    case DType::kU8: return static_cast<double>(static_cast<const std::uint8_t*>(p)[i]);
+  }
+  return 0;
+}
+
+void store(DType dtype, void* p, std::int64_t i, double value) {
+  switch (dtype) {
+    case DType::kF64: static_cast<double*>(p)[i] = value; return;
+    case DType::kF32: static_cast<float*>(p)[i] = static_cast<float>(value); return;
+    case DType::kBF16: static_cast<bf16*>(p)[i] = to_bf16(static_cast<float>(value)); return;
+    case DType::kF16: static_cast<f16*>(p)[i] = to_f16(static_cast<float>(value)); return;
+    case DType::kI64: static_cast<std::int64_t*>(p)[i] = static_cast<std::int64_t>(value); return;
+    case DType::kI32: static_cast<std::int32_t*>(p)[i] = static_cast<std::int32_t>(value); return;
+    case DType::kU8: static_cast<std::uint8_t*>(p)[i] = static_cast<std::uint8_t>(value); return;
+  }
+}
+
+constexpr std::int64_t kGrain = std::int64_t{1} << 16;
+
+}  // namespace
+
+Storage::Storage(Device device, std::size_t bytes) : data_(allocate(device, bytes)), bytes_(bytes), device_(device) {}
+Storage::~Storage() { release(device_, data_); }
+
+Tensor Tensor::wrap(std::shared_ptr<Storage> storage, std::int64_t offset, const Shape& shape, DType dtype, std::int64_t row_pitch) {
+  Tensor t;
+  t.numel_ = shape.numel();
+  t.shape_ = shape;
+  t.dtype_ = dtype;
+  t.device_ = storage->device();
+  t.offset_ = offset;
+  t.row_pitch_ = row_pitch;
+  const std::int64_t width = shape.rank() == 0 ? 1 : shape[-1];
+  const std::int64_t rows = width == 0 ? 0 : t.numel_ / width;
+  RETORT_CHECK(rows <= 1 || row_pitch >= width, "[tensor] expected a row pitch of at least ", width, ", got ", row_pitch);
+  const std::int64_t last = t.numel_ == 0 ? offset : offset + (rows - 1) * row_pitch + width;
+  RETORT_CHECK(offset >= 0 && last >= 0 && static_cast<std::size_t>(last) * size_of(dtype) <= storage->bytes(),
+               "[tensor] a tensor ", shape, " of ", name_of(dtype), " at offset ", offset, " does not fit its storage of ", storage->bytes(), " bytes");
+  t.storage_ = std::move(storage);
+  return t;
+}
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  const std::int64_t width = shape.rank() == 0 ? 1 : shape[-1];
+  return wrap(std::make_shared<Storage>(device, static_cast<std::size_t>(shape.numel()) * size_of(dtype)), 0, shape, dtype, width);
+}
+
+Tensor Tensor::empty_pitched(const Shape& shape, std::int64_t multiple, DType dtype, Device device) {
+  RETORT_CHECK(shape.rank() >= 1 && multiple >= 1, "[empty_pitched] expected rank >= 1 and multiple >= 1, got ", shape, ", ", multiple);
+  const std::int64_t width = shape[-1], pitch = (width + multiple - 1) / multiple * multiple;
+  const std::int64_t rows = width == 0 ? 0 : shape.numel() / width;
+  return wrap(std::make_shared<Storage>(device, static_cast<std::size_t>(rows * pitch) * size_of(dtype)), 0, shape, dtype, pitch);
+}
+
+Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
+  Tensor t = empty(shape, dtype, device);
+  t.fill(0);
+  return t;
+}
+
+Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
+  Tensor t = empty(shape, dtype, device);
+  t.fill(value);
+  return t;
+}
+
+template <class T>
+Tensor Tensor::from(std::span<const T> values, const Shape& shape, Device device) {
+  RETORT_CHECK(static_cast<std::int64_t>(values.size()) == shape.numel(), "[tensor] expected ", shape.numel(), " values for ", shape, ", got ", values.size());
+  Tensor t = empty(shape, dtype_of<T>, device);
+  copy_bytes(t.raw(), device, values.data(), Device::kCpu, values.size_bytes());
+  return t;
+}
+
+void* Tensor::raw() const {
+  RETORT_CHECK(defined(), "[tensor] expected a defined tensor, got an empty handle");
+  RETORT_CHECK(storage_->consumed_by == nullptr, "[tensor] this tensor's content was overwritten by ", storage_->consumed_by);
+  return static_cast<char*>(storage_->data()) + static_cast<std::size_t>(offset_) * size_of(dtype_);
+}
+
+Tensor Tensor::view(const Shape& shape) const {
+  RETORT_CHECK(is_contiguous(), "[view] expected a contiguous tensor, got ", shape_, " with row pitch ", row_pitch_);
+  RETORT_CHECK(shape.numel() == numel_, "[view] expected ", numel_, " elements, got ", shape);
+  return wrap(storage_, offset_, shape, dtype_, shape.rank() == 0 ? 1 : shape[-1]);
+}
+
+Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
+  RETORT_CHECK(rank() >= 1 && 0 <= begin && begin <= end && end <= dim(0), "[slice] expected 0 <= begin <= end <= ", rank() ? dim(0) : 0, ", got ", begin, ", ", end);
+  Shape shape{end - begin};
+  for (int i = 1; i < rank(); ++i) shape.push_back(dim(i));
+  const std::int64_t rows_each = dim(0) == 0 ? 0 : rows() / dim(0);
+  const std::int64_t step = rank() == 1 ? 1 : rows_each * row_pitch_;
+  return wrap(storage_, offset_ + begin * step, shape, dtype_, rank() == 1 ? end - begin : row_pitch_);
+}
+
+Tensor Tensor::detach() const {
+  Tensor t = *this;
+  t.autograd_.reset();
+  return t;
+}
+
+Tensor Tensor::to(Device device) const {
+  if (device == device_) return *this;
+  const Tensor source = contiguous();
+  Tensor t = empty(shape_, dtype_, device);
+  copy_bytes(t.raw(), device, source.raw(), device_, bytes());
+  return t;
+}
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return *this;
+  Tensor t = empty(shape_, dtype, device_);
+  t.copy_from(*this);
+  return t;
+}
+
+Tensor Tensor::clone() const {
+  Tensor t = empty(shape_, dtype_, device_);
+  t.copy_from(*this);
+  return t;
+}
+
+Tensor Tensor::contiguous() const { return is_contiguous() ? *this : clone(); }
+
+void Tensor::copy_from(const Tensor& source) const {
+  RETORT_CHECK(source.shape() == shape_, "[copy_from] expected ", shape_, ", got ", source.shape());
+  if (numel_ == 0) return;
+  if (source.dtype() == dtype_ && is_contiguous() && source.is_contiguous()) {
+    copy_bytes(raw(), device_, source.raw(), source.device(), bytes());
+    return;
+  }
+  if (device_ != Device::kCpu || source.device() != Device::kCpu) {
+    // Mixed dtype, pitch or device: through the host. Not for use inside a step.
+    const Tensor host = empty(shape_, dtype_);
+    Tensor from = source;
+    if (source.device() != Device::kCpu) {
+      const std::size_t span = static_cast<std::size_t>((source.rows() - 1) * source.row_pitch() + (source.rank() ? source.dim(-1) : 1));
+      auto storage = std::make_shared<Storage>(Device::kCpu, span * size_of(source.dtype()));
+      copy_bytes(storage->data(), Device::kCpu, source.raw(), source.device(), span * size_of(source.dtype()));
+      from = wrap(std::move(storage), 0, source.shape(), source.dtype(), source.row_pitch());
+    }
+    host.copy_from(from);
+    if (device_ == Device::kCpu) return copy_from(host);
+    RETORT_CHECK(is_contiguous(), "[copy_from] expected a contiguous destination on cuda, got row pitch ", row_pitch_);
+    copy_bytes(raw(), device_, host.raw(), Device::kCpu, bytes());
+    return;
+  }
+  const std::int64_t width = rank() == 0 ? 1 : dim(-1), n = rows();
+  void* const to = raw();
+  const void* const from = source.raw();
+  const bool same = source.dtype() == dtype_;
+  const std::size_t size = size_of(dtype_);
+  parallel_for(n, std::max<std::int64_t>(1, kGrain / width), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      if (same) {
+        std::memcpy(static_cast<char*>(to) + static_cast<std::size_t>(r * row_pitch_) * size,
+                    static_cast<const char*>(from) + static_cast<std::size_t>(r * source.row_pitch()) * size,
+                    static_cast<std::size_t>(width) * size);
+        continue;
+      }
+      for (std::int64_t i = 0; i < width; ++i)
+        store(dtype_, to, r * row_pitch_ + i, load(source.dtype(), from, r * source.row_pitch() + i));
+    }
+  });
+}
+
+void Tensor::fill(double value) const {
+  if (numel_ == 0) return;
+  if (device_ == Device::kCuda) {
+    if (value == 0 && !std::signbit(value) && is_contiguous()) {
+      const Status status = cuda_runtime.fill(raw(), 0, bytes(), context_of(device_).stream);
+      RETORT_CHECK_AS(kDevice, status.code == ErrorCode::kOk, "[fill] ", status.message);
+      return;
+    }
+    copy_from(full(shape_, value, dtype_));
+    return;
+  }
+  const std::int64_t width = rank() == 0 ? 1 : dim(-1);
+  void* const to = raw();
+  if (value == 0 && !std::signbit(value) && is_contiguous()) {
+    std::memset(to, 0, bytes());
+    return;
+  }
+  for (std::int64_t r = 0; r < rows(); ++r)
+    for (std::int64_t i = 0; i < width; ++i) store(dtype_, to, r * row_pitch_ + i, value);
+}
+
+template <class T>
+std::vector<T> Tensor::to_vector() const {
+  const Tensor host = (device_ == Device::kCpu ? *this : to(Device::kCpu)).contiguous();
+  const auto n = static_cast<std::size_t>(numel_);
+  std::vector<T> values(n);
+  if (n == 0) return values;
+  const void* const from = host.raw();
+  if (dtype_of<T> == dtype_) {
+    std::memcpy(values.data(), from, n * sizeof(T));
+  } else if (!is_floating(dtype_) && !is_floating(dtype_of<T>)) {
+    for (std::size_t i = 0; i < n; ++i) {  // not through double: i64 stays exact
+      const auto k = static_cast<std::int64_t>(i);
+      const std::int64_t v = dtype_ == DType::kI64   ? static_cast<const std::int64_t*>(from)[i]
+                             : dtype_ == DType::kI32 ? static_cast<const std::int32_t*>(from)[i]
+                                                     : static_cast<const std::uint8_t*>(from)[i];
+      if constexpr (std::is_integral_v<T>) values[i] = static_cast<T>(v);
+      else store(dtype_of<T>, values.data(), k, static_cast<double>(v));
+    }
+  } else {
+    for (std::size_t i = 0; i < n; ++i)
+      store(dtype_of<T>, values.data(), static_cast<std::int64_t>(i), load(dtype_, from, static_cast<std::int64_t>(i)));
+  }
+  return values;
+}
+
+double Tensor::item() const {
+  RETORT_CHECK(numel_ == 1, "[item] expected one element, got ", shape_);
+  return to_vector<double>()[0];
+}
+
+Tensor& Tensor::set_requires_grad(bool requires_grad) {
+  RETORT_CHECK(!requires_grad || is_floating(dtype_), "[set_requires_grad] expected a floating dtype, got ", name_of(dtype_));
+  RETORT_CHECK(!autograd_ || !autograd_->node, "[set_requires_grad] expected a leaf, got the result of an op");
+  if (requires_grad && !autograd_) autograd_ = std::make_shared<Autograd>();
+  if (!requires_grad) autograd_.reset();
+  return *this;
+}
+
+Tensor Tensor::grad() const { return autograd_ && autograd_->gradient ? *autograd_->gradient : Tensor(); }
+
+void Tensor::set_grad(const Tensor& gradient) const {
+  RETORT_CHECK(autograd_ && !autograd_->node, "[set_grad] expected a leaf that requires a gradient");
+  RETORT_CHECK(gradient.shape() == shape_, "[set_grad] expected ", shape_, ", got ", gradient.shape());
+  autograd_->gradient = std::make_shared<Tensor>(gradient.detach());
+  autograd_->gradient_is_fresh = false;
+}
+
+void Tensor::zero_grad() const {
+  if (!autograd_ || !autograd_->gradient) return;
+  autograd_->gradient->fill(0);
+  autograd_->gradient_is_fresh = true;
+}
+
+#define RETORT_INSTANTIATE(T)                                                     \
+  template Tensor Tensor::from<T>(std::span<const T>, const Shape&, Device);      \
+  template std::vector<T> Tensor::to_vector<T>() const;
+RETORT_INSTANTIATE(double)
+RETORT_INSTANTIATE(float)
+RETORT_INSTANTIATE(bf16)
+RETORT_INSTANTIATE(f16)
+RETORT_INSTANTIATE(std::int64_t)
+RETORT_INSTANTIATE(std::int32_t)
+RETORT_INSTANTIATE(std::uint8_t)
+#undef RETORT_INSTANTIATE
+
+}  // namespace retort

@@ -1,0 +1,998 @@
+// Runtime of the CUDA emulator. Compile this file WITHOUT -fsanitize=thread (the scheduler hands
+// data between fibers behind TSan's back on purpose); ASan/UBSan/MSan flags do no harm.
+// Sanitizer hooks are weak symbols, so one object serves every build.
+#include "kernels/simt/emu.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+#if defined(SIMT_EMU_UCONTEXT) || !defined(__x86_64__)
+#define SIMT_EMU_USE_UCONTEXT 1
+#include <ucontext.h>
+#else
+#define SIMT_EMU_USE_UCONTEXT 0
+#endif
+#if defined(SIMT_EMU_VALGRIND)
+#include <valgrind/memcheck.h>
+#include <valgrind/valgrind.h>
+#endif
+
+extern "C" {
+#define SIMT_WEAK __attribute__((weak))
+SIMT_WEAK void __sanitizer_start_switch_fiber(void** save, const void* bottom, std::size_t size);
+SIMT_WEAK void __sanitizer_finish_switch_fiber(void* save, const void** bottom, std::size_t* size);
+SIMT_WEAK void __asan_poison_memory_region(void const volatile*, std::size_t);
+SIMT_WEAK void __asan_unpoison_memory_region(void const volatile*, std::size_t);
+SIMT_WEAK void* __tsan_create_fiber(unsigned);
+SIMT_WEAK void* __tsan_get_current_fiber();
+SIMT_WEAK void __tsan_switch_to_fiber(void*, unsigned);
+SIMT_WEAK void __tsan_acquire(void*);
+SIMT_WEAK void __tsan_release(void*);
+SIMT_WEAK void __msan_start_switch_fiber(const void* bottom, std::size_t size);
+SIMT_WEAK void __msan_finish_switch_fiber(const void** bottom, std::size_t* size);
+SIMT_WEAK void __msan_allocated_memory(const volatile void*, std::size_t);
+SIMT_WEAK void __msan_unpoison(const volatile void*, std::size_t);
+}
+
+namespace retort::simt::emu {
+
+constinit thread_local Thread* t_cur = nullptr;
+constinit thread_local const BlockIds* t_ids = nullptr;
+
+namespace {
+
+bool has_asan() { return __asan_poison_memory_region != nullptr; }
+bool has_tsan() { return __tsan_create_fiber != nullptr; }
+bool has_msan() { return __msan_allocated_memory != nullptr; }
+void acquire(void* p) { if (__tsan_acquire) __tsan_acquire(p); }
+void release(void* p) { if (__tsan_release) __tsan_release(p); }
+
+// ---------------------------------------------------------------- context switch
+#if SIMT_EMU_USE_UCONTEXT
+struct Context { ucontext_t uc{}; };
+void context_swap(Context& from, Context& to) { swapcontext(&from.uc, &to.uc); }
+void context_make(Context& c, char* stack, std::size_t size, void (*entry)()) {
+  getcontext(&c.uc);
+  c.uc.uc_stack.ss_sp = stack;
+  c.uc.uc_stack.ss_size = size;
+  c.uc.uc_link = nullptr;
+  makecontext(&c.uc, entry, 0);
+}
+#else
+struct Context { void* sp = nullptr; };
+extern "C" void simt_context_swap(void** save, void* load);
+asm(R"(
+.text
+.p2align 4
+.globl simt_context_swap
+.hidden simt_context_swap
+.type simt_context_swap,@function
+simt_context_swap:
+  endbr64
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  retq
+.size simt_context_swap,.-simt_context_swap
+)");
+void context_swap(Context& from, Context& to) { simt_context_swap(&from.sp, to.sp); }
+void context_make(Context& c, char* stack, std::size_t size, void (*entry)()) {
+  auto top = (reinterpret_cast<std::uintptr_t>(stack) + size) & ~std::uintptr_t{15};
+  auto* p = reinterpret_cast<std::uint64_t*>(top);
+  *--p = 0;                                            // end of the call chain; keeps rsp % 16 == 8
+  *--p = reinterpret_cast<std::uint64_t>(entry);
+  for (int i = 0; i < 6; ++i) *--p = 0;
+  c.sp = p;
+}
+#endif
+
+struct Fiber {
+  Context ctx;
+  char* map = nullptr;                                 // guard page + stack
+  char* stack = nullptr;
+  std::size_t size = 0, map_size = 0;
+  void* fake = nullptr;                                // ASan fake stack
+  void* tsan = nullptr;
+  struct ThreadState* job = nullptr;
+};
+
+enum class State : std::uint8_t { not_started, ready, waiting, done };
+
+struct ThreadState;
+struct PendingCopy { void* dst = nullptr; const void* src = nullptr; unsigned bytes = 0, src_bytes = 0, group = 0; };
+
+struct ThreadState : Thread {
+  State state = State::not_started;
+  Fiber* fiber = nullptr;
+  const char* wait_what = "";
+  Loc wait_loc{};
+  unsigned async_group = 0;                            // groups committed so far
+  bool fenced = false;
+  std::vector<PendingCopy> copies;
+};
+
+struct Barrier {
+  int arrived = 0, expect = 0, acc = 0, result = 0;
+  unsigned phase = 0;
+  Loc loc{};
+  struct ThreadList* waiting = nullptr;
+};
+
+struct Collective {
+  std::uint32_t mask = 0, arrived = 0;
+  CollectiveFn fn = nullptr;
+  const char* what = "";
+  Loc loc{};
+  bool orders_memory = false;
+  void* req[32] = {};
+};
+
+struct Warp {
+  std::uint32_t exited = 0;                            // exited or never existed
+  unsigned phase = 0, open = 0;
+  Collective pending[32];                              // each holds a waiting lane: never more than 32
+};
+
+// FIFO of at most 1024 runnable threads. Fixed storage, like everything the fibers share: a heap
+// block freed by another fiber than the one that allocated it would look like a race to TSan.
+struct ReadyQueue {
+  ThreadState* item[1024];
+  unsigned head = 0, size = 0;
+  bool empty() const { return size == 0; }
+  void clear() { head = size = 0; }
+  void push(ThreadState* t) { item[(head + size++) % 1024] = t; }
+  ThreadState* pop() {
+    ThreadState* t = item[head];
+    head = (head + 1) % 1024;
+    --size;
+    return t;
+  }
+};
+struct ThreadList {
+  ThreadState* item[1024];
+  unsigned size = 0;
+  void push_back(ThreadState* t) { item[size++] = t; }
+  void clear() { size = 0; }
+  ThreadState** begin() { return item; }
+  ThreadState** end() { return item + size; }
+};
+
+struct WarpGroup {
+  unsigned arrived = 0;
+  GroupFn fn = nullptr;
+  const char* what = "";
+  Loc loc{};
+  void* req[128] = {};
+};
+
+struct SharedEntry { const void* key; char* ptr; std::size_t bytes; };
+struct Cancelled {};
+
+constexpr std::size_t kArena = 512 * 1024, kRedZone = 256;
+constexpr unsigned char kPoison = 0xFF, kCanary = 0xC5;
+constexpr int kBarriers = 16;
+
+// memset that TSan's interceptor does not see (the poison is not an access by any CUDA thread)
+void fill(char* p, unsigned char v, std::size_t n) {
+  if (!has_tsan()) { std::memset(p, v, n); return; }
+  for (std::size_t i = 0; i < n; ++i) static_cast<volatile char*>(p)[i] = static_cast<char>(v);
+}
+
+std::string at(const Loc& l) {
+  const char* f = l.file;
+  const char* s = std::strrchr(f, '/');
+  return std::string(s ? s + 1 : f) + ":" + std::to_string(l.line);
+}
+bool same(const Loc& a, const Loc& b) {
+  return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
+}
+
+struct Launch {                                        // shared by the workers of one launch
+  const Grid* grid = nullptr;
+  std::atomic<std::uint64_t> next{0};
+  std::uint64_t total = 0;
+  std::atomic<bool> failed{false};
+  std::mutex mutex;
+  Fault fault{};
+  std::string message;
+  void record(Fault f, const std::string& m) {
+    std::lock_guard lock(mutex);
+    if (!failed.exchange(true)) { fault = f; message = m; }
+  }
+};
+
+std::mutex g_stats_mutex;
+Stats g_stats;
+
+}  // namespace
+
+struct Block {};
+
+namespace {
+
+struct Worker : Block {
+  Launch* launch = nullptr;
+  BlockIds ids;
+  std::vector<ThreadState> threads;
+  std::vector<Warp> warps;
+  Barrier bars[kBarriers];
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  std::vector<Fiber*> free_fibers;
+  ReadyQueue ready;
+  ThreadList wake, bar_waiting[kBarriers];
+  WarpGroup groups[8];
+  Fiber main;
+  unsigned count = 0, done = 0;
+  bool cancelling = false, faulted = false;
+  std::mt19937_64 rng;
+  char* arena = nullptr;
+  std::size_t arena_used = 0, shared_bytes = 0;
+  std::vector<SharedEntry> shared;
+  char* dyn = nullptr;
+  char* sync_base = nullptr;                           // addresses used as TSan sync objects
+  std::size_t sync_next = 0;
+  Stats stats;
+
+  Worker() : threads(1024), warps(32) {
+    shared.reserve(64);
+    release(this);                                     // TSan: fibers see what was made up to here
+  }
+  ~Worker() {
+    for (auto& f : fibers) {
+      if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(f->stack, f->size);
+      munmap(f->map, f->map_size);
+    }
+    if (arena) {
+      if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(arena, kArena);
+      munmap(arena, kArena);
+    }
+    if (sync_base) munmap(sync_base, kSyncBytes);
+  }
+
+  static constexpr std::size_t kSyncBytes = std::size_t{64} << 20;
+  static constexpr std::size_t kSyncPerBlock = 8 * (2 * kBarriers + 2 * 32 + 8);
+
+  void* sync_addr(std::size_t slot) { return sync_base + sync_next + 8 * slot; }
+  void* bar_sync(int id, unsigned phase) { return sync_addr(2u * unsigned(id) + (phase & 1)); }
+  void* warp_sync(unsigned w, unsigned phase) { return sync_addr(2 * kBarriers + 2 * w + (phase & 1)); }
+
+  // ------------------------------------------------------------ fibers
+  Fiber* new_fiber();
+  void jump(Fiber& from, Fiber& to);
+  ThreadState* pop() {
+    return ready.empty() ? nullptr : ready.pop();
+  }
+  void push_all(ThreadList& v) {
+    auto s = config().schedule;
+    if (s == Schedule::reverse) std::reverse(v.begin(), v.end());
+    if (s == Schedule::random) std::shuffle(v.begin(), v.end(), rng);
+    for (auto* t : v) { if (t->state == State::waiting) t->state = State::ready; ready.push(t); }
+  }
+  Fiber* fiber_for(ThreadState* t) {
+    if (t->fiber) return t->fiber;
+    if (has_tsan()) {                                  // one TSan fiber per CUDA thread, always
+      t->fiber = fibers[t->linear].get();
+    } else if (!free_fibers.empty()) {
+      t->fiber = free_fibers.back();
+      free_fibers.pop_back();
+    } else {
+      t->fiber = new_fiber();
+    }
+    t->fiber->job = t;
+    return t->fiber;
+  }
+  void set_current(ThreadState* t) { t_cur = t; t_ids = &ids; }
+  void leave(Fiber& from) {                            // run something else
+    ThreadState* n = pop();
+    Fiber& to = n ? *fiber_for(n) : main;
+    if (&to != &from) jump(from, to);
+  }
+  void wait(ThreadState* t, const char* what, const Loc& loc) {
+    t->state = State::waiting;
+    t->wait_what = what;
+    t->wait_loc = loc;
+    leave(*t->fiber);
+    set_current(t);
+    if (cancelling) throw Cancelled{};
+  }
+
+  // ------------------------------------------------------------ block
+  void run_block(std::uint64_t index);
+  void finish(ThreadState* t);
+  void complete(Warp& w, unsigned i, unsigned warp_index);
+  void deadlock();
+  std::string where(const ThreadState* t) const {
+    return std::string(launch->grid->name) + " block(" + std::to_string(ids.block_idx.x) + "," +
+           std::to_string(ids.block_idx.y) + "," + std::to_string(ids.block_idx.z) + ") thread(" +
+           std::to_string(t->thread_idx.x) + "," + std::to_string(t->thread_idx.y) + "," +
+           std::to_string(t->thread_idx.z) + ")";
+  }
+  char* carve(std::size_t bytes, std::size_t align);
+  void check_canaries();
+};
+
+constinit thread_local Worker* t_worker = nullptr;
+ThreadState* self() { return static_cast<ThreadState*>(t_cur); }
+
+void Worker::jump(Fiber& from, Fiber& to) {
+  ++stats.switches;
+  if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(&from.fake, to.stack, to.size);
+  if (__msan_start_switch_fiber) __msan_start_switch_fiber(to.stack, to.size);
+  if (has_tsan()) __tsan_switch_to_fiber(to.tsan, 1 /* no_sync */);
+  context_swap(from.ctx, to.ctx);
+  const void* b = nullptr;
+  std::size_t s = 0;
+  if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(from.fake, &b, &s);
+  if (__msan_finish_switch_fiber) __msan_finish_switch_fiber(&b, &s);
+}
+
+void fiber_main() {
+  Worker* w = t_worker;
+  {
+    const void* b = nullptr;
+    std::size_t s = 0;
+    if (__sanitizer_finish_switch_fiber) {
+      __sanitizer_finish_switch_fiber(nullptr, &b, &s);
+      if (!w->main.stack) { w->main.stack = const_cast<char*>(static_cast<const char*>(b)); w->main.size = s; }
+    }
+    if (__msan_finish_switch_fiber) {
+      __msan_finish_switch_fiber(&b, &s);
+      if (!w->main.stack) { w->main.stack = const_cast<char*>(static_cast<const char*>(b)); w->main.size = s; }
+    }
+  }
+  // The fiber that entered here first: the one whose job points at a not-started thread on it.
+  ThreadState* t = nullptr;
+  Fiber* f = nullptr;
+  const char* probe = static_cast<const char*>(__builtin_frame_address(0));
+  for (auto& c : w->fibers)
+    if (probe >= c->stack && probe < c->stack + c->size) f = c.get();
+  for (;;) {
+    w = t_worker;
+    t = f->job;
+    t->state = State::ready;
+    w->set_current(t);
+    if (!w->cancelling) {
+      try {
+        if (has_tsan()) { acquire(w); acquire(&w->launch->total); }
+        w->launch->grid->entry(w->launch->grid->closure);
+        w->finish(t);
+      } catch (const Cancelled&) {
+        t->state = State::done;
+        ++w->done;
+      } catch (const Error& e) {
+        w->launch->record(e.fault, e.what());
+        w->faulted = true;
+        t->state = State::done;
+        ++w->done;
+      }
+    } else {
+      t->state = State::done;
+      ++w->done;
+    }
+    if (has_tsan()) release(&w->launch->failed);
+    f->job = nullptr;
+    t->fiber = nullptr;
+    if (w->faulted) {                                  // back to the scheduler, which cancels
+      if (!has_tsan()) w->free_fibers.push_back(f);
+      w->jump(*f, w->main);
+      continue;
+    }
+    ThreadState* n = w->pop();
+    if (n && !n->fiber && !has_tsan()) {               // fresh thread: reuse this stack, no switch
+      f->job = n;
+      n->fiber = f;
+      continue;
+    }
+    Fiber* to = n ? w->fiber_for(n) : &w->main;
+    if (!has_tsan()) w->free_fibers.push_back(f);
+    w->jump(*f, *to);
+  }
+}
+
+Fiber* Worker::new_fiber() {
+  auto f = std::make_unique<Fiber>();
+  std::size_t want = config().stack_bytes;
+  if (!want) want = (has_asan() || has_tsan() || has_msan()) ? 256 * 1024 : 64 * 1024;
+  f->map_size = want + 4096;
+  void* m = mmap(nullptr, f->map_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (m == MAP_FAILED) throw std::bad_alloc();
+  f->map = static_cast<char*>(m);
+  mprotect(f->map, 4096, PROT_NONE);
+  f->stack = f->map + 4096;
+  f->size = want;
+#if defined(SIMT_EMU_VALGRIND)
+  (void)VALGRIND_STACK_REGISTER(f->stack, f->stack + f->size);
+#endif
+  if (has_tsan()) f->tsan = __tsan_create_fiber(0);
+  context_make(f->ctx, f->stack, f->size, fiber_main);
+  fibers.push_back(std::move(f));
+  return fibers.back().get();
+}
+
+char* Worker::carve(std::size_t bytes, std::size_t align) {
+  std::size_t off = (arena_used + align - 1) / align * align;
+  std::size_t end = off + bytes;
+  if (end + kRedZone > kArena) fail(Fault::shared_limit, "shared memory arena exhausted", Loc::current());
+  char* p = arena + off;
+  if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(p, bytes);
+  fill(p, kPoison, bytes);
+  if (!has_asan()) fill(p + bytes, kCanary, kRedZone);
+  if (__msan_allocated_memory) __msan_allocated_memory(p, bytes);
+#if defined(SIMT_EMU_VALGRIND)
+  (void)VALGRIND_MAKE_MEM_UNDEFINED(p, bytes);
+#endif
+  arena_used = end + kRedZone;
+  shared_bytes += bytes;
+  if (shared_bytes > config().shared_limit)
+    fail(Fault::shared_limit, "block uses " + std::to_string(shared_bytes) + " bytes of shared memory, limit " +
+                                  std::to_string(config().shared_limit), Loc::current());
+  return p;
+}
+
+void Worker::check_canaries() {
+  if (has_asan()) return;
+  for (const auto& e : shared) {
+    const char* z = e.ptr + e.bytes;
+    for (std::size_t i = 0; i < kRedZone; ++i)
+      if (static_cast<unsigned char>(z[i]) != kCanary) {
+        launch->record(Fault::shared_overflow,
+                       std::string(launch->grid->name) + ": write " + std::to_string(i) +
+                           " bytes past a shared array of " + std::to_string(e.bytes) + " bytes");
+        faulted = true;
+        return;
+      }
+  }
+}
+
+void Worker::run_block(std::uint64_t index) {
+  const Grid& g = *launch->grid;
+  ids.block_dim = g.block;
+  ids.grid_dim = g.grid;
+  ids.block_idx = {unsigned(index % g.grid.x), unsigned(index / g.grid.x % g.grid.y),
+                   unsigned(index / g.grid.x / g.grid.y)};
+  count = g.block.x * g.block.y * g.block.z;
+  done = 0;
+  cancelling = faulted = false;
+  if (has_tsan()) {                                    // a remapped range has no TSan history
+    if (arena) munmap(arena, kArena);
+    arena = nullptr;
+    if (!sync_base) {
+      void* m = mmap(nullptr, kSyncBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (m == MAP_FAILED) throw std::bad_alloc();
+      sync_base = static_cast<char*>(m);
+    }
+    sync_next += kSyncPerBlock;
+    if (sync_next + kSyncPerBlock > kSyncBytes) sync_next = 0;
+    while (fibers.size() < count) new_fiber();
+  }
+  if (!arena) {
+    void* m = mmap(nullptr, kArena, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (m == MAP_FAILED) throw std::bad_alloc();
+    arena = static_cast<char*>(m);
+  }
+  if (__asan_poison_memory_region) __asan_poison_memory_region(arena, kArena);
+  arena_used = kRedZone;
+  shared_bytes = 0;
+  shared.clear();
+  for (auto& w : warps) w.exited = w.phase = w.open = 0;
+  if (count % 32) warps[count / 32].exited = ~0u << (count % 32);
+  for (int i = 0; i < kBarriers; ++i) {
+    bars[i].arrived = 0;
+    bars[i].phase = 0;
+    bars[i].waiting = &bar_waiting[i];
+    bar_waiting[i].clear();
+  }
+  for (auto& g : groups) g.arrived = 0;
+  wake.clear();
+  for (unsigned i = 0; i < count; ++i) {
+    ThreadState& t = threads[i];
+    t.thread_idx = {i % g.block.x, i / g.block.x % g.block.y, i / g.block.x / g.block.y};
+    t.linear = i;
+    t.lane = i % 32;
+    t.warp = i / 32;
+    t.block = this;
+    t.state = State::not_started;
+    t.fiber = nullptr;
+    t.async_group = 0;
+    t.fenced = false;
+    t.copies.clear();
+    wake.push_back(&t);
+  }
+  ready.clear();
+  if (config().schedule == Schedule::random) rng.seed(config().seed * 0x9E3779B97F4A7C15ull + index);
+  push_all(wake);
+  dyn = carve(g.smem, 1024);
+  shared.push_back({nullptr, dyn, g.smem});
+
+  while (ThreadState* t = pop()) {
+    jump(main, *fiber_for(t));
+    if (faulted) break;
+  }
+  if (!faulted && done < count) deadlock();
+  if (done < count) {                                  // unwind what is left
+    cancelling = true;
+    ready.clear();
+    for (unsigned i = 0; i < count; ++i)
+      if (ThreadState& t = threads[i]; t.state != State::done) {
+        if (!t.fiber) { t.state = State::done; ++done; continue; }
+        faulted = true;
+        jump(main, *t.fiber);
+      }
+  } else {
+    check_canaries();
+  }
+  t_cur = nullptr;
+  ++stats.blocks;
+  stats.threads += count;
+}
+
+void Worker::deadlock() {
+  std::string m = std::string(launch->grid->name) + ": deadlock in block(" + std::to_string(ids.block_idx.x) + "," +
+                  std::to_string(ids.block_idx.y) + "," + std::to_string(ids.block_idx.z) + "):";
+  std::vector<bool> seen(count, false);
+  for (unsigned i = 0; i < count; ++i) {
+    const auto& t = threads[i];
+    if (t.state != State::waiting || seen[i]) continue;
+    unsigned n = 0;
+    for (unsigned j = i; j < count; ++j)
+      if (threads[j].state == State::waiting && threads[j].wait_what == t.wait_what && same(threads[j].wait_loc, t.wait_loc)) {
+        seen[j] = true;
+        ++n;
+      }
+    m += ' ';
+    m += std::to_string(n) + " thread(s) from " + std::to_string(i) + " on wait in " + t.wait_what + " at " +
+         at(t.wait_loc) + ";";
+  }
+  m += ' ';
+  m += std::to_string(done) + " exited";
+  launch->record(Fault::deadlock, m);
+  faulted = true;
+}
+
+void Worker::finish(ThreadState* t) {
+  if (config().strict && !t->copies.empty())
+    throw Error(Fault::async_outstanding, where(t) + " exits with cp.async copies it never waited for");
+  t->state = State::done;
+  ++done;
+  if (config().strict && bars[0].arrived > 0) {
+    --done;
+    throw Error(Fault::early_exit, where(t) + " exits while " + std::to_string(bars[0].arrived) +
+                                       " thread(s) wait in __syncthreads at " + at(bars[0].loc));
+  }
+  Warp& w = warps[t->warp];
+  w.exited |= 1u << t->lane;
+  for (unsigned i = 0; i < w.open;) {
+    if ((w.pending[i].mask & ~w.exited & ~w.pending[i].arrived) == 0) complete(w, i, t->warp);
+    else ++i;
+  }
+}
+
+void Worker::complete(Warp& w, unsigned i, unsigned warp_index) {
+  Collective& c = w.pending[i];
+  c.fn(c.req, c.arrived);
+  wake.clear();
+  for (unsigned l = 0; l < 32; ++l)
+    if (c.arrived >> l & 1) {
+      ThreadState* o = &threads[warp_index * 32 + l];
+      if (o->state == State::waiting) wake.push_back(o);
+    }
+  push_all(wake);
+  if (i != --w.open) w.pending[i] = w.pending[w.open];
+  ++stats.collectives;
+  ++w.phase;
+}
+
+// ---------------------------------------------------------------- OS threads
+struct Pool {
+  std::mutex m;
+  std::condition_variable start, finished;
+  std::vector<std::thread> threads;
+  Launch* job = nullptr;
+  std::uint64_t generation = 0;
+  unsigned busy = 0;
+  bool stop = false;
+
+  static void work(Launch* l) {
+    static thread_local std::unique_ptr<Worker> w;
+    if (!w) {
+      w = std::make_unique<Worker>();
+      if (has_tsan()) w->main.tsan = __tsan_get_current_fiber();
+    }
+    t_worker = w.get();
+    w->launch = l;
+    w->stats = {};
+    for (;;) {
+      std::uint64_t i = l->next.fetch_add(1, std::memory_order_relaxed);
+      if (i >= l->total || l->failed.load(std::memory_order_relaxed)) break;
+      if (config().schedule == Schedule::reverse) i = l->total - 1 - i;
+      try {
+        w->run_block(i);
+      } catch (const Error& e) {
+        l->record(e.fault, e.what());
+      }
+    }
+    std::lock_guard lock(g_stats_mutex);
+    g_stats.blocks += w->stats.blocks;
+    g_stats.threads += w->stats.threads;
+    g_stats.barriers += w->stats.barriers;
+    g_stats.collectives += w->stats.collectives;
+    g_stats.switches += w->stats.switches;
+    g_stats.mma += w->stats.mma;
+    g_stats.ldmatrix += w->stats.ldmatrix;
+    g_stats.ldmatrix_conflicts += w->stats.ldmatrix_conflicts;
+  }
+  void grow(unsigned n) {
+    while (threads.size() < n)
+      threads.emplace_back([this, seen = generation]() mutable {
+        for (;;) {
+          Launch* l = nullptr;
+          {
+            std::unique_lock lock(m);
+            start.wait(lock, [&] { return stop || generation != seen; });
+            if (stop) return;
+            seen = generation;
+            l = job;
+          }
+          work(l);
+          std::lock_guard lock(m);
+          if (--busy == 0) finished.notify_all();
+        }
+      });
+  }
+  void run(Launch& l, unsigned n) {
+    if (n <= 1) { work(&l); return; }
+    {
+      std::lock_guard lock(m);
+      grow(n - 1);
+      job = &l;
+      busy = unsigned(threads.size());
+      ++generation;
+    }
+    start.notify_all();
+    work(&l);
+    std::unique_lock lock(m);
+    finished.wait(lock, [&] { return busy == 0; });
+  }
+  ~Pool() {
+    { std::lock_guard lock(m); stop = true; }
+    start.notify_all();
+    for (auto& t : threads) t.join();
+  }
+};
+
+}  // namespace
+
+Config& config() { static Config c; return c; }
+Stats stats() { std::lock_guard lock(g_stats_mutex); return g_stats; }
+void reset_stats() { std::lock_guard lock(g_stats_mutex); g_stats = {}; }
+
+const char* to_string(Fault f) {
+  switch (f) {
+    case Fault::barrier_divergence: return "barrier divergence";
+    case Fault::deadlock: return "deadlock";
+    case Fault::early_exit: return "early exit";
+    case Fault::bad_collective: return "bad warp collective";
+    case Fault::shared_overflow: return "shared memory overflow";
+    case Fault::shared_limit: return "shared memory limit";
+    case Fault::misaligned: return "misaligned access";
+    case Fault::async_outstanding: return "outstanding cp.async";
+    case Fault::launch_config: return "launch configuration";
+  }
+  return "?";
+}
+
+void run_grid(const Grid& g) {
+  std::uint64_t threads = std::uint64_t(g.block.x) * g.block.y * g.block.z;
+  std::uint64_t blocks = std::uint64_t(g.grid.x) * g.grid.y * g.grid.z;
+  if (threads == 0 || threads > 1024 || blocks == 0 || g.block.z > 64 || g.grid.y > 65535 || g.grid.z > 65535)
+    throw Error(Fault::launch_config, std::string(g.name) + ": invalid grid or block size");
+  static Pool pool;
+  static std::mutex one;                               // launches are serialised: one "stream"
+  std::lock_guard lock(one);
+  Launch l;
+  l.grid = &g;
+  l.total = blocks;
+  unsigned n = config().os_threads ? config().os_threads : std::max(1u, std::thread::hardware_concurrency());
+  if (has_tsan()) release(&l.total);
+  pool.run(l, unsigned(std::min<std::uint64_t>(n, blocks)));
+  if (has_tsan()) acquire(&l.failed);
+  if (l.failed) throw Error(l.fault, std::string(to_string(l.fault)) + ": " + l.message);
+}
+
+void fail(Fault f, const std::string& m, Loc loc) {
+  throw Error(f, (t_cur ? t_worker->where(self()) + ": " : std::string()) + m + " at " + at(loc));
+}
+
+void check_aligned(const void* p, std::size_t a, const char* what, Loc loc) {
+  if (reinterpret_cast<std::uintptr_t>(p) % a)
+    fail(Fault::misaligned, std::string(what) + " needs " + std::to_string(a) + "-byte alignment", loc);
+}
+
+int block_barrier(int id, int want, BarOp op, int pred, Loc loc) {
+  Worker* w = t_worker;
+  ThreadState* t = self();
+  Barrier& b = w->bars[id];
+  int expect = want ? want : int(w->count);
+  if (!want && w->done) {
+    if (config().strict)
+      fail(Fault::early_exit, "__syncthreads after " + std::to_string(w->done) + " thread(s) of the block exited", loc);
+    expect -= int(w->done);
+  }
+  if (b.arrived == 0) {
+    b.loc = loc;
+    b.expect = expect;
+    b.acc = op == BarOp::all_of ? 1 : 0;
+  } else if (!same(b.loc, loc) || b.expect != expect) {
+    fail(Fault::barrier_divergence, "threads of one block meet at different barriers: " + at(b.loc) + " and here", loc);
+  }
+  if (op == BarOp::count) b.acc += pred != 0;
+  if (op == BarOp::all_of) b.acc &= pred != 0;
+  if (op == BarOp::any_of) b.acc |= pred != 0;
+  unsigned phase = b.phase;
+  if (has_tsan()) release(w->bar_sync(id, phase));
+  if (++b.arrived == b.expect) {
+    b.arrived = 0;
+    ++b.phase;
+    b.result = b.acc;
+    ++w->stats.barriers;
+    b.waiting->push_back(t);                           // the last to come queues like the others
+    t->state = State::waiting;
+    w->push_all(*b.waiting);
+    b.waiting->clear();
+    t->wait_what = "__syncthreads";
+    w->leave(*t->fiber);
+    w->set_current(t);
+    if (w->cancelling) throw Cancelled{};
+  } else {
+    b.waiting->push_back(t);
+    w->wait(t, "__syncthreads", loc);
+  }
+  if (has_tsan()) acquire(w->bar_sync(id, phase));
+  return b.result;
+}
+
+void warp_collective(CollectiveFn fn, std::uint32_t mask, void* req, bool orders, const char* what, Loc loc) {
+  Worker* w = t_worker;
+  ThreadState* t = self();
+  Warp& warp = w->warps[t->warp];
+  const std::uint32_t bit = 1u << t->lane;
+  if (!(mask & bit)) fail(Fault::bad_collective, std::string(what) + ": the caller's lane is not in its mask", loc);
+  unsigned i = 0;
+  // Overlapping masks are no fault by themselves: the lanes may come one after the other. If they
+  // cannot, the deadlock report names both places.
+  while (i < warp.open && warp.pending[i].mask != mask) ++i;
+  if (i == warp.open) {
+    Collective& c = warp.pending[warp.open++];
+    c.arrived = 0;
+    c.mask = mask; c.fn = fn; c.what = what; c.loc = loc; c.orders_memory = orders;
+  }
+  Collective& c = warp.pending[i];
+  if (c.fn != fn || (config().strict && !same(c.loc, loc)))
+    fail(Fault::bad_collective, std::string(what) + " meets " + c.what + " at " + at(c.loc) + " (lanes diverged)", loc);
+  c.req[t->lane] = req;
+  c.arrived |= bit;
+  unsigned phase = warp.phase;
+  if (has_tsan() && orders) release(w->warp_sync(t->warp, phase));
+  if ((mask & ~warp.exited & ~c.arrived) == 0) w->complete(warp, i, t->warp);
+  else w->wait(t, what, loc);
+  if (has_tsan() && orders) acquire(w->warp_sync(t->warp, phase));
+}
+
+void warpgroup_collective(GroupFn fn, void* req, const char* what, Loc loc) {
+  Worker* w = t_worker;
+  ThreadState* t = self();
+  WarpGroup& g = w->groups[t->linear / 128];
+  if (w->count < (t->linear / 128 + 1) * 128) fail(Fault::bad_collective, std::string(what) + ": incomplete warp group", loc);
+  if (g.arrived == 0) {
+    g.fn = fn; g.what = what; g.loc = loc;
+  } else if (g.fn != fn || !same(g.loc, loc)) {
+    fail(Fault::bad_collective, std::string(what) + " meets " + g.what + " at " + at(g.loc) + " (warps diverged)", loc);
+  }
+  g.req[t->linear % 128] = req;
+  if (++g.arrived < 128) { w->wait(t, what, loc); return; }
+  g.arrived = 0;
+  fn(g.req);
+  w->wake.clear();
+  for (unsigned i = t->linear / 128 * 128, n = 0; n < 128; ++n)
+    if (&w->threads[i + n] != t) w->wake.push_back(&w->threads[i + n]);
+  w->push_all(w->wake);
+  ++w->stats.collectives;
+}
+
+std::uint32_t shared_offset(const void* p, Loc loc) {
+  const auto d = static_cast<const char*>(p) - t_worker->arena;
+  if (d < 0 || std::size_t(d) >= kArena) fail(Fault::bad_collective, "not a shared-memory address", loc);
+  return std::uint32_t(d);
+}
+const void* shared_at(std::uint32_t o) { return t_worker->arena + o; }
+
+void* shared_alloc(const void* key, std::size_t bytes, std::size_t align) {
+  Worker* w = t_worker;
+  for (const auto& e : w->shared)
+    if (e.key == key) return e.ptr;
+  char* p = w->carve(bytes, std::max<std::size_t>(align, 16));
+  w->shared.push_back({key, p, bytes});
+  return p;
+}
+void* dynamic_shared() { return t_worker->dyn; }
+std::size_t dynamic_shared_size() { return t_worker->launch->grid->smem; }
+
+void cp_async_enqueue(void* dst, const void* src, std::size_t bytes, std::size_t src_bytes, Loc loc) {
+  check_aligned(dst, bytes, "cp.async destination", loc);
+  check_aligned(src, bytes, "cp.async source", loc);
+  ThreadState* t = self();
+  // Poison the destination now and copy only when the group is waited for, so that data used too
+  // early is NaN. memset/memcpy of run-time size: sanitizer interceptors see both as this thread's.
+  std::memset(dst, kPoison, bytes);
+  t->copies.push_back({dst, src, unsigned(bytes), unsigned(src_bytes), t->async_group});
+}
+void cp_async_wait(unsigned newest_left) {
+  ThreadState* t = self();
+  auto& v = t->copies;
+  std::size_t keep = 0;
+  for (const auto& c : v) {
+    if (c.group + newest_left >= t->async_group) { v[keep++] = c; continue; }
+    std::memcpy(c.dst, c.src, c.src_bytes);
+    std::memset(static_cast<char*>(c.dst) + c.src_bytes, 0, c.bytes - c.src_bytes);
+  }
+  v.resize(keep);
+}
+void cp_async_commit() { ++self()->async_group; }
+
+void thread_fence() { self()->fenced = true; }
+bool thread_fenced() { return self()->fenced; }
+void count_ldmatrix(unsigned conflicts) { ++t_worker->stats.ldmatrix; t_worker->stats.ldmatrix_conflicts += conflicts; }
+void count_mma() { ++t_worker->stats.mma; }
+
+// ---------------------------------------------------------------- collectives
+namespace {
+template <class R> R* req(void* const* v, unsigned l) { return static_cast<R*>(v[l]); }
+template <class F> void each(std::uint32_t m, F f) { for (; m; m &= m - 1) f(unsigned(std::countr_zero(m))); }
+float bf16_to_float(std::uint16_t h) { return std::bit_cast<float>(std::uint32_t(h) << 16); }
+}  // namespace
+
+void shfl_body(void* const* v, std::uint32_t m) {
+  each(m, [&](unsigned l) {
+    auto* r = req<ShflReq>(v, l);
+    // a value taken from a lane that does not take part is undefined: hand back NaN poison
+    r->out = (r->src >= 0 && r->src < 32 && (m >> r->src & 1)) ? req<ShflReq>(v, unsigned(r->src))->value : ~0ull;
+  });
+}
+void ballot_body(void* const* v, std::uint32_t m) {
+  std::uint32_t b = 0;
+  each(m, [&](unsigned l) { b |= (req<VoteReq>(v, l)->pred ? 1u : 0u) << l; });
+  each(m, [&](unsigned l) { req<VoteReq>(v, l)->out = b; });
+}
+void reduce_body(void* const* v, std::uint32_t m) {
+  bool first = true;
+  std::int64_t acc = 0;
+  each(m, [&](unsigned l) {
+    auto* r = req<ReduceReq>(v, l);
+    if (first) { acc = r->value; first = false; return; }
+    switch (r->op) {
+      case 0: acc += r->value; break;
+      case 1: acc = std::min(acc, r->value); break;
+      case 2: acc = std::max(acc, r->value); break;
+      case 3: acc &= r->value; break;
+      case 4: acc |= r->value; break;
+      default: acc ^= r->value;
+    }
+  });
+  each(m, [&](unsigned l) { req<ReduceReq>(v, l)->out = acc; });
+}
+void match_body(void* const* v, std::uint32_t m) {
+  each(m, [&](unsigned l) {
+    std::uint32_t b = 0;
+    each(m, [&](unsigned k) { b |= (req<MatchReq>(v, k)->value == req<MatchReq>(v, l)->value ? 1u : 0u) << k; });
+    req<MatchReq>(v, l)->out = b;
+  });
+}
+void syncwarp_body(void* const*, std::uint32_t) {}
+
+// ldmatrix .m8n8.x{1,2,4}.b16: lanes 8i..8i+7 give the 16-byte rows of matrix i; lane l receives in
+// register i the elements (row l/4, columns 2(l%4), 2(l%4)+1), or with .trans the transposed ones.
+void ldmatrix_body(void* const* v, std::uint32_t m) {
+  if (m != ~0u) throw Error(Fault::bad_collective, "ldmatrix needs all 32 lanes");
+  const int n = req<LdmatrixReq>(v, 0)->count;
+  const bool trans = req<LdmatrixReq>(v, 0)->trans;
+  unsigned conflicts = 0;
+  for (int i = 0; i < n; ++i) {
+    const std::uint16_t* row[8];
+    unsigned bank[8] = {};
+    for (int k = 0; k < 8; ++k) {
+      auto* r = req<LdmatrixReq>(v, unsigned(8 * i + k));
+      row[k] = r->row;
+      conflicts += bank[r->addr / 16 % 8]++ ? 1u : 0u;   // extra 128-byte wavefronts
+    }
+    for (unsigned l = 0; l < 32; ++l) {
+      const unsigned a = l / 4, b = 2 * (l % 4);
+      const std::uint32_t lo = trans ? row[b][a] : row[a][b], hi = trans ? row[b + 1][a] : row[a][b + 1];
+      req<LdmatrixReq>(v, l)->r[i] = lo | hi << 16;
+    }
+  }
+  count_ldmatrix(conflicts);
+}
+
+// mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32, g = lane / 4, t = lane % 4:
+//   A  a0 (g, 2t..) a1 (g+8, 2t..) a2 (g, 2t+8..) a3 (g+8, 2t+8..)
+//   B  b0 (k 2t.., n g) b1 (k 2t+8.., n g)        C,D  c0,c1 (g, 2t..) c2,c3 (g+8, 2t..)
+void mma_bf16_body(void* const* v, std::uint32_t m) {
+  if (m != ~0u) throw Error(Fault::bad_collective, "mma.sync needs all 32 lanes");
+  alignas(32) float A[16][16], B[16][8], D[16][8];
+  for (unsigned l = 0; l < 32; ++l) {
+    const auto* r = req<MmaReq>(v, l);
+    const unsigned g = l / 4, t = 2 * (l % 4);
+    for (unsigned i = 0; i < 4; ++i) {
+      float* a = &A[g + 8 * (i & 1)][t + 8 * (i >> 1)];
+      a[0] = bf16_to_float(std::uint16_t(r->a[i]));
+      a[1] = bf16_to_float(std::uint16_t(r->a[i] >> 16));
+    }
+    for (unsigned i = 0; i < 2; ++i) {
+      B[t + 8 * i][g] = bf16_to_float(std::uint16_t(r->b[i]));
+      B[t + 8 * i + 1][g] = bf16_to_float(std::uint16_t(r->b[i] >> 16));
+    }
+    for (unsigned i = 0; i < 4; ++i) D[g + 8 * (i >> 1)][t + (i & 1)] = r->c[i];
+  }
+  for (int i = 0; i < 16; ++i) {
+    float acc[8] = {};
+    for (int k = 0; k < 16; ++k)
+      for (int j = 0; j < 8; ++j) acc[j] += A[i][k] * B[k][j];
+    for (int j = 0; j < 8; ++j) D[i][j] += acc[j];
+  }
+  for (unsigned l = 0; l < 32; ++l) {
+    auto* r = req<MmaReq>(v, l);
+    const unsigned g = l / 4, t = 2 * (l % 4);
+    for (unsigned i = 0; i < 4; ++i) r->d[i] = D[g + 8 * (i >> 1)][t + (i & 1)];
+  }
+  count_mma();
+}
+
+// wgmma.mma_async m64n64k16: D fragment of warp w = 4 stacked m16n8 accumulators (rows 16w..16w+15).
+void wgmma_m64n64k16_body(void* const* v) {
+  static thread_local float A[64][16], B[16][64], D[64][64];
+  for (unsigned t = 0; t < 128; ++t) {
+    const auto* r = req<WgmmaReq>(v, t);
+    for (unsigned i = 0; i < 8; ++i) {
+      A[t / 2][t % 2 * 8 + i] = bf16_to_float(r->a[i]);
+      B[t % 2 * 8 + i][t / 2] = bf16_to_float(r->b[i]);
+    }
+  }
+  for (int i = 0; i < 64; ++i) {
+    for (int j = 0; j < 64; ++j) D[i][j] = 0;
+    for (int k = 0; k < 16; ++k)
+      for (int j = 0; j < 64; ++j) D[i][j] += A[i][k] * B[k][j];
+  }
+  for (unsigned t = 0; t < 128; ++t) {
+    auto* r = req<WgmmaReq>(v, t);
+    const unsigned row = t / 32 * 16 + t % 32 / 4, col = 2 * (t % 4);
+    for (unsigned i = 0; i < 8; ++i)
+      for (unsigned e = 0; e < 4; ++e) {
+        float& d = r->d[4 * i + e];
+        d = D[row + 8 * (e / 2)][8 * i + col + e % 2] + (r->accumulate ? d : 0.f);
+      }
+  }
+}
+
+}  // namespace retort::simt::emu

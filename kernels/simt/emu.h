@@ -1,0 +1,134 @@
+// CPU emulator of the CUDA execution model: interface seen by kernels and tests.
+//
+// A block's threads are fibers on one OS thread; blocks are spread over OS threads. A fiber runs
+// until it blocks in a barrier or a warp collective, so between two synchronisation points the
+// order of threads is whatever Config::schedule says (forward, reverse, random(seed)).
+//
+// What it detects by itself (always on): barrier divergence, deadlock, early exit, mismatched warp
+// collectives and masks, writes past shared arrays (canaries), too much shared memory, misaligned
+// vector/cp.async/ldmatrix addresses, cp.async data used before it was waited for (NaN poison).
+// What it prepares for sanitizers, with no wrapper in the kernels:
+//   ASan  red zones around every shared array, fiber stack switches announced
+//   UBSan alignment of vector types, array bounds
+//   TSan  every CUDA thread is a TSan fiber; only __syncthreads/__syncwarp order them
+//   MSan  shared memory is uninitialised at block start
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace retort::simt::emu {
+
+// Call site. Not std::source_location: clang 14 (hence clang-tidy 14) cannot parse libstdc++'s.
+struct Loc {
+  const char* file = "";
+  unsigned line = 0;
+  static constexpr Loc current(const char* f = __builtin_FILE(), unsigned l = __builtin_LINE()) { return {f, l}; }
+};
+
+struct uint3 { unsigned x = 0, y = 0, z = 0; };
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+
+struct Block;                 // opaque
+struct Thread {               // the part of a CUDA thread that kernels read
+  uint3 thread_idx;
+  unsigned linear = 0, lane = 0, warp = 0;
+  Block* block = nullptr;
+};
+struct BlockIds { uint3 block_idx; dim3 block_dim, grid_dim; };
+extern constinit thread_local Thread* t_cur;
+extern constinit thread_local const BlockIds* t_ids;
+
+enum class Fault {
+  barrier_divergence, deadlock, early_exit, bad_collective, shared_overflow, shared_limit,
+  misaligned, async_outstanding, launch_config
+};
+const char* to_string(Fault);
+
+struct Error : std::runtime_error {
+  Fault fault;
+  Error(Fault f, const std::string& what) : std::runtime_error(what), fault(f) {}
+};
+
+enum class Schedule { forward, reverse, random };
+
+struct Config {
+  unsigned os_threads = 0;               // 0: hardware_concurrency
+  Schedule schedule = Schedule::forward;
+  std::uint64_t seed = 1;
+  std::size_t shared_limit = 232448;     // bytes a block may use: sm_90 227 KiB (sm_80: 166912)
+  std::size_t stack_bytes = 0;           // 0: 64 KiB (256 KiB under a sanitizer)
+  bool strict = true;                    // early exit / outstanding cp.async are faults
+};
+Config& config();
+
+struct Stats {                            // summed over the launches since reset
+  std::uint64_t blocks = 0, threads = 0, barriers = 0, collectives = 0, switches = 0, mma = 0,
+                ldmatrix = 0, ldmatrix_conflicts = 0;
+};
+Stats stats();
+void reset_stats();
+
+struct Grid {
+  const char* name = "kernel";
+  dim3 grid, block;
+  std::size_t smem = 0;
+  void (*entry)(void*) = nullptr;
+  void* closure = nullptr;
+};
+void run_grid(const Grid&);               // throws Error (the first fault of the launch)
+
+// -- called from kernels ---------------------------------------------------------------------
+enum class BarOp { none, count, all_of, any_of };
+int block_barrier(int id, int count, BarOp op, int pred, Loc loc);
+
+using CollectiveFn = void (*)(void* const* lanes, std::uint32_t present);
+void warp_collective(CollectiveFn fn, std::uint32_t mask, void* request, bool orders_memory,
+                     const char* what, Loc loc);
+
+// 128 consecutive threads (4 warps) that meet: wgmma.
+using GroupFn = void (*)(void* const* threads);
+void warpgroup_collective(GroupFn fn, void* request, const char* what, Loc loc);
+
+// Shared-space addresses as 32-bit offsets, as descriptors hold them.
+std::uint32_t shared_offset(const void* p, Loc loc);
+const void* shared_at(std::uint32_t offset);
+
+void* shared_alloc(const void* key, std::size_t bytes, std::size_t align);
+void* dynamic_shared();
+std::size_t dynamic_shared_size();
+
+void cp_async_enqueue(void* dst, const void* src, std::size_t bytes, std::size_t src_bytes, Loc);
+void cp_async_commit();
+void cp_async_wait(unsigned newest_left);
+void thread_fence();
+bool thread_fenced();
+void check_aligned(const void* p, std::size_t a, const char* what, Loc loc);
+void count_ldmatrix(unsigned conflicts);
+void count_mma();
+[[noreturn]] void fail(Fault, const std::string&, Loc);
+
+// Collective bodies that live in the uninstrumented runtime (see emu.cpp).
+struct ShflReq { std::uint64_t value, out; int src; };
+void shfl_body(void* const*, std::uint32_t);
+struct VoteReq { std::uint32_t pred, out; };
+void ballot_body(void* const*, std::uint32_t);
+struct ReduceReq { std::int64_t value, out; int op; };   // 0 add 1 min 2 max 3 and 4 or 5 xor
+void reduce_body(void* const*, std::uint32_t);
+struct MatchReq { std::uint64_t value; std::uint32_t out; };
+void match_body(void* const*, std::uint32_t);
+void syncwarp_body(void* const*, std::uint32_t);
+struct LdmatrixReq { std::uint16_t row[8]; std::uintptr_t addr; std::uint32_t r[4]; int count; bool trans; };
+void ldmatrix_body(void* const*, std::uint32_t);
+struct MmaReq { std::uint32_t a[4], b[2]; float c[4], d[4]; };
+void mma_bf16_body(void* const*, std::uint32_t);
+
+// one thread's part: 16 bytes of A (row t/2, half t%2), the same of B, and its accumulators
+struct WgmmaReq { std::uint16_t a[8], b[8]; float* d; bool accumulate; };
+void wgmma_m64n64k16_body(void* const*);
+
+}  // namespace retort::simt::emu

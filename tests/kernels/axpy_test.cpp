@@ -1,0 +1,42 @@
+#include <gtest/gtest.h>
+
+#include "engine/ops/axpy.h"
+#include "kernels/axpy/axpy.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+TEST(Axpy, hand_checked_numbers) {
+  for (const Device device : devices()) {
+    const Tensor y = Tensor::from<float>({1, 2, 3}, {3}, device), x = Tensor::from<float>({10, 20, 30}, {3}, device);
+    add_into(y, x, 0.5);
+    EXPECT_EQ(y.to_vector<float>(), (std::vector<float>{6, 12, 18})) << name_of(device);
+  }
+}
+
+TEST(Axpy, cuda_equals_cpu_at_edge_sizes) {
+  if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+    for (const std::int64_t n : {1, 2, 31, 32, 33, 255, 256, 257, 70001}) {
+      const Tensor y = randn({n}, 1, dtype), x = randn({n}, 2, dtype);
+      const Tensor device_y = y.to(Device::kCuda);
+      add_into(device_y, x.to(Device::kCuda), -1.25);
+      add_into(y, x, -1.25);
+      EXPECT_TRUE(all_close(device_y.to(Device::kCpu), y)) << name_of(dtype) << " n = " << n;
+    }
+}
+
+TEST(Axpy, empty_input_is_a_no_op) {
+  const Tensor y = Tensor::empty({0});
+  add_into(y, y);
+}
+
+TEST(Axpy, null_pointer_throws) {
+  EXPECT_THROW(kernels::axpy(context_of(Device::kCpu), {nullptr, nullptr, 1, 4, DType::kF32}), Error);
+  EXPECT_THROW(add_into(Tensor::zeros({2}), Tensor::zeros({3})), Error);
+}
+
+}  // namespace
+}  // namespace retort::test

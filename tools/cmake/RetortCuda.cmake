@@ -1,0 +1,58 @@
+# RETORT_CUDA = AUTO | ON | OFF. Sets RETORT_HAVE_CUDA; AUTO never fails the configure step.
+# nvcc is looked for as CMake does (CUDACXX, PATH), then in CUDA_HOME, /usr/local/cuda and the wheel
+# nvidia-cuda-nvcc (nvidia/cu13/bin/nvcc).
+set(RETORT_CUDA_ARCHS "80;90a" CACHE STRING "Real architectures; the last one's PTX is embedded too")
+set(RETORT_HAVE_CUDA FALSE)
+include(PythonNvidia)
+if(NOT RETORT_CUDA STREQUAL "OFF")
+  if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    find_program(RETORT_NVCC NAMES nvcc HINTS $ENV{CUDA_HOME} /usr/local/cuda ${GpuLibs_PYTHON_ROOTS} PATH_SUFFIXES bin)
+    if(RETORT_NVCC)                                          # not CMAKE_CUDA_COMPILER: check_language would skip its test
+      set(ENV{CUDACXX} "${RETORT_NVCC}")
+      # nvcc links from ../lib64, but the wheel has ../lib only
+      get_filename_component(_kit "${RETORT_NVCC}" REALPATH)
+      get_filename_component(_kit "${_kit}/../.." ABSOLUTE)
+      if(EXISTS "${_kit}/lib/libcudart_static.a" AND NOT EXISTS "${_kit}/lib64")
+        set(ENV{CUDAFLAGS} "$ENV{CUDAFLAGS} -L${_kit}/lib")
+      endif()
+    endif()
+  endif()
+  # CMP0104: CMake wants a default before enable_language; targets get explicit -gencode flags.
+  set(CMAKE_CUDA_ARCHITECTURES OFF)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    enable_language(CUDA)
+    # CMake < 3.26 does not know that nvcc >= 12 takes -std=c++20
+    if(CMAKE_CUDA_COMPILER_ID STREQUAL "NVIDIA" AND NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION
+       AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.0)
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+    endif()
+    # FindCUDAToolkit insists on libcudart.so; the wheel has libcudart.so.13 only
+    get_filename_component(_kit "${CMAKE_CUDA_COMPILER}" DIRECTORY)
+    find_library(CUDA_CUDART NAMES cudart libcudart.so.13 libcudart.so.12 HINTS "${_kit}/.." ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES}
+                 PATH_SUFFIXES lib lib64)
+    find_package(CUDAToolkit QUIET)
+    find_package(GpuLibs QUIET)
+    if(CUDAToolkit_FOUND)
+      set(RETORT_HAVE_CUDA TRUE)
+    endif()
+  endif()
+  if(RETORT_CUDA STREQUAL "ON" AND NOT RETORT_HAVE_CUDA)
+    message(FATAL_ERROR "RETORT_CUDA=ON but no usable CUDA toolkit was found")
+  endif()
+endif()
+
+# retort_cuda_options(target): C++20, -gencode list, warnings forwarded to the host compiler
+function(retort_cuda_options target)
+  set(flags "")
+  foreach(a IN LISTS RETORT_CUDA_ARCHS)
+    string(APPEND flags " -gencode=arch=compute_${a},code=sm_${a}")
+  endforeach()
+  list(GET RETORT_CUDA_ARCHS -1 newest)
+  string(REGEX REPLACE "a$" "" newest "${newest}")       # compute_90a PTX would run on nothing newer
+  string(APPEND flags " -gencode=arch=compute_${newest},code=compute_${newest}")
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:${flags} --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra>")
+  set_target_properties(${target} PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_ARCHITECTURES OFF)
+endfunction()
