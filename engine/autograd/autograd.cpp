@@ -31,7 +31,8 @@ std::vector<std::weak_ptr<Hook>>& hooks() {
 
 void run_hooks(const Tensor& leaf) {
   for (const auto& weak : hooks())
-    if (const auto hook = weak.lock(); hook && hook->leaf.lock() == leaf.autograd()) hook->call(leaf.grad());
+    if (const auto hook = weak.lock(); hook && hook->leaf.lock() == leaf.autograd())
+      hook->call(leaf.grad());
 }
 
 }  // namespace
@@ -41,7 +42,8 @@ NoGrad::NoGrad() : before_(t_grad_enabled) { t_grad_enabled = false; }
 NoGrad::~NoGrad() { t_grad_enabled = before_; }
 
 Tensor record(const char* name, Tensor result, std::vector<Tensor> inputs, BackwardFn backward) {
-  if (!std::any_of(inputs.begin(), inputs.end(), [](const Tensor& t) { return needs_grad(t); })) return result;
+  if (!std::any_of(inputs.begin(), inputs.end(), [](const Tensor& t) { return needs_grad(t); }))
+    return result;
   auto node = std::make_shared<Node>();
   node->name = name;
   node->sequence = ++g_sequence;
@@ -62,7 +64,8 @@ Tensor record(const char* name, Tensor result, std::vector<Tensor> inputs, Backw
 
 void accumulate_gradient(const Tensor& leaf, const Tensor& gradient) {
   Tensor::Autograd& a = *leaf.autograd();
-  RETORT_CHECK(gradient.shape() == leaf.shape(), "[backward] expected a gradient ", leaf.shape(), ", got ", gradient.shape());
+  RETORT_CHECK(gradient.shape() == leaf.shape(), "[backward] expected a gradient ", leaf.shape(),
+               ", got ", gradient.shape());
   if (!a.gradient) {
     const MemoryRoleScope role(MemoryRole::kGradients);
     a.gradient = std::make_shared<Tensor>(Tensor::empty(leaf.shape(), leaf.dtype(), leaf.device()));
@@ -77,23 +80,29 @@ void accumulate_gradient(const Tensor& leaf, const Tensor& gradient) {
 }
 
 void Tensor::backward() const {
-  RETORT_CHECK(numel() == 1, "[backward] expected a scalar, got ", shape_, "; pass a gradient for other shapes");
+  RETORT_CHECK(numel() == 1, "[backward] expected a scalar, got ", shape_,
+               "; pass a gradient for other shapes");
   backward(Tensor::full(shape_, 1, dtype_, device_));
 }
 
 void Tensor::backward(const Tensor& gradient) const {
   RETORT_CHECK(autograd_ != nullptr, "[backward] expected a tensor that requires a gradient");
-  RETORT_CHECK(gradient.shape() == shape_, "[backward] expected a gradient ", shape_, ", got ", gradient.shape());
+  RETORT_CHECK(gradient.shape() == shape_, "[backward] expected a gradient ", shape_, ", got ",
+               gradient.shape());
   const NoGrad no_grad;
   if (!autograd_->node) {
     accumulate_gradient(*this, gradient);
     return;
   }
   // Nodes by creation order, newest first: every consumer of a tensor was created after it.
-  const auto older = [](const std::shared_ptr<Autograd>& a, const std::shared_ptr<Autograd>& b) { return a->node->sequence < b->node->sequence; };
-  std::priority_queue<std::shared_ptr<Autograd>, std::vector<std::shared_ptr<Autograd>>, decltype(older)> queue(older);
+  const auto older = [](const std::shared_ptr<Autograd>& a, const std::shared_ptr<Autograd>& b) {
+    return a->node->sequence < b->node->sequence;
+  };
+  std::priority_queue<std::shared_ptr<Autograd>, std::vector<std::shared_ptr<Autograd>>,
+                      decltype(older)>
+      queue(older);
   std::unordered_map<const Autograd*, Tensor> pending;
-  std::unordered_map<const Autograd*, int> uses;      // of leaves: hooks run after the last one
+  std::unordered_map<const Autograd*, int> uses;  // of leaves: hooks run after the last one
   std::vector<std::shared_ptr<Autograd>> stack{autograd_};
   std::unordered_map<const Autograd*, bool> seen;
   while (!stack.empty()) {
@@ -118,10 +127,12 @@ void Tensor::backward(const Tensor& gradient) const {
     const Tensor dy = it->second;
     pending.erase(it);
     const std::shared_ptr<Node> node = top->node;
-    RETORT_CHECK(node->backward != nullptr, "[backward] the history of '", node->name, "' was freed by an earlier backward");
+    RETORT_CHECK(node->backward != nullptr, "[backward] the history of '", node->name,
+                 "' was freed by an earlier backward");
     std::vector<Tensor> gradients = node->backward(dy);
     node->backward = nullptr;  // frees what it saved
-    RETORT_CHECK(gradients.size() == node->inputs.size(), "[backward] '", node->name, "' returned ", gradients.size(), " gradients for ", node->inputs.size(), " inputs");
+    RETORT_CHECK(gradients.size() == node->inputs.size(), "[backward] '", node->name, "' returned ",
+                 gradients.size(), " gradients for ", node->inputs.size(), " inputs");
     for (std::size_t i = 0; i < gradients.size(); ++i) {
       const auto& input = node->inputs[i];
       if (!input) continue;
@@ -144,7 +155,8 @@ void Tensor::backward(const Tensor& gradient) const {
   }
 }
 
-Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f, const std::vector<Tensor>& inputs) {
+Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f,
+                 const std::vector<Tensor>& inputs) {
   Tensor result;
   {
     const NoGrad no_grad;
@@ -168,10 +180,13 @@ Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f, con
   });
 }
 
-std::shared_ptr<void> on_gradient_ready(const Tensor& leaf, std::function<void(const Tensor&)> hook) {
-  RETORT_CHECK(leaf.autograd() && !leaf.autograd()->node, "[on_gradient_ready] expected a leaf that requires a gradient");
+std::shared_ptr<void> on_gradient_ready(const Tensor& leaf,
+                                        std::function<void(const Tensor&)> hook) {
+  RETORT_CHECK(leaf.autograd() && !leaf.autograd()->node,
+               "[on_gradient_ready] expected a leaf that requires a gradient");
   auto& list = hooks();
-  list.erase(std::remove_if(list.begin(), list.end(), [](const auto& w) { return w.expired(); }), list.end());
+  list.erase(std::remove_if(list.begin(), list.end(), [](const auto& w) { return w.expired(); }),
+             list.end());
   auto kept = std::make_shared<Hook>(Hook{leaf.autograd(), std::move(hook)});
   list.push_back(kept);
   return kept;

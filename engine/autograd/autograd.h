@@ -43,9 +43,12 @@ class NoGrad {
 };
 
 /// True if a gradient with respect to t is wanted: recording is on and t requires one.
-inline bool needs_grad(const Tensor& t) { return t.defined() && t.requires_grad() && grad_enabled(); }
+inline bool needs_grad(const Tensor& t) {
+  return t.defined() && t.requires_grad() && grad_enabled();
+}
 
-/// Attaches a node to `result` if any input needs a gradient; returns result. `name` must be a literal.
+/// Attaches a node to `result` if any input needs a gradient; returns result. `name` must be a
+/// literal.
 Tensor record(const char* name, Tensor result, std::vector<Tensor> inputs, BackwardFn backward);
 
 /// Adds `gradient` to the gradient of a leaf: in place, by copy if it is the first contribution.
@@ -53,10 +56,12 @@ void accumulate_gradient(const Tensor& leaf, const Tensor& gradient);
 
 /// Runs f without keeping its inner nodes, and runs it again in backward: trades time for memory.
 /// f must be a pure function of its inputs (its randomness keyed by counters).
-Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f, const std::vector<Tensor>& inputs);
+Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f,
+                 const std::vector<Tensor>& inputs);
 
 /// Called in backward right after the gradient of a leaf is complete (for overlapped all-reduce).
 /// Returns a handle that removes the hook when destroyed.
-std::shared_ptr<void> on_gradient_ready(const Tensor& leaf, std::function<void(const Tensor& gradient)> hook);
+std::shared_ptr<void> on_gradient_ready(const Tensor& leaf,
+                                        std::function<void(const Tensor& gradient)> hook);
 
 }  // namespace retort

@@ -125,7 +125,8 @@ class Allocator {
     const bool huge = kCaching && bytes >= kHugePage;
     void* pointer = nullptr;
     if (posix_memalign(&pointer, huge ? kHugePage : 64, bytes) != 0) return nullptr;
-    if (huge) madvise(pointer, bytes, MADV_HUGEPAGE);  // advice only: failure costs speed, not correctness
+    if (huge)
+      madvise(pointer, bytes, MADV_HUGEPAGE);  // advice only: failure costs speed, not correctness
     return pointer;
   }
 
@@ -143,8 +144,8 @@ class Allocator {
     for (int i = 0; i < kMemoryRoles; ++i)
       roles += join(i ? ", " : "", name_of(static_cast<MemoryRole>(i)), " ",
                     stats_.current_by_role[static_cast<std::size_t>(i)] >> 20, " MiB");
-    fail(ErrorCode::kMemory, "[allocator] out of memory on ", name_of(device_), ": asked for ", asked >> 20,
-         " MiB with ", stats_.current_bytes >> 20, " MiB in use (", roles, ")");
+    fail(ErrorCode::kMemory, "[allocator] out of memory on ", name_of(device_), ": asked for ",
+         asked >> 20, " MiB with ", stats_.current_bytes >> 20, " MiB in use (", roles, ")");
   }
 
   Device device_;
@@ -179,7 +180,8 @@ MemoryRoleScope::MemoryRoleScope(MemoryRole role) : before_(t_role) { t_role = r
 MemoryRoleScope::~MemoryRoleScope() { t_role = before_; }
 
 void* allocate(Device device, std::size_t bytes) {
-  if (device == Device::kCuda) context_of(device);  // loads the plug-in or throws the plain sentence
+  if (device == Device::kCuda)
+    context_of(device);  // loads the plug-in or throws the plain sentence
   return allocator_of(device).allocate(bytes);
 }
 void release(Device device, void* pointer) noexcept { allocator_of(device).release(pointer); }

@@ -9,7 +9,14 @@
 namespace retort {
 
 /// What memory is used for. The role of an allocation is that of the innermost MemoryRoleScope.
-enum class MemoryRole : std::uint8_t { kActivations, kParameters, kGradients, kOptimizer, kWorkspace, kData };
+enum class MemoryRole : std::uint8_t {
+  kActivations,
+  kParameters,
+  kGradients,
+  kOptimizer,
+  kWorkspace,
+  kData
+};
 inline constexpr int kMemoryRoles = 6;
 const char* name_of(MemoryRole role);
 
@@ -24,7 +31,8 @@ class MemoryRoleScope {
   MemoryRole before_;
 };
 
-/// Bytes as asked for (not rounded); reserved_bytes is what the system gave, cached blocks included.
+/// Bytes as asked for (not rounded); reserved_bytes is what the system gave, cached blocks
+/// included.
 struct MemoryStatistics {
   std::size_t current_bytes = 0;
   std::size_t peak_bytes = 0;
@@ -34,9 +42,9 @@ struct MemoryStatistics {
   std::uint64_t system_allocations = 0;  // how often the system was asked: constant in steady state
 };
 
-/// 64-byte aligned on the CPU (huge pages asked for from 2 MiB on), 256-byte on CUDA. Freed blocks are
-/// kept for the same size class. In sanitizer builds nothing is cached, so that overruns are seen.
-/// Throws Error(kMemory), its text the statistics by role.
+/// 64-byte aligned on the CPU (huge pages asked for from 2 MiB on), 256-byte on CUDA. Freed blocks
+/// are kept for the same size class. In sanitizer builds nothing is cached, so that overruns are
+/// seen. Throws Error(kMemory), its text the statistics by role.
 void* allocate(Device device, std::size_t bytes);
 void release(Device device, void* pointer) noexcept;
 

@@ -23,7 +23,9 @@ struct Plugin {
 // The folder libretort itself was loaded from.
 std::string library_folder() {
   Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&library_folder), &info) == 0 || info.dli_fname == nullptr) return ".";
+  if (dladdr(reinterpret_cast<const void*>(&library_folder), &info) == 0 ||
+      info.dli_fname == nullptr)
+    return ".";
   const std::string path = info.dli_fname;
   const std::size_t slash = path.rfind('/');
   return slash == std::string::npos ? "." : path.substr(0, slash);
@@ -32,16 +34,20 @@ std::string library_folder() {
 Plugin load_plugin() {
   const char* named = std::getenv("RETORT_CUDA_LIBRARY");
   const std::string path = named && *named ? named : library_folder() + "/libretort_cuda.so";
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays open for the life of the process
+  void* library =
+      dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays open for the life of the process
   if (library == nullptr) return {false, join("no CUDA plug-in: ", dlerror())};
   const auto entry = reinterpret_cast<PluginEntry>(dlsym(library, "retort_plugin"));
   if (entry == nullptr) return {false, join(path, " is not a Retort plug-in")};
   const PluginInfo* info = entry();
   if (std::strcmp(info->abi_hash, RETORT_ABI_HASH) != 0)
-    return {false, join("the CUDA plug-in ", path, " was built from other headers than this library: rebuild both")};
-  if (const Status status = info->open(&cuda_runtime); status.code != ErrorCode::kOk) return {false, status.message};
+    return {false, join("the CUDA plug-in ", path,
+                        " was built from other headers than this library: rebuild both")};
+  if (const Status status = info->open(&cuda_runtime); status.code != ErrorCode::kOk)
+    return {false, status.message};
   int count = 0;
-  if (const Status status = cuda_runtime.device_count(&count); status.code != ErrorCode::kOk) return {false, status.message};
+  if (const Status status = cuda_runtime.device_count(&count); status.code != ErrorCode::kOk)
+    return {false, status.message};
   if (count == 0) return {false, "no CUDA device"};
   return {true, ""};
 }
@@ -52,11 +58,12 @@ const Plugin& plugin() {
 }
 
 void check(const Status& status, const char* what) {
-  if (status.code != ErrorCode::kOk) throw Error(status.code, join("[", what, "] ", status.message));
+  if (status.code != ErrorCode::kOk)
+    throw Error(status.code, join("[", what, "] ", status.message));
 }
 
-// One growing block. A larger request releases the old block; on CUDA the allocator's cache keeps it
-// valid for work already enqueued on this stream.
+// One growing block. A larger request releases the old block; on CUDA the allocator's cache keeps
+// it valid for work already enqueued on this stream.
 class GrowingScratch final : public Scratch {
  public:
   explicit GrowingScratch(Device device) : device_(device) {}
@@ -100,7 +107,8 @@ Context& mutable_context(Device device) {
     thread_local ThreadContext cpu(Device::kCpu);
     return cpu.context;
   }
-  if (!cuda_available()) fail(ErrorCode::kDevice, "[device] CUDA was asked for, but there is ", plugin().reason);
+  if (!cuda_available())
+    fail(ErrorCode::kDevice, "[device] CUDA was asked for, but there is ", plugin().reason);
   thread_local ThreadContext* cuda = new ThreadContext(Device::kCuda);
   return cuda->context;
 }
@@ -132,10 +140,12 @@ void set_allow_tf32(bool allow) {
 }
 
 void synchronize(Device device) {
-  if (device == Device::kCuda) check(cuda_runtime.synchronize(context_of(device).stream), "synchronize");
+  if (device == Device::kCuda)
+    check(cuda_runtime.synchronize(context_of(device).stream), "synchronize");
 }
 
-void copy_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device,
+                std::size_t bytes) {
   if (bytes == 0) return;
   if (to_device == Device::kCpu && from_device == Device::kCpu) {
     std::memmove(to, from, bytes);

@@ -7,8 +7,8 @@
 
 namespace retort {
 
-/// True if a CUDA plug-in could be loaded and it has at least one device. Loads it on the first call:
-/// from RETORT_CUDA_LIBRARY if set, else libretort_cuda.so beside libretort. Never throws.
+/// True if a CUDA plug-in could be loaded and it has at least one device. Loads it on the first
+/// call: from RETORT_CUDA_LIBRARY if set, else libretort_cuda.so beside libretort. Never throws.
 bool cuda_available();
 
 /// The plain sentence that says why cuda_available() is false ("" when it is true).
@@ -17,7 +17,8 @@ std::string cuda_unavailable_reason();
 /// Name, memory, driver of the CUDA device in use. Throws Error(kDevice) if there is none.
 DeviceInfo cuda_device_info();
 
-/// "auto" -> kCuda if available else kCpu; "cpu"; "cuda" (throws Error(kDevice) with the reason if there is none).
+/// "auto" -> kCuda if available else kCpu; "cpu"; "cuda" (throws Error(kDevice) with the reason if
+/// there is none).
 Device parse_device(const std::string& text);
 
 /// The context that ops on this device use in this thread: its stream, handles and scratch.
@@ -31,6 +32,7 @@ void set_allow_tf32(bool allow);
 void synchronize(Device device);
 
 /// Copies bytes between devices and waits until both ends may be used.
-void copy_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device,
+                std::size_t bytes);
 
 }  // namespace retort

@@ -16,9 +16,11 @@ class Shape {
   static constexpr int kMaxRank = 6;
 
   Shape() = default;
-  Shape(std::initializer_list<std::int64_t> sizes) : Shape(std::span(sizes.begin(), sizes.size())) {}
+  Shape(std::initializer_list<std::int64_t> sizes)
+      : Shape(std::span(sizes.begin(), sizes.size())) {}
   explicit Shape(std::span<const std::int64_t> sizes) {
-    RETORT_CHECK(sizes.size() <= kMaxRank, "[shape] expected at most ", kMaxRank, " dimensions, got ", sizes.size());
+    RETORT_CHECK(sizes.size() <= kMaxRank, "[shape] expected at most ", kMaxRank,
+                 " dimensions, got ", sizes.size());
     for (const std::int64_t size : sizes) push_back(size);
   }
 
@@ -37,7 +39,8 @@ class Shape {
   std::int64_t numel() const {
     std::int64_t n = 1;
     for (int i = 0; i < rank_; ++i)
-      RETORT_CHECK(!__builtin_mul_overflow(n, sizes_[static_cast<std::size_t>(i)], &n), "[shape] ", str(), " has too many elements");
+      RETORT_CHECK(!__builtin_mul_overflow(n, sizes_[static_cast<std::size_t>(i)], &n), "[shape] ",
+                   str(), " has too many elements");
     return n;
   }
   bool operator==(const Shape& other) const {
@@ -51,7 +54,8 @@ class Shape {
   /// "(2, 3, 4)"
   std::string str() const {
     std::string text = "(";
-    for (int i = 0; i < rank_; ++i) text += (i ? ", " : "") + std::to_string(sizes_[static_cast<std::size_t>(i)]);
+    for (int i = 0; i < rank_; ++i)
+      text += (i ? ", " : "") + std::to_string(sizes_[static_cast<std::size_t>(i)]);
     return text + ")";
   }
 
@@ -60,6 +64,8 @@ class Shape {
   int rank_ = 0;
 };
 
-inline std::ostream& operator<<(std::ostream& out, const Shape& shape) { return out << shape.str(); }
+inline std::ostream& operator<<(std::ostream& out, const Shape& shape) {
+  return out << shape.str();
+}
 
 }  // namespace retort

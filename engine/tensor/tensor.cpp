@@ -42,10 +42,12 @@ constexpr std::int64_t kGrain = std::int64_t{1} << 16;
 
 }  // namespace
 
-Storage::Storage(Device device, std::size_t bytes) : data_(allocate(device, bytes)), bytes_(bytes), device_(device) {}
+Storage::Storage(Device device, std::size_t bytes)
+    : data_(allocate(device, bytes)), bytes_(bytes), device_(device) {}
 Storage::~Storage() { release(device_, data_); }
 
-Tensor Tensor::wrap(std::shared_ptr<Storage> storage, std::int64_t offset, const Shape& shape, DType dtype, std::int64_t row_pitch) {
+Tensor Tensor::wrap(std::shared_ptr<Storage> storage, std::int64_t offset, const Shape& shape,
+                    DType dtype, std::int64_t row_pitch) {
   Tensor t;
   t.numel_ = shape.numel();
   t.shape_ = shape;
@@ -55,24 +57,33 @@ Tensor Tensor::wrap(std::shared_ptr<Storage> storage, std::int64_t offset, const
   t.row_pitch_ = row_pitch;
   const std::int64_t width = shape.rank() == 0 ? 1 : shape[-1];
   const std::int64_t rows = width == 0 ? 0 : t.numel_ / width;
-  RETORT_CHECK(rows <= 1 || row_pitch >= width, "[tensor] expected a row pitch of at least ", width, ", got ", row_pitch);
+  RETORT_CHECK(rows <= 1 || row_pitch >= width, "[tensor] expected a row pitch of at least ", width,
+               ", got ", row_pitch);
   const std::int64_t last = t.numel_ == 0 ? offset : offset + (rows - 1) * row_pitch + width;
-  RETORT_CHECK(offset >= 0 && last >= 0 && static_cast<std::size_t>(last) * size_of(dtype) <= storage->bytes(),
-               "[tensor] a tensor ", shape, " of ", name_of(dtype), " at offset ", offset, " does not fit its storage of ", storage->bytes(), " bytes");
+  RETORT_CHECK(offset >= 0 && last >= 0 &&
+                   static_cast<std::size_t>(last) * size_of(dtype) <= storage->bytes(),
+               "[tensor] a tensor ", shape, " of ", name_of(dtype), " at offset ", offset,
+               " does not fit its storage of ", storage->bytes(), " bytes");
   t.storage_ = std::move(storage);
   return t;
 }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   const std::int64_t width = shape.rank() == 0 ? 1 : shape[-1];
-  return wrap(std::make_shared<Storage>(device, static_cast<std::size_t>(shape.numel()) * size_of(dtype)), 0, shape, dtype, width);
+  return wrap(
+      std::make_shared<Storage>(device, static_cast<std::size_t>(shape.numel()) * size_of(dtype)),
+      0, shape, dtype, width);
 }
 
-Tensor Tensor::empty_pitched(const Shape& shape, std::int64_t multiple, DType dtype, Device device) {
-  RETORT_CHECK(shape.rank() >= 1 && multiple >= 1, "[empty_pitched] expected rank >= 1 and multiple >= 1, got ", shape, ", ", multiple);
+Tensor Tensor::empty_pitched(const Shape& shape, std::int64_t multiple, DType dtype,
+                             Device device) {
+  RETORT_CHECK(shape.rank() >= 1 && multiple >= 1,
+               "[empty_pitched] expected rank >= 1 and multiple >= 1, got ", shape, ", ", multiple);
   const std::int64_t width = shape[-1], pitch = (width + multiple - 1) / multiple * multiple;
   const std::int64_t rows = width == 0 ? 0 : shape.numel() / width;
-  return wrap(std::make_shared<Storage>(device, static_cast<std::size_t>(rows * pitch) * size_of(dtype)), 0, shape, dtype, pitch);
+  return wrap(
+      std::make_shared<Storage>(device, static_cast<std::size_t>(rows * pitch) * size_of(dtype)), 0,
+      shape, dtype, pitch);
 }
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
@@ -89,7 +100,8 @@ Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device
 
 template <class T>
 Tensor Tensor::from(std::span<const T> values, const Shape& shape, Device device) {
-  RETORT_CHECK(static_cast<std::int64_t>(values.size()) == shape.numel(), "[tensor] expected ", shape.numel(), " values for ", shape, ", got ", values.size());
+  RETORT_CHECK(static_cast<std::int64_t>(values.size()) == shape.numel(), "[tensor] expected ",
+               shape.numel(), " values for ", shape, ", got ", values.size());
   Tensor t = empty(shape, dtype_of<T>, device);
   copy_bytes(t.raw(), device, values.data(), Device::kCpu, values.size_bytes());
   return t;
@@ -97,23 +109,28 @@ Tensor Tensor::from(std::span<const T> values, const Shape& shape, Device device
 
 void* Tensor::raw() const {
   RETORT_CHECK(defined(), "[tensor] expected a defined tensor, got an empty handle");
-  RETORT_CHECK(storage_->consumed_by == nullptr, "[tensor] this tensor's content was overwritten by ", storage_->consumed_by);
+  RETORT_CHECK(storage_->consumed_by == nullptr,
+               "[tensor] this tensor's content was overwritten by ", storage_->consumed_by);
   return static_cast<char*>(storage_->data()) + static_cast<std::size_t>(offset_) * size_of(dtype_);
 }
 
 Tensor Tensor::view(const Shape& shape) const {
-  RETORT_CHECK(is_contiguous(), "[view] expected a contiguous tensor, got ", shape_, " with row pitch ", row_pitch_);
+  RETORT_CHECK(is_contiguous(), "[view] expected a contiguous tensor, got ", shape_,
+               " with row pitch ", row_pitch_);
   RETORT_CHECK(shape.numel() == numel_, "[view] expected ", numel_, " elements, got ", shape);
   return wrap(storage_, offset_, shape, dtype_, shape.rank() == 0 ? 1 : shape[-1]);
 }
 
 Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
-  RETORT_CHECK(rank() >= 1 && 0 <= begin && begin <= end && end <= dim(0), "[slice] expected 0 <= begin <= end <= ", rank() ? dim(0) : 0, ", got ", begin, ", ", end);
+  RETORT_CHECK(rank() >= 1 && 0 <= begin && begin <= end && end <= dim(0),
+               "[slice] expected 0 <= begin <= end <= ", rank() ? dim(0) : 0, ", got ", begin, ", ",
+               end);
   Shape shape{end - begin};
   for (int i = 1; i < rank(); ++i) shape.push_back(dim(i));
   const std::int64_t rows_each = dim(0) == 0 ? 0 : rows() / dim(0);
   const std::int64_t step = rank() == 1 ? 1 : rows_each * row_pitch_;
-  return wrap(storage_, offset_ + begin * step, shape, dtype_, rank() == 1 ? end - begin : row_pitch_);
+  return wrap(storage_, offset_ + begin * step, shape, dtype_,
+              rank() == 1 ? end - begin : row_pitch_);
 }
 
 Tensor Tensor::detach() const {
@@ -157,14 +174,18 @@ void Tensor::copy_from(const Tensor& source) const {
     const Tensor host = empty(shape_, dtype_);
     Tensor from = source;
     if (source.device() != Device::kCpu) {
-      const std::size_t span = static_cast<std::size_t>((source.rows() - 1) * source.row_pitch() + (source.rank() ? source.dim(-1) : 1));
+      const std::size_t span = static_cast<std::size_t>((source.rows() - 1) * source.row_pitch() +
+                                                        (source.rank() ? source.dim(-1) : 1));
       auto storage = std::make_shared<Storage>(Device::kCpu, span * size_of(source.dtype()));
-      copy_bytes(storage->data(), Device::kCpu, source.raw(), source.device(), span * size_of(source.dtype()));
+      copy_bytes(storage->data(), Device::kCpu, source.raw(), source.device(),
+                 span * size_of(source.dtype()));
       from = wrap(std::move(storage), 0, source.shape(), source.dtype(), source.row_pitch());
     }
     host.copy_from(from);
     if (device_ == Device::kCpu) return copy_from(host);
-    RETORT_CHECK(is_contiguous(), "[copy_from] expected a contiguous destination on cuda, got row pitch ", row_pitch_);
+    RETORT_CHECK(is_contiguous(),
+                 "[copy_from] expected a contiguous destination on cuda, got row pitch ",
+                 row_pitch_);
     copy_bytes(raw(), device_, host.raw(), Device::kCpu, bytes());
     return;
   }
@@ -173,18 +194,21 @@ void Tensor::copy_from(const Tensor& source) const {
   const void* const from = source.raw();
   const bool same = source.dtype() == dtype_;
   const std::size_t size = size_of(dtype_);
-  parallel_for(n, std::max<std::int64_t>(1, kGrain / width), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      if (same) {
-        std::memcpy(static_cast<char*>(to) + static_cast<std::size_t>(r * row_pitch_) * size,
-                    static_cast<const char*>(from) + static_cast<std::size_t>(r * source.row_pitch()) * size,
-                    static_cast<std::size_t>(width) * size);
-        continue;
-      }
-      for (std::int64_t i = 0; i < width; ++i)
-        store(dtype_, to, r * row_pitch_ + i, load(source.dtype(), from, r * source.row_pitch() + i));
-    }
-  });
+  parallel_for(
+      n, std::max<std::int64_t>(1, kGrain / width), [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) {
+          if (same) {
+            std::memcpy(static_cast<char*>(to) + static_cast<std::size_t>(r * row_pitch_) * size,
+                        static_cast<const char*>(from) +
+                            static_cast<std::size_t>(r * source.row_pitch()) * size,
+                        static_cast<std::size_t>(width) * size);
+            continue;
+          }
+          for (std::int64_t i = 0; i < width; ++i)
+            store(dtype_, to, r * row_pitch_ + i,
+                  load(source.dtype(), from, r * source.row_pitch() + i));
+        }
+      });
 }
 
 void Tensor::fill(double value) const {
@@ -223,12 +247,15 @@ std::vector<T> Tensor::to_vector() const {
       const std::int64_t v = dtype_ == DType::kI64   ? static_cast<const std::int64_t*>(from)[i]
                              : dtype_ == DType::kI32 ? static_cast<const std::int32_t*>(from)[i]
                                                      : static_cast<const std::uint8_t*>(from)[i];
-      if constexpr (std::is_integral_v<T>) values[i] = static_cast<T>(v);
-      else store(dtype_of<T>, values.data(), k, static_cast<double>(v));
+      if constexpr (std::is_integral_v<T>)
+        values[i] = static_cast<T>(v);
+      else
+        store(dtype_of<T>, values.data(), k, static_cast<double>(v));
     }
   } else {
     for (std::size_t i = 0; i < n; ++i)
-      store(dtype_of<T>, values.data(), static_cast<std::int64_t>(i), load(dtype_, from, static_cast<std::int64_t>(i)));
+      store(dtype_of<T>, values.data(), static_cast<std::int64_t>(i),
+            load(dtype_, from, static_cast<std::int64_t>(i)));
   }
   return values;
 }
@@ -239,18 +266,24 @@ double Tensor::item() const {
 }
 
 Tensor& Tensor::set_requires_grad(bool requires_grad) {
-  RETORT_CHECK(!requires_grad || is_floating(dtype_), "[set_requires_grad] expected a floating dtype, got ", name_of(dtype_));
-  RETORT_CHECK(!autograd_ || !autograd_->node, "[set_requires_grad] expected a leaf, got the result of an op");
+  RETORT_CHECK(!requires_grad || is_floating(dtype_),
+               "[set_requires_grad] expected a floating dtype, got ", name_of(dtype_));
+  RETORT_CHECK(!autograd_ || !autograd_->node,
+               "[set_requires_grad] expected a leaf, got the result of an op");
   if (requires_grad && !autograd_) autograd_ = std::make_shared<Autograd>();
   if (!requires_grad) autograd_.reset();
   return *this;
 }
 
-Tensor Tensor::grad() const { return autograd_ && autograd_->gradient ? *autograd_->gradient : Tensor(); }
+Tensor Tensor::grad() const {
+  return autograd_ && autograd_->gradient ? *autograd_->gradient : Tensor();
+}
 
 void Tensor::set_grad(const Tensor& gradient) const {
-  RETORT_CHECK(autograd_ && !autograd_->node, "[set_grad] expected a leaf that requires a gradient");
-  RETORT_CHECK(gradient.shape() == shape_, "[set_grad] expected ", shape_, ", got ", gradient.shape());
+  RETORT_CHECK(autograd_ && !autograd_->node,
+               "[set_grad] expected a leaf that requires a gradient");
+  RETORT_CHECK(gradient.shape() == shape_, "[set_grad] expected ", shape_, ", got ",
+               gradient.shape());
   autograd_->gradient = std::make_shared<Tensor>(gradient.detach());
   autograd_->gradient_is_fresh = false;
 }
@@ -261,8 +294,8 @@ void Tensor::zero_grad() const {
   autograd_->gradient_is_fresh = true;
 }
 
-#define RETORT_INSTANTIATE(T)                                                     \
-  template Tensor Tensor::from<T>(std::span<const T>, const Shape&, Device);      \
+#define RETORT_INSTANTIATE(T)                                                \
+  template Tensor Tensor::from<T>(std::span<const T>, const Shape&, Device); \
   template std::vector<T> Tensor::to_vector<T>() const;
 RETORT_INSTANTIATE(double)
 RETORT_INSTANTIATE(float)

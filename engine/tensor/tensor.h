@@ -33,8 +33,8 @@ class Storage {
   Device device_;
 };
 
-/// Row-major, outermost dimension first. The elements of the last dimension are adjacent; rows of it
-/// start every row_pitch() elements (row_pitch() == dim(-1) is the contiguous case).
+/// Row-major, outermost dimension first. The elements of the last dimension are adjacent; rows of
+/// it start every row_pitch() elements (row_pitch() == dim(-1) is the contiguous case).
 ///
 ///   element (i0, ..., ik) at  offset + ((i0 * d1 + i1) * d2 + ...) * row_pitch + ik
 ///
@@ -46,17 +46,23 @@ class Tensor {
   // -- making one. New memory is uninitialised unless said otherwise. --------------------------
   static Tensor empty(const Shape& shape, DType dtype = DType::kF32, Device device = Device::kCpu);
   /// Rows padded to a multiple of `multiple` elements: for logits of 1,024 classes and more.
-  static Tensor empty_pitched(const Shape& shape, std::int64_t multiple, DType dtype = DType::kF32, Device device = Device::kCpu);
+  static Tensor empty_pitched(const Shape& shape, std::int64_t multiple, DType dtype = DType::kF32,
+                              Device device = Device::kCpu);
   static Tensor zeros(const Shape& shape, DType dtype = DType::kF32, Device device = Device::kCpu);
-  static Tensor full(const Shape& shape, double value, DType dtype = DType::kF32, Device device = Device::kCpu);
-  /// Copies host values; their count must be shape.numel(). T is double, float, bf16, f16, int64, int32 or uint8.
+  static Tensor full(const Shape& shape, double value, DType dtype = DType::kF32,
+                     Device device = Device::kCpu);
+  /// Copies host values; their count must be shape.numel(). T is double, float, bf16, f16, int64,
+  /// int32 or uint8.
   template <class T>
   static Tensor from(std::span<const T> values, const Shape& shape, Device device = Device::kCpu);
   template <class T>
-  static Tensor from(const std::vector<T>& values, const Shape& shape, Device device = Device::kCpu) {
+  static Tensor from(const std::vector<T>& values, const Shape& shape,
+                     Device device = Device::kCpu) {
     return from(std::span<const T>(values), shape, device);
   }
-  static Tensor scalar(double value, DType dtype = DType::kF32, Device device = Device::kCpu) { return full({}, value, dtype, device); }
+  static Tensor scalar(double value, DType dtype = DType::kF32, Device device = Device::kCpu) {
+    return full({}, value, dtype, device);
+  }
 
   // -- what it is -------------------------------------------------------------------------------
   bool defined() const { return storage_ != nullptr; }
@@ -75,30 +81,31 @@ class Tensor {
   void* raw() const;
   template <class T>
   T* data() const {
-    RETORT_CHECK(dtype_of<T> == dtype_, "[tensor] expected dtype ", name_of(dtype_of<T>), ", got ", name_of(dtype_));
+    RETORT_CHECK(dtype_of<T> == dtype_, "[tensor] expected dtype ", name_of(dtype_of<T>), ", got ",
+                 name_of(dtype_));
     return static_cast<T*>(raw());
   }
   const std::shared_ptr<Storage>& storage() const { return storage_; }
   std::int64_t storage_offset() const { return offset_; }
 
   // -- views: share memory, not recorded on the tape (ops/view.h has the differentiable ones) ----
-  Tensor view(const Shape& shape) const;                               // contiguous only
-  Tensor slice(std::int64_t begin, std::int64_t end) const;            // of the outermost dimension
-  Tensor detach() const;                                               // without its history
+  Tensor view(const Shape& shape) const;                     // contiguous only
+  Tensor slice(std::int64_t begin, std::int64_t end) const;  // of the outermost dimension
+  Tensor detach() const;                                     // without its history
 
   // -- copies: not recorded on the tape ----------------------------------------------------------
-  Tensor to(Device device) const;      // the same tensor if it is there already
-  Tensor to(DType dtype) const;        // rounds to nearest even
-  Tensor clone() const;                // contiguous
-  Tensor contiguous() const;           // the same tensor if it is
+  Tensor to(Device device) const;  // the same tensor if it is there already
+  Tensor to(DType dtype) const;    // rounds to nearest even
+  Tensor clone() const;            // contiguous
+  Tensor contiguous() const;       // the same tensor if it is
   /// Overwrites the content with that of `source` (same shape; dtype and device may differ).
   void copy_from(const Tensor& source) const;
   void fill(double value) const;
 
   // -- reading back: waits for the device ---------------------------------------------------------
   template <class T>
-  std::vector<T> to_vector() const;    // row-major, converted from the tensor's own dtype
-  double item() const;                 // of a tensor with one element
+  std::vector<T> to_vector() const;  // row-major, converted from the tensor's own dtype
+  double item() const;               // of a tensor with one element
 
   // -- autograd -----------------------------------------------------------------------------------
   bool requires_grad() const { return autograd_ != nullptr; }
@@ -114,22 +121,23 @@ class Tensor {
   void backward(const Tensor& gradient) const;
 
   struct Autograd {
-    std::shared_ptr<Node> node;          // null for a leaf
-    std::shared_ptr<Tensor> gradient;    // leaf only
-    bool gradient_is_fresh = false;      // leaf only: zero so far, the first contribution is copied
+    std::shared_ptr<Node> node;        // null for a leaf
+    std::shared_ptr<Tensor> gradient;  // leaf only
+    bool gradient_is_fresh = false;    // leaf only: zero so far, the first contribution is copied
   };
   const std::shared_ptr<Autograd>& autograd() const { return autograd_; }
   void set_autograd(std::shared_ptr<Autograd> autograd) { autograd_ = std::move(autograd); }
 
   /// A tensor on existing storage. Checks that it fits.
-  static Tensor wrap(std::shared_ptr<Storage> storage, std::int64_t offset, const Shape& shape, DType dtype, std::int64_t row_pitch);
+  static Tensor wrap(std::shared_ptr<Storage> storage, std::int64_t offset, const Shape& shape,
+                     DType dtype, std::int64_t row_pitch);
 
  private:
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<Autograd> autograd_;
   Shape shape_;
-  std::int64_t offset_ = 0;      // elements
-  std::int64_t row_pitch_ = 0;   // elements
+  std::int64_t offset_ = 0;     // elements
+  std::int64_t row_pitch_ = 0;  // elements
   std::int64_t numel_ = 0;
   DType dtype_ = DType::kF32;
   Device device_ = Device::kCpu;

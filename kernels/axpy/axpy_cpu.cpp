@@ -12,7 +12,8 @@ void axpy_cpu(const Context&, const AxpyArgs& args) {
     const T* const x = static_cast<const T*>(args.x);
     const auto a = static_cast<accumulator_t<T>>(args.a);
     parallel_for(args.n, std::int64_t{1} << 16, [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) y[i] = from_float<T>(to_float(y[i]) + a * to_float(x[i]));
+      for (std::int64_t i = begin; i < end; ++i)
+        y[i] = from_float<T>(to_float(y[i]) + a * to_float(x[i]));
     });
   });
 }

@@ -34,7 +34,9 @@ RETORT_HD std::uint32_t bits_from_float(float f) {
 #endif
 }
 
-RETORT_HD float to_float(bf16 h) { return float_from_bits(static_cast<std::uint32_t>(h.bits) << 16); }
+RETORT_HD float to_float(bf16 h) {
+  return float_from_bits(static_cast<std::uint32_t>(h.bits) << 16);
+}
 
 /// Round to nearest even; every NaN becomes 0x7fff, as cvt.rn.bf16.f32 does.
 RETORT_HD bf16 to_bf16(float f) {

@@ -1,5 +1,5 @@
-// Errors of the whole library: every failure a caller can meet is a retort::Error whose code is also
-// the exit status that the tools document.
+// Errors of the whole library: every failure a caller can meet is a retort::Error whose code is
+// also the exit status that the tools document.
 #pragma once
 #include <sstream>
 #include <stdexcept>
@@ -45,26 +45,25 @@ template <class... Parts>
 }  // namespace retort
 
 /// Throws Error(kUsage) unless cond: for what a caller can get wrong.
-#define RETORT_CHECK(cond, ...)                                                        \
-  do {                                                                                 \
-    if (!(cond)) [[unlikely]]                                                          \
-      ::retort::fail(::retort::ErrorCode::kUsage, __VA_ARGS__);                        \
+#define RETORT_CHECK(cond, ...)                                 \
+  do {                                                          \
+    if (!(cond)) [[unlikely]]                                   \
+      ::retort::fail(::retort::ErrorCode::kUsage, __VA_ARGS__); \
   } while (false)
 
 /// The same with another code: RETORT_CHECK_AS(kBadInput, size == 8, "...").
-#define RETORT_CHECK_AS(code, cond, ...)                                               \
-  do {                                                                                 \
-    if (!(cond)) [[unlikely]]                                                          \
-      ::retort::fail(::retort::ErrorCode::code, __VA_ARGS__);                          \
+#define RETORT_CHECK_AS(code, cond, ...)                      \
+  do {                                                        \
+    if (!(cond)) [[unlikely]]                                 \
+      ::retort::fail(::retort::ErrorCode::code, __VA_ARGS__); \
   } while (false)
 
 /// For what only we can get wrong. Compiled out with NDEBUG.
 #if defined(NDEBUG)
 #define RETORT_ASSERT(cond) static_cast<void>(0)
 #else
-#define RETORT_ASSERT(cond)                                                            \
-  do {                                                                                 \
-    if (!(cond))                                                                       \
-      throw std::logic_error(::retort::join(__FILE__, ":", __LINE__, ": ", #cond));    \
+#define RETORT_ASSERT(cond)                                                                    \
+  do {                                                                                         \
+    if (!(cond)) throw std::logic_error(::retort::join(__FILE__, ":", __LINE__, ": ", #cond)); \
   } while (false)
 #endif

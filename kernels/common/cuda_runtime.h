@@ -11,15 +11,15 @@ namespace retort {
 enum class CopyKind : std::uint8_t { kHostToDevice, kDeviceToHost, kDeviceToDevice };
 
 struct DeviceInfo {
-  char name[128] = {};         // "NVIDIA H200", or "emulated"
-  int capability = 0;          // 90 for sm_90; 0 when emulated
+  char name[128] = {};  // "NVIDIA H200", or "emulated"
+  int capability = 0;   // 90 for sm_90; 0 when emulated
   int multiprocessors = 0;
   std::size_t memory_bytes = 0;
   std::size_t free_bytes = 0;
-  int driver_version = 0;      // 13000 for 13.0; 0: no driver
+  int driver_version = 0;  // 13000 for 13.0; 0: no driver
   int runtime_version = 0;
-  char libraries[192] = {};    // "cuBLASLt 13.1, cuDNN 9.19"
-  bool emulated = false;       // kernels run on the CPU emulator
+  char libraries[192] = {};  // "cuBLASLt 13.1, cuDNN 9.19"
+  bool emulated = false;     // kernels run on the CPU emulator
 };
 
 /// Every function enqueues on `stream` where it takes one and returns a Status; none throws.
@@ -32,7 +32,8 @@ struct CudaRuntime {
   Status (*release)(void* pointer) noexcept = nullptr;
   Status (*allocate_pinned)(void** pointer, std::size_t bytes) noexcept = nullptr;
   Status (*release_pinned)(void* pointer) noexcept = nullptr;
-  Status (*copy)(void* to, const void* from, std::size_t bytes, CopyKind kind, void* stream) noexcept = nullptr;
+  Status (*copy)(void* to, const void* from, std::size_t bytes, CopyKind kind,
+                 void* stream) noexcept = nullptr;
   Status (*fill)(void* to, int byte, std::size_t bytes, void* stream) noexcept = nullptr;
   Status (*create_stream)(void** stream) noexcept = nullptr;
   Status (*destroy_stream)(void* stream) noexcept = nullptr;
@@ -48,7 +49,7 @@ extern CudaRuntime cuda_runtime;
 
 /// What the plug-in exports as `extern "C" const PluginInfo* retort_plugin()`.
 struct PluginInfo {
-  const char* abi_hash;                     // of all headers under kernels/; must equal ours
+  const char* abi_hash;                           // of all headers under kernels/; must equal ours
   Status (*open)(CudaRuntime* runtime) noexcept;  // fills runtime and binds every op
 };
 using PluginEntry = const PluginInfo* (*)();

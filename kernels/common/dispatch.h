@@ -3,7 +3,8 @@
 // An op `foo` declares in foo.h
 //     void foo_cpu(const Context&, const FooArgs&);
 //     extern CudaOp<FooArgs> foo_cuda;            // defined in foo_cpu.cpp, null until filled
-//     inline void foo(const Context& c, const FooArgs& a) { ...checks...; dispatch("foo", c, a, foo_cpu, foo_cuda); }
+//     inline void foo(const Context& c, const FooArgs& a) { ...checks...; dispatch("foo", c, a,
+//     foo_cpu, foo_cuda); }
 // and in foo_cuda.cu (plug-in only)
 //     void foo_launch(const Context&, const FooArgs&);      // launches; throws Error on a refusal
 //     RETORT_CUDA_PLUGIN(foo) { bind(foo_cuda, foo_launch) ... }     // see kernels/common/plugin.h
@@ -25,7 +26,8 @@ template <class Args>
 using CudaOp = Status (*)(const Context&, const Args&) noexcept;
 
 [[noreturn]] inline void throw_no_cuda(const char* op) {
-  fail(ErrorCode::kDevice, "[", op, "] this process has no CUDA backend: no plug-in with this op is loaded");
+  fail(ErrorCode::kDevice, "[", op,
+       "] this process has no CUDA backend: no plug-in with this op is loaded");
 }
 
 /// Runs the op on the context's device. Throws Error(kDevice) if there is no CUDA backend.

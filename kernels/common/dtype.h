@@ -1,4 +1,5 @@
-// Element types of tensors, their sizes and names, and the step from a run-time dtype to a C++ type.
+// Element types of tensors, their sizes and names, and the step from a run-time dtype to a C++
+// type.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -45,14 +46,22 @@ constexpr bool is_floating(DType dtype) {
 
 template <class T>
 inline constexpr DType dtype_of = [] {
-  if constexpr (std::is_same_v<T, double>) return DType::kF64;
-  else if constexpr (std::is_same_v<T, float>) return DType::kF32;
-  else if constexpr (std::is_same_v<T, bf16>) return DType::kBF16;
-  else if constexpr (std::is_same_v<T, f16>) return DType::kF16;
-  else if constexpr (std::is_same_v<T, std::int64_t>) return DType::kI64;
-  else if constexpr (std::is_same_v<T, std::int32_t>) return DType::kI32;
-  else if constexpr (std::is_same_v<T, std::uint8_t>) return DType::kU8;
-  else static_assert(!sizeof(T), "no DType for this C++ type");
+  if constexpr (std::is_same_v<T, double>)
+    return DType::kF64;
+  else if constexpr (std::is_same_v<T, float>)
+    return DType::kF32;
+  else if constexpr (std::is_same_v<T, bf16>)
+    return DType::kBF16;
+  else if constexpr (std::is_same_v<T, f16>)
+    return DType::kF16;
+  else if constexpr (std::is_same_v<T, std::int64_t>)
+    return DType::kI64;
+  else if constexpr (std::is_same_v<T, std::int32_t>)
+    return DType::kI32;
+  else if constexpr (std::is_same_v<T, std::uint8_t>)
+    return DType::kU8;
+  else
+    static_assert(!sizeof(T), "no DType for this C++ type");
 }();
 
 /// The type sums are kept in: double for f64, else float.

@@ -20,8 +20,8 @@ void run_chunks(std::int64_t n, std::int64_t grain, ChunkFn fn, void* body);
 }  // namespace detail
 
 /// Calls body(begin, end) for consecutive chunks of [0, n) of `grain` elements (the last may be
-/// shorter), on several threads. Chunk c covers [c * grain, (c + 1) * grain). An exception thrown by
-/// a body is rethrown here after all chunks ended (the one of the lowest chunk).
+/// shorter), on several threads. Chunk c covers [c * grain, (c + 1) * grain). An exception thrown
+/// by a body is rethrown here after all chunks ended (the one of the lowest chunk).
 template <class Body>
 void parallel_for(std::int64_t n, std::int64_t grain, Body&& body) {
   if (n <= 0) return;

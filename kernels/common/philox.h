@@ -1,7 +1,8 @@
 // Counter-based random numbers: a number is a pure function of (seed, what it is for), so CPU and
 // GPU, any thread count and any resumed run draw the same ones.
 //
-// Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox4x32-10).
+// Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3"
+// (Philox4x32-10).
 #pragma once
 #include <cstdint>
 
@@ -13,8 +14,8 @@ struct Philox4 {
   std::uint32_t v[4];
 };
 
-/// Philox4x32 with 10 rounds. Counter words, in this project: {element block, sample, epoch, hash of
-/// the op's path}; the key is the 64-bit seed.
+/// Philox4x32 with 10 rounds. Counter words, in this project: {element block, sample, epoch, hash
+/// of the op's path}; the key is the 64-bit seed.
 RETORT_HD Philox4 philox(std::uint64_t key, std::uint32_t c0, std::uint32_t c1, std::uint32_t c2,
                          std::uint32_t c3) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);

@@ -29,6 +29,6 @@ Status guarded(const Context& context, const Args& args) noexcept {
 /// RETORT_CUDA_BIND(foo, FooArgs): inside RETORT_CUDA_PLUGIN, points foo_cuda at foo_launch.
 #define RETORT_CUDA_BIND(op, Args) op##_cuda = ::retort::guarded<Args, op##_launch>
 
-/// RETORT_CUDA_PLUGIN(folder) { RETORT_CUDA_BIND(foo, FooArgs); ... }: run once when the plug-in loads.
-/// The build generates the list of folders from the retort_add_op calls.
+/// RETORT_CUDA_PLUGIN(folder) { RETORT_CUDA_BIND(foo, FooArgs); ... }: run once when the plug-in
+/// loads. The build generates the list of folders from the retort_add_op calls.
 #define RETORT_CUDA_PLUGIN(folder) extern "C" void retort_bind_##folder()

@@ -1,6 +1,7 @@
-// The emulated plug-in: the CUDA backend with the SIMT emulator in place of the GPU. "Device memory" is
-// host memory, streams are synchronous, every hand-written kernel runs from its own source and launch
-// configuration. It exists for tests; products load it only when RETORT_CUDA_LIBRARY names it.
+// The emulated plug-in: the CUDA backend with the SIMT emulator in place of the GPU. "Device
+// memory" is host memory, streams are synchronous, every hand-written kernel runs from its own
+// source and launch configuration. It exists for tests; products load it only when
+// RETORT_CUDA_LIBRARY names it.
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -29,7 +30,8 @@ Status device_count(int* count) noexcept {
   return {};
 }
 Status select_device(int device) noexcept {
-  return device == 0 ? Status{} : refuse(ErrorCode::kDevice, "the emulator has one device, number 0");
+  return device == 0 ? Status{}
+                     : refuse(ErrorCode::kDevice, "the emulator has one device, number 0");
 }
 Status describe(int, DeviceInfo* info) noexcept {
   *info = DeviceInfo{};
@@ -41,7 +43,9 @@ Status describe(int, DeviceInfo* info) noexcept {
 }
 Status allocate(void** pointer, std::size_t bytes) noexcept {
   // Exact size, so that AddressSanitizer sees the first byte past the end.
-  return posix_memalign(pointer, 256, bytes == 0 ? 1 : bytes) == 0 ? Status{} : refuse(ErrorCode::kMemory, "out of memory (emulated device)");
+  return posix_memalign(pointer, 256, bytes == 0 ? 1 : bytes) == 0
+             ? Status{}
+             : refuse(ErrorCode::kMemory, "out of memory (emulated device)");
 }
 Status release(void* pointer) noexcept {
   std::free(pointer);
@@ -74,7 +78,8 @@ Status record_event(void* event, void*) noexcept {
 }
 Status elapsed_ms(float* ms, void* from, void* to) noexcept {
   *ms = std::chrono::duration<float, std::milli>(*static_cast<Clock::time_point*>(to) -
-                                                 *static_cast<Clock::time_point*>(from)).count();
+                                                 *static_cast<Clock::time_point*>(from))
+            .count();
   return {};
 }
 Status create_libraries(void** libraries, void*) noexcept {
@@ -83,9 +88,10 @@ Status create_libraries(void** libraries, void*) noexcept {
 }
 
 Status open(CudaRuntime* r) noexcept {
-  *r = CudaRuntime{device_count, select_device, describe, allocate, release, allocate, release, copy, fill,
-                   create_stream, nothing, nothing, create_event, destroy_event, record_event, elapsed_ms,
-                   create_libraries, nothing};
+  *r = CudaRuntime{device_count, select_device,    describe,     allocate,      release,
+                   allocate,     release,          copy,         fill,          create_stream,
+                   nothing,      nothing,          create_event, destroy_event, record_event,
+                   elapsed_ms,   create_libraries, nothing};
 #define RETORT_PLUGIN_FOLDER(folder) retort_bind_##folder();
 #include "plugin_folders.inc"
 #undef RETORT_PLUGIN_FOLDER
@@ -97,4 +103,6 @@ const PluginInfo kInfo{RETORT_ABI_HASH, open};
 }  // namespace
 }  // namespace retort
 
-extern "C" __attribute__((visibility("default"))) const retort::PluginInfo* retort_plugin() { return &retort::kInfo; }
+extern "C" __attribute__((visibility("default"))) const retort::PluginInfo* retort_plugin() {
+  return &retort::kInfo;
+}

@@ -55,12 +55,18 @@ namespace {
 bool has_asan() { return __asan_poison_memory_region != nullptr; }
 bool has_tsan() { return __tsan_create_fiber != nullptr; }
 bool has_msan() { return __msan_allocated_memory != nullptr; }
-void acquire(void* p) { if (__tsan_acquire) __tsan_acquire(p); }
-void release(void* p) { if (__tsan_release) __tsan_release(p); }
+void acquire(void* p) {
+  if (__tsan_acquire) __tsan_acquire(p);
+}
+void release(void* p) {
+  if (__tsan_release) __tsan_release(p);
+}
 
 // ---------------------------------------------------------------- context switch
 #if SIMT_EMU_USE_UCONTEXT
-struct Context { ucontext_t uc{}; };
+struct Context {
+  ucontext_t uc{};
+};
 void context_swap(Context& from, Context& to) { swapcontext(&from.uc, &to.uc); }
 void context_make(Context& c, char* stack, std::size_t size, void (*entry)()) {
   getcontext(&c.uc);
@@ -70,7 +76,9 @@ void context_make(Context& c, char* stack, std::size_t size, void (*entry)()) {
   makecontext(&c.uc, entry, 0);
 }
 #else
-struct Context { void* sp = nullptr; };
+struct Context {
+  void* sp = nullptr;
+};
 extern "C" void simt_context_swap(void** save, void* load);
 asm(R"(
 .text
@@ -101,7 +109,7 @@ void context_swap(Context& from, Context& to) { simt_context_swap(&from.sp, to.s
 void context_make(Context& c, char* stack, std::size_t size, void (*entry)()) {
   auto top = (reinterpret_cast<std::uintptr_t>(stack) + size) & ~std::uintptr_t{15};
   auto* p = reinterpret_cast<std::uint64_t*>(top);
-  *--p = 0;                                            // end of the call chain; keeps rsp % 16 == 8
+  *--p = 0;  // end of the call chain; keeps rsp % 16 == 8
   *--p = reinterpret_cast<std::uint64_t>(entry);
   for (int i = 0; i < 6; ++i) *--p = 0;
   c.sp = p;
@@ -110,10 +118,10 @@ void context_make(Context& c, char* stack, std::size_t size, void (*entry)()) {
 
 struct Fiber {
   Context ctx;
-  char* map = nullptr;                                 // guard page + stack
+  char* map = nullptr;  // guard page + stack
   char* stack = nullptr;
   std::size_t size = 0, map_size = 0;
-  void* fake = nullptr;                                // ASan fake stack
+  void* fake = nullptr;  // ASan fake stack
   void* tsan = nullptr;
   struct ThreadState* job = nullptr;
 };
@@ -121,14 +129,18 @@ struct Fiber {
 enum class State : std::uint8_t { not_started, ready, waiting, done };
 
 struct ThreadState;
-struct PendingCopy { void* dst = nullptr; const void* src = nullptr; unsigned bytes = 0, src_bytes = 0, group = 0; };
+struct PendingCopy {
+  void* dst = nullptr;
+  const void* src = nullptr;
+  unsigned bytes = 0, src_bytes = 0, group = 0;
+};
 
 struct ThreadState : Thread {
   State state = State::not_started;
   Fiber* fiber = nullptr;
   const char* wait_what = "";
   Loc wait_loc{};
-  unsigned async_group = 0;                            // groups committed so far
+  unsigned async_group = 0;  // groups committed so far
   bool fenced = false;
   std::vector<PendingCopy> copies;
 };
@@ -150,9 +162,9 @@ struct Collective {
 };
 
 struct Warp {
-  std::uint32_t exited = 0;                            // exited or never existed
+  std::uint32_t exited = 0;  // exited or never existed
   unsigned phase = 0, open = 0;
-  Collective pending[32];                              // each holds a waiting lane: never more than 32
+  Collective pending[32];  // each holds a waiting lane: never more than 32
 };
 
 // FIFO of at most 1024 runnable threads. Fixed storage, like everything the fibers share: a heap
@@ -187,7 +199,11 @@ struct WarpGroup {
   void* req[128] = {};
 };
 
-struct SharedEntry { const void* key; char* ptr; std::size_t bytes; };
+struct SharedEntry {
+  const void* key;
+  char* ptr;
+  std::size_t bytes;
+};
 struct Cancelled {};
 
 constexpr std::size_t kArena = 512 * 1024, kRedZone = 256;
@@ -196,7 +212,10 @@ constexpr int kBarriers = 16;
 
 // memset that TSan's interceptor does not see (the poison is not an access by any CUDA thread)
 void fill(char* p, unsigned char v, std::size_t n) {
-  if (!has_tsan()) { std::memset(p, v, n); return; }
+  if (!has_tsan()) {
+    std::memset(p, v, n);
+    return;
+  }
   for (std::size_t i = 0; i < n; ++i) static_cast<volatile char*>(p)[i] = static_cast<char>(v);
 }
 
@@ -209,7 +228,7 @@ bool same(const Loc& a, const Loc& b) {
   return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
-struct Launch {                                        // shared by the workers of one launch
+struct Launch {  // shared by the workers of one launch
   const Grid* grid = nullptr;
   std::atomic<std::uint64_t> next{0};
   std::uint64_t total = 0;
@@ -219,7 +238,10 @@ struct Launch {                                        // shared by the workers 
   std::string message;
   void record(Fault f, const std::string& m) {
     std::lock_guard lock(mutex);
-    if (!failed.exchange(true)) { fault = f; message = m; }
+    if (!failed.exchange(true)) {
+      fault = f;
+      message = m;
+    }
   }
 };
 
@@ -251,13 +273,13 @@ struct Worker : Block {
   std::size_t arena_used = 0, shared_bytes = 0;
   std::vector<SharedEntry> shared;
   char* dyn = nullptr;
-  char* sync_base = nullptr;                           // addresses used as TSan sync objects
+  char* sync_base = nullptr;  // addresses used as TSan sync objects
   std::size_t sync_next = 0;
   Stats stats;
 
   Worker() : threads(1024), warps(32) {
     shared.reserve(64);
-    release(this);                                     // TSan: fibers see what was made up to here
+    release(this);  // TSan: fibers see what was made up to here
   }
   ~Worker() {
     for (auto& f : fibers) {
@@ -276,23 +298,26 @@ struct Worker : Block {
 
   void* sync_addr(std::size_t slot) { return sync_base + sync_next + 8 * slot; }
   void* bar_sync(int id, unsigned phase) { return sync_addr(2u * unsigned(id) + (phase & 1)); }
-  void* warp_sync(unsigned w, unsigned phase) { return sync_addr(2 * kBarriers + 2 * w + (phase & 1)); }
+  void* warp_sync(unsigned w, unsigned phase) {
+    return sync_addr(2 * kBarriers + 2 * w + (phase & 1));
+  }
 
   // ------------------------------------------------------------ fibers
   Fiber* new_fiber();
   void jump(Fiber& from, Fiber& to);
-  ThreadState* pop() {
-    return ready.empty() ? nullptr : ready.pop();
-  }
+  ThreadState* pop() { return ready.empty() ? nullptr : ready.pop(); }
   void push_all(ThreadList& v) {
     auto s = config().schedule;
     if (s == Schedule::reverse) std::reverse(v.begin(), v.end());
     if (s == Schedule::random) std::shuffle(v.begin(), v.end(), rng);
-    for (auto* t : v) { if (t->state == State::waiting) t->state = State::ready; ready.push(t); }
+    for (auto* t : v) {
+      if (t->state == State::waiting) t->state = State::ready;
+      ready.push(t);
+    }
   }
   Fiber* fiber_for(ThreadState* t) {
     if (t->fiber) return t->fiber;
-    if (has_tsan()) {                                  // one TSan fiber per CUDA thread, always
+    if (has_tsan()) {  // one TSan fiber per CUDA thread, always
       t->fiber = fibers[t->linear].get();
     } else if (!free_fibers.empty()) {
       t->fiber = free_fibers.back();
@@ -303,8 +328,11 @@ struct Worker : Block {
     t->fiber->job = t;
     return t->fiber;
   }
-  void set_current(ThreadState* t) { t_cur = t; t_ids = &ids; }
-  void leave(Fiber& from) {                            // run something else
+  void set_current(ThreadState* t) {
+    t_cur = t;
+    t_ids = &ids;
+  }
+  void leave(Fiber& from) {  // run something else
     ThreadState* n = pop();
     Fiber& to = n ? *fiber_for(n) : main;
     if (&to != &from) jump(from, to);
@@ -355,11 +383,17 @@ void fiber_main() {
     std::size_t s = 0;
     if (__sanitizer_finish_switch_fiber) {
       __sanitizer_finish_switch_fiber(nullptr, &b, &s);
-      if (!w->main.stack) { w->main.stack = const_cast<char*>(static_cast<const char*>(b)); w->main.size = s; }
+      if (!w->main.stack) {
+        w->main.stack = const_cast<char*>(static_cast<const char*>(b));
+        w->main.size = s;
+      }
     }
     if (__msan_finish_switch_fiber) {
       __msan_finish_switch_fiber(&b, &s);
-      if (!w->main.stack) { w->main.stack = const_cast<char*>(static_cast<const char*>(b)); w->main.size = s; }
+      if (!w->main.stack) {
+        w->main.stack = const_cast<char*>(static_cast<const char*>(b));
+        w->main.size = s;
+      }
     }
   }
   // The fiber that entered here first: the one whose job points at a not-started thread on it.
@@ -375,7 +409,10 @@ void fiber_main() {
     w->set_current(t);
     if (!w->cancelling) {
       try {
-        if (has_tsan()) { acquire(w); acquire(&w->launch->total); }
+        if (has_tsan()) {
+          acquire(w);
+          acquire(&w->launch->total);
+        }
         w->launch->grid->entry(w->launch->grid->closure);
         w->finish(t);
       } catch (const Cancelled&) {
@@ -394,13 +431,13 @@ void fiber_main() {
     if (has_tsan()) release(&w->launch->failed);
     f->job = nullptr;
     t->fiber = nullptr;
-    if (w->faulted) {                                  // back to the scheduler, which cancels
+    if (w->faulted) {  // back to the scheduler, which cancels
       if (!has_tsan()) w->free_fibers.push_back(f);
       w->jump(*f, w->main);
       continue;
     }
     ThreadState* n = w->pop();
-    if (n && !n->fiber && !has_tsan()) {               // fresh thread: reuse this stack, no switch
+    if (n && !n->fiber && !has_tsan()) {  // fresh thread: reuse this stack, no switch
       f->job = n;
       n->fiber = f;
       continue;
@@ -416,7 +453,8 @@ Fiber* Worker::new_fiber() {
   std::size_t want = config().stack_bytes;
   if (!want) want = (has_asan() || has_tsan() || has_msan()) ? 256 * 1024 : 64 * 1024;
   f->map_size = want + 4096;
-  void* m = mmap(nullptr, f->map_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* m = mmap(nullptr, f->map_size, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (m == MAP_FAILED) throw std::bad_alloc();
   f->map = static_cast<char*>(m);
   mprotect(f->map, 4096, PROT_NONE);
@@ -434,7 +472,8 @@ Fiber* Worker::new_fiber() {
 char* Worker::carve(std::size_t bytes, std::size_t align) {
   std::size_t off = (arena_used + align - 1) / align * align;
   std::size_t end = off + bytes;
-  if (end + kRedZone > kArena) fail(Fault::shared_limit, "shared memory arena exhausted", Loc::current());
+  if (end + kRedZone > kArena)
+    fail(Fault::shared_limit, "shared memory arena exhausted", Loc::current());
   char* p = arena + off;
   if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(p, bytes);
   fill(p, kPoison, bytes);
@@ -446,8 +485,10 @@ char* Worker::carve(std::size_t bytes, std::size_t align) {
   arena_used = end + kRedZone;
   shared_bytes += bytes;
   if (shared_bytes > config().shared_limit)
-    fail(Fault::shared_limit, "block uses " + std::to_string(shared_bytes) + " bytes of shared memory, limit " +
-                                  std::to_string(config().shared_limit), Loc::current());
+    fail(Fault::shared_limit,
+         "block uses " + std::to_string(shared_bytes) + " bytes of shared memory, limit " +
+             std::to_string(config().shared_limit),
+         Loc::current());
   return p;
 }
 
@@ -475,11 +516,12 @@ void Worker::run_block(std::uint64_t index) {
   count = g.block.x * g.block.y * g.block.z;
   done = 0;
   cancelling = faulted = false;
-  if (has_tsan()) {                                    // a remapped range has no TSan history
+  if (has_tsan()) {  // a remapped range has no TSan history
     if (arena) munmap(arena, kArena);
     arena = nullptr;
     if (!sync_base) {
-      void* m = mmap(nullptr, kSyncBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      void* m = mmap(nullptr, kSyncBytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (m == MAP_FAILED) throw std::bad_alloc();
       sync_base = static_cast<char*>(m);
     }
@@ -521,7 +563,8 @@ void Worker::run_block(std::uint64_t index) {
     wake.push_back(&t);
   }
   ready.clear();
-  if (config().schedule == Schedule::random) rng.seed(config().seed * 0x9E3779B97F4A7C15ull + index);
+  if (config().schedule == Schedule::random)
+    rng.seed(config().seed * 0x9E3779B97F4A7C15ull + index);
   push_all(wake);
   dyn = carve(g.smem, 1024);
   shared.push_back({nullptr, dyn, g.smem});
@@ -531,12 +574,16 @@ void Worker::run_block(std::uint64_t index) {
     if (faulted) break;
   }
   if (!faulted && done < count) deadlock();
-  if (done < count) {                                  // unwind what is left
+  if (done < count) {  // unwind what is left
     cancelling = true;
     ready.clear();
     for (unsigned i = 0; i < count; ++i)
       if (ThreadState& t = threads[i]; t.state != State::done) {
-        if (!t.fiber) { t.state = State::done; ++done; continue; }
+        if (!t.fiber) {
+          t.state = State::done;
+          ++done;
+          continue;
+        }
         faulted = true;
         jump(main, *t.fiber);
       }
@@ -549,21 +596,23 @@ void Worker::run_block(std::uint64_t index) {
 }
 
 void Worker::deadlock() {
-  std::string m = std::string(launch->grid->name) + ": deadlock in block(" + std::to_string(ids.block_idx.x) + "," +
-                  std::to_string(ids.block_idx.y) + "," + std::to_string(ids.block_idx.z) + "):";
+  std::string m = std::string(launch->grid->name) + ": deadlock in block(" +
+                  std::to_string(ids.block_idx.x) + "," + std::to_string(ids.block_idx.y) + "," +
+                  std::to_string(ids.block_idx.z) + "):";
   std::vector<bool> seen(count, false);
   for (unsigned i = 0; i < count; ++i) {
     const auto& t = threads[i];
     if (t.state != State::waiting || seen[i]) continue;
     unsigned n = 0;
     for (unsigned j = i; j < count; ++j)
-      if (threads[j].state == State::waiting && threads[j].wait_what == t.wait_what && same(threads[j].wait_loc, t.wait_loc)) {
+      if (threads[j].state == State::waiting && threads[j].wait_what == t.wait_what &&
+          same(threads[j].wait_loc, t.wait_loc)) {
         seen[j] = true;
         ++n;
       }
     m += ' ';
-    m += std::to_string(n) + " thread(s) from " + std::to_string(i) + " on wait in " + t.wait_what + " at " +
-         at(t.wait_loc) + ";";
+    m += std::to_string(n) + " thread(s) from " + std::to_string(i) + " on wait in " + t.wait_what +
+         " at " + at(t.wait_loc) + ";";
   }
   m += ' ';
   m += std::to_string(done) + " exited";
@@ -573,7 +622,8 @@ void Worker::deadlock() {
 
 void Worker::finish(ThreadState* t) {
   if (config().strict && !t->copies.empty())
-    throw Error(Fault::async_outstanding, where(t) + " exits with cp.async copies it never waited for");
+    throw Error(Fault::async_outstanding,
+                where(t) + " exits with cp.async copies it never waited for");
   t->state = State::done;
   ++done;
   if (config().strict && bars[0].arrived > 0) {
@@ -584,8 +634,10 @@ void Worker::finish(ThreadState* t) {
   Warp& w = warps[t->warp];
   w.exited |= 1u << t->lane;
   for (unsigned i = 0; i < w.open;) {
-    if ((w.pending[i].mask & ~w.exited & ~w.pending[i].arrived) == 0) complete(w, i, t->warp);
-    else ++i;
+    if ((w.pending[i].mask & ~w.exited & ~w.pending[i].arrived) == 0)
+      complete(w, i, t->warp);
+    else
+      ++i;
   }
 }
 
@@ -662,7 +714,10 @@ struct Pool {
       });
   }
   void run(Launch& l, unsigned n) {
-    if (n <= 1) { work(&l); return; }
+    if (n <= 1) {
+      work(&l);
+      return;
+    }
     {
       std::lock_guard lock(m);
       grow(n - 1);
@@ -676,7 +731,10 @@ struct Pool {
     finished.wait(lock, [&] { return busy == 0; });
   }
   ~Pool() {
-    { std::lock_guard lock(m); stop = true; }
+    {
+      std::lock_guard lock(m);
+      stop = true;
+    }
     start.notify_all();
     for (auto& t : threads) t.join();
   }
@@ -684,9 +742,18 @@ struct Pool {
 
 }  // namespace
 
-Config& config() { static Config c; return c; }
-Stats stats() { std::lock_guard lock(g_stats_mutex); return g_stats; }
-void reset_stats() { std::lock_guard lock(g_stats_mutex); g_stats = {}; }
+Config& config() {
+  static Config c;
+  return c;
+}
+Stats stats() {
+  std::lock_guard lock(g_stats_mutex);
+  return g_stats;
+}
+void reset_stats() {
+  std::lock_guard lock(g_stats_mutex);
+  g_stats = {};
+}
 
 const char* to_string(Fault f) {
   switch (f) {
@@ -706,15 +773,17 @@ const char* to_string(Fault f) {
 void run_grid(const Grid& g) {
   std::uint64_t threads = std::uint64_t(g.block.x) * g.block.y * g.block.z;
   std::uint64_t blocks = std::uint64_t(g.grid.x) * g.grid.y * g.grid.z;
-  if (threads == 0 || threads > 1024 || blocks == 0 || g.block.z > 64 || g.grid.y > 65535 || g.grid.z > 65535)
+  if (threads == 0 || threads > 1024 || blocks == 0 || g.block.z > 64 || g.grid.y > 65535 ||
+      g.grid.z > 65535)
     throw Error(Fault::launch_config, std::string(g.name) + ": invalid grid or block size");
   static Pool pool;
-  static std::mutex one;                               // launches are serialised: one "stream"
+  static std::mutex one;  // launches are serialised: one "stream"
   std::lock_guard lock(one);
   Launch l;
   l.grid = &g;
   l.total = blocks;
-  unsigned n = config().os_threads ? config().os_threads : std::max(1u, std::thread::hardware_concurrency());
+  unsigned n =
+      config().os_threads ? config().os_threads : std::max(1u, std::thread::hardware_concurrency());
   if (has_tsan()) release(&l.total);
   pool.run(l, unsigned(std::min<std::uint64_t>(n, blocks)));
   if (has_tsan()) acquire(&l.failed);
@@ -727,7 +796,8 @@ void fail(Fault f, const std::string& m, Loc loc) {
 
 void check_aligned(const void* p, std::size_t a, const char* what, Loc loc) {
   if (reinterpret_cast<std::uintptr_t>(p) % a)
-    fail(Fault::misaligned, std::string(what) + " needs " + std::to_string(a) + "-byte alignment", loc);
+    fail(Fault::misaligned, std::string(what) + " needs " + std::to_string(a) + "-byte alignment",
+         loc);
 }
 
 int block_barrier(int id, int want, BarOp op, int pred, Loc loc) {
@@ -737,7 +807,9 @@ int block_barrier(int id, int want, BarOp op, int pred, Loc loc) {
   int expect = want ? want : int(w->count);
   if (!want && w->done) {
     if (config().strict)
-      fail(Fault::early_exit, "__syncthreads after " + std::to_string(w->done) + " thread(s) of the block exited", loc);
+      fail(Fault::early_exit,
+           "__syncthreads after " + std::to_string(w->done) + " thread(s) of the block exited",
+           loc);
     expect -= int(w->done);
   }
   if (b.arrived == 0) {
@@ -745,7 +817,8 @@ int block_barrier(int id, int want, BarOp op, int pred, Loc loc) {
     b.expect = expect;
     b.acc = op == BarOp::all_of ? 1 : 0;
   } else if (!same(b.loc, loc) || b.expect != expect) {
-    fail(Fault::barrier_divergence, "threads of one block meet at different barriers: " + at(b.loc) + " and here", loc);
+    fail(Fault::barrier_divergence,
+         "threads of one block meet at different barriers: " + at(b.loc) + " and here", loc);
   }
   if (op == BarOp::count) b.acc += pred != 0;
   if (op == BarOp::all_of) b.acc &= pred != 0;
@@ -757,7 +830,7 @@ int block_barrier(int id, int want, BarOp op, int pred, Loc loc) {
     ++b.phase;
     b.result = b.acc;
     ++w->stats.barriers;
-    b.waiting->push_back(t);                           // the last to come queues like the others
+    b.waiting->push_back(t);  // the last to come queues like the others
     t->state = State::waiting;
     w->push_all(*b.waiting);
     b.waiting->clear();
@@ -773,12 +846,14 @@ int block_barrier(int id, int want, BarOp op, int pred, Loc loc) {
   return b.result;
 }
 
-void warp_collective(CollectiveFn fn, std::uint32_t mask, void* req, bool orders, const char* what, Loc loc) {
+void warp_collective(CollectiveFn fn, std::uint32_t mask, void* req, bool orders, const char* what,
+                     Loc loc) {
   Worker* w = t_worker;
   ThreadState* t = self();
   Warp& warp = w->warps[t->warp];
   const std::uint32_t bit = 1u << t->lane;
-  if (!(mask & bit)) fail(Fault::bad_collective, std::string(what) + ": the caller's lane is not in its mask", loc);
+  if (!(mask & bit))
+    fail(Fault::bad_collective, std::string(what) + ": the caller's lane is not in its mask", loc);
   unsigned i = 0;
   // Overlapping masks are no fault by themselves: the lanes may come one after the other. If they
   // cannot, the deadlock report names both places.
@@ -786,17 +861,24 @@ void warp_collective(CollectiveFn fn, std::uint32_t mask, void* req, bool orders
   if (i == warp.open) {
     Collective& c = warp.pending[warp.open++];
     c.arrived = 0;
-    c.mask = mask; c.fn = fn; c.what = what; c.loc = loc; c.orders_memory = orders;
+    c.mask = mask;
+    c.fn = fn;
+    c.what = what;
+    c.loc = loc;
+    c.orders_memory = orders;
   }
   Collective& c = warp.pending[i];
   if (c.fn != fn || (config().strict && !same(c.loc, loc)))
-    fail(Fault::bad_collective, std::string(what) + " meets " + c.what + " at " + at(c.loc) + " (lanes diverged)", loc);
+    fail(Fault::bad_collective,
+         std::string(what) + " meets " + c.what + " at " + at(c.loc) + " (lanes diverged)", loc);
   c.req[t->lane] = req;
   c.arrived |= bit;
   unsigned phase = warp.phase;
   if (has_tsan() && orders) release(w->warp_sync(t->warp, phase));
-  if ((mask & ~warp.exited & ~c.arrived) == 0) w->complete(warp, i, t->warp);
-  else w->wait(t, what, loc);
+  if ((mask & ~warp.exited & ~c.arrived) == 0)
+    w->complete(warp, i, t->warp);
+  else
+    w->wait(t, what, loc);
   if (has_tsan() && orders) acquire(w->warp_sync(t->warp, phase));
 }
 
@@ -804,14 +886,21 @@ void warpgroup_collective(GroupFn fn, void* req, const char* what, Loc loc) {
   Worker* w = t_worker;
   ThreadState* t = self();
   WarpGroup& g = w->groups[t->linear / 128];
-  if (w->count < (t->linear / 128 + 1) * 128) fail(Fault::bad_collective, std::string(what) + ": incomplete warp group", loc);
+  if (w->count < (t->linear / 128 + 1) * 128)
+    fail(Fault::bad_collective, std::string(what) + ": incomplete warp group", loc);
   if (g.arrived == 0) {
-    g.fn = fn; g.what = what; g.loc = loc;
+    g.fn = fn;
+    g.what = what;
+    g.loc = loc;
   } else if (g.fn != fn || !same(g.loc, loc)) {
-    fail(Fault::bad_collective, std::string(what) + " meets " + g.what + " at " + at(g.loc) + " (warps diverged)", loc);
+    fail(Fault::bad_collective,
+         std::string(what) + " meets " + g.what + " at " + at(g.loc) + " (warps diverged)", loc);
   }
   g.req[t->linear % 128] = req;
-  if (++g.arrived < 128) { w->wait(t, what, loc); return; }
+  if (++g.arrived < 128) {
+    w->wait(t, what, loc);
+    return;
+  }
   g.arrived = 0;
   fn(g.req);
   w->wake.clear();
@@ -823,7 +912,8 @@ void warpgroup_collective(GroupFn fn, void* req, const char* what, Loc loc) {
 
 std::uint32_t shared_offset(const void* p, Loc loc) {
   const auto d = static_cast<const char*>(p) - t_worker->arena;
-  if (d < 0 || std::size_t(d) >= kArena) fail(Fault::bad_collective, "not a shared-memory address", loc);
+  if (d < 0 || std::size_t(d) >= kArena)
+    fail(Fault::bad_collective, "not a shared-memory address", loc);
   return std::uint32_t(d);
 }
 const void* shared_at(std::uint32_t o) { return t_worker->arena + o; }
@@ -839,7 +929,8 @@ void* shared_alloc(const void* key, std::size_t bytes, std::size_t align) {
 void* dynamic_shared() { return t_worker->dyn; }
 std::size_t dynamic_shared_size() { return t_worker->launch->grid->smem; }
 
-void cp_async_enqueue(void* dst, const void* src, std::size_t bytes, std::size_t src_bytes, Loc loc) {
+void cp_async_enqueue(void* dst, const void* src, std::size_t bytes, std::size_t src_bytes,
+                      Loc loc) {
   check_aligned(dst, bytes, "cp.async destination", loc);
   check_aligned(src, bytes, "cp.async source", loc);
   ThreadState* t = self();
@@ -853,7 +944,10 @@ void cp_async_wait(unsigned newest_left) {
   auto& v = t->copies;
   std::size_t keep = 0;
   for (const auto& c : v) {
-    if (c.group + newest_left >= t->async_group) { v[keep++] = c; continue; }
+    if (c.group + newest_left >= t->async_group) {
+      v[keep++] = c;
+      continue;
+    }
     std::memcpy(c.dst, c.src, c.src_bytes);
     std::memset(static_cast<char*>(c.dst) + c.src_bytes, 0, c.bytes - c.src_bytes);
   }
@@ -863,13 +957,22 @@ void cp_async_commit() { ++self()->async_group; }
 
 void thread_fence() { self()->fenced = true; }
 bool thread_fenced() { return self()->fenced; }
-void count_ldmatrix(unsigned conflicts) { ++t_worker->stats.ldmatrix; t_worker->stats.ldmatrix_conflicts += conflicts; }
+void count_ldmatrix(unsigned conflicts) {
+  ++t_worker->stats.ldmatrix;
+  t_worker->stats.ldmatrix_conflicts += conflicts;
+}
 void count_mma() { ++t_worker->stats.mma; }
 
 // ---------------------------------------------------------------- collectives
 namespace {
-template <class R> R* req(void* const* v, unsigned l) { return static_cast<R*>(v[l]); }
-template <class F> void each(std::uint32_t m, F f) { for (; m; m &= m - 1) f(unsigned(std::countr_zero(m))); }
+template <class R>
+R* req(void* const* v, unsigned l) {
+  return static_cast<R*>(v[l]);
+}
+template <class F>
+void each(std::uint32_t m, F f) {
+  for (; m; m &= m - 1) f(unsigned(std::countr_zero(m)));
+}
 float bf16_to_float(std::uint16_t h) { return std::bit_cast<float>(std::uint32_t(h) << 16); }
 }  // namespace
 
@@ -877,7 +980,9 @@ void shfl_body(void* const* v, std::uint32_t m) {
   each(m, [&](unsigned l) {
     auto* r = req<ShflReq>(v, l);
     // a value taken from a lane that does not take part is undefined: hand back NaN poison
-    r->out = (r->src >= 0 && r->src < 32 && (m >> r->src & 1)) ? req<ShflReq>(v, unsigned(r->src))->value : ~0ull;
+    r->out = (r->src >= 0 && r->src < 32 && (m >> r->src & 1))
+                 ? req<ShflReq>(v, unsigned(r->src))->value
+                 : ~0ull;
   });
 }
 void ballot_body(void* const* v, std::uint32_t m) {
@@ -890,7 +995,11 @@ void reduce_body(void* const* v, std::uint32_t m) {
   std::int64_t acc = 0;
   each(m, [&](unsigned l) {
     auto* r = req<ReduceReq>(v, l);
-    if (first) { acc = r->value; first = false; return; }
+    if (first) {
+      acc = r->value;
+      first = false;
+      return;
+    }
     switch (r->op) {
       case 0: acc += r->value; break;
       case 1: acc = std::min(acc, r->value); break;
@@ -905,7 +1014,9 @@ void reduce_body(void* const* v, std::uint32_t m) {
 void match_body(void* const* v, std::uint32_t m) {
   each(m, [&](unsigned l) {
     std::uint32_t b = 0;
-    each(m, [&](unsigned k) { b |= (req<MatchReq>(v, k)->value == req<MatchReq>(v, l)->value ? 1u : 0u) << k; });
+    each(m, [&](unsigned k) {
+      b |= (req<MatchReq>(v, k)->value == req<MatchReq>(v, l)->value ? 1u : 0u) << k;
+    });
     req<MatchReq>(v, l)->out = b;
   });
 }
@@ -924,11 +1035,12 @@ void ldmatrix_body(void* const* v, std::uint32_t m) {
     for (int k = 0; k < 8; ++k) {
       auto* r = req<LdmatrixReq>(v, unsigned(8 * i + k));
       row[k] = r->row;
-      conflicts += bank[r->addr / 16 % 8]++ ? 1u : 0u;   // extra 128-byte wavefronts
+      conflicts += bank[r->addr / 16 % 8]++ ? 1u : 0u;  // extra 128-byte wavefronts
     }
     for (unsigned l = 0; l < 32; ++l) {
       const unsigned a = l / 4, b = 2 * (l % 4);
-      const std::uint32_t lo = trans ? row[b][a] : row[a][b], hi = trans ? row[b + 1][a] : row[a][b + 1];
+      const std::uint32_t lo = trans ? row[b][a] : row[a][b],
+                          hi = trans ? row[b + 1][a] : row[a][b + 1];
       req<LdmatrixReq>(v, l)->r[i] = lo | hi << 16;
     }
   }
@@ -969,7 +1081,8 @@ void mma_bf16_body(void* const* v, std::uint32_t m) {
   count_mma();
 }
 
-// wgmma.mma_async m64n64k16: D fragment of warp w = 4 stacked m16n8 accumulators (rows 16w..16w+15).
+// wgmma.mma_async m64n64k16: D fragment of warp w = 4 stacked m16n8 accumulators (rows
+// 16w..16w+15).
 void wgmma_m64n64k16_body(void* const* v) {
   static thread_local float A[64][16], B[16][64], D[64][64];
   for (unsigned t = 0; t < 128; ++t) {

@@ -24,28 +24,42 @@ namespace retort::simt::emu {
 struct Loc {
   const char* file = "";
   unsigned line = 0;
-  static constexpr Loc current(const char* f = __builtin_FILE(), unsigned l = __builtin_LINE()) { return {f, l}; }
+  static constexpr Loc current(const char* f = __builtin_FILE(), unsigned l = __builtin_LINE()) {
+    return {f, l};
+  }
 };
 
-struct uint3 { unsigned x = 0, y = 0, z = 0; };
+struct uint3 {
+  unsigned x = 0, y = 0, z = 0;
+};
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
 
-struct Block;                 // opaque
-struct Thread {               // the part of a CUDA thread that kernels read
+struct Block;    // opaque
+struct Thread {  // the part of a CUDA thread that kernels read
   uint3 thread_idx;
   unsigned linear = 0, lane = 0, warp = 0;
   Block* block = nullptr;
 };
-struct BlockIds { uint3 block_idx; dim3 block_dim, grid_dim; };
+struct BlockIds {
+  uint3 block_idx;
+  dim3 block_dim, grid_dim;
+};
 extern constinit thread_local Thread* t_cur;
 extern constinit thread_local const BlockIds* t_ids;
 
 enum class Fault {
-  barrier_divergence, deadlock, early_exit, bad_collective, shared_overflow, shared_limit,
-  misaligned, async_outstanding, launch_config
+  barrier_divergence,
+  deadlock,
+  early_exit,
+  bad_collective,
+  shared_overflow,
+  shared_limit,
+  misaligned,
+  async_outstanding,
+  launch_config
 };
 const char* to_string(Fault);
 
@@ -57,16 +71,16 @@ struct Error : std::runtime_error {
 enum class Schedule { forward, reverse, random };
 
 struct Config {
-  unsigned os_threads = 0;               // 0: hardware_concurrency
+  unsigned os_threads = 0;  // 0: hardware_concurrency
   Schedule schedule = Schedule::forward;
   std::uint64_t seed = 1;
-  std::size_t shared_limit = 232448;     // bytes a block may use: sm_90 227 KiB (sm_80: 166912)
-  std::size_t stack_bytes = 0;           // 0: 64 KiB (256 KiB under a sanitizer)
-  bool strict = true;                    // early exit / outstanding cp.async are faults
+  std::size_t shared_limit = 232448;  // bytes a block may use: sm_90 227 KiB (sm_80: 166912)
+  std::size_t stack_bytes = 0;        // 0: 64 KiB (256 KiB under a sanitizer)
+  bool strict = true;                 // early exit / outstanding cp.async are faults
 };
 Config& config();
 
-struct Stats {                            // summed over the launches since reset
+struct Stats {  // summed over the launches since reset
   std::uint64_t blocks = 0, threads = 0, barriers = 0, collectives = 0, switches = 0, mma = 0,
                 ldmatrix = 0, ldmatrix_conflicts = 0;
 };
@@ -80,7 +94,7 @@ struct Grid {
   void (*entry)(void*) = nullptr;
   void* closure = nullptr;
 };
-void run_grid(const Grid&);               // throws Error (the first fault of the launch)
+void run_grid(const Grid&);  // throws Error (the first fault of the launch)
 
 // -- called from kernels ---------------------------------------------------------------------
 enum class BarOp { none, count, all_of, any_of };
@@ -113,22 +127,46 @@ void count_mma();
 [[noreturn]] void fail(Fault, const std::string&, Loc);
 
 // Collective bodies that live in the uninstrumented runtime (see emu.cpp).
-struct ShflReq { std::uint64_t value, out; int src; };
+struct ShflReq {
+  std::uint64_t value, out;
+  int src;
+};
 void shfl_body(void* const*, std::uint32_t);
-struct VoteReq { std::uint32_t pred, out; };
+struct VoteReq {
+  std::uint32_t pred, out;
+};
 void ballot_body(void* const*, std::uint32_t);
-struct ReduceReq { std::int64_t value, out; int op; };   // 0 add 1 min 2 max 3 and 4 or 5 xor
+struct ReduceReq {
+  std::int64_t value, out;
+  int op;
+};  // 0 add 1 min 2 max 3 and 4 or 5 xor
 void reduce_body(void* const*, std::uint32_t);
-struct MatchReq { std::uint64_t value; std::uint32_t out; };
+struct MatchReq {
+  std::uint64_t value;
+  std::uint32_t out;
+};
 void match_body(void* const*, std::uint32_t);
 void syncwarp_body(void* const*, std::uint32_t);
-struct LdmatrixReq { std::uint16_t row[8]; std::uintptr_t addr; std::uint32_t r[4]; int count; bool trans; };
+struct LdmatrixReq {
+  std::uint16_t row[8];
+  std::uintptr_t addr;
+  std::uint32_t r[4];
+  int count;
+  bool trans;
+};
 void ldmatrix_body(void* const*, std::uint32_t);
-struct MmaReq { std::uint32_t a[4], b[2]; float c[4], d[4]; };
+struct MmaReq {
+  std::uint32_t a[4], b[2];
+  float c[4], d[4];
+};
 void mma_bf16_body(void* const*, std::uint32_t);
 
 // one thread's part: 16 bytes of A (row t/2, half t%2), the same of B, and its accumulators
-struct WgmmaReq { std::uint16_t a[8], b[8]; float* d; bool accumulate; };
+struct WgmmaReq {
+  std::uint16_t a[8], b[8];
+  float* d;
+  bool accumulate;
+};
 void wgmma_m64n64k16_body(void* const*);
 
 }  // namespace retort::simt::emu

@@ -1,5 +1,6 @@
 // The only header a kernel file includes. Under nvcc it is a thin layer over CUDA; under any other
-// compiler it maps the same names onto the CPU emulator (kernels/simt/emu.h), without any CUDA header.
+// compiler it maps the same names onto the CPU emulator (kernels/simt/emu.h), without any CUDA
+// header.
 //
 // Rules for kernel files (*.cuh):
 //   - put kernels in  namespace X { namespace SIMT_NS { ... } }  : the two builds of one kernel get
@@ -46,16 +47,17 @@
 // ------------------------------------------------------------------------------ shared memory
 #if SIMT_CUDA
 #define SIMT_SHARED(type, name, ...) __shared__ type name __VA_ARGS__
-#define SIMT_DYNAMIC_SHARED(type, name)                                   \
+#define SIMT_DYNAMIC_SHARED(type, name)                                  \
   extern __shared__ __align__(1024) unsigned char simt_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(simt_dynamic_shared)
 #else
-#define SIMT_SHARED(type, name, ...)                          \
-  typedef type name##_simt_type __VA_ARGS__;                  \
-  static const char name##_simt_key = 0;                      \
-  name##_simt_type& name = *static_cast<name##_simt_type*>(   \
-      ::retort::simt::emu::shared_alloc(&name##_simt_key, sizeof(name##_simt_type), alignof(name##_simt_type)))
-#define SIMT_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(::retort::simt::emu::dynamic_shared())
+#define SIMT_SHARED(type, name, ...)                                                          \
+  typedef type name##_simt_type __VA_ARGS__;                                                  \
+  static const char name##_simt_key = 0;                                                      \
+  name##_simt_type& name = *static_cast<name##_simt_type*>(::retort::simt::emu::shared_alloc( \
+      &name##_simt_key, sizeof(name##_simt_type), alignof(name##_simt_type)))
+#define SIMT_DYNAMIC_SHARED(type, name) \
+  type* const name = static_cast<type*>(::retort::simt::emu::dynamic_shared())
 #endif
 
 // ------------------------------------------------------------------------------ vector types
@@ -64,10 +66,14 @@ namespace retort::simt::cpu {
 using emu::dim3;
 using emu::uint3;
 using cudaStream_t = void*;
-#define SIMT_VEC(T, name, a2, a4)                                \
-  struct alignas(a2) name##2 { T x, y; };                        \
-  struct alignas(a4) name##4 { T x, y, z, w; };                  \
-  inline name##2 make_##name##2(T x, T y) { return {x, y}; }     \
+#define SIMT_VEC(T, name, a2, a4)                            \
+  struct alignas(a2) name##2 {                               \
+    T x, y;                                                  \
+  };                                                         \
+  struct alignas(a4) name##4 {                               \
+    T x, y, z, w;                                            \
+  };                                                         \
+  inline name##2 make_##name##2(T x, T y) { return {x, y}; } \
   inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 SIMT_VEC(float, float, 8, 16)
 SIMT_VEC(int, int, 8, 16)
@@ -78,9 +84,15 @@ SIMT_VEC(unsigned, uint, 8, 16)
 using emu::BarOp;
 using emu::Loc;
 inline void __syncthreads(Loc l = Loc::current()) { emu::block_barrier(0, 0, BarOp::none, 0, l); }
-inline int __syncthreads_count(int p, Loc l = Loc::current()) { return emu::block_barrier(0, 0, BarOp::count, p, l); }
-inline int __syncthreads_and(int p, Loc l = Loc::current()) { return emu::block_barrier(0, 0, BarOp::all_of, p, l); }
-inline int __syncthreads_or(int p, Loc l = Loc::current()) { return emu::block_barrier(0, 0, BarOp::any_of, p, l); }
+inline int __syncthreads_count(int p, Loc l = Loc::current()) {
+  return emu::block_barrier(0, 0, BarOp::count, p, l);
+}
+inline int __syncthreads_and(int p, Loc l = Loc::current()) {
+  return emu::block_barrier(0, 0, BarOp::all_of, p, l);
+}
+inline int __syncthreads_or(int p, Loc l = Loc::current()) {
+  return emu::block_barrier(0, 0, BarOp::any_of, p, l);
+}
 inline void __syncwarp(unsigned mask = ~0u, Loc l = Loc::current()) {
   emu::warp_collective(emu::syncwarp_body, mask, nullptr, true, "__syncwarp", l);
 }
@@ -97,18 +109,22 @@ T simt_shfl(unsigned mask, T v, int src, const char* what, Loc l) {
   return v;
 }
 inline int simt_lane() { return static_cast<int>(emu::t_cur->lane); }
-template <class T> T __shfl_sync(unsigned m, T v, int src, int width = 32, Loc l = Loc::current()) {
+template <class T>
+T __shfl_sync(unsigned m, T v, int src, int width = 32, Loc l = Loc::current()) {
   return simt_shfl(m, v, (simt_lane() & ~(width - 1)) + (src & (width - 1)), "__shfl_sync", l);
 }
-template <class T> T __shfl_xor_sync(unsigned m, T v, int x, int width = 32, Loc l = Loc::current()) {
+template <class T>
+T __shfl_xor_sync(unsigned m, T v, int x, int width = 32, Loc l = Loc::current()) {
   const int lane = simt_lane(), s = lane ^ x;
   return simt_shfl(m, v, s < (lane & ~(width - 1)) + width ? s : lane, "__shfl_xor_sync", l);
 }
-template <class T> T __shfl_up_sync(unsigned m, T v, unsigned d, int width = 32, Loc l = Loc::current()) {
+template <class T>
+T __shfl_up_sync(unsigned m, T v, unsigned d, int width = 32, Loc l = Loc::current()) {
   const int lane = simt_lane(), s = lane - static_cast<int>(d);
   return simt_shfl(m, v, s >= (lane & ~(width - 1)) ? s : lane, "__shfl_up_sync", l);
 }
-template <class T> T __shfl_down_sync(unsigned m, T v, unsigned d, int width = 32, Loc l = Loc::current()) {
+template <class T>
+T __shfl_down_sync(unsigned m, T v, unsigned d, int width = 32, Loc l = Loc::current()) {
   const int lane = simt_lane(), s = lane + static_cast<int>(d);
   return simt_shfl(m, v, s < (lane & ~(width - 1)) + width ? s : lane, "__shfl_down_sync", l);
 }
@@ -117,30 +133,57 @@ inline unsigned simt_vote(unsigned m, bool p, const char* what, Loc l) {
   emu::warp_collective(emu::ballot_body, m, &r, false, what, l);
   return r.out;
 }
-inline unsigned __ballot_sync(unsigned m, int p, Loc l = Loc::current()) { return simt_vote(m, p, "__ballot_sync", l); }
-inline int __any_sync(unsigned m, int p, Loc l = Loc::current()) { return simt_vote(m, p, "__any_sync", l) != 0; }
-inline int __all_sync(unsigned m, int p, Loc l = Loc::current()) { return simt_vote(m, !p, "__all_sync", l) == 0; }
-template <class T> unsigned __match_any_sync(unsigned m, T v, Loc l = Loc::current()) {
+inline unsigned __ballot_sync(unsigned m, int p, Loc l = Loc::current()) {
+  return simt_vote(m, p, "__ballot_sync", l);
+}
+inline int __any_sync(unsigned m, int p, Loc l = Loc::current()) {
+  return simt_vote(m, p, "__any_sync", l) != 0;
+}
+inline int __all_sync(unsigned m, int p, Loc l = Loc::current()) {
+  return simt_vote(m, !p, "__all_sync", l) == 0;
+}
+template <class T>
+unsigned __match_any_sync(unsigned m, T v, Loc l = Loc::current()) {
   emu::MatchReq r{0, 0};
   std::memcpy(&r.value, &v, sizeof v);
   emu::warp_collective(emu::match_body, m, &r, false, "__match_any_sync", l);
   return r.out;
 }
-template <class T> T simt_reduce(unsigned m, T v, int op, const char* what, Loc l) {
+template <class T>
+T simt_reduce(unsigned m, T v, int op, const char* what, Loc l) {
   static_assert(std::is_same_v<T, int> || std::is_same_v<T, unsigned>);
   emu::ReduceReq r{static_cast<std::int64_t>(v), 0, op};
   emu::warp_collective(emu::reduce_body, m, &r, false, what, l);
   return static_cast<T>(r.out);
 }
-template <class T> T __reduce_add_sync(unsigned m, T v, Loc l = Loc::current()) { return simt_reduce(m, v, 0, "__reduce_add_sync", l); }
-template <class T> T __reduce_min_sync(unsigned m, T v, Loc l = Loc::current()) { return simt_reduce(m, v, 1, "__reduce_min_sync", l); }
-template <class T> T __reduce_max_sync(unsigned m, T v, Loc l = Loc::current()) { return simt_reduce(m, v, 2, "__reduce_max_sync", l); }
-template <class T> T __reduce_and_sync(unsigned m, T v, Loc l = Loc::current()) { return simt_reduce(m, v, 3, "__reduce_and_sync", l); }
-template <class T> T __reduce_or_sync(unsigned m, T v, Loc l = Loc::current()) { return simt_reduce(m, v, 4, "__reduce_or_sync", l); }
-template <class T> T __reduce_xor_sync(unsigned m, T v, Loc l = Loc::current()) { return simt_reduce(m, v, 5, "__reduce_xor_sync", l); }
+template <class T>
+T __reduce_add_sync(unsigned m, T v, Loc l = Loc::current()) {
+  return simt_reduce(m, v, 0, "__reduce_add_sync", l);
+}
+template <class T>
+T __reduce_min_sync(unsigned m, T v, Loc l = Loc::current()) {
+  return simt_reduce(m, v, 1, "__reduce_min_sync", l);
+}
+template <class T>
+T __reduce_max_sync(unsigned m, T v, Loc l = Loc::current()) {
+  return simt_reduce(m, v, 2, "__reduce_max_sync", l);
+}
+template <class T>
+T __reduce_and_sync(unsigned m, T v, Loc l = Loc::current()) {
+  return simt_reduce(m, v, 3, "__reduce_and_sync", l);
+}
+template <class T>
+T __reduce_or_sync(unsigned m, T v, Loc l = Loc::current()) {
+  return simt_reduce(m, v, 4, "__reduce_or_sync", l);
+}
+template <class T>
+T __reduce_xor_sync(unsigned m, T v, Loc l = Loc::current()) {
+  return simt_reduce(m, v, 5, "__reduce_xor_sync", l);
+}
 
 // Relaxed like the hardware's; after __threadfence() they also publish (the "last block" idiom).
-template <class T> T simt_rmw(T* p, auto f) {
+template <class T>
+T simt_rmw(T* p, auto f) {
   const int order = emu::thread_fenced() ? __ATOMIC_ACQ_REL : __ATOMIC_RELAXED;
   T old, want;
   __atomic_load(p, &old, __ATOMIC_RELAXED);
@@ -148,19 +191,46 @@ template <class T> T simt_rmw(T* p, auto f) {
   while (!__atomic_compare_exchange(p, &old, &want, false, order, __ATOMIC_RELAXED));
   return old;
 }
-template <class T> T atomicAdd(T* p, std::type_identity_t<T> v) { return simt_rmw(p, [v](T o) { return T(o + v); }); }
-template <class T> T atomicSub(T* p, std::type_identity_t<T> v) { return simt_rmw(p, [v](T o) { return T(o - v); }); }
-template <class T> T atomicMax(T* p, std::type_identity_t<T> v) { return simt_rmw(p, [v](T o) { return std::max(o, v); }); }
-template <class T> T atomicMin(T* p, std::type_identity_t<T> v) { return simt_rmw(p, [v](T o) { return std::min(o, v); }); }
-template <class T> T atomicExch(T* p, std::type_identity_t<T> v) { return simt_rmw(p, [v](T) { return v; }); }
-template <class T> T atomicCAS(T* p, std::type_identity_t<T> c, std::type_identity_t<T> v) {
+template <class T>
+T atomicAdd(T* p, std::type_identity_t<T> v) {
+  return simt_rmw(p, [v](T o) { return T(o + v); });
+}
+template <class T>
+T atomicSub(T* p, std::type_identity_t<T> v) {
+  return simt_rmw(p, [v](T o) { return T(o - v); });
+}
+template <class T>
+T atomicMax(T* p, std::type_identity_t<T> v) {
+  return simt_rmw(p, [v](T o) { return std::max(o, v); });
+}
+template <class T>
+T atomicMin(T* p, std::type_identity_t<T> v) {
+  return simt_rmw(p, [v](T o) { return std::min(o, v); });
+}
+template <class T>
+T atomicExch(T* p, std::type_identity_t<T> v) {
+  return simt_rmw(p, [v](T) { return v; });
+}
+template <class T>
+T atomicCAS(T* p, std::type_identity_t<T> c, std::type_identity_t<T> v) {
   return simt_rmw(p, [c, v](T o) { return o == c ? v : o; });
 }
-inline unsigned atomicInc(unsigned* p, unsigned v) { return simt_rmw(p, [v](unsigned o) { return o >= v ? 0u : o + 1; }); }
+inline unsigned atomicInc(unsigned* p, unsigned v) {
+  return simt_rmw(p, [v](unsigned o) { return o >= v ? 0u : o + 1; });
+}
 
-template <class T> T __ldg(const T* p) { return *p; }
-template <class T> T __ldcs(const T* p) { return *p; }
-template <class T> void __stcs(T* p, T v) { *p = v; }
+template <class T>
+T __ldg(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldcs(const T* p) {
+  return *p;
+}
+template <class T>
+void __stcs(T* p, T v) {
+  *p = v;
+}
 // No __expf, __logf, ...: glibc declares functions of those names. See exp_fast below.
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __frcp_rn(float x) { return 1.0f / x; }
@@ -172,14 +242,20 @@ inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
 using std::max;
 using std::min;
 }  // namespace retort::simt::cpu
-namespace retort::simt { using namespace cpu; }
+namespace retort::simt {
+using namespace cpu;
+}
 #endif
 
 namespace retort::simt {
 
 // ------------------------------------------------------------------------------ bf16 helpers
-struct alignas(4) bf16x2 { bf16 lo, hi; };
-struct alignas(16) bf16x8 { bf16x2 v[4]; };
+struct alignas(4) bf16x2 {
+  bf16 lo, hi;
+};
+struct alignas(16) bf16x8 {
+  bf16x2 v[4];
+};
 
 SIMT_HD std::uint32_t pack_bf16(float lo, float hi) {
 #if defined(__CUDA_ARCH__)
@@ -236,32 +312,50 @@ SIMT_D std::uint32_t shared_address([[maybe_unused]] const void* p) {
 #if SIMT_CUDA
 // copies 16 bytes, of which only the first `valid` are read; the rest become zero
 __device__ __forceinline__ void cp_async16(void* dst, const void* src, int valid = 16) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(dst)), "l"(src), "r"(valid) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(dst)), "l"(src),
+               "r"(valid)
+               : "memory");
 }
-__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+__device__ __forceinline__ void cp_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int N>
+__device__ __forceinline__ void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
 #else
-inline void cp_async16(void* dst, const void* src, int valid = 16, emu::Loc l = emu::Loc::current()) {
+inline void cp_async16(void* dst, const void* src, int valid = 16,
+                       emu::Loc l = emu::Loc::current()) {
   emu::cp_async_enqueue(dst, src, 16, static_cast<std::size_t>(valid), l);
 }
 inline void cp_async_commit() { emu::cp_async_commit(); }
-template <int N> void cp_async_wait() { emu::cp_async_wait(N); }
+template <int N>
+void cp_async_wait() {
+  emu::cp_async_wait(N);
+}
 #endif
 
 // ------------------------------------------------------------------------------ tensor cores
 #if SIMT_CUDA
 __device__ __forceinline__ void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
 }
 __device__ __forceinline__ void ldmatrix_x4_trans(std::uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
 }
-__device__ __forceinline__ void mma_bf16_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+__device__ __forceinline__ void mma_bf16_16x8x16(float (&d)[4], const std::uint32_t (&a)[4],
+                                                 std::uint32_t b0, std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 #else
 // The row is loaded here, by the lane that names it, so that sanitizers see the access.
@@ -278,9 +372,15 @@ inline void simt_ldmatrix(std::uint32_t* r, int n, bool trans, const void* row, 
   emu::warp_collective(emu::ldmatrix_body, ~0u, &q, false, "ldmatrix", l);
   for (int i = 0; i < n; ++i) r[i] = q.r[i];
 }
-inline void ldmatrix_x4(std::uint32_t (&r)[4], const void* row, emu::Loc l = emu::Loc::current()) { simt_ldmatrix(r, 4, false, row, l); }
-inline void ldmatrix_x4_trans(std::uint32_t (&r)[4], const void* row, emu::Loc l = emu::Loc::current()) { simt_ldmatrix(r, 4, true, row, l); }
-inline void mma_bf16_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1, emu::Loc l = emu::Loc::current()) {
+inline void ldmatrix_x4(std::uint32_t (&r)[4], const void* row, emu::Loc l = emu::Loc::current()) {
+  simt_ldmatrix(r, 4, false, row, l);
+}
+inline void ldmatrix_x4_trans(std::uint32_t (&r)[4], const void* row,
+                              emu::Loc l = emu::Loc::current()) {
+  simt_ldmatrix(r, 4, true, row, l);
+}
+inline void mma_bf16_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                             std::uint32_t b1, emu::Loc l = emu::Loc::current()) {
   emu::MmaReq q{{a[0], a[1], a[2], a[3]}, {b0, b1}, {d[0], d[1], d[2], d[3]}, {}};
   emu::warp_collective(emu::mma_bf16_body, ~0u, &q, false, "mma.sync", l);
   for (int i = 0; i < 4; ++i) d[i] = q.d[i];
@@ -294,20 +394,25 @@ struct LaunchConfig {
   std::size_t smem = 0;
   cudaStream_t stream = nullptr;
 };
-template <class T> struct type_id { using type = T; };
+template <class T>
+struct type_id {
+  using type = T;
+};
 /// Launches and checks: throws Error(kDevice) naming the kernel.
 #if SIMT_CUDA
 template <class... P>
 void launch(const LaunchConfig& c, void (*kernel)(P...), typename type_id<P>::type... args) {
   cudaError_t e = cudaSuccess;
   if (c.smem > 48 * 1024)
-    e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(c.smem));
+    e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(c.smem));
   if (e == cudaSuccess) {
     kernel<<<c.grid, c.block, c.smem, c.stream>>>(args...);
     e = cudaGetLastError();
   }
   if (e != cudaSuccess)
-    fail(ErrorCode::kDevice, "launch of ", c.name, " failed: ", cudaGetErrorName(e), ": ", cudaGetErrorString(e));
+    fail(ErrorCode::kDevice, "launch of ", c.name, " failed: ", cudaGetErrorName(e), ": ",
+         cudaGetErrorString(e));
 }
 #else
 template <class... P>
@@ -315,7 +420,8 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), typename type_id<P>::ty
   if (c.grid.x == 0 || c.grid.y == 0 || c.grid.z == 0)
     fail(ErrorCode::kDevice, "launch of ", c.name, " failed: empty grid");
   auto body = [&] { kernel(args...); };
-  emu::run_grid({c.name, c.grid, c.block, c.smem, [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body});
+  emu::run_grid({c.name, c.grid, c.block, c.smem,
+                 [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body});
 }
 #endif
 

@@ -10,7 +10,8 @@ namespace {
 
 TEST(Axpy, hand_checked_numbers) {
   for (const Device device : devices()) {
-    const Tensor y = Tensor::from<float>({1, 2, 3}, {3}, device), x = Tensor::from<float>({10, 20, 30}, {3}, device);
+    const Tensor y = Tensor::from<float>({1, 2, 3}, {3}, device),
+                 x = Tensor::from<float>({10, 20, 30}, {3}, device);
     add_into(y, x, 0.5);
     EXPECT_EQ(y.to_vector<float>(), (std::vector<float>{6, 12, 18})) << name_of(device);
   }
@@ -34,7 +35,8 @@ TEST(Axpy, empty_input_is_a_no_op) {
 }
 
 TEST(Axpy, null_pointer_throws) {
-  EXPECT_THROW(kernels::axpy(context_of(Device::kCpu), {nullptr, nullptr, 1, 4, DType::kF32}), Error);
+  EXPECT_THROW(kernels::axpy(context_of(Device::kCpu), {nullptr, nullptr, 1, 4, DType::kF32}),
+               Error);
   EXPECT_THROW(add_into(Tensor::zeros({2}), Tensor::zeros({3})), Error);
 }
 

@@ -25,16 +25,20 @@ inline Tolerance tolerance_of(DType dtype) {
   }
 }
 
-/// True if got is within rtol, atol of want. Any NaN fails. Infinities pass only if equal: without the
-/// isfinite tests, want = inf would accept every got, since inf <= inf.
+/// True if got is within rtol, atol of want. Any NaN fails. Infinities pass only if equal: without
+/// the isfinite tests, want = inf would accept every got, since inf <= inf.
 inline bool close(double got, double want, double rtol, double atol) {
   if (got == want) return true;
-  return std::isfinite(got) && std::isfinite(want) && std::abs(got - want) <= atol + rtol * std::abs(want);
+  return std::isfinite(got) && std::isfinite(want) &&
+         std::abs(got - want) <= atol + rtol * std::abs(want);
 }
 
 /// Compares all elements; the message names the count of mismatches and the worst index.
-inline ::testing::AssertionResult all_close(const Tensor& got, const Tensor& want, Tolerance tolerance) {
-  if (!(got.shape() == want.shape())) return ::testing::AssertionFailure() << "expected shape " << want.shape().str() << ", got " << got.shape().str();
+inline ::testing::AssertionResult all_close(const Tensor& got, const Tensor& want,
+                                            Tolerance tolerance) {
+  if (!(got.shape() == want.shape()))
+    return ::testing::AssertionFailure()
+           << "expected shape " << want.shape().str() << ", got " << got.shape().str();
   const std::vector<double> g = got.to_vector<double>(), w = want.to_vector<double>();
   std::size_t bad = 0, worst = 0;
   double worst_error = -1;
@@ -45,16 +49,22 @@ inline ::testing::AssertionResult all_close(const Tensor& got, const Tensor& wan
     if (error > worst_error) worst_error = error, worst = i;
   }
   if (bad == 0) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << bad << " of " << g.size() << " elements of " << got.shape().str() << " differ; worst at flat index "
-                                       << worst << ": got " << g[worst] << ", want " << w[worst] << " (rtol " << tolerance.rtol << ", atol " << tolerance.atol << ")";
+  return ::testing::AssertionFailure()
+         << bad << " of " << g.size() << " elements of " << got.shape().str()
+         << " differ; worst at flat index " << worst << ": got " << g[worst] << ", want "
+         << w[worst] << " (rtol " << tolerance.rtol << ", atol " << tolerance.atol << ")";
 }
-inline ::testing::AssertionResult all_close(const Tensor& got, const Tensor& want) { return all_close(got, want, tolerance_of(got.dtype())); }
+inline ::testing::AssertionResult all_close(const Tensor& got, const Tensor& want) {
+  return all_close(got, want, tolerance_of(got.dtype()));
+}
 
 /// Bit for bit.
 inline ::testing::AssertionResult same_bytes(const Tensor& got, const Tensor& want) {
-  if (!(got.shape() == want.shape()) || got.dtype() != want.dtype()) return ::testing::AssertionFailure() << "shape or dtype differ";
+  if (!(got.shape() == want.shape()) || got.dtype() != want.dtype())
+    return ::testing::AssertionFailure() << "shape or dtype differ";
   const Tensor a = got.to(Device::kCpu).contiguous(), b = want.to(Device::kCpu).contiguous();
-  if (a.numel() == 0 || std::memcmp(a.raw(), b.raw(), a.bytes()) == 0) return ::testing::AssertionSuccess();
+  if (a.numel() == 0 || std::memcmp(a.raw(), b.raw(), a.bytes()) == 0)
+    return ::testing::AssertionSuccess();
   return ::testing::AssertionFailure() << "the bytes differ";
 }
 

@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
   setenv("RETORT_CUDA_LIBRARY", RETORT_EMULATED_PLUGIN, /*overwrite=*/0);
   const int failed = RUN_ALL_TESTS();
   const auto& unit = *::testing::UnitTest::GetInstance();
-  if (unit.skipped_test_count() > 0) std::printf("skipped: %d (each says what it lacks)\n", unit.skipped_test_count());
+  if (unit.skipped_test_count() > 0)
+    std::printf("skipped: %d (each says what it lacks)\n", unit.skipped_test_count());
   return failed;
 }

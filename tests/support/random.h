@@ -9,8 +9,10 @@
 
 namespace retort::test {
 
-/// Standard normal values times `scale` plus `shift`, rounded to dtype. Element i depends on (seed, i) only.
-inline Tensor randn(const Shape& shape, std::uint64_t seed, DType dtype = DType::kF32, double scale = 1, double shift = 0) {
+/// Standard normal values times `scale` plus `shift`, rounded to dtype. Element i depends on (seed,
+/// i) only.
+inline Tensor randn(const Shape& shape, std::uint64_t seed, DType dtype = DType::kF32,
+                    double scale = 1, double shift = 0) {
   const auto n = static_cast<std::size_t>(shape.numel());
   std::vector<double> values(n);
   for (std::size_t i = 0; i < n; ++i) {
@@ -25,7 +27,8 @@ inline Tensor randn(const Shape& shape, std::uint64_t seed, DType dtype = DType:
 inline Tensor randint(const Shape& shape, std::uint64_t seed, std::uint32_t below) {
   std::vector<std::int32_t> values(static_cast<std::size_t>(shape.numel()));
   for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = static_cast<std::int32_t>(uniform_below(philox(seed, static_cast<std::uint32_t>(i), 1, 0, path_hash("test")).v[0], below));
+    values[i] = static_cast<std::int32_t>(uniform_below(
+        philox(seed, static_cast<std::uint32_t>(i), 1, 0, path_hash("test")).v[0], below));
   return Tensor::from(values, shape);
 }
 
