@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs, builds and passes every test: release, ASan + UBSan, TSan (CUDA and oneDNN off). CI runs exactly this.
+# usage: tools/test.sh [release|asan|tsan ...]    default: all three
+# RETORT_DATA names the folder with real data; tests that need it skip, saying so, without it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bash tools/install_packages.sh test
+if [ -z "${RETORT_DATA:-}" ] && [ -d ../shared/data ]; then RETORT_DATA=$(cd ../shared/data && pwd); fi
+export RETORT_DATA=${RETORT_DATA:-}
+echo "data: ${RETORT_DATA:-none (tests on real data are skipped)}"
+
+jobs=${RETORT_JOBS:-$(nproc)}
+launcher=()
+if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+configurations=("$@")
+[ ${#configurations[@]} -gt 0 ] || configurations=(release asan tsan)
+
+for configuration in "${configurations[@]}"; do
+  start=$SECONDS
+  echo "== $configuration: configure"
+  cmake --preset "$configuration" "${launcher[@]}" | grep -E '^-- Retort|CUDA backend|warning' || true
+  echo "== $configuration: build"
+  cmake --build --preset "$configuration" -j "$jobs" -- --quiet
+  echo "== $configuration: test ($((SECONDS - start)) s so far)"
+  ctest --preset "$configuration" -j "$jobs"
+  echo "== $configuration: passed in $((SECONDS - start)) s"
+done
