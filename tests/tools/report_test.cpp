@@ -1,0 +1,113 @@
+#include "tools/report/report.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "kernels/common/check.h"
+#include "tools/report/run_log.h"
+#include "tools/report/svg.h"
+
+namespace retort::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Report : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("retort_report_" + std::to_string(::getpid()));
+    fs::create_directories(folder_ / "curriculum");
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  void write(const std::string& name, const std::string& text) {
+    std::ofstream(folder_ / name) << text;
+  }
+  std::string read(const std::string& name) {
+    std::ifstream in(folder_ / name);
+    std::ostringstream text;
+    text << in.rdbuf();
+    return text.str();
+  }
+  fs::path folder_;
+};
+
+TEST_F(Report, student_t_matches_published_quantiles) {
+  // Two-sided 95 % points of Student's t, from any printed table.
+  EXPECT_NEAR(student_t_quantile(0.975, 1), 12.7062, 5e-5);
+  EXPECT_NEAR(student_t_quantile(0.975, 4), 2.77645, 5e-6);
+  EXPECT_NEAR(student_t_quantile(0.975, 30), 2.04227, 5e-6);
+  EXPECT_NEAR(student_t_quantile(0.025, 9), -2.26216, 5e-6);
+  EXPECT_THROW(student_t_quantile(1, 3), Error);
+}
+
+TEST_F(Report, summary_of_hand_checked_numbers) {
+  const Summary s = summarize({2, 4, 4, 4, 5, 5, 7, 9});
+  EXPECT_EQ(s.n, 8);
+  EXPECT_DOUBLE_EQ(s.mean, 5);
+  EXPECT_DOUBLE_EQ(s.median, 4.5);
+  EXPECT_NEAR(s.sd, 2.13809, 1e-5);
+  EXPECT_NEAR(s.high95 - s.mean, 2.36462 * 2.13809 / std::sqrt(8.0), 1e-4);
+  EXPECT_TRUE(std::isnan(summarize({3}).low95));
+}
+
+TEST_F(Report, page_and_json_show_arms_pairs_and_notes) {
+  write(
+      "metrics.jsonl",
+      "{\"arm\":\"teacher\",\"seed\":0,\"split\":\"final\",\"test.accuracy\":0.9,\"parameters\":"
+      "100}\n"
+      "{\"arm\":\"unguided\",\"seed\":0,\"epoch\":1,\"step\":10,\"split\":\"test\",\"loss\":1.5,"
+      "\"accuracy\":0.5}\n"
+      "{\"arm\":\"unguided\",\"seed\":0,\"epoch\":2,\"step\":20,\"split\":\"test\",\"loss\":"
+      "\"nan\",\"accuracy\":0.6}\n"
+      "{\"arm\":\"unguided\",\"seed\":0,\"split\":\"final\",\"test.accuracy\":0.6,\"wall_s\":3}\n"
+      "{\"arm\":\"unguided\",\"seed\":1,\"split\":\"final\",\"test.accuracy\":0.62,\"wall_s\":3}\n"
+      "{\"arm\":\"kd<b>\",\"seed\":0,\"split\":\"final\",\"test.accuracy\":0.70}\n"
+      "{\"arm\":\"kd<b>\",\"seed\":1,\"split\":\"final\",\"test.accuracy\":0.72}\n"
+      "{\"arm\":\"kd<b>\",\"split\":\"note\",\"text\":\"untrained teacher allowed\"}\n"
+      "{\"arm\":\"kd<b>\",\"torn");
+  write("curriculum/teacher.csv",
+        "rank,index,label,score,correct,group\n0,5,1,9.5,1,0\n1,2,0,3.5,0,0\n");
+  write_report(folder_);
+  const std::string json = read("results.json"), page = read("report.html");
+  EXPECT_NE(json.find("\"baseline\":\"unguided\""), std::string::npos);
+  EXPECT_NE(json.find("\"mean\":0.61,"), std::string::npos) << json;
+  EXPECT_NE(json.find("\"arm\":\"kd<b>\",\"metric\":\"test.accuracy\",\"n\":2,\"mean\":0.1"),
+            std::string::npos)
+      << json;
+  EXPECT_EQ(page.find("kd<b>"), std::string::npos) << "names are user input and must be escaped";
+  EXPECT_NE(page.find("kd&lt;b&gt;"), std::string::npos);
+  EXPECT_NE(page.find("untrained teacher allowed"), std::string::npos);
+  EXPECT_NE(page.find("teacher wrong"), std::string::npos);
+  EXPECT_EQ(page.find("http://"), std::string::npos) << "nothing is fetched";
+  EXPECT_NE(results_table(folder_).find("61.00 %"), std::string::npos) << results_table(folder_);
+}
+
+TEST_F(Report, bad_line_in_the_middle_names_file_and_line) {
+  write("metrics.jsonl", "{\"arm\":\"a\"}\n{\"arm\":[1]}\n{\"arm\":\"a\"}\n");
+  try {
+    write_report(folder_);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kBadInput);
+    EXPECT_NE(std::string(e.what()).find("metrics.jsonl:2"), std::string::npos) << e.what();
+  }
+  EXPECT_THROW(write_report(folder_ / "absent"), Error);
+}
+
+TEST_F(Report, long_series_are_thinned_but_keep_their_extremes) {
+  Series s{"long", {}, {}, {}, {}, 0};
+  for (int i = 0; i < 100000; ++i)
+    s.x.push_back(i), s.y.push_back(i == 54321 ? 1000 : std::sin(i * 0.01));
+  const std::string svg = chart({"t", "x", "y"}, {s});
+  EXPECT_LT(svg.size(), 60000u);
+  EXPECT_EQ(short_number(1000), "1000");
+  EXPECT_EQ(short_number(12000), "12k");
+}
+
+}  // namespace
+}  // namespace retort::tools

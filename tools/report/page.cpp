@@ -1,0 +1,243 @@
+// report.html: one self-contained page, no scripts, nothing fetched.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "kernels/common/check.h"
+#include "tools/report/report.h"
+#include "tools/report/results.h"
+#include "tools/report/svg.h"
+
+namespace retort::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kHead = R"(<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Retort report</title><style>
+:root{--ink:#1d2433;--soft:#5b6475;--line:#d9dee7;--page:#fff;--panel:#f6f8fb}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9f0;--soft:#9aa4b5;--line:#343b49;--page:#14171d;--panel:#1c2129}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);margin:0 auto;max-width:1360px;padding:24px}
+h1{font-size:24px;margin:0 0 4px}h2{font-size:18px;margin:32px 0 8px}p{margin:6px 0}.soft,.none{color:var(--soft)}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+th,td{padding:5px 14px 5px 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--soft)}tr.base td{background:var(--panel)}
+td .sub{color:var(--soft);font-size:12px;display:block}b.up{color:#15803d}b.down{color:#b91c1c}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:18px}
+figure{margin:0;background:var(--panel);border-radius:8px;padding:12px 14px}figcaption{font-weight:600;margin-bottom:4px}
+svg{width:100%;height:auto}.grid{stroke:var(--line)}.axis{stroke:var(--soft)}.tick,.label{fill:var(--soft);font-size:11px}
+.line{fill:none;stroke-width:1.8}.dots{fill:none;stroke-width:2.4;stroke-linecap:round;opacity:.55}.band{stroke:none!important;opacity:.14}
+.legend{list-style:none;margin:4px 0 0;padding:0;display:flex;flex-wrap:wrap;gap:4px 14px;font-size:13px}
+.legend i{display:inline-block;width:12px;height:3px;margin-right:6px;vertical-align:middle}
+.note{background:#fff4d6;color:#5c4500;border-left:4px solid #e0a800;padding:6px 12px;margin:6px 0}
+pre{background:var(--panel);padding:12px;border-radius:8px;overflow-x:auto;font-size:12.5px}
+)";
+
+std::string colour_rules() {
+  static const char* colours[] = {"#2563eb", "#ea580c", "#16a34a", "#9333ea", "#dc2626",
+                                  "#0891b2", "#a16207", "#db2777", "#64748b", "#65a30d"};
+  std::string out;
+  for (int i = 0; i < 10; ++i) {
+    const std::string k = std::to_string(i);
+    out += "path.c" + k + ",polygon.c" + k + "{stroke:" + colours[i] + "}polygon.c" + k +
+           "{fill:" + colours[i] + "}i.c" + k + "{background:" + colours[i] + "}\n";
+  }
+  return out;
+}
+
+Summary summary_of(const ArmResult& arm, const std::string& metric) {
+  const auto it = arm.metrics.find(metric);
+  if (it == arm.metrics.end()) return Summary{};
+  std::vector<double> values;
+  for (const double v : it->second)
+    if (std::isfinite(v)) values.push_back(v);
+  return summarize(values);
+}
+
+std::string results_section(const RunResults& results) {
+  std::string out = "<h2>Results</h2><div class=\"scroll\"><table><tr><th>arm</th><th>n</th>";
+  for (const std::string& metric : results.metric_names)
+    out += "<th>" + escape_html(metric) + "</th>";
+  out += "<th>parameters</th><th>wall time</th></tr>";
+  const auto row = [&](const ArmResult& arm) {
+    out += std::string("<tr") + (arm.name == results.baseline ? " class=\"base\"" : "") + "><td>" +
+           escape_html(arm.name) + (arm.finished ? "" : " (unfinished)") + "</td><td>" +
+           std::to_string(arm.seeds.size()) + "</td>";
+    for (const std::string& metric : results.metric_names) {
+      const Summary s = summary_of(arm, metric);
+      out += "<td>" + escape_html(format_metric(metric, s));
+      if (s.n > 1) {
+        const double scale = metric.ends_with("accuracy") ? 100 : 1;
+        out += "<span class=\"sub\">sd " + short_number(scale * s.sd) + ", median " +
+               short_number(scale * s.median) + "</span>";
+      }
+      out += "</td>";
+    }
+    out += "<td>" + (arm.parameters > 0 ? short_number(arm.parameters) : "-") + "</td><td>" +
+           (arm.wall_s > 0 ? short_number(arm.wall_s) + " s" : "-") + "</td></tr>";
+  };
+  for (const ArmResult& teacher : results.teachers) row(teacher);
+  for (const ArmResult& arm : results.arms) row(arm);
+  out +=
+      "</table></div><p class=\"soft\">Mean +- half of the 95 % interval (Student's t over seeds); "
+      "sd with n - 1.</p>";
+  if (results.paired.empty()) return out;
+  out += "<h2>Differences to " + escape_html(results.baseline) +
+         ", paired by seed</h2><div "
+         "class=\"scroll\"><table><tr><th>arm</th><th>metric</th><th>n</th><th>mean "
+         "difference</th><th>95 % interval</th><th></th></tr>";
+  for (const PairedDifference& d : results.paired) {
+    const double scale = d.metric.ends_with("accuracy") ? 100 : 1;
+    const bool clear = d.summary.n > 1 && (d.summary.low95 > 0 || d.summary.high95 < 0);
+    out += "<tr><td>" + escape_html(d.arm) + "</td><td>" + escape_html(d.metric) + "</td><td>" +
+           std::to_string(d.summary.n) + "</td><td>" + short_number(scale * d.summary.mean) +
+           "</td><td>" +
+           (d.summary.n > 1 ? "[" + short_number(scale * d.summary.low95) + ", " +
+                                  short_number(scale * d.summary.high95) + "]"
+                            : "-") +
+           "</td><td>" +
+           (clear             ? (d.summary.mean > 0 ? "<b>above</b>" : "<b>below</b>")
+            : d.summary.n > 1 ? "not distinguished"
+                              : "one seed") +
+           "</td></tr>";
+  }
+  return out +
+         "</table></div><p class=\"soft\">Accuracies in points. An interval that excludes 0 is "
+         "marked; nothing is corrected for many comparisons.</p>";
+}
+
+Series series_of(const std::string& name, const Curve& curve, int colour) {
+  Series s{name, curve.x, curve.mean, {}, {}, colour};
+  if (curve.low.size() == curve.x.size()) s.low = curve.low, s.high = curve.high;
+  return s;
+}
+
+// One chart per split, one line per arm.
+std::string curve_charts(const RunResults& results, const char* what,
+                         std::map<std::string, Curve> ArmResult::*member) {
+  std::vector<std::string> splits;
+  for (const ArmResult& arm : results.arms)
+    for (const auto& [split, curve] : arm.*member)
+      if (std::find(splits.begin(), splits.end(), split) == splits.end()) splits.push_back(split);
+  std::string out;
+  for (const std::string& split : splits) {
+    std::vector<Series> lines;
+    int colour = 0;
+    for (const ArmResult& arm : results.arms) {
+      const auto it = (arm.*member).find(split);
+      if (it != (arm.*member).end()) lines.push_back(series_of(arm.name, it->second, colour));
+      ++colour;
+    }
+    out += chart({split + " " + what, results.x_is_epoch ? "epoch" : "step", what}, lines);
+  }
+  return out;
+}
+
+std::string schedule_chart(const RunResults& results, const char* title, const char* label,
+                           Curve ArmResult::*member) {
+  std::vector<Series> lines;
+  int colour = 0;
+  for (const ArmResult& arm : results.arms) {
+    if (!(arm.*member).x.empty()) lines.push_back(series_of(arm.name, arm.*member, colour));
+    ++colour;
+  }
+  if (lines.empty()) return "";
+  return chart({title, "step", label, false, true}, lines);
+}
+
+std::string curriculum_charts(const fs::path& folder) {
+  std::string out;
+  if (!fs::is_directory(folder / "curriculum")) return out;
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder / "curriculum"))
+    if (entry.path().extension() == ".csv") files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  for (const fs::path& file : files) {
+    const std::vector<CurriculumRow> rows = read_curriculum(file);
+    Series right{"teacher right", {}, {}, {}, {}, 0}, wrong{"teacher wrong", {}, {}, {}, {}, 4};
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      Series& s = rows[i].correct ? right : wrong;
+      s.x.push_back(static_cast<double>(i));
+      s.y.push_back(rows[i].score);
+    }
+    out += chart({"curriculum " + file.stem().string(), "rank (fed left to right)", "score", true},
+                 {right, wrong});
+  }
+  return out;
+}
+
+void write_safely(const fs::path& file, const std::string& text) {
+  const fs::path temporary = file.string() + ".tmp";
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  RETORT_CHECK_AS(kIo, fd >= 0, "cannot write ", temporary.string(), ": ", std::strerror(errno));
+  std::size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t n = ::write(fd, text.data() + done, text.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const int error = errno;
+      ::close(fd);
+      ::unlink(temporary.c_str());
+      fail(ErrorCode::kIo, "cannot write ", file.string(), ": ", std::strerror(error));
+    }
+    done += static_cast<std::size_t>(n);
+  }
+  const bool synced = ::fsync(fd) == 0;
+  const bool closed = ::close(fd) == 0;
+  RETORT_CHECK_AS(kIo, synced && closed && ::rename(temporary.c_str(), file.c_str()) == 0,
+                  "cannot write ", file.string(), ": ", std::strerror(errno));
+}
+
+std::string read_text(const fs::path& file) {
+  std::ifstream in(file);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+}  // namespace
+
+void write_report(const fs::path& folder) {
+  const RunResults results = gather_results(read_run_log(folder / "metrics.jsonl"));
+  write_safely(folder / "results.json", results_to_json(results));
+
+  std::string page =
+      kHead + colour_rules() + "</style></head><body>\n<h1>Retort report</h1><p class=\"soft\">" +
+      escape_html(fs::absolute(folder).lexically_normal().filename().string()) + "</p>\n";
+  for (const std::string& note : results.notes)
+    page += "<p class=\"note\">" + escape_html(note) + "</p>";
+  page += results_section(results) +
+          "<h2>Curves</h2><p class=\"soft\">Lines are means over seeds, bands their least and "
+          "greatest value.</p><div class=\"charts\">";
+  page += curve_charts(results, "accuracy", &ArmResult::accuracy) +
+          curve_charts(results, "loss", &ArmResult::loss) + "</div>\n";
+  const std::string curricula = curriculum_charts(folder);
+  if (!curricula.empty())
+    page += "<h2>Curriculum</h2><div class=\"charts\">" + curricula + "</div>\n";
+  page +=
+      "<h2>Schedules and throughput</h2><p class=\"soft\">First seed of each arm.</p><div "
+      "class=\"charts\">" +
+      schedule_chart(results, "Teacher reliance (lambda)", "lambda", &ArmResult::lambda) +
+      schedule_chart(results, "Temperature", "tau", &ArmResult::temperature) +
+      schedule_chart(results, "Throughput", "samples per second", &ArmResult::samples_per_s) +
+      "</div>\n";
+  if (fs::exists(folder / "recipe.resolved.toml"))
+    page += "<h2>Recipe</h2><details><summary>Every value, with its origin</summary><pre>" +
+            escape_html(read_text(folder / "recipe.resolved.toml")) + "</pre></details>\n";
+  write_safely(folder / "report.html", page + "</body></html>\n");
+}
+
+std::string results_table(const fs::path& folder) {
+  return results_to_text(gather_results(read_run_log(folder / "metrics.jsonl")));
+}
+
+}  // namespace retort::tools

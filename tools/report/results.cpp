@@ -1,0 +1,268 @@
+#include "tools/report/results.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <set>
+
+#include "kernels/common/check.h"
+#include "tools/report/svg.h"
+
+namespace retort::tools {
+namespace {
+
+bool is_accuracy(const std::string& metric) {
+  return metric.size() >= 8 && metric.ends_with("accuracy");
+}
+
+std::string json_number(double value) {
+  if (!std::isfinite(value)) return "null";
+  char text[32];
+  std::snprintf(text, sizeof text, "%.10g", value);
+  return text;
+}
+
+std::string json_text(const std::string& value) {
+  std::string out = "\"";
+  for (const char c : value) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      char code[8];
+      std::snprintf(code, sizeof code, "\\u%04x", c);
+      out += code;
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
+}
+
+// Values of one curve by x, before they are averaged over seeds.
+using Points = std::map<double, std::vector<double>>;
+
+Curve averaged(const Points& points) {
+  Curve curve;
+  for (const auto& [x, values] : points) {
+    double sum = 0, low = std::numeric_limits<double>::infinity(), high = -low;
+    for (const double v : values) {
+      sum += v;
+      low = std::min(low, v);
+      high = std::max(high, v);
+    }
+    curve.x.push_back(x);
+    curve.mean.push_back(sum / static_cast<double>(values.size()));
+    curve.low.push_back(low);
+    curve.high.push_back(high);
+  }
+  return curve;
+}
+
+struct Gathering {
+  ArmResult result;
+  std::map<std::string, Points> accuracy, loss;
+  double first_seed = std::numeric_limits<double>::quiet_NaN();
+};
+
+void add_point(Curve& curve, double x, const std::optional<double>& y) {
+  if (!y) return;
+  curve.x.push_back(x);
+  curve.mean.push_back(*y);
+}
+
+void add_final(ArmResult& arm, const LogRecord& record) {
+  arm.finished = true;
+  arm.seeds.push_back(record.number("seed").value_or(0));
+  const std::size_t count = arm.seeds.size();
+  for (const auto& [key, value] : record.numbers) {
+    if (key == "seed" || key == "epoch" || key == "step" || key == "wall_s" || key == "parameters")
+      continue;
+    auto& values = arm.metrics[key];
+    values.resize(count - 1, std::numeric_limits<double>::quiet_NaN());
+    values.push_back(value);
+  }
+  for (auto& [key, values] : arm.metrics)
+    values.resize(count, std::numeric_limits<double>::quiet_NaN());
+  arm.parameters = record.number("parameters").value_or(arm.parameters);
+  arm.wall_s += record.number("wall_s").value_or(0);
+}
+
+std::vector<double> finite(const std::vector<double>& values) {
+  std::vector<double> kept;
+  for (const double v : values)
+    if (std::isfinite(v)) kept.push_back(v);
+  return kept;
+}
+
+std::string summary_json(const Summary& s) {
+  return "\"n\":" + std::to_string(s.n) + ",\"mean\":" + json_number(s.mean) +
+         ",\"sd\":" + json_number(s.sd) + ",\"median\":" + json_number(s.median) +
+         ",\"low95\":" + json_number(s.low95) + ",\"high95\":" + json_number(s.high95);
+}
+
+std::string arm_json(const ArmResult& arm) {
+  std::string out = "{\"name\":" + json_text(arm.name) +
+                    ",\"finished\":" + (arm.finished ? "true" : "false") +
+                    ",\"n\":" + std::to_string(arm.seeds.size()) + ",\"seeds\":[";
+  for (std::size_t i = 0; i < arm.seeds.size(); ++i)
+    out += (i ? "," : "") + json_number(arm.seeds[i]);
+  out += "],\"parameters\":" + json_number(arm.parameters) +
+         ",\"wall_s\":" + json_number(arm.wall_s) + ",\"metrics\":{";
+  bool first = true;
+  for (const auto& [name, values] : arm.metrics) {
+    out += (first ? "" : ",") + json_text(name) + ":{" + summary_json(summarize(finite(values))) +
+           ",\"values\":[";
+    for (std::size_t i = 0; i < values.size(); ++i) out += (i ? "," : "") + json_number(values[i]);
+    out += "]}";
+    first = false;
+  }
+  return out + "}}";
+}
+
+}  // namespace
+
+RunResults gather_results(const std::vector<LogRecord>& log) {
+  RunResults results;
+  std::vector<std::string> order;
+  std::map<std::string, Gathering> arms;
+  std::set<std::string> seen_notes, metric_names;
+  for (const LogRecord& record : log)
+    if (record.number("epoch").value_or(0) >= 2) results.x_is_epoch = true;
+  for (const LogRecord& record : log) {
+    const std::string name = record.text("arm"), split = record.text("split");
+    if (split == "note") {
+      const std::string note = (name.empty() ? "" : name + ": ") + record.text("text");
+      if (seen_notes.insert(note).second) results.notes.push_back(note);
+      continue;
+    }
+    if (name.empty()) continue;
+    if (!arms.contains(name)) order.push_back(name);
+    Gathering& arm = arms[name];
+    arm.result.name = name;
+    if (split == "final") {
+      add_final(arm.result, record);
+      continue;
+    }
+    const double seed = record.number("seed").value_or(0), step = record.number("step").value_or(0);
+    const double x = results.x_is_epoch && record.number("epoch") ? *record.number("epoch") : step;
+    if (std::isnan(arm.first_seed)) arm.first_seed = seed;
+    if (split == "train") {
+      if (seed == arm.first_seed) {
+        add_point(arm.result.lambda, step, record.number("lambda"));
+        add_point(arm.result.temperature, step, record.number("temperature"));
+        add_point(arm.result.samples_per_s, step, record.number("samples_per_s"));
+      }
+    } else if (const auto accuracy = record.number("accuracy")) {
+      arm.accuracy[split][x].push_back(*accuracy);
+    }
+    if (const auto loss = record.number("loss")) arm.loss[split][x].push_back(*loss);
+  }
+  for (const std::string& name : order) {
+    Gathering& arm = arms[name];
+    for (const auto& [split, points] : arm.accuracy) arm.result.accuracy[split] = averaged(points);
+    for (const auto& [split, points] : arm.loss) arm.result.loss[split] = averaged(points);
+    const bool teacher = name.starts_with("teacher");
+    if (!teacher)
+      for (const auto& [metric, values] : arm.result.metrics) metric_names.insert(metric);
+    (teacher ? results.teachers : results.arms).push_back(std::move(arm.result));
+  }
+  results.metric_names.assign(metric_names.begin(), metric_names.end());
+  if (results.arms.empty()) return results;
+  results.baseline = results.arms[0].name;
+  for (const ArmResult& arm : results.arms)
+    if (arm.name == "unguided" || arm.name == "one_shot") results.baseline = arm.name;
+  const ArmResult& base =
+      *std::find_if(results.arms.begin(), results.arms.end(),
+                    [&](const ArmResult& a) { return a.name == results.baseline; });
+  for (const ArmResult& arm : results.arms) {
+    if (arm.name == results.baseline) continue;
+    for (const auto& [metric, values] : arm.metrics) {
+      const auto it = base.metrics.find(metric);
+      if (it == base.metrics.end()) continue;
+      std::vector<double> differences;
+      for (std::size_t i = 0; i < arm.seeds.size(); ++i)
+        for (std::size_t j = 0; j < base.seeds.size(); ++j)
+          if (arm.seeds[i] == base.seeds[j] && std::isfinite(values[i]) &&
+              std::isfinite(it->second[j]))
+            differences.push_back(values[i] - it->second[j]);
+      if (!differences.empty())
+        results.paired.push_back({arm.name, metric, summarize(differences)});
+    }
+  }
+  return results;
+}
+
+std::string results_to_json(const RunResults& results) {
+  std::string out = "{\"baseline\":" + json_text(results.baseline) + ",\n\"teachers\":[";
+  for (std::size_t i = 0; i < results.teachers.size(); ++i)
+    out += (i ? ",\n" : "\n") + arm_json(results.teachers[i]);
+  out += "],\n\"arms\":[";
+  for (std::size_t i = 0; i < results.arms.size(); ++i)
+    out += (i ? ",\n" : "\n") + arm_json(results.arms[i]);
+  out += "],\n\"paired_differences\":[";
+  for (std::size_t i = 0; i < results.paired.size(); ++i)
+    out += (i ? ",\n" : "\n") + ("{\"arm\":" + json_text(results.paired[i].arm) +
+                                 ",\"metric\":" + json_text(results.paired[i].metric) + "," +
+                                 summary_json(results.paired[i].summary) + "}");
+  out += "],\n\"notes\":[";
+  for (std::size_t i = 0; i < results.notes.size(); ++i)
+    out += (i ? "," : "") + json_text(results.notes[i]);
+  return out + "]}\n";
+}
+
+std::string format_metric(const std::string& metric, const Summary& s) {
+  if (s.n == 0) return "-";
+  char text[96];
+  const bool percent = is_accuracy(metric);
+  const double scale = percent ? 100 : 1, half = scale * (s.high95 - s.mean);
+  const int digits = percent ? 2 : std::abs(s.mean) >= 100 ? 0 : 4;
+  if (s.n < 2) {
+    std::snprintf(text, sizeof text, "%.*f%s", digits, scale * s.mean, percent ? " %" : "");
+  } else {
+    std::snprintf(text, sizeof text, "%.*f%s +- %.*f", digits, scale * s.mean, percent ? " %" : "",
+                  digits, half);
+  }
+  return text;
+}
+
+std::string results_to_text(const RunResults& results) {
+  std::vector<std::vector<std::string>> rows;
+  std::vector<std::string> head{"arm", "n"};
+  std::vector<std::string> shown;
+  for (const std::string& metric : results.metric_names) {
+    shown.push_back(metric);
+    head.push_back(metric);
+    if (metric.starts_with("steps_to")) head.push_back("median");
+  }
+  rows.push_back(head);
+  const auto add = [&](const ArmResult& arm) {
+    std::vector<std::string> row{arm.name, std::to_string(arm.seeds.size())};
+    for (const std::string& metric : shown) {
+      const auto it = arm.metrics.find(metric);
+      const Summary s = it == arm.metrics.end() ? Summary{} : summarize(finite(it->second));
+      row.push_back(format_metric(metric, s));
+      if (metric.starts_with("steps_to")) row.push_back(s.n ? short_number(s.median) : "-");
+    }
+    rows.push_back(row);
+  };
+  for (const ArmResult& teacher : results.teachers) add(teacher);
+  for (const ArmResult& arm : results.arms) add(arm);
+  std::vector<std::size_t> width(head.size());
+  for (const auto& row : rows)
+    for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], row[c].size());
+  std::string out;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    for (std::size_t c = 0; c < rows[r].size(); ++c) {
+      const std::string pad(width[c] - rows[r][c].size(), ' ');
+      out += c == 0 ? rows[r][c] + pad : "  " + pad + rows[r][c];
+    }
+    out += '\n';
+  }
+  if (results.arms.size() > 0 && results.arms[0].seeds.size() > 1)
+    out += "+- : half of the 95 % interval of the mean (Student's t over seeds)\n";
+  return out;
+}
+
+}  // namespace retort::tools

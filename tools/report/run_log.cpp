@@ -1,0 +1,112 @@
+#include "tools/report/run_log.h"
+
+#include <charconv>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "kernels/common/check.h"
+
+namespace retort::tools {
+namespace {
+
+// A flat object only: anything nested is refused, so depth and memory are bounded by the line.
+class FlatObject final : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  LogRecord record;
+  std::string error;
+
+  bool null() override { return true; }
+  bool boolean(bool value) override { return number(value ? 1 : 0); }
+  bool number_integer(number_integer_t value) override {
+    return number(static_cast<double>(value));
+  }
+  bool number_unsigned(number_unsigned_t value) override {
+    return number(static_cast<double>(value));
+  }
+  bool number_float(number_float_t value, const string_t&) override { return number(value); }
+  bool string(string_t& value) override {
+    if (!inside_) return refuse("expected an object");
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    if (value == "nan") return number(std::numeric_limits<double>::quiet_NaN());
+    if (value == "inf") return number(kInfinity);
+    if (value == "-inf") return number(-kInfinity);
+    record.texts[key_] = value;
+    return true;
+  }
+  bool binary(binary_t&) override { return refuse("unexpected binary value"); }
+  bool start_object(std::size_t) override {
+    if (inside_) return refuse("expected a flat object, got a nested one");
+    inside_ = true;
+    return true;
+  }
+  bool key(string_t& key) override {
+    key_ = key;
+    return true;
+  }
+  bool end_object() override { return true; }
+  bool start_array(std::size_t) override { return refuse("expected a flat object, got an array"); }
+  bool end_array() override { return true; }
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::detail::exception&) override {
+    return refuse(join("not JSON at byte ", position));
+  }
+
+ private:
+  bool number(double value) {
+    if (!inside_) return refuse("expected an object");
+    record.numbers[key_] = value;
+    return true;
+  }
+  bool refuse(const std::string& why) {
+    error = why;
+    return false;
+  }
+  bool inside_ = false;
+  std::string key_;
+};
+
+}  // namespace
+
+std::vector<LogRecord> read_run_log(const std::filesystem::path& file) {
+  std::ifstream in(file);
+  RETORT_CHECK_AS(kIo, in.good(), "cannot read ", file.string());
+  std::vector<LogRecord> records;
+  std::string line, pending_error;
+  for (std::int64_t number = 1; std::getline(in, line); ++number) {
+    RETORT_CHECK_AS(kBadInput, pending_error.empty(), pending_error);
+    if (line.empty()) continue;
+    FlatObject handler;
+    if (nlohmann::json::sax_parse(line, &handler)) {
+      records.push_back(std::move(handler.record));
+    } else {
+      pending_error =
+          join(file.string(), ":", number, ": ", handler.error);  // forgiven on the last line
+    }
+  }
+  return records;
+}
+
+std::vector<CurriculumRow> read_curriculum(const std::filesystem::path& file) {
+  std::ifstream in(file);
+  RETORT_CHECK_AS(kIo, in.good(), "cannot read ", file.string());
+  std::vector<CurriculumRow> rows;
+  std::string line;
+  std::getline(in, line);  // rank,index,label,score,correct,group
+  for (std::int64_t number = 2; std::getline(in, line); ++number) {
+    if (line.empty()) continue;
+    double field[5] = {};
+    const char* at = line.data();
+    const char* const end = at + line.size();
+    for (double& value : field) {
+      const auto [next, status] = std::from_chars(at, end, value);
+      RETORT_CHECK_AS(kBadInput, status == std::errc(), file.string(), ":", number,
+                      ": expected rank,index,label,score,correct,...");
+      at = next < end ? next + 1 : end;
+    }
+    rows.push_back({field[3], static_cast<int>(field[2]), field[4] != 0});
+  }
+  return rows;
+}
+
+}  // namespace retort::tools

@@ -1,0 +1,39 @@
+// metrics.jsonl and curriculum files, read back into memory.
+#pragma once
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace retort::tools {
+
+/// One line of metrics.jsonl: numbers and texts by key.
+struct LogRecord {
+  std::map<std::string, double> numbers;
+  std::map<std::string, std::string> texts;
+
+  std::optional<double> number(const std::string& key) const {
+    const auto it = numbers.find(key);
+    return it == numbers.end() ? std::nullopt : std::optional<double>(it->second);
+  }
+  std::string text(const std::string& key) const {
+    const auto it = texts.find(key);
+    return it == texts.end() ? "" : it->second;
+  }
+};
+
+/// Lines of a JSONL file of flat objects. "nan", "inf", "-inf" under a key become numbers.
+/// Errors   kIo if it cannot be read; kBadInput "FILE:LINE: ..." for a bad line that is not the
+/// last one.
+std::vector<LogRecord> read_run_log(const std::filesystem::path& file);
+
+/// One row of curriculum/<name>.csv, in feeding order.
+struct CurriculumRow {
+  double score = 0;
+  int label = 0;
+  bool correct = false;
+};
+std::vector<CurriculumRow> read_curriculum(const std::filesystem::path& file);
+
+}  // namespace retort::tools
