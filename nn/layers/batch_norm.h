@@ -1,0 +1,22 @@
+// Batch normalisation layer, with the ReLU and the residual addition that follow it in ResNets.
+#pragma once
+#include "nn/module.h"
+
+namespace retort::nn {
+
+/// y = [relu](bn(x) + residual); running statistics with momentum 0.1, epsilon 1e-5 (PyTorch's).
+///
+/// Shapes    x, residual, y (..., C); weight, bias, running_mean, running_var (C).
+class BatchNorm : public Module {
+ public:
+  explicit BatchNorm(std::int64_t channels);
+  Tensor forward(const Tensor& x, bool relu = false, const Tensor& residual = {}) const;
+
+ private:
+  Tensor& weight_;
+  Tensor& bias_;
+  Tensor& running_mean_;
+  Tensor& running_var_;
+};
+
+}  // namespace retort::nn

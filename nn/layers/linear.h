@@ -1,0 +1,22 @@
+// Fully connected layer.
+#pragma once
+#include "nn/module.h"
+
+namespace retort::nn {
+
+/// y = x W^T + b.
+///
+/// Shapes    x (N, in), weight (out, in), bias (out), y (N, out).
+class Linear : public Module {
+ public:
+  /// Weight and bias from U(-1/sqrt(in), 1/sqrt(in)), as PyTorch, unless `weight_init` is given.
+  Linear(std::int64_t in, std::int64_t out);
+  Linear(std::int64_t in, std::int64_t out, const Init& weight_init);
+  Tensor forward(const Tensor& x) const;
+
+ private:
+  Tensor& weight_;
+  Tensor& bias_;
+};
+
+}  // namespace retort::nn
