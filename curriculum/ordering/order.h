@@ -1,0 +1,63 @@
+// The order in which samples are fed.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "curriculum/scoring/score.h"
+
+namespace retort::curriculum {
+
+enum class OrderKind : std::uint8_t {
+  kCurriculum,          // easy to hard
+  kReverseExact,        // the fed order of kCurriculum, last to first
+  kReverseCorrectOnly,  // correct samples hard to easy, then the misclassified as in kCurriculum
+  kRandom,              // control: a permutation drawn from the seed
+};
+const char* name_of(OrderKind kind);
+/// "curriculum", "reverse_exact", "reverse_correct_only" or "random"; anything else throws.
+OrderKind parse_order_kind(const std::string& text);
+
+enum class OrderKeys : std::uint8_t {
+  kCorrectFirst,  // correct by falling easiness, then misclassified by rising easiness: a sample
+                  // the teacher is surely wrong about is the hardest
+  kSingle,        // falling easiness alone
+};
+/// kSingle for p_true and loss, which see the label themselves; else kCorrectFirst.
+OrderKeys default_keys(ScoreKind kind);
+
+struct OrderOptions {
+  OrderKind kind = OrderKind::kCurriculum;
+  OrderKeys keys = OrderKeys::kCorrectFirst;
+  bool stratify = true;    // round-robin over classes
+  std::uint64_t seed = 0;  // kRandom only
+};
+
+struct Order {
+  std::vector<std::int64_t> indices;  // (N) sample fed at each rank
+  std::vector<std::int64_t> groups;   // (N) stratified: which round of one-per-class; else 0
+};
+
+/// Sorts samples 0 .. N-1, equal keys by index.
+///
+/// With `stratify` each class keeps the order; for g = 0, 1, ... the g-th sample of every class
+/// that still has one is emitted as group g, inside a group by rank in the unstratified order.
+/// Classes of unequal size run out one by one, so the last groups are smaller. kReverseExact
+/// reverses the finished order, group numbers included.
+///
+/// Shapes    easiness (N), high is easy (see Note [Directions]); correct (N), read by kCorrectFirst
+///           and kReverseCorrectOnly only; labels (N), read with stratify only; kept empty for all
+///           samples or the indices that take part.
+/// Errors    kNumerics for a NaN easiness, naming the sample; kUsage for sizes.
+/// Source    class balancing: Hacohen, Weinshall 2019, arXiv:1904.03626.
+Order make_order(std::span<const float> easiness, std::span<const std::uint8_t> correct,
+                 std::span<const std::int32_t> labels, const OrderOptions& options,
+                 std::span<const std::int64_t> kept = {});
+
+/// The curriculum file: a header line and one line a rank,
+/// "rank,index,label,score,correct,group". scores, labels and correct are by sample.
+std::string order_csv(const Order& order, std::span<const std::int32_t> labels,
+                      std::span<const float> scores, std::span<const std::uint8_t> correct);
+
+}  // namespace retort::curriculum

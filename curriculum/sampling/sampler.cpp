@@ -1,0 +1,125 @@
+#include "curriculum/sampling/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+
+#include "curriculum/sampling/permutation.h"
+#include "kernels/common/check.h"
+#include "kernels/common/philox.h"
+
+namespace retort::curriculum {
+namespace {
+
+using Indices = std::vector<std::int64_t>;
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+// Deals `members`, already shuffled, to the parts.
+void deal(const Indices& members, std::span<const double> ratios, std::vector<Indices>& parts) {
+  const double total = std::accumulate(ratios.begin(), ratios.end(), 0.0);
+  double sum = 0;
+  std::size_t begin = 0;
+  for (std::size_t p = 0; p < ratios.size(); ++p) {
+    sum += ratios[p];
+    const auto end = p + 1 == ratios.size()
+                         ? members.size()
+                         : static_cast<std::size_t>(
+                               std::llround(static_cast<double>(members.size()) * sum / total));
+    parts[p].insert(parts[p].end(), members.begin() + static_cast<std::ptrdiff_t>(begin),
+                    members.begin() + static_cast<std::ptrdiff_t>(end));
+    begin = end;
+  }
+}
+
+void check_ratios(std::span<const double> ratios) {
+  RETORT_CHECK(!ratios.empty(), "[split] expected at least one part");
+  double total = 0;
+  for (const double r : ratios) {
+    RETORT_CHECK(r >= 0 && std::isfinite(r), "[split] expected ratios >= 0, got ", r);
+    total += r;
+  }
+  RETORT_CHECK(total > 0, "[split] expected a positive sum of ratios");
+}
+
+}  // namespace
+
+Sampler::Sampler(Indices order, const SamplerOptions& options) : options_(options) {
+  RETORT_CHECK(options.batch_size >= 1, "[sampler] expected a batch of at least 1 sample, got ",
+               options.batch_size);
+  RETORT_CHECK(options.window_batches >= 0, "[sampler] expected window_batches >= 0, got ",
+               options.window_batches);
+  set_order(std::move(order));
+}
+
+void Sampler::set_order(Indices order) {
+  const auto n = static_cast<std::int64_t>(order.size()), batch = options_.batch_size;
+  RETORT_CHECK(n >= 1, "[sampler] expected at least one sample");
+  RETORT_CHECK(batch <= n, "[sampler] expected a batch of at most the ", n, " samples, got ",
+               batch);
+  order_ = std::move(order);
+  batches_ = options_.drop_last ? n / batch : (n + batch - 1) / batch;
+  cached_epoch_ = -1;
+}
+
+Indices Sampler::batch(std::int64_t step) const {
+  RETORT_CHECK(step >= 0, "[sampler] expected a step >= 0, got ", step);
+  const std::int64_t n = size(), batch = options_.batch_size;
+  Indices samples;
+  if (options_.feeding == Feeding::kPaced) {
+    const std::int64_t prefix = prefix_size(options_.pacing, step, n, batch);
+    samples =
+        draw_without_replacement(prefix, batch, options_.seed, static_cast<std::uint64_t>(step),
+                                 path_hash("curriculum.paced_batch"));
+    for (std::int64_t& s : samples) s = order_[at(s)];
+    return samples;
+  }
+  const std::int64_t epoch = step / batches_, begin = step % batches_ * batch,
+                     end = std::min(begin + batch, n);
+  if (options_.feeding == Feeding::kShuffled) {
+    if (cached_epoch_ != epoch) {
+      cached_ = permutation(n, options_.seed, static_cast<std::uint32_t>(epoch),
+                            path_hash("curriculum.shuffled"));
+      cached_epoch_ = epoch;
+    }
+    for (std::int64_t r = begin; r < end; ++r) samples.push_back(order_[at(cached_[at(r)])]);
+    return samples;
+  }
+  if (options_.window_batches == 0) {
+    samples.assign(order_.begin() + begin, order_.begin() + end);
+    return samples;
+  }
+  const std::int64_t width = options_.window_batches * batch, window = begin / width;
+  const std::int64_t first = window * width, count = std::min(width, n - first);
+  // The window number goes into the key's stream by the purpose word; the epoch has its own.
+  const Indices mixed = permutation(
+      count, options_.seed, static_cast<std::uint32_t>(epoch),
+      path_hash("curriculum.window") + static_cast<std::uint32_t>(window) * 2654435761u);
+  for (std::int64_t r = begin; r < end; ++r)
+    samples.push_back(order_[at(first + mixed[at(r - first)])]);
+  return samples;
+}
+
+std::vector<Indices> split(std::int64_t n, std::span<const double> ratios, std::uint64_t seed) {
+  check_ratios(ratios);
+  std::vector<Indices> parts(ratios.size());
+  deal(permutation(n, seed, 0, path_hash("curriculum.split")), ratios, parts);
+  for (Indices& part : parts) std::sort(part.begin(), part.end());
+  return parts;
+}
+
+std::vector<Indices> stratified_split(std::span<const std::int32_t> labels,
+                                      std::span<const double> ratios, std::uint64_t seed) {
+  check_ratios(ratios);
+  std::map<std::int32_t, Indices> by_class;
+  const Indices shuffled =
+      permutation(static_cast<std::int64_t>(labels.size()), seed, 1, path_hash("curriculum.split"));
+  for (const std::int64_t i : shuffled) by_class[labels[at(i)]].push_back(i);
+  std::vector<Indices> parts(ratios.size());
+  for (const auto& [label, members] : by_class) deal(members, ratios, parts);
+  for (Indices& part : parts) std::sort(part.begin(), part.end());
+  return parts;
+}
+
+}  // namespace retort::curriculum

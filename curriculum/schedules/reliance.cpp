@@ -1,0 +1,147 @@
+#include "curriculum/schedules/reliance.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/common/check.h"
+
+namespace retort::curriculum {
+
+const char* name_of(RelianceMode mode) {
+  switch (mode) {
+    case RelianceMode::kConstant: return "constant";
+    case RelianceMode::kLiteral: return "literal";
+    case RelianceMode::kMinmax: return "minmax";
+    case RelianceMode::kRank: return "rank";
+  }
+  return "?";
+}
+
+RelianceMode parse_reliance_mode(const std::string& text) {
+  for (const RelianceMode mode : {RelianceMode::kConstant, RelianceMode::kLiteral,
+                                  RelianceMode::kMinmax, RelianceMode::kRank})
+    if (text == name_of(mode)) return mode;
+  fail(ErrorCode::kUsage, "[reliance] expected constant, literal, minmax or rank, got '", text,
+       "'");
+}
+
+const char* name_of(RelianceOffset offset) {
+  return offset == RelianceOffset::kFirstBatch ? "first_batch" : "global_easiest";
+}
+
+RelianceOffset parse_reliance_offset(const std::string& text) {
+  if (text == "first_batch") return RelianceOffset::kFirstBatch;
+  if (text == "global_easiest") return RelianceOffset::kGlobalEasiest;
+  fail(ErrorCode::kUsage, "[reliance] expected first_batch or global_easiest, got '", text, "'");
+}
+
+Reliance::Reliance(std::span<const float> confidence, std::span<const std::int64_t> order,
+                   std::int64_t batch_size, const RelianceOptions& options,
+                   std::span<const std::uint8_t> excluded)
+    : options_(options),
+      confidence_(confidence.begin(), confidence.end()),
+      excluded_(excluded.begin(), excluded.end()) {
+  RETORT_CHECK(batch_size >= 1, "[reliance] expected a batch of at least 1 sample, got ",
+               batch_size);
+  RETORT_CHECK(std::isfinite(options.constant), "[reliance] expected a finite lambda, got ",
+               options.constant);
+  RETORT_CHECK(excluded.empty() || excluded.size() == confidence.size(), "[reliance] expected ",
+               confidence.size(), " exclusion flags, got ", excluded.size());
+  const std::size_t step = options.per_sample ? 1 : static_cast<std::size_t>(batch_size);
+  std::vector<double> means;  // in fed order; NaN for a batch of excluded samples only
+  bool any = false;
+  for (const std::int64_t i : order) {
+    RETORT_CHECK(i >= 0 && static_cast<std::size_t>(i) < confidence_.size(),
+                 "[reliance] expected sample indices below ", confidence_.size(), ", got ", i);
+    const auto k = static_cast<std::size_t>(i);
+    if (!excluded_.empty() && excluded_[k]) continue;
+    const double c = static_cast<double>(confidence_[k]);
+    RETORT_CHECK_AS(kNumerics, options.mode == RelianceMode::kConstant || std::isfinite(c),
+                    "[reliance] expected finite confidences, got ", c, " for sample ", i);
+    max_sample_ = any ? std::max(max_sample_, c) : c;
+    any = true;
+  }
+  for (std::size_t begin = 0; begin < order.size(); begin += step) {
+    const std::size_t count = std::min(step, order.size() - begin);
+    if (options.drop_last && count < step) break;
+    means.push_back(mean_of(order.subspan(begin, count)));
+  }
+  for (const double mean : means)
+    if (!std::isnan(mean)) means_.push_back(mean);
+  std::sort(means_.begin(), means_.end());
+  if (!means_.empty()) {
+    min_mean_ = means_.front();
+    max_mean_ = means_.back();
+  }
+  degenerate_ =
+      options.mode != RelianceMode::kConstant && !means.empty() && !(max_mean_ > min_mean_);
+  if (options.mode == RelianceMode::kLiteral && !means_.empty()) {
+    RETORT_CHECK(max_sample_ > 0,
+                 "[reliance] the literal mode divides by the largest confidence and expected it "
+                 "positive, got ",
+                 max_sample_, ": use minmax or rank for such scores");
+    const double reference =
+        options.offset == RelianceOffset::kGlobalEasiest || std::isnan(means[0]) ? max_mean_
+                                                                                 : means[0];
+    s_ = (1 - reference) / max_sample_;
+  }
+  std::int64_t clamped = 0;
+  for (const double mean : means) {
+    const double value = raw(mean);
+    const double bounded = options.clamp ? std::clamp(value, 0.0, 1.0) : value;
+    if (bounded != value) ++clamped;
+    planned_.push_back(static_cast<float>(bounded));
+  }
+  if (!planned_.empty())
+    fraction_clamped_ = static_cast<double>(clamped) / static_cast<double>(planned_.size());
+  if (degenerate_)
+    warnings_.push_back(join("all ", means.size(), options.per_sample ? " samples" : " batches",
+                             " have the same mean confidence, so lambda is 0 everywhere and the "
+                             "student does not see the teacher"));
+  if (clamped > 0)
+    warnings_.push_back(join("lambda was clamped to [0, 1] for ", clamped, " of ", planned_.size(),
+                             options.per_sample ? " samples" : " batches"));
+}
+
+double Reliance::mean_of(std::span<const std::int64_t> samples) const {
+  double sum = 0;
+  std::int64_t count = 0;
+  for (const std::int64_t i : samples) {
+    const auto k = static_cast<std::size_t>(i);
+    RETORT_CHECK(i >= 0 && k < confidence_.size(), "[reliance] expected sample indices below ",
+                 confidence_.size(), ", got ", i);
+    if (!excluded_.empty() && excluded_[k]) continue;
+    sum += static_cast<double>(confidence_[k]);
+    ++count;
+  }
+  return count == 0 ? std::nan("") : sum / static_cast<double>(count);
+}
+
+double Reliance::raw(double mean) const {
+  if (options_.mode == RelianceMode::kConstant) return options_.constant;
+  if (degenerate_ || means_.empty()) return 0;
+  if (std::isnan(mean)) mean = max_mean_;
+  switch (options_.mode) {
+    case RelianceMode::kLiteral: return (1 - mean) / max_sample_ - s_;
+    case RelianceMode::kMinmax: return (max_mean_ - mean) / (max_mean_ - min_mean_);
+    default: break;
+  }
+  const auto larger = means_.end() - std::upper_bound(means_.begin(), means_.end(), mean);
+  return static_cast<double>(larger) / static_cast<double>(means_.size() - 1);
+}
+
+double Reliance::of_batch(std::span<const std::int64_t> samples) const {
+  const double value = options_.mode == RelianceMode::kConstant ? raw(0) : raw(mean_of(samples));
+  return options_.clamp ? std::clamp(value, 0.0, 1.0) : value;
+}
+
+std::vector<float> Reliance::of_samples(std::span<const std::int64_t> samples) const {
+  if (!options_.per_sample)
+    return std::vector<float>(samples.size(), static_cast<float>(of_batch(samples)));
+  std::vector<float> lambda;
+  lambda.reserve(samples.size());
+  for (const std::int64_t& i : samples) lambda.push_back(static_cast<float>(of_batch({&i, 1})));
+  return lambda;
+}
+
+}  // namespace retort::curriculum
