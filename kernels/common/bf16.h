@@ -83,17 +83,28 @@ RETORT_HD f16 to_f16(float f) {
 RETORT_HD float to_float(float x) { return x; }
 RETORT_HD double to_float(double x) { return x; }
 
+namespace detail {
 template <class T>
-RETORT_HD T from_float(float x) {
-  return static_cast<T>(x);
-}
+struct Narrow {  // double stays double
+  template <class F>
+  static RETORT_HD T from(F x) {
+    return static_cast<T>(x);
+  }
+};
 template <>
-RETORT_HD bf16 from_float<bf16>(float x) {
-  return to_bf16(x);
-}
+struct Narrow<bf16> {
+  static RETORT_HD bf16 from(float x) { return to_bf16(x); }
+};
 template <>
-RETORT_HD f16 from_float<f16>(float x) {
-  return to_f16(x);
+struct Narrow<f16> {
+  static RETORT_HD f16 from(float x) { return to_f16(x); }
+};
+}  // namespace detail
+
+/// From the accumulation type (double for double, else float) to the storage type.
+template <class T, class F>
+RETORT_HD T from_float(F x) {
+  return detail::Narrow<T>::from(x);
 }
 
 }  // namespace retort

@@ -17,6 +17,14 @@ TEST(Axpy, hand_checked_numbers) {
   }
 }
 
+TEST(Axpy, doubles_keep_all_their_digits) {
+  for (const Device device : devices()) {
+    const Tensor y = Tensor::from<double>({1}, {1}, device);
+    add_into(y, Tensor::from<double>({1e-12}, {1}, device));
+    EXPECT_EQ(y.item(), 1 + 1e-12) << name_of(device);
+  }
+}
+
 TEST(Axpy, cuda_equals_cpu_at_edge_sizes) {
   if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
   for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})

@@ -30,6 +30,8 @@ if(NOT RETORT_SANITIZE MATCHES "thread")
 endif()
 
 find_package(Eigen3 3.4 REQUIRED NO_MODULE)
+# parallel_for is the only thing that starts threads: what Eigen splits would depend on their number.
+target_compile_definitions(retort_flags INTERFACE EIGEN_DONT_PARALLELIZE)
 set(RETORT_HAVE_ONEDNN OFF)
 if(NOT RETORT_ONEDNN STREQUAL "OFF" AND NOT RETORT_SANITIZE MATCHES "thread")
   find_package(dnnl CONFIG QUIET)

@@ -1,0 +1,135 @@
+// Hand-written matrix product: the emulated backend's gemm, and on CUDA the fallback for what
+// cuBLASLt refuses (the plug-in puts cuBLASLt in front: kernels/plugin/gemm_cublaslt.cpp).
+#pragma once
+#include "kernels/gemm/gemm.h"
+#include "kernels/simt/simt.h"
+
+namespace retort::kernels {
+namespace SIMT_NS {
+using namespace simt;
+
+inline constexpr int kGemmTile = 64, kGemmDepth = 16, kGemmThreads = 256;
+
+template <class T>
+struct GemmParams {
+  T* c;
+  const T *a, *b, *bias;
+  std::int64_t m, n, k, lda, ldb, ldc;
+  accumulator_t<T> alpha, beta;
+};
+
+// One block per 64 x 64 tile of C; a thread owns 4 x 4 elements. K in steps of 16 through shared
+// memory. Neighbouring threads load neighbouring addresses whichever way A and B are stored.
+// Shared: 2 x 16 x 68 accumulators (the 4 extra columns keep 16-byte alignment and spread the
+// banks). Launch: grid (tiles across N, tiles down M), block 256.
+template <class T, bool kTransposeA, bool kTransposeB>
+__global__ void __launch_bounds__(kGemmThreads) gemm_block_per_tile_kernel(GemmParams<T> p) {
+  using Sum = accumulator_t<T>;
+  SIMT_SHARED(Sum, a_tile, [kGemmDepth][kGemmTile + 4]);
+  SIMT_SHARED(Sum, b_tile, [kGemmDepth][kGemmTile + 4]);
+  const int thread = static_cast<int>(threadIdx.x);
+  const std::int64_t row0 = std::int64_t{blockIdx.y} * kGemmTile,
+                     column0 = std::int64_t{blockIdx.x} * kGemmTile;
+  const int my_row = thread / 16 * 4, my_column = thread % 16 * 4;
+  Sum sum[4][4];
+  for (auto& line : sum)
+    for (Sum& s : line) s = 0;
+
+  for (std::int64_t k0 = 0; k0 < p.k; k0 += kGemmDepth) {
+    for (int i = thread; i < kGemmTile * kGemmDepth; i += kGemmThreads) {
+      const int row = kTransposeA ? i % kGemmTile : i / kGemmDepth,
+                depth = kTransposeA ? i / kGemmTile : i % kGemmDepth;
+      const std::int64_t r = row0 + row, q = k0 + depth;
+      Sum value = 0;
+      if (r < p.m && q < p.k) value = to_float(p.a[kTransposeA ? q * p.lda + r : r * p.lda + q]);
+      a_tile[depth][row] = value;
+    }
+    for (int i = thread; i < kGemmTile * kGemmDepth; i += kGemmThreads) {
+      const int column = kTransposeB ? i / kGemmDepth : i % kGemmTile,
+                depth = kTransposeB ? i % kGemmDepth : i / kGemmTile;
+      const std::int64_t c = column0 + column, q = k0 + depth;
+      Sum value = 0;
+      if (c < p.n && q < p.k) value = to_float(p.b[kTransposeB ? c * p.ldb + q : q * p.ldb + c]);
+      b_tile[depth][column] = value;
+    }
+    __syncthreads();
+#pragma unroll 4
+    for (int depth = 0; depth < kGemmDepth; ++depth)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+          sum[i][j] += a_tile[depth][my_row + i] * b_tile[depth][my_column + j];
+    __syncthreads();
+  }
+
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const std::int64_t r = row0 + my_row + i, c = column0 + my_column + j;
+      if (r >= p.m || c >= p.n) continue;
+      T& out = p.c[r * p.ldc + c];
+      Sum value = p.alpha * sum[i][j];
+      if (p.beta != 0) value += p.beta * to_float(out);
+      if (p.bias != nullptr) value += to_float(p.bias[c]);
+      out = from_float<T>(value);
+    }
+}
+
+// One block per 32 columns; warp w sums rows w, w + 8, ... of them, lane = column. The 8 partial
+// sums are added in order by the first warp.
+// Shared: 8 x 32 accumulators. Launch: grid (ceil(N / 32)), block 256.
+template <class T>
+__global__ void __launch_bounds__(256)
+    column_sum_block_per_32_kernel(T* out, const T* x, std::int64_t m, std::int64_t n,
+                                   std::int64_t ld) {
+  using Sum = accumulator_t<T>;
+  SIMT_SHARED(Sum, partial, [8][32]);
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const std::int64_t column = std::int64_t{blockIdx.x} * 32 + lane;
+  Sum sum = 0;
+  if (column < n)
+    for (std::int64_t i = warp; i < m; i += 8) sum += to_float(x[i * ld + column]);
+  partial[warp][lane] = sum;
+  __syncthreads();
+  if (warp == 0 && column < n) {
+    for (int w = 1; w < 8; ++w) sum += partial[w][lane];
+    out[column] = from_float<T>(sum);
+  }
+}
+
+}  // namespace SIMT_NS
+
+inline void gemm_launch(const Context& context, const GemmArgs& args) {
+  using namespace SIMT_NS;
+  const auto across = static_cast<unsigned>((args.n + kGemmTile - 1) / kGemmTile),
+             down = static_cast<unsigned>((args.m + kGemmTile - 1) / kGemmTile);
+  RETORT_CHECK(down <= 65535, "[gemm] expected M <= ", 65535 * kGemmTile, ", got ", args.m);
+  dispatch_float(args.dtype, "gemm", [&]<class T>() {
+    dispatch_bool(args.transpose_a, [&](auto ta) {
+      dispatch_bool(args.transpose_b, [&](auto tb) {
+        simt::launch({"gemm", dim3(across, down), kGemmThreads, 0,
+                      static_cast<cudaStream_t>(context.stream)},
+                     gemm_block_per_tile_kernel<T, decltype(ta)::value, decltype(tb)::value>,
+                     GemmParams<T>{static_cast<T*>(args.c), static_cast<const T*>(args.a),
+                                   static_cast<const T*>(args.b), static_cast<const T*>(args.bias),
+                                   args.m, args.n, args.k, args.lda, args.ldb, args.ldc,
+                                   static_cast<accumulator_t<T>>(args.alpha),
+                                   static_cast<accumulator_t<T>>(args.beta)});
+      });
+    });
+  });
+}
+
+inline void column_sum_launch(const Context& context, const ColumnSumArgs& args) {
+  using namespace SIMT_NS;
+  dispatch_float(args.dtype, "column_sum", [&]<class T>() {
+    simt::launch({"column_sum", static_cast<unsigned>((args.n + 31) / 32), 256, 0,
+                  static_cast<cudaStream_t>(context.stream)},
+                 column_sum_block_per_32_kernel<T>, static_cast<T*>(args.out),
+                 static_cast<const T*>(args.x), args.m, args.n, args.ld);
+  });
+}
+
+}  // namespace retort::kernels

@@ -1,0 +1,77 @@
+// Matrix product with optional bias, and the sum over rows that its bias gradient needs.
+#pragma once
+#include <cstdint>
+
+#include "kernels/common/dispatch.h"
+#include "kernels/common/dtype.h"
+
+namespace retort::kernels {
+
+/// C := alpha * op(A) op(B) + beta * C + bias, where op(X) is X or its transpose.
+///
+/// Shapes    op(A) (M, K), op(B) (K, N), C (M, N), bias (N) added to every row, or null. All are
+///           row-major and of `dtype` (f64, f32, bf16); lda, ldb, ldc are the distances in elements
+///           between stored rows, so A is stored (K, M) if transpose_a. C overlaps nothing else.
+/// Numerics  f64 and f32 as they are (TF32 on CUDA only if the context allows it); bf16 products
+///           are summed in f32 and rounded once. beta == 0 does not read C. K == 0 gives
+///           beta * C + bias.
+/// Cost      2 M N K operations. On the CPU bf16 takes 4 (MK + KN + MN) bytes of scratch.
+/// Errors    Error if a size is negative, a leading dimension too small or a pointer null.
+///
+/// Same bytes with any number of threads: C is cut into tiles that depend on M, N, K alone, each
+/// computed by one thread over the whole of K.
+struct GemmArgs {
+  void* c;
+  const void* a;
+  const void* b;
+  std::int64_t m, n, k;
+  std::int64_t lda, ldb, ldc;
+  bool transpose_a = false, transpose_b = false;
+  DType dtype = DType::kF32;
+  double alpha = 1, beta = 0;
+  const void* bias = nullptr;
+};
+
+void gemm_cpu(const Context& context, const GemmArgs& args);
+extern CudaOp<GemmArgs> gemm_cuda;
+
+inline void gemm(const Context& context, const GemmArgs& args) {
+  RETORT_CHECK(args.m >= 0 && args.n >= 0 && args.k >= 0, "[gemm] expected M, N, K >= 0, got ",
+               args.m, ", ", args.n, ", ", args.k);
+  if (args.m == 0 || args.n == 0) return;
+  RETORT_CHECK(args.ldc >= args.n, "[gemm] expected ldc >= ", args.n, ", got ", args.ldc);
+  RETORT_CHECK(args.lda >= (args.transpose_a ? args.m : args.k),
+               "[gemm] expected lda >= ", args.transpose_a ? args.m : args.k, ", got ", args.lda);
+  RETORT_CHECK(args.ldb >= (args.transpose_b ? args.k : args.n),
+               "[gemm] expected ldb >= ", args.transpose_b ? args.k : args.n, ", got ", args.ldb);
+  RETORT_CHECK(args.c && (args.k == 0 || (args.a && args.b)), "[gemm] expected non-null A, B, C");
+  dispatch("gemm", context, args, gemm_cpu, gemm_cuda);
+}
+
+/// out[j] := sum over rows i of x[i, j].
+///
+/// Shapes    x (M, N) with rows `ld` elements apart, out (N); both of `dtype` (f64, f32, bf16).
+/// Numerics  summed in double for f64, else in float: first within slices of 64 rows, then over the
+///           slices in order, with any number of threads.
+/// Errors    Error if a size is negative, ld < N or a pointer is null.
+struct ColumnSumArgs {
+  void* out;
+  const void* x;
+  std::int64_t m, n, ld;
+  DType dtype = DType::kF32;
+};
+
+void column_sum_cpu(const Context& context, const ColumnSumArgs& args);
+extern CudaOp<ColumnSumArgs> column_sum_cuda;
+
+inline void column_sum(const Context& context, const ColumnSumArgs& args) {
+  RETORT_CHECK(args.m >= 0 && args.n >= 0, "[column_sum] expected M, N >= 0, got ", args.m, ", ",
+               args.n);
+  if (args.n == 0) return;
+  RETORT_CHECK(args.m <= 1 || args.ld >= args.n, "[column_sum] expected ld >= ", args.n, ", got ",
+               args.ld);
+  RETORT_CHECK(args.out && (args.m == 0 || args.x), "[column_sum] expected non-null x and out");
+  dispatch("column_sum", context, args, column_sum_cpu, column_sum_cuda);
+}
+
+}  // namespace retort::kernels

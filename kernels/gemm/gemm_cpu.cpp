@@ -1,0 +1,210 @@
+#include <Eigen/Core>
+#include <algorithm>
+#include <vector>
+
+#include "kernels/common/parallel.h"
+#include "kernels/gemm/gemm.h"
+
+// oneDNN runs on one thread per tile; without OpenMP in this build it could not be told to.
+#if defined(RETORT_WITH_ONEDNN) && defined(_OPENMP)
+#include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
+#define RETORT_GEMM_ONEDNN 1
+#else
+#define RETORT_GEMM_ONEDNN 0
+#endif
+
+namespace retort::kernels {
+
+CudaOp<GemmArgs> gemm_cuda = nullptr;
+CudaOp<ColumnSumArgs> column_sum_cuda = nullptr;
+
+namespace {
+
+// Note [Tiles of the matrix product]
+//   How a library splits K between threads would change the order of summation with the number of
+//   threads. So C is cut here, by its shape alone, and every tile is a one-thread call. A tile
+//   packs its own copy of its rows of A and columns of B, which costs about 1 / rows + 1 / columns
+//   of its arithmetic: 256 x 512 keeps that below 1 % and still gives 16 tiles for (4096, 768).
+constexpr std::int64_t kTileRows = 256, kTileColumns = 512;
+// Below this many multiply-adds one thread is done before a second one has woken up.
+constexpr std::int64_t kOneTile = std::int64_t{1} << 21;
+
+struct Tiling {
+  std::int64_t rows, columns, down, across;
+};
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Edges of tiles are multiples of 16, so that no tile is left with a sliver.
+std::int64_t even_cut(std::int64_t size, std::int64_t tile) {
+  const std::int64_t parts = ceil_div(size, tile);
+  return ceil_div(ceil_div(size, parts), 16) * 16;
+}
+
+Tiling tiling_of(std::int64_t m, std::int64_t n, std::int64_t k) {
+  const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  if (work <= static_cast<double>(kOneTile)) return {m, n, 1, 1};
+  const std::int64_t rows = even_cut(m, kTileRows), columns = even_cut(n, kTileColumns);
+  return {rows, columns, ceil_div(m, rows), ceil_div(n, columns)};
+}
+
+template <class T>
+using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+template <class T>
+using View = Eigen::Map<const Matrix<T>, 0, Eigen::OuterStride<>>;
+
+// One tile on this thread: c (m, n) := alpha * op(a) op(b) + beta * c.
+template <class T>
+void tile_product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha,
+                  const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c,
+                  std::int64_t ldc) {
+  Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>> out(c, m, n, Eigen::OuterStride<>(ldc));
+  if (beta == T{0})
+    out.setZero();
+  else if (beta != T{1})
+    out *= beta;
+  const View<T> va(a, ta ? k : m, ta ? m : k, Eigen::OuterStride<>(lda));
+  const View<T> vb(b, tb ? n : k, tb ? k : n, Eigen::OuterStride<>(ldb));
+  if (!ta && !tb)
+    out.noalias() += alpha * (va * vb);
+  else if (!ta)
+    out.noalias() += alpha * (va * vb.transpose());
+  else if (!tb)
+    out.noalias() += alpha * (va.transpose() * vb);
+  else
+    out.noalias() += alpha * (va.transpose() * vb.transpose());
+}
+
+#if RETORT_GEMM_ONEDNN
+// While one lives, OpenMP code called by this thread stays on this thread.
+class OneThread {
+ public:
+  OneThread() : before_(omp_get_max_threads()) {
+    if (before_ != 1) omp_set_num_threads(1);
+  }
+  ~OneThread() {
+    if (before_ != 1) omp_set_num_threads(before_);
+  }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_;
+};
+
+template <>
+void tile_product<float>(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k,
+                         float alpha, const float* a, std::int64_t lda, const float* b,
+                         std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
+  const OneThread one;
+  const dnnl_status_t status =
+      dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  if (status != dnnl_success)
+    fail(status == dnnl_out_of_memory ? ErrorCode::kMemory : ErrorCode::kDevice,
+         "[gemm] oneDNN refused (", m, ", ", k, ") x (", k, ", ", n, ") with status ",
+         static_cast<int>(status));
+}
+#endif
+
+template <class T>
+void product(const GemmArgs& g, const T* a, const T* b, T* c, const T* bias) {
+  const T alpha = static_cast<T>(g.alpha), beta = static_cast<T>(g.beta);
+  const Tiling t = tiling_of(g.m, g.n, g.k);
+  parallel_for(t.down * t.across, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t tile = begin; tile < end; ++tile) {
+      const std::int64_t i = tile / t.across * t.rows, j = tile % t.across * t.columns;
+      const std::int64_t rows = std::min(t.rows, g.m - i), columns = std::min(t.columns, g.n - j);
+      T* const out = c + i * g.ldc + j;
+      if (g.k > 0) {
+        tile_product<T>(g.transpose_a, g.transpose_b, rows, columns, g.k, alpha,
+                        a + (g.transpose_a ? i : i * g.lda), g.lda,
+                        b + (g.transpose_b ? j * g.ldb : j), g.ldb, beta, out, g.ldc);
+      } else {
+        for (std::int64_t r = 0; r < rows; ++r)
+          for (std::int64_t q = 0; q < columns; ++q)
+            out[r * g.ldc + q] = beta == T{0} ? T{0} : beta * out[r * g.ldc + q];
+      }
+      if (bias == nullptr) continue;
+      for (std::int64_t r = 0; r < rows; ++r)
+        for (std::int64_t q = 0; q < columns; ++q) out[r * g.ldc + q] += bias[j + q];
+    }
+  });
+}
+
+void widen(float* to, const bf16* from, std::int64_t rows, std::int64_t width, std::int64_t pitch) {
+  parallel_for(rows, std::max<std::int64_t>(1, 65536 / (width + 1)),
+               [=](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t i = begin; i < end; ++i)
+                   for (std::int64_t j = 0; j < width; ++j)
+                     to[i * width + j] = to_float(from[i * pitch + j]);
+               });
+}
+
+// bf16: the f32 product of widened copies, rounded once.
+void product_bf16(const Context& context, const GemmArgs& args) {
+  const std::int64_t a_rows = args.transpose_a ? args.k : args.m,
+                     a_width = args.transpose_a ? args.m : args.k,
+                     b_rows = args.transpose_b ? args.n : args.k,
+                     b_width = args.transpose_b ? args.k : args.n;
+  const std::int64_t total = args.m * args.k + args.k * args.n + args.m * args.n + args.n;
+  float* const a =
+      static_cast<float*>(context.scratch->get(static_cast<std::size_t>(total) * sizeof(float)));
+  float* const b = a + args.m * args.k;
+  float* const c = b + args.k * args.n;
+  float* const bias = c + args.m * args.n;
+  bf16* const out = static_cast<bf16*>(args.c);
+  widen(a, static_cast<const bf16*>(args.a), a_rows, a_width, args.lda);
+  widen(b, static_cast<const bf16*>(args.b), b_rows, b_width, args.ldb);
+  if (args.beta != 0) widen(c, out, args.m, args.n, args.ldc);
+  if (args.bias) widen(bias, static_cast<const bf16*>(args.bias), 1, args.n, args.n);
+  GemmArgs wide = args;
+  wide.lda = a_width;
+  wide.ldb = b_width;
+  wide.ldc = args.n;
+  product<float>(wide, a, b, c, args.bias ? bias : nullptr);
+  parallel_for(args.m, std::max<std::int64_t>(1, 65536 / args.n),
+               [=, n = args.n, ldc = args.ldc](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t i = begin; i < end; ++i)
+                   for (std::int64_t j = 0; j < n; ++j) out[i * ldc + j] = to_bf16(c[i * n + j]);
+               });
+}
+
+}  // namespace
+
+void gemm_cpu(const Context& context, const GemmArgs& args) {
+  dispatch_float(args.dtype, "gemm", [&]<class T>() {
+    if constexpr (std::is_same_v<T, bf16>)
+      product_bf16(context, args);
+    else
+      product<T>(args, static_cast<const T*>(args.a), static_cast<const T*>(args.b),
+                 static_cast<T*>(args.c), static_cast<const T*>(args.bias));
+  });
+}
+
+void column_sum_cpu(const Context& context, const ColumnSumArgs& args) {
+  constexpr std::int64_t kRows = 64;
+  dispatch_float(args.dtype, "column_sum", [&]<class T>() {
+    using Sum = accumulator_t<T>;
+    const T* const x = static_cast<const T*>(args.x);
+    T* const out = static_cast<T*>(args.out);
+    const std::int64_t n = args.n, slices = std::max<std::int64_t>(1, ceil_div(args.m, kRows));
+    Sum* const partial =
+        static_cast<Sum*>(context.scratch->get(static_cast<std::size_t>(slices * n) * sizeof(Sum)));
+    const auto sum_slice = [=, m = args.m, ld = args.ld](std::int64_t s) {
+      Sum* const to = partial + s * n;
+      std::fill(to, to + n, Sum{0});
+      for (std::int64_t i = s * kRows; i < std::min(m, (s + 1) * kRows); ++i)
+        for (std::int64_t j = 0; j < n; ++j) to[j] += to_float(x[i * ld + j]);
+    };
+    parallel_for(slices, std::max<std::int64_t>(1, 32768 / (kRows * n)),
+                 [=](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t s = begin; s < end; ++s) sum_slice(s);
+                 });
+    for (std::int64_t s = 1; s < slices; ++s)
+      for (std::int64_t j = 0; j < n; ++j) partial[j] += partial[s * n + j];
+    for (std::int64_t j = 0; j < n; ++j) out[j] = from_float<T>(partial[j]);
+  });
+}
+
+}  // namespace retort::kernels

@@ -1,0 +1,198 @@
+#include "kernels/gemm/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/common/parallel.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+struct Case {
+  std::int64_t m, n, k;
+  bool ta, tb;
+  std::int64_t pad;  // extra elements between rows
+  double alpha, beta;
+  bool bias;
+};
+
+struct Operands {
+  Tensor a, b, c, bias;
+};
+
+// Matrices with padded rows; the padding is NaN, so that reading it shows.
+Tensor padded(std::int64_t rows, std::int64_t width, std::int64_t pad, std::uint64_t seed,
+              DType dtype) {
+  const Tensor t = Tensor::empty({rows, width + pad}, dtype);
+  t.fill(NAN);
+  const Tensor values = randn({rows, width}, seed, dtype);
+  for (std::int64_t i = 0; i < rows; ++i)
+    std::memcpy(
+        static_cast<char*>(t.raw()) + static_cast<std::size_t>(i * (width + pad)) * size_of(dtype),
+        static_cast<char*>(values.raw()) + static_cast<std::size_t>(i * width) * size_of(dtype),
+        static_cast<std::size_t>(width) * size_of(dtype));
+  return t;
+}
+
+Operands operands(const Case& c, DType dtype) {
+  return {padded(c.ta ? c.k : c.m, c.ta ? c.m : c.k, c.pad, 1, dtype),
+          padded(c.tb ? c.n : c.k, c.tb ? c.k : c.n, c.pad, 2, dtype),
+          padded(c.m, c.n, c.pad, 3, dtype), randn({c.n}, 4, dtype)};
+}
+
+Tensor run(const Case& c, const Operands& o, Device device) {
+  const Tensor a = o.a.to(device), b = o.b.to(device), bias = o.bias.to(device);
+  const Tensor out = Tensor::empty(o.c.shape(), o.c.dtype(), device);
+  out.copy_from(o.c);
+  kernels::GemmArgs args{out.raw(), a.raw(),  b.raw(),  c.m,       c.n,
+                         c.k,       a.dim(1), b.dim(1), out.dim(1)};
+  args.transpose_a = c.ta;
+  args.transpose_b = c.tb;
+  args.dtype = o.a.dtype();
+  args.alpha = c.alpha;
+  args.beta = c.beta;
+  args.bias = c.bias ? bias.raw() : nullptr;
+  kernels::gemm(context_of(device), args);
+  return out.to(Device::kCpu);
+}
+
+// The definition, in double.
+std::vector<double> definition(const Case& c, const Operands& o) {
+  const auto a = o.a.to_vector<double>(), b = o.b.to_vector<double>(),
+             old = o.c.to_vector<double>(), bias = o.bias.to_vector<double>();
+  const std::int64_t lda = o.a.dim(1), ldb = o.b.dim(1), ldc = o.c.dim(1);
+  std::vector<double> out = old;
+  const auto at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
+  for (std::int64_t i = 0; i < c.m; ++i)
+    for (std::int64_t j = 0; j < c.n; ++j) {
+      double sum = 0;
+      for (std::int64_t k = 0; k < c.k; ++k)
+        sum += a[at(c.ta ? k * lda + i : i * lda + k)] * b[at(c.tb ? j * ldb + k : k * ldb + j)];
+      out[at(i * ldc + j)] = c.alpha * sum + (c.beta == 0 ? 0 : c.beta * old[at(i * ldc + j)]) +
+                             (c.bias ? bias[at(j)] : 0);
+    }
+  return out;
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> list;
+  for (const bool ta : {false, true})
+    for (const bool tb : {false, true}) {
+      list.push_back({1, 1, 1, ta, tb, 0, 1, 0, false});
+      list.push_back({5, 7, 3, ta, tb, 3, 0.5, -2, true});
+      list.push_back({64, 64, 16, ta, tb, 0, 1, 1, false});
+      list.push_back({65, 63, 17, ta, tb, 1, 1, 0, true});
+      list.push_back({33, 130, 70, ta, tb, 2, -1.5, 0.25, true});
+    }
+  list.push_back({3, 4, 0, false, false, 1, 1, 2, true});  // nothing to sum
+  return list;
+}
+
+TEST(Gemm, hand_checked_numbers) {
+  for (const Device device : devices()) {
+    const Tensor a = Tensor::from<float>({1, 2, 3, 4, 5, 6}, {2, 3}, device),
+                 b = Tensor::from<float>({1, 0, 2, 1, 0, 3}, {3, 2}, device),
+                 bias = Tensor::from<float>({100, 200}, {2}, device),
+                 c = Tensor::full({2, 2}, NAN, DType::kF32, device);
+    kernels::GemmArgs args{c.raw(), a.raw(), b.raw(), 2, 2, 3, 3, 2, 2};
+    args.bias = bias.raw();
+    kernels::gemm(context_of(device), args);
+    EXPECT_EQ(c.to_vector<float>(), (std::vector<float>{105, 211, 114, 223})) << name_of(device);
+  }
+}
+
+TEST(Gemm, equals_the_definition_in_double) {
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+    for (const Case& c : cases()) {
+      const Operands o = operands(c, dtype);
+      const std::vector<double> want = definition(c, o);
+      // Rounding of sums: of order sqrt(K) ulps of terms of size 1; bf16 rounds the result once.
+      const double rtol = tolerance_of(dtype).rtol, atol = dtype == DType::kF64   ? 1e-12
+                                                           : dtype == DType::kF32 ? 2e-5
+                                                                                  : 1e-3;
+      for (const Device device : devices()) {
+        const std::vector<double> got = run(c, o, device).to_vector<double>();
+        for (std::size_t i = 0; i < want.size(); ++i) {
+          const bool padding = static_cast<std::int64_t>(i) % o.c.dim(1) >= c.n;
+          ASSERT_TRUE(padding ? std::isnan(got[i]) : close(got[i], want[i], rtol, atol))
+              << name_of(dtype) << " on " << name_of(device) << " (" << c.m << ", " << c.n << ", "
+              << c.k << ") " << c.ta << c.tb << " element " << i << ": got " << got[i] << ", want "
+              << want[i];
+        }
+      }
+    }
+}
+
+TEST(Gemm, same_bytes_with_any_number_of_threads) {
+  const int before = thread_count();
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+    for (const Case& c : {Case{700, 300, 257, false, true, 0, 1, 0, true},
+                          Case{300, 700, 1000, true, false, 0, 1, 1, false},
+                          Case{64, 40, 5000, false, false, 0, 1, 0, false},
+                          Case{32, 1000, 100, false, true, 0, 1, 0, true}}) {
+      if (dtype != DType::kF32 && c.k >= 1000) continue;  // time
+      const Operands o = operands(c, dtype);
+      set_thread_count(1);
+      const Tensor one = run(c, o, Device::kCpu);
+      for (const int threads : {2, 3}) {
+        set_thread_count(threads);
+        EXPECT_TRUE(same_bytes(run(c, o, Device::kCpu), one)) << name_of(dtype) << " " << threads;
+      }
+    }
+  set_thread_count(before);
+}
+
+TEST(Gemm, beta_zero_does_not_read_the_old_content) {
+  for (const Device device : devices()) {
+    const Case c{4, 4, 4, false, false, 0, 1, 0, false};
+    Operands o = operands(c, DType::kF32);
+    o.c.fill(NAN);
+    for (const float v : run(c, o, device).to_vector<float>()) EXPECT_FALSE(std::isnan(v));
+  }
+}
+
+TEST(Gemm, column_sum_equals_the_definition_and_does_not_depend_on_threads) {
+  const int before = thread_count();
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+    for (const auto& [m, n] : {std::pair{0, 3}, {1, 1}, {5, 33}, {64, 1}, {1000, 70}}) {
+      const Tensor x = randn({m, n}, 1, dtype);
+      const auto values = x.to_vector<double>();
+      std::vector<double> want(static_cast<std::size_t>(n));
+      for (std::size_t i = 0; i < values.size(); ++i)
+        want[i % static_cast<std::size_t>(n)] += values[i];
+      const Tensor sum = Tensor::from(want, {n}).to(dtype);
+      for (const Device device : devices()) {
+        const Tensor out = Tensor::empty({n}, dtype, device), on = x.to(device);
+        kernels::column_sum(context_of(device), {out.raw(), on.raw(), m, n, n, dtype});
+        // Cancelling sums of 1,000 terms of size 1.
+        EXPECT_TRUE(all_close(out.to(Device::kCpu), sum, {tolerance_of(dtype).rtol, 5e-5}));
+      }
+      Tensor first;
+      for (const int threads : {1, 2, 3}) {
+        set_thread_count(threads);
+        const Tensor out = Tensor::empty({n}, dtype);
+        kernels::column_sum(context_of(Device::kCpu), {out.raw(), x.raw(), m, n, n, dtype});
+        if (!first.defined()) first = out;
+        EXPECT_TRUE(same_bytes(out, first));
+      }
+      set_thread_count(before);
+    }
+}
+
+TEST(Gemm, bad_arguments_throw) {
+  const Context& cpu = context_of(Device::kCpu);
+  float x[4] = {};
+  EXPECT_THROW(kernels::gemm(cpu, {x, x, x, -1, 2, 2, 2, 2, 2}), Error);
+  EXPECT_THROW(kernels::gemm(cpu, {x, x, x, 2, 2, 2, 1, 2, 2}), Error);
+  EXPECT_THROW(kernels::gemm(cpu, {x, x, x, 2, 2, 2, 2, 1, 2}), Error);
+  EXPECT_THROW(kernels::gemm(cpu, {x, x, x, 2, 2, 2, 2, 2, 1}), Error);
+  EXPECT_THROW(kernels::gemm(cpu, {nullptr, x, x, 2, 2, 2, 2, 2, 2}), Error);
+  kernels::GemmArgs integers{x, x, x, 1, 1, 1, 1, 1, 1};
+  integers.dtype = DType::kI32;
+  EXPECT_THROW(kernels::gemm(cpu, integers), Error);
+  EXPECT_NO_THROW(kernels::gemm(cpu, {nullptr, nullptr, nullptr, 0, 2, 2, 2, 2, 2}));
+}
+
+}  // namespace
+}  // namespace retort::test
