@@ -57,3 +57,21 @@ target_link_options(retort_cuda_emulated PRIVATE -Wl,--exclude-libs,ALL)
 if(RETORT_HAVE_CUDA)
   include(RetortPlugin OPTIONAL)
 endif()
+
+# Install: libretort, its headers, and a package for find_package(retort).
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+install(TARGETS retort EXPORT retort-targets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+if(TARGET retort_cuda)
+  install(TARGETS retort_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
+foreach(room kernels engine nn distill curriculum)
+  install(DIRECTORY "${PROJECT_SOURCE_DIR}/${room}" DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/retort
+          FILES_MATCHING PATTERN "*.h" PATTERN "*.cuh")
+endforeach()
+install(EXPORT retort-targets NAMESPACE retort:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/retort)
+configure_package_config_file("${PROJECT_SOURCE_DIR}/tools/cmake/retort-config.cmake.in" "${PROJECT_BINARY_DIR}/retort-config.cmake"
+  INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/retort)
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/retort-config-version.cmake" COMPATIBILITY SameMinorVersion)
+install(FILES "${PROJECT_BINARY_DIR}/retort-config.cmake" "${PROJECT_BINARY_DIR}/retort-config-version.cmake"
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/retort)

@@ -1,0 +1,12 @@
+# Installs the build BUILD into a fresh prefix below WORK, builds the consumer against it, runs it.
+function(step)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "failed (${status}): ${ARGN}\n${text}")
+  endif()
+endfunction()
+file(REMOVE_RECURSE "${WORK}")
+step(${CMAKE_COMMAND} --install "${BUILD}" --prefix "${WORK}/prefix")
+step(${CMAKE_COMMAND} -S "${SOURCE}" -B "${WORK}/build" -G Ninja "-DCMAKE_PREFIX_PATH=${WORK}/prefix" -DCMAKE_BUILD_TYPE=Release)
+step(${CMAKE_COMMAND} --build "${WORK}/build")
+step("${WORK}/build/consumer")
