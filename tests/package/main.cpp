@@ -13,7 +13,8 @@ namespace {
 // softplus(x) = log(1 + e^x); its derivative is the logistic function.
 Tensor softplus(const Tensor& x) {
   Tensor y = Tensor::empty(x.shape());
-  for (std::int64_t i = 0; i < x.numel(); ++i) y.data<float>()[i] = std::log1p(std::exp(x.data<float>()[i]));
+  for (std::int64_t i = 0; i < x.numel(); ++i)
+    y.data<float>()[i] = std::log1p(std::exp(x.data<float>()[i]));
   return retort::record("softplus", y, {x}, [x = x.detach()](const Tensor& dy) {
     Tensor dx = Tensor::empty(x.shape());
     for (std::int64_t i = 0; i < x.numel(); ++i)
