@@ -29,9 +29,10 @@ struct PacingOptions {
   double start = 0.04;             // s0, b, c0: the share of the data at step 0, (0, 1]
   double increase = 1.9;           // inc of the exponentials, > 1
   std::int64_t step_length = 100;  // steps per increase; single_step: steps before the full data
-  std::vector<std::int64_t> step_lengths;  // varied: the first lengths, then step_length for ever
-  double full_at = 0.8;                    // a: share of total_steps at which all data is in use
-  std::int64_t total_steps = 0;            // T of the Wu family and of competence
+  std::vector<std::int64_t> step_lengths =
+      {};                        // varied: the first lengths, then step_length for ever
+  double full_at = 0.8;          // a: share of total_steps at which all data is in use
+  std::int64_t total_steps = 0;  // T of the Wu family and of competence
 };
 
 /// g(i) in (0, 1], i = step counted from 0.

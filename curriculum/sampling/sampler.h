@@ -20,7 +20,7 @@ struct SamplerOptions {
   bool drop_last = false;           // leave out an incomplete last batch
   std::int64_t window_batches = 0;  // kSequential: shuffle inside windows of so many batches
   std::uint64_t seed = 0;
-  PacingOptions pacing;  // kPaced only
+  PacingOptions pacing = {};  // kPaced only
 };
 
 /// Batches of an order. Step counts optimiser steps from 0; epoch = step / batches_per_epoch.

@@ -92,7 +92,7 @@ class Reliance {
 
 /// ES-KD (Cho, Hariharan 2019): lambda is 0 from this step or epoch on. Unset: never.
 struct KdCutoff {
-  std::optional<std::int64_t> step, epoch;
+  std::optional<std::int64_t> step = {}, epoch = {};
 };
 inline double apply_cutoff(double lambda, const KdCutoff& cutoff, std::int64_t step,
                            std::int64_t epoch) {

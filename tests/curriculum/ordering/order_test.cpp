@@ -1,0 +1,130 @@
+#include "curriculum/ordering/order.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "kernels/common/check.h"
+#include "kernels/common/philox.h"
+
+namespace retort::test {
+namespace {
+
+using namespace curriculum;
+using Indices = std::vector<std::int64_t>;
+
+// Eight samples, two classes. Correct by falling score: 5 (9), 0 (8), 3 (7), 6 (7), 1 (2);
+// misclassified by rising score: 2 (1), 7 (5), 4 (6).
+const std::vector<float> kScore{8, 2, 1, 7, 6, 9, 7, 5};
+const std::vector<std::uint8_t> kCorrect{1, 1, 0, 1, 0, 1, 1, 0};
+const std::vector<std::int32_t> kLabel{0, 0, 0, 0, 1, 1, 1, 1};
+
+Order order(OrderKind kind, bool stratify, OrderKeys keys = OrderKeys::kCorrectFirst) {
+  return make_order(kScore, kCorrect, kLabel,
+                    {.kind = kind, .keys = keys, .stratify = stratify, .seed = 3});
+}
+
+TEST(TeacherOrder, hand_checked_numbers) {
+  EXPECT_EQ(order(OrderKind::kCurriculum, false).indices, (Indices{5, 0, 3, 6, 1, 2, 7, 4}));
+  EXPECT_EQ(order(OrderKind::kReverseExact, false).indices, (Indices{4, 7, 2, 1, 6, 3, 0, 5}));
+  EXPECT_EQ(order(OrderKind::kReverseCorrectOnly, false).indices,
+            (Indices{1, 3, 6, 0, 5, 2, 7, 4}));
+  EXPECT_EQ(order(OrderKind::kCurriculum, false, OrderKeys::kSingle).indices,
+            (Indices{5, 0, 3, 6, 4, 7, 1, 2}));
+}
+
+TEST(TeacherOrder, stratified_by_hand) {
+  // Class 0 in order: 0 3 1 2. Class 1: 5 6 7 4. Ranks: 5 0 | 3 6 | 1 7 | 2 4.
+  const Order o = order(OrderKind::kCurriculum, true);
+  EXPECT_EQ(o.indices, (Indices{5, 0, 3, 6, 1, 7, 2, 4}));
+  EXPECT_EQ(o.groups, (Indices{0, 0, 1, 1, 2, 2, 3, 3}));
+  const Order r = order(OrderKind::kReverseExact, true);
+  EXPECT_EQ(r.indices, (Indices{4, 2, 7, 1, 6, 3, 0, 5}));
+  EXPECT_EQ(r.groups, (Indices{0, 0, 1, 1, 2, 2, 3, 3}));
+}
+
+TEST(TeacherOrder, unequal_classes_run_out_one_by_one) {
+  const std::vector<float> score{5, 4, 3, 2, 1};
+  const std::vector<std::int32_t> label{7, 7, 7, 2, 9};  // class numbers may have gaps
+  const std::vector<std::uint8_t> correct(5, 1);
+  const Order o = make_order(score, correct, label, {});
+  EXPECT_EQ(o.indices, (Indices{0, 3, 4, 1, 2}));
+  EXPECT_EQ(o.groups, (Indices{0, 0, 0, 1, 2}));
+  const Order r = make_order(score, correct, label, {.kind = OrderKind::kReverseExact});
+  EXPECT_EQ(r.indices, (Indices{2, 1, 4, 3, 0}));
+  EXPECT_EQ(r.groups, (Indices{0, 1, 2, 2, 2}));
+}
+
+TEST(TeacherOrder, properties_on_random_data) {
+  constexpr std::uint32_t n = 997;
+  std::vector<float> score(n);
+  std::vector<std::uint8_t> correct(n);
+  std::vector<std::int32_t> label(n);
+  for (std::uint32_t i = 0; i < n; ++i) {
+    const Philox4 r = philox(11, i, 0, 0, 0);
+    score[i] = static_cast<float>(r.v[0] % 50);  // many ties
+    correct[i] = r.v[1] % 5 != 0;
+    label[i] = static_cast<std::int32_t>(r.v[2] % 7);
+  }
+  for (const bool stratify : {false, true})
+    for (const OrderKeys keys : {OrderKeys::kCorrectFirst, OrderKeys::kSingle})
+      for (const OrderKind kind : {OrderKind::kCurriculum, OrderKind::kReverseExact,
+                                   OrderKind::kReverseCorrectOnly, OrderKind::kRandom}) {
+        const OrderOptions options{kind, keys, stratify, 5};
+        const Order o = make_order(score, correct, label, options);
+        Indices sorted = o.indices;
+        std::sort(sorted.begin(), sorted.end());
+        for (std::uint32_t i = 0; i < n; ++i) ASSERT_EQ(sorted[i], i) << "not a permutation";
+        EXPECT_EQ(o.indices, make_order(score, correct, label, options).indices);
+        EXPECT_TRUE(std::is_sorted(o.groups.begin(), o.groups.end()));
+        if (!stratify) continue;
+        std::map<std::int64_t, std::multiset<std::int32_t>> classes;
+        for (std::uint32_t r = 0; r < n; ++r)
+          classes[o.groups[r]].insert(label[static_cast<std::size_t>(o.indices[r])]);
+        for (const auto& [group, set] : classes)
+          for (const std::int32_t c : set) EXPECT_EQ(set.count(c), 1u) << "group " << group;
+      }
+  const Order easy = make_order(score, correct, label, {});
+  Order back = make_order(score, correct, label, {.kind = OrderKind::kReverseExact});
+  std::reverse(back.indices.begin(), back.indices.end());
+  EXPECT_EQ(easy.indices, back.indices);
+}
+
+TEST(TeacherOrder, random_needs_no_scores_correct_and_depends_on_the_seed) {
+  const std::vector<float> easiness(100, 0);
+  const Order a = make_order(easiness, {}, {}, {OrderKind::kRandom, {}, false, 1});
+  const Order b = make_order(easiness, {}, {}, {OrderKind::kRandom, {}, false, 2});
+  EXPECT_NE(a.indices, b.indices);
+  EXPECT_FALSE(std::is_sorted(a.indices.begin(), a.indices.end()));
+}
+
+TEST(TeacherOrder, edges_and_errors) {
+  EXPECT_TRUE(make_order({}, {}, {}, {}).indices.empty());
+  EXPECT_TRUE(make_order({}, {}, {}, {.kind = OrderKind::kReverseExact}).indices.empty());
+  const std::vector<float> bad{1, std::nanf("")};
+  const std::vector<std::uint8_t> correct{1, 1};
+  EXPECT_THROW(make_order(bad, correct, {}, {.stratify = false}), Error);
+  EXPECT_THROW(make_order(kScore, {}, kLabel, {}), Error);
+  EXPECT_THROW(make_order(kScore, kCorrect, {}, {}), Error);
+  // A dropped sample may be NaN.
+  const Indices kept{0};
+  EXPECT_EQ(make_order(bad, correct, {}, {.stratify = false}, kept).indices, kept);
+  EXPECT_EQ(default_keys(ScoreKind::kPTrue), OrderKeys::kSingle);
+  EXPECT_EQ(default_keys(ScoreKind::kLogit), OrderKeys::kCorrectFirst);
+  EXPECT_EQ(parse_order_kind("reverse_exact"), OrderKind::kReverseExact);
+  EXPECT_THROW(parse_order_kind("anti"), Error);
+}
+
+TEST(TeacherOrder, curriculum_file) {
+  const Order o = make_order(std::vector<float>{1, 2.5f}, std::vector<std::uint8_t>{1, 1},
+                             std::vector<std::int32_t>{3, 3}, {});
+  EXPECT_EQ(order_csv(o, std::vector<std::int32_t>{3, 3}, std::vector<float>{1, 2.5f},
+                      std::vector<std::uint8_t>{1, 1}),
+            "rank,index,label,score,correct,group\n0,1,3,2.5,1,0\n1,0,3,1,1,1\n");
+}
+
+}  // namespace
+}  // namespace retort::test
