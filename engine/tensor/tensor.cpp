@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/allocator.h"
@@ -44,7 +45,17 @@ constexpr std::int64_t kGrain = std::int64_t{1} << 16;
 
 Storage::Storage(Device device, std::size_t bytes)
     : data_(allocate(device, bytes)), bytes_(bytes), device_(device) {}
-Storage::~Storage() { release(device_, data_); }
+Storage::~Storage() {
+  if (data_ != nullptr) release(device_, data_);
+}
+
+std::shared_ptr<Storage> Storage::consume(const char* by) {
+  std::shared_ptr<Storage> heir(new Storage(device_));
+  heir->data_ = std::exchange(data_, nullptr);
+  heir->bytes_ = std::exchange(bytes_, 0);
+  consumed_by = by;
+  return heir;
+}
 
 Tensor Tensor::wrap(std::shared_ptr<Storage> storage, std::int64_t offset, const Shape& shape,
                     DType dtype, std::int64_t row_pitch) {

@@ -24,10 +24,13 @@ class Storage {
   std::size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
 
-  /// Set when an op wrote other values over the content (consume_logits): reading then throws.
+  /// Hands the memory to a new storage; reading through this one then throws, naming `by` (a
+  /// literal). For ops that write other values over their input (consume_logits).
+  std::shared_ptr<Storage> consume(const char* by);
   const char* consumed_by = nullptr;
 
  private:
+  explicit Storage(Device device) : device_(device) {}
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
   Device device_;

@@ -1,0 +1,81 @@
+#include <algorithm>
+#include <vector>
+
+#include "kernels/common/parallel.h"
+#include "kernels/distill_loss/distill_loss_math.h"
+#include "kernels/distill_loss/distill_loss_rows.h"
+
+namespace retort::kernels {
+
+CudaOp<DistillLossArgs> distill_loss_cuda = nullptr;
+CudaOp<ScaleRowsArgs> scale_rows_cuda = nullptr;
+
+namespace {
+
+using namespace distill;
+
+/// Throws for the first row that cannot be computed, before anything is written. Returns Z.
+double check_rows(const DistillLossArgs& a) {
+  std::int64_t counted = 0;
+  for (std::int64_t i = 0; i < a.rows; ++i) {
+    const Row<float> row = row_of<float>(a, i);
+    if (row.state == RowState::kIgnored) continue;
+    ++counted;
+    if (row.state == RowState::kCounts) continue;
+    const std::int64_t sample = a.sample_of_row ? a.sample_of_row[i] : i;
+    RETORT_CHECK(!a.sample_of_row || (sample >= 0 && sample < a.samples), "[distill_loss] row ", i,
+                 ": expected a sample in [0, ", a.samples, "), got ", sample);
+    RETORT_CHECK(!a.targets || (a.targets[i] >= 0 && a.targets[i] < a.classes),
+                 "[distill_loss] row ", i, ": expected a target in [0, ", a.classes, ") or ",
+                 a.ignore_index, " to ignore the row, got ", a.targets[i]);
+    RETORT_CHECK(!a.temperature || a.temperature[sample * a.temperature_stride] > 0,
+                 "[distill_loss] row ", i, ": expected a temperature > 0, got ",
+                 a.temperature[sample * a.temperature_stride]);
+    fail(ErrorCode::kUsage, "[distill_loss] row ", i,
+         ": expected lambda = 0 where there is no teacher, got ",
+         a.lambda[sample * a.lambda_stride]);
+  }
+  if (!a.normalizer) return static_cast<double>(counted);
+  const double z = static_cast<double>(*a.normalizer);
+  RETORT_CHECK(z > 0 || counted == 0, "[distill_loss] expected a normalizer > 0, got ", z);
+  return z;
+}
+
+}  // namespace
+
+void distill_loss_cpu(const Context&, const DistillLossArgs& a) {
+  const double z = check_rows(a);
+  const double inv_z = z > 0 ? 1 / z : 0;
+  std::vector<double> row_loss(static_cast<std::size_t>(a.rows));
+  // About 64k logits a chunk: bounds depend on the shape alone.
+  const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 16) / a.classes);
+  dispatch_float(a.dtype, "distill_loss", [&]<class T>() {
+    parallel_for(a.rows, grain, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i)
+        row_loss[static_cast<std::size_t>(i)] = reference_row<T>(a, i, inv_z);
+    });
+  });
+  double total = 0;
+  for (const double loss : row_loss) total += loss;
+  if (a.dtype == DType::kF64)
+    *static_cast<double*>(a.total) = total;
+  else
+    *static_cast<float*>(a.total) = static_cast<float>(total);
+  if (a.invalid_row) *a.invalid_row = 0;
+}
+
+void scale_rows_cpu(const Context&, const ScaleRowsArgs& a) {
+  dispatch_float(a.dtype, "scale_rows", [&]<class T>() {
+    const accumulator_t<T> scale = *static_cast<const accumulator_t<T>*>(a.scale);
+    if (scale == 1) return;
+    T* const x = static_cast<T*>(a.x);
+    const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 16) / a.columns);
+    parallel_for(a.rows, grain, [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r)
+        for (std::int64_t c = 0; c < a.columns; ++c)
+          x[r * a.pitch + c] = from_float<T>(to_float(x[r * a.pitch + c]) * scale);
+    });
+  });
+}
+
+}  // namespace retort::kernels

@@ -1,0 +1,224 @@
+// Arithmetic of the distillation loss that CPU and CUDA share: what a row's parameters are, the
+// divergences, and what follows from a row's sums.
+#pragma once
+#if !defined(__CUDACC_RTC__)
+#include <cmath>
+#endif
+#include <cstdint>
+
+#include "kernels/common/hd.h"
+#include "kernels/distill_loss/distill_loss.h"
+
+namespace retort::kernels::distill {
+
+RETORT_HD float hd_exp(float x) { return expf(x); }
+RETORT_HD double hd_exp(double x) { return exp(x); }
+RETORT_HD float hd_log(float x) { return logf(x); }
+RETORT_HD double hd_log(double x) { return log(x); }
+
+/// Smallest normal number: probabilities below it count as 0 in the divergences.
+template <class A>
+RETORT_HD A tiny() {
+  return sizeof(A) == 4 ? static_cast<A>(1.17549435e-38f) : static_cast<A>(2.2250738585072014e-308);
+}
+/// A finite number below every finite logit: the maximum of nothing. (-inf would make NaN.)
+template <class A>
+RETORT_HD A lowest() {
+  return sizeof(A) == 4 ? static_cast<A>(-3.402823466e38f)
+                        : static_cast<A>(-1.7976931348623157e308);
+}
+template <class A>
+RETORT_HD A infinity() {
+  return static_cast<A>(float_from_bits(0x7f800000u));
+}
+template <class A>
+RETORT_HD A not_a_number() {
+  return static_cast<A>(float_from_bits(0x7fc00000u));
+}
+
+// ---------------------------------------------------------------------------------- parameters
+
+enum class RowState : std::uint8_t { kCounts, kIgnored, kInvalid };
+
+/// What one row is told. A = float or double.
+template <class A>
+struct Row {
+  RowState state;
+  std::int32_t target;  // -1: none
+  A tau, inv_tau;
+  A ce_weight;  // w (1 - lambda): times 1/Z is the coefficient of CE
+  A kd_weight;  // w lambda: times tau^2 / Z is the coefficient of D
+};
+
+RETORT_HD bool is_ignored(const DistillLossArgs& a, std::int64_t i) {
+  return (a.mask && a.mask[i] == 0) || (a.targets && a.targets[i] == a.ignore_index);
+}
+
+template <class A>
+RETORT_HD Row<A> row_of(const DistillLossArgs& a, std::int64_t i) {
+  Row<A> r{RowState::kIgnored, -1, A(1), A(1), A(0), A(0)};
+  if (is_ignored(a, i)) return r;
+  const std::int64_t sample = a.sample_of_row ? a.sample_of_row[i] : i;
+  if (a.sample_of_row && (sample < 0 || sample >= a.samples)) {
+    r.state = RowState::kInvalid;
+    return r;
+  }
+  if (a.targets) r.target = a.targets[i];
+  if (a.temperature) r.tau = static_cast<A>(a.temperature[sample * a.temperature_stride]);
+  const A lambda =
+      a.lambda ? static_cast<A>(a.lambda[sample * a.lambda_stride]) : (a.teacher ? A(1) : A(0));
+  const bool target_ok = !a.targets || (r.target >= 0 && r.target < a.classes);
+  if (!target_ok || !(r.tau > A(0)) || (!a.teacher && lambda != A(0))) {
+    r.state = RowState::kInvalid;
+    return r;
+  }
+  r.state = RowState::kCounts;
+  r.inv_tau = A(1) / r.tau;
+  const A weight = a.weights ? static_cast<A>(a.weights[sample * a.weights_stride]) : A(1);
+  r.ce_weight = a.targets ? weight * (A(1) - lambda) : A(0);
+  r.kd_weight = a.teacher ? weight * lambda : A(0);
+  return r;
+}
+
+// --------------------------------------------------------------------------------- divergences
+
+/// One element's part of D, and of h = q dD/dq. Constants added to h / q change no gradient.
+template <class A>
+struct Element {
+  A d, h;
+};
+
+/// p, q: probabilities; lp, lq: their logarithms (-inf where a logit is). k: the parameter.
+template <Divergence kind, class A>
+RETORT_HD Element<A> element_of(A p, A q, A lp, A lq, [[maybe_unused]] A k) {
+  [[maybe_unused]] const bool has_p = !(p < tiny<A>()), has_q = !(q < tiny<A>());  // NaN has
+  if constexpr (kind == Divergence::kForwardKl) {
+    return {has_p ? p * (lp - lq) : A(0), -p};
+  } else if constexpr (kind == Divergence::kReverseKl) {
+    const A d = has_q ? q * (lq - lp) : A(0);
+    return {d, d};
+  } else if constexpr (kind == Divergence::kJensenShannon) {
+    const A p_over_m = has_p ? -hd_log(k + (A(1) - k) * (q / p)) : A(0);  // log(p / m)
+    const A q_over_m = has_q ? -hd_log(k * (p / q) + (A(1) - k)) : A(0);
+    const A h = (A(1) - k) * q * q_over_m;
+    return {k * p * p_over_m + h, h};
+  } else if constexpr (kind == Divergence::kTotalVariation) {
+    const A difference = q - p;
+    return {A(0.5) * (difference < A(0) ? -difference : difference),
+            A(0.5) * (difference > A(0)   ? q
+                      : difference < A(0) ? -q
+                                          : A(0) * difference)};
+  } else if constexpr (kind == Divergence::kSkewKl) {
+    if (!has_p) return {A(0), A(0)};
+    const A m_over_p = k + (A(1) - k) * (q / p);
+    return {-p * hd_log(m_over_p), -(A(1) - k) * q / m_over_p};
+  } else {  // kSkewReverseKl
+    if (!has_q) return {A(0), A(0)};
+    const A m_over_q = k + (A(1) - k) * (p / q);
+    const A d = -q * hd_log(m_over_q);
+    return {d, d - q * k / m_over_q};
+  }
+}
+
+template <class F>
+decltype(auto) dispatch_divergence(Divergence d, F&& f) {
+  switch (d) {
+    case Divergence::kForwardKl: return f.template operator()<Divergence::kForwardKl>();
+    case Divergence::kReverseKl: return f.template operator()<Divergence::kReverseKl>();
+    case Divergence::kJensenShannon: return f.template operator()<Divergence::kJensenShannon>();
+    case Divergence::kTotalVariation: return f.template operator()<Divergence::kTotalVariation>();
+    case Divergence::kSkewKl: return f.template operator()<Divergence::kSkewKl>();
+    case Divergence::kSkewReverseKl: return f.template operator()<Divergence::kSkewReverseKl>();
+  }
+  fail(ErrorCode::kUsage, "[distill_loss] expected a divergence, got ", static_cast<int>(d));
+}
+
+// ----------------------------------------------------------------------------------- row sums
+
+/// Sums over one row of logits x. Empty is the state before any element.
+template <class A>
+struct LogitSums {
+  A max = lowest<A>();
+  A sum = A(0);              // sum exp((x - max) / tau)
+  A sum1 = A(0);             // sum exp(x - max)
+  A dot1 = A(0);             // sum exp(x - max) (x - max)
+  A next = lowest<A>();      // second largest
+  std::int32_t argmax = -1;  // lowest index of the largest
+};
+
+/// What the gradient pass needs: ds[v] = ce_scale e1_s[v] + kd_q e_s[v] - kd_p e_t[v], and
+/// ds[target] -= ce_weight; e: exp((x - max) / tau), e1 at tau = 1.
+template <class A>
+struct RowResult {
+  A ce, kd;     // kd = tau^2 D
+  A loss;       // the row's part of the total
+  A ce_weight;  // coefficient of CE, 1/Z included; 0: no such gradient
+  A ce_scale;
+  A kd_weight;  // coefficient of tau (h - q sum h), 1/Z included; 0: no such gradient
+  A kd_q, kd_p;
+};
+
+/// From the sums of both rows and D to the loss and the factors of the gradient. `teacher` is
+/// looked at only if has_teacher. x_target: the student's logit at the target.
+template <class A>
+RETORT_HD RowResult<A> finish_row(const Row<A>& row, A inv_z, const LogitSums<A>& student,
+                                  bool has_teacher, const LogitSums<A>& teacher, A divergence,
+                                  A x_target) {
+  RowResult<A> r{};
+  const bool no_student = student.sum1 == A(0);  // -inf everywhere; NaN is not equal
+  const bool no_teacher = !has_teacher || teacher.sum1 == A(0);
+  if (row.target >= 0)
+    r.ce = no_student ? infinity<A>() : hd_log(student.sum1) - (x_target - student.max);
+  if (!no_teacher) r.kd = no_student ? infinity<A>() : row.tau * row.tau * divergence;
+  // A factor of 0 skips its term, even an infinite one.
+  const A ce_weight = row.ce_weight * inv_z, kd_weight = row.kd_weight * inv_z;
+  if (ce_weight != A(0)) r.loss += ce_weight * r.ce;
+  if (kd_weight != A(0) && !no_teacher) r.loss += kd_weight * r.kd;
+  if (no_student) return r;
+  r.ce_weight = ce_weight;
+  r.ce_scale = ce_weight != A(0) ? ce_weight / student.sum1 : A(0);
+  if (no_teacher || kd_weight == A(0)) return r;
+  r.kd_weight = kd_weight * row.tau;
+  r.kd_q = r.kd_weight / student.sum;
+  r.kd_p = r.kd_weight / teacher.sum;
+  return r;
+}
+
+/// Stores the statistics of row i. t_target: the teacher's logit at the target.
+template <class A>
+RETORT_HD void store_statistics(const DistillLossArgs& a, std::int64_t i, const Row<A>& row,
+                                const RowResult<A>& r, const LogitSums<A>& s, bool has_teacher,
+                                const LogitSums<A>& t, A t_target) {
+  const std::int64_t n = a.rows;
+  float* const f = a.statistics + i;
+  for (int k = 0; k < kRowStatistics; ++k) f[k * n] = 0.0f;
+  f[kStatCe * n] = static_cast<float>(r.ce);
+  f[kStatKd * n] = static_cast<float>(r.kd);
+  f[kStatStudentConfidence * n] = s.sum1 == A(0) ? 0.0f : static_cast<float>(A(1) / s.sum1);
+  a.argmax[i] = s.argmax;
+  a.correct[i] = row.target >= 0 && s.argmax == row.target;
+  a.argmax[n + i] = -1;
+  a.correct[n + i] = 0;
+  if (!has_teacher || t.sum1 == A(0)) return;
+  const A log_sum = hd_log(t.sum1);
+  f[kStatTeacherConfidence * n] = static_cast<float>(A(1) / t.sum1);
+  f[kStatTeacherLogConfidence * n] = static_cast<float>(-log_sum);
+  f[kStatTeacherMaxLogit * n] = static_cast<float>(t.max);
+  f[kStatTeacherMargin * n] = static_cast<float>((A(1) - hd_exp(t.next - t.max)) / t.sum1);
+  f[kStatTeacherEntropy * n] = static_cast<float>(log_sum - t.dot1 / t.sum1);
+  a.argmax[n + i] = t.argmax;
+  if (row.target < 0) return;
+  a.correct[n + i] = t.argmax == row.target;
+  const A log_p = t_target - t.max - log_sum;
+  f[kStatTeacherPTrue * n] = static_cast<float>(hd_exp(log_p));
+  f[kStatTeacherLogPTrue * n] = static_cast<float>(log_p);
+}
+
+/// Zeros for an ignored row, NaN for an invalid one.
+RETORT_HD void store_empty_statistics(const DistillLossArgs& a, std::int64_t i, float value) {
+  for (int k = 0; k < kRowStatistics; ++k) a.statistics[k * a.rows + i] = value;
+  a.argmax[i] = a.argmax[a.rows + i] = -1;
+  a.correct[i] = a.correct[a.rows + i] = 0;
+}
+
+}  // namespace retort::kernels::distill

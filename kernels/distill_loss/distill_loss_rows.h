@@ -1,0 +1,106 @@
+// One row of the distillation loss on the CPU: the plain definition in double.
+#pragma once
+#include "kernels/distill_loss/distill_loss_math.h"
+
+namespace retort::kernels::distill {
+
+/// Sums of x (V) at temperature 1 / inv_tau, accumulated in double.
+template <class T>
+LogitSums<double> reference_sums(const T* x, std::int64_t classes, double inv_tau) {
+  LogitSums<double> s;
+  for (std::int64_t v = 0; v < classes; ++v) {
+    const double value = static_cast<double>(to_float(x[v]));
+    if (value > s.max) {
+      s.next = s.max;
+      s.max = value;
+      s.argmax = static_cast<std::int32_t>(v);
+    } else if (value > s.next) {
+      s.next = value;
+    }
+  }
+  for (std::int64_t v = 0; v < classes; ++v) {
+    const double d = static_cast<double>(to_float(x[v])) - s.max;
+    const double e1 = hd_exp(d);
+    s.sum += inv_tau == 1 ? e1 : hd_exp(d * inv_tau);
+    s.sum1 += e1;
+    if (!(e1 == 0)) s.dot1 += e1 * d;
+  }
+  return s;
+}
+
+template <class T>
+void fill_row(T* ds, std::int64_t n, float value) {
+  for (std::int64_t v = 0; v < n; ++v) ds[v] = from_float<T>(value);
+}
+
+/// Gradient and statistics of row i; returns its part of the total.
+template <class T>
+double reference_row(const DistillLossArgs& a, std::int64_t i, double inv_z) {
+  const std::int64_t classes = a.classes;
+  const T* const s = static_cast<const T*>(a.student) + i * a.student_pitch;
+  const T* const t = a.teacher ? static_cast<const T*>(a.teacher) + i * a.teacher_pitch : nullptr;
+  T* const ds = a.dstudent ? static_cast<T*>(a.dstudent) + i * a.dstudent_pitch : nullptr;
+  const Row<double> row = row_of<double>(a, i);
+  if (ds) fill_row(ds + classes, a.gradient_padding, 0.0f);
+  if (row.state != RowState::kCounts) {
+    if (ds) fill_row(ds, classes, 0.0f);
+    if (a.statistics) store_empty_statistics(a, i, 0.0f);
+    return 0;
+  }
+  const bool has_teacher = t && (row.kd_weight != 0 || a.statistics);
+  const LogitSums<double> ss = reference_sums(s, classes, row.inv_tau);
+  const LogitSums<double> ts =
+      has_teacher ? reference_sums(t, classes, row.inv_tau) : LogitSums<double>{};
+  const bool both = has_teacher && ss.sum1 != 0 && ts.sum1 != 0;
+  const double log_s = both ? hd_log(ss.sum) : 0, log_t = both ? hd_log(ts.sum) : 0;
+  const double at_s = row.target >= 0 ? static_cast<double>(to_float(s[row.target])) : 0;
+  const double at_t =
+      row.target >= 0 && has_teacher ? static_cast<double>(to_float(t[row.target])) : 0;
+
+  return dispatch_divergence(a.divergence, [&]<Divergence kind>() {
+    const auto element = [&](std::int64_t v) {
+      const double x = (static_cast<double>(to_float(s[v])) - ss.max) * row.inv_tau;
+      const double y = (static_cast<double>(to_float(t[v])) - ts.max) * row.inv_tau;
+      const double p = hd_exp(y) / ts.sum, q = hd_exp(x) / ss.sum;
+      return element_of<kind>(p, q, y - log_t, x - log_s, a.parameter);
+    };
+    double divergence = 0, h_sum = 0;
+    if (both) {
+      if constexpr (kind == Divergence::kForwardKl) {
+        for (std::int64_t v = 0; v < classes; ++v) {
+          const double y = static_cast<double>(to_float(t[v])) - ts.max;
+          const double x = static_cast<double>(to_float(s[v])) - ss.max;
+          const double e = hd_exp(y * row.inv_tau);
+          if (!(e == 0)) divergence += e * (y - x) * row.inv_tau;
+        }
+        divergence = divergence / ts.sum + (log_s - log_t);
+        h_sum = -1;
+      } else {
+        for (std::int64_t v = 0; v < classes; ++v) {
+          const Element<double> e = element(v);
+          divergence += e.d;
+          h_sum += e.h;
+        }
+      }
+    }
+    const RowResult<double> r = finish_row(row, inv_z, ss, has_teacher, ts, divergence, at_s);
+    if (a.statistics) store_statistics(a, i, row, r, ss, has_teacher, ts, at_t);
+    if (!ds) return r.loss;
+    for (std::int64_t v = 0; v < classes; ++v) {
+      const double d = static_cast<double>(to_float(s[v])) - ss.max;
+      double g = 0;
+      if (r.ce_weight != 0) g = r.ce_scale * hd_exp(d) - (v == row.target ? r.ce_weight : 0);
+      if (r.kd_weight != 0) {
+        const double q = hd_exp(d * row.inv_tau) / ss.sum;
+        g += r.kd_weight * (element(v).h - q * h_sum);
+      }
+      if constexpr (sizeof(T) == 8)
+        ds[v] = g;
+      else
+        ds[v] = from_float<T>(static_cast<float>(g));
+    }
+    return r.loss;
+  });
+}
+
+}  // namespace retort::kernels::distill
