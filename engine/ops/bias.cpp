@@ -1,0 +1,49 @@
+#include "engine/ops/bias.h"
+
+#include "engine/autograd/autograd.h"
+#include "engine/runtime/device.h"
+#include "kernels/bias/bias.h"
+
+namespace retort {
+namespace {
+
+Tensor apply(const char* name, const Tensor& x_given, const Tensor& bias_given, bool relu) {
+  RETORT_CHECK(
+      x_given.rank() >= 1 && bias_given.rank() == 1 && bias_given.dim(0) == x_given.dim(-1), "[",
+      name, "] expected x (..., C) and bias (C), got ", x_given.shape(), " and ",
+      bias_given.shape());
+  RETORT_CHECK(x_given.dtype() == bias_given.dtype() && x_given.device() == bias_given.device(),
+               "[", name, "] expected one dtype and device, got ", name_of(x_given.dtype()), " on ",
+               name_of(x_given.device()), " and ", name_of(bias_given.dtype()), " on ",
+               name_of(bias_given.device()));
+  const Tensor x = x_given.contiguous(), bias = bias_given.contiguous();
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  const std::int64_t rows = x.rows(), columns = x.dim(-1);
+  kernels::bias(context_of(x.device()),
+                {y.raw(), x.raw(), bias.raw(), rows, columns, relu, x.dtype()});
+  const bool need_bias = needs_grad(bias_given);
+  if (!need_bias && !needs_grad(x_given)) return y;
+  // Saved: y with relu (its sign is the mask), else nothing.
+  return record(name, y, {x_given, bias_given},
+                [rows, columns, need_bias, saved = relu ? y : Tensor()](const Tensor& dy_given) {
+                  const Tensor dy = dy_given.contiguous();
+                  Tensor dx = dy, dbias;
+                  if (saved.defined()) dx = Tensor::empty(dy.shape(), dy.dtype(), dy.device());
+                  if (need_bias) dbias = Tensor::empty({columns}, dy.dtype(), dy.device());
+                  if (saved.defined() || need_bias)
+                    kernels::bias_backward(
+                        context_of(dy.device()),
+                        {dx.raw(), need_bias ? dbias.raw() : nullptr, dy.raw(),
+                         saved.defined() ? saved.raw() : nullptr, rows, columns, dy.dtype()});
+                  return std::vector<Tensor>{dx, dbias};
+                });
+}
+
+}  // namespace
+
+Tensor add_bias(const Tensor& x, const Tensor& bias) { return apply("add_bias", x, bias, false); }
+Tensor add_bias_relu(const Tensor& x, const Tensor& bias) {
+  return apply("add_bias_relu", x, bias, true);
+}
+
+}  // namespace retort

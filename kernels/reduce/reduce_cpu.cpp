@@ -1,0 +1,206 @@
+#include "kernels/reduce/reduce.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/reduce/reduce_cpu.cpp"
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3 | HWY_AVX3_DL)
+#include <algorithm>
+
+#include "hwy/foreach_target.h"  // must come before highway.h
+#include "hwy/highway.h"
+#include "kernels/common/parallel.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace retort::kernels {
+namespace HWY_NAMESPACE {
+
+// Elements of one run of float partial sums. 32 lanes, so that GCC keeps them in vector registers
+// and no lane adds more than 128 terms.
+constexpr std::int64_t kRun = 4096;
+constexpr int kLanes = 32;
+
+template <class T>
+double sum_of_run(const T* x, std::int64_t n) {
+  using A = accumulator_t<T>;
+  A lane[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int l = 0; l < kLanes; ++l) lane[l] += to_float(x[i + l]);
+  for (int l = 0; i + l < n; ++l) lane[l] += to_float(x[i + l]);
+  double total = 0;
+  for (int l = 0; l < kLanes; ++l) total += static_cast<double>(lane[l]);
+  return total;
+}
+
+template <class T>
+double sum_of_row(const T* x, std::int64_t n) {
+  double total = 0;
+  for (std::int64_t i = 0; i < n; i += kRun) total += sum_of_run(x + i, std::min(kRun, n - i));
+  return total;
+}
+
+// Chunk c of the flattened rows: whole rows, at least one.
+template <class T>
+void sum_all(const Context& context, const SumArgs& args) {
+  const T* const x = static_cast<const T*>(args.x);
+  std::int64_t rows = args.rows, columns = args.columns, pitch = args.pitch;
+  if (rows <= 1 || pitch == columns) {  // cut the flat range in rows of our own
+    const std::int64_t n = rows * columns;
+    columns = std::int64_t{1} << 14;
+    rows = (n + columns - 1) / columns;
+    pitch = columns;
+    if (rows <= 1) {
+      static_cast<T*>(args.y)[0] =
+          from_float<T>(static_cast<accumulator_t<T>>(args.factor * sum_of_row(x, n)));
+      return;
+    }
+    double* const partial =
+        static_cast<double*>(context.scratch->get(static_cast<std::size_t>(rows) * sizeof(double)));
+    parallel_for(rows, 1, [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r)
+        partial[r] = sum_of_row(x + r * pitch, std::min(columns, n - r * pitch));
+    });
+    double total = 0;
+    for (std::int64_t r = 0; r < rows; ++r) total += partial[r];
+    static_cast<T*>(args.y)[0] = from_float<T>(static_cast<accumulator_t<T>>(args.factor * total));
+    return;
+  }
+  const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 14) / columns);
+  const std::int64_t chunks = (rows + grain - 1) / grain;
+  double* const partial =
+      static_cast<double*>(context.scratch->get(static_cast<std::size_t>(chunks) * sizeof(double)));
+  parallel_for(rows, grain, [=](std::int64_t begin, std::int64_t end) {
+    double total = 0;
+    for (std::int64_t r = begin; r < end; ++r) total += sum_of_row(x + r * pitch, columns);
+    partial[begin / grain] = total;
+  });
+  double total = 0;
+  for (std::int64_t c = 0; c < chunks; ++c) total += partial[c];
+  static_cast<T*>(args.y)[0] = from_float<T>(static_cast<accumulator_t<T>>(args.factor * total));
+}
+
+template <class T>
+void sum_rows(const SumArgs& args) {
+  const T* const x = static_cast<const T*>(args.x);
+  T* const y = static_cast<T*>(args.y);
+  const std::int64_t columns = args.columns, pitch = args.pitch;
+  const double factor = args.factor;
+  parallel_for(
+      args.rows,
+      std::max<std::int64_t>(1, (std::int64_t{1} << 14) / std::max<std::int64_t>(columns, 1)),
+      [=](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r)
+          y[r] = from_float<T>(
+              static_cast<accumulator_t<T>>(factor * sum_of_row(x + r * pitch, columns)));
+      });
+}
+
+// Rows are added in runs of kRowRun (float lanes, one per column), runs in order in double.
+constexpr std::int64_t kRowRun = 64, kColumnRun = 512;
+
+template <class T>
+void columns_of_run(const T* x, std::int64_t rows, std::int64_t pitch, std::int64_t n,
+                    double* total) {
+  using A = accumulator_t<T>;
+  A lane[kColumnRun];
+  for (std::int64_t c = 0; c < n; ++c) lane[c] = A(0);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const T* const row = x + r * pitch;
+    for (std::int64_t c = 0; c < n; ++c) lane[c] += to_float(row[c]);
+  }
+  for (std::int64_t c = 0; c < n; ++c) total[c] += static_cast<double>(lane[c]);
+}
+
+template <class T>
+void sum_columns(const Context& context, const SumArgs& args) {
+  const T* const x = static_cast<const T*>(args.x);
+  T* const y = static_cast<T*>(args.y);
+  const std::int64_t rows = args.rows, columns = args.columns, pitch = args.pitch;
+  const double factor = args.factor;
+  // Bands of rows make enough chunks for the threads when the matrix is tall and narrow.
+  const std::int64_t band = std::max<std::int64_t>(
+      kRowRun, (((std::int64_t{1} << 15) / columns) + kRowRun - 1) / kRowRun * kRowRun);
+  const std::int64_t bands = std::max<std::int64_t>(1, (rows + band - 1) / band);
+  double* const partial = static_cast<double*>(
+      context.scratch->get(static_cast<std::size_t>(bands * columns) * sizeof(double)));
+  parallel_for(bands, 1, [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t b = first; b < last; ++b) {
+      double* const total = partial + b * columns;
+      std::fill(total, total + columns, 0.0);
+      const std::int64_t end = std::min(rows, (b + 1) * band);
+      for (std::int64_t c = 0; c < columns; c += kColumnRun)
+        for (std::int64_t r = b * band; r < end; r += kRowRun)
+          columns_of_run(x + r * pitch + c, std::min(kRowRun, end - r), pitch,
+                         std::min(kColumnRun, columns - c), total + c);
+    }
+  });
+  for (std::int64_t c = 0; c < columns; ++c) {
+    double total = 0;
+    for (std::int64_t b = 0; b < bands; ++b) total += partial[b * columns + c];
+    y[c] = from_float<T>(static_cast<accumulator_t<T>>(factor * total));
+  }
+}
+
+void sum_loops(const Context& context, const SumArgs& args) {
+  dispatch_float(args.dtype, "sum", [&]<class T>() {
+    switch (args.kind) {
+      case Sum::kAll: return sum_all<T>(context, args);
+      case Sum::kRows: return sum_rows<T>(args);
+      case Sum::kColumns: return sum_columns<T>(context, args);
+    }
+  });
+}
+
+void expand_loops(const ExpandArgs& args) {
+  dispatch_float(args.dtype, "expand", [&]<class T>() {
+    using A = accumulator_t<T>;
+    const T* const x = static_cast<const T*>(args.x);
+    T* const y = static_cast<T*>(args.y);
+    const A factor = static_cast<A>(args.factor);
+    const std::int64_t columns = args.columns;
+    if (args.kind == Sum::kAll) {
+      const T value = from_float<T>(factor * to_float(x[0]));
+      parallel_for(args.rows * columns, std::int64_t{1} << 16,
+                   [=](std::int64_t begin, std::int64_t end) {
+                     for (std::int64_t i = begin; i < end; ++i) y[i] = value;
+                   });
+      return;
+    }
+    const bool rows = args.kind == Sum::kRows;
+    parallel_for(args.rows, std::max<std::int64_t>(1, (std::int64_t{1} << 16) / columns),
+                 [=](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t r = begin; r < end; ++r) {
+                     T* const row = y + r * columns;
+                     if (rows) {
+                       const T value = from_float<T>(factor * to_float(x[r]));
+                       for (std::int64_t c = 0; c < columns; ++c) row[c] = value;
+                     } else {
+                       for (std::int64_t c = 0; c < columns; ++c)
+                         row[c] = from_float<T>(factor * to_float(x[c]));
+                     }
+                   }
+                 });
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace retort::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace retort::kernels {
+
+CudaOp<SumArgs> sum_cuda = nullptr;
+CudaOp<ExpandArgs> expand_cuda = nullptr;
+
+HWY_EXPORT(sum_loops);
+HWY_EXPORT(expand_loops);
+
+void sum_cpu(const Context& context, const SumArgs& args) {
+  HWY_DYNAMIC_DISPATCH(sum_loops)(context, args);
+}
+void expand_cpu(const Context&, const ExpandArgs& args) {
+  HWY_DYNAMIC_DISPATCH(expand_loops)(args);
+}
+
+}  // namespace retort::kernels
+#endif  // HWY_ONCE
