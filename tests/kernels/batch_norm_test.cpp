@@ -1,0 +1,235 @@
+#include "kernels/batch_norm/batch_norm.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/ops/batch_norm.h"
+#include "kernels/common/parallel.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+using Values = std::vector<double>;
+
+// Everything the op makes, in plain double loops.
+struct Reference {
+  Values y, mean, rstd, running_mean, running_var, dx, dweight, dbias, dresidual;
+};
+
+struct Case {
+  std::int64_t rows, channels;
+  bool training = true, relu = false, residual = false;
+  double scale = 1, shift = 0;
+};
+
+Reference reference(const Case& c, const Values& x, const Values& residual, const Values& weight,
+                    const Values& bias, const Values& running_mean, const Values& running_var,
+                    const Values& dy, const Values* y_for_mask) {
+  const auto rows = static_cast<std::size_t>(c.rows), width = static_cast<std::size_t>(c.channels);
+  Reference r;
+  r.y.resize(x.size()), r.dx.resize(x.size()), r.dresidual.resize(x.size());
+  r.running_mean = running_mean, r.running_var = running_var;
+  const double n = static_cast<double>(rows);
+  for (std::size_t k = 0; k < width; ++k) {
+    double mean = running_mean[k], var = running_var[k];
+    if (c.training) {
+      mean = var = 0;
+      for (std::size_t i = 0; i < rows; ++i) mean += x[i * width + k] / n;
+      for (std::size_t i = 0; i < rows; ++i) var += std::pow(x[i * width + k] - mean, 2) / n;
+      r.running_mean[k] = 0.75 * running_mean[k] + 0.25 * mean;
+      r.running_var[k] = 0.75 * running_var[k] + 0.25 * var * n / (n > 1 ? n - 1 : 1);
+    }
+    const double rstd = 1 / std::sqrt(var + 1e-5);
+    double sum_g = 0, sum_gx = 0;
+    for (std::size_t i = 0; i < rows; ++i) {
+      const std::size_t at = i * width + k;
+      double y = (x[at] - mean) * rstd * weight[k] + bias[k] + (c.residual ? residual[at] : 0);
+      if (c.relu && y < 0) y = 0;
+      r.y[at] = y;
+      const double g = c.relu && !((y_for_mask ? (*y_for_mask)[at] : y) > 0) ? 0 : dy[at];
+      r.dresidual[at] = g;
+      sum_g += g;
+      sum_gx += g * (x[at] - mean) * rstd;
+    }
+    for (std::size_t i = 0; i < rows; ++i) {
+      const std::size_t at = i * width + k;
+      const double xhat = (x[at] - mean) * rstd;
+      r.dx[at] =
+          weight[k] * rstd * (r.dresidual[at] - (c.training ? sum_g / n + xhat * sum_gx / n : 0));
+    }
+    r.mean.push_back(mean), r.rstd.push_back(rstd);
+    r.dweight.push_back(sum_gx), r.dbias.push_back(sum_g);
+  }
+  return r;
+}
+
+Tensor tensor(const Values& values, const Shape& shape) { return Tensor::from(values, shape); }
+
+void check_case(const Case& c, DType dtype, Device device) {
+  SCOPED_TRACE(join(name_of(device), " ", name_of(dtype), " (", c.rows, ", ", c.channels,
+                    ") training ", c.training, " relu ", c.relu, " residual ", c.residual));
+  const Shape shape{c.rows, c.channels}, vector{c.channels};
+  const DType statistics = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+  const Tensor x = randn(shape, 1, dtype, c.scale, c.shift), residual = randn(shape, 2, dtype);
+  const Tensor dy = randn(shape, 3, dtype), weight = randn(vector, 4, statistics, 0.5, 1);
+  const Tensor bias = randn(vector, 5, statistics), old_mean = randn(vector, 6, statistics);
+  Tensor old_var = randn(vector, 7, statistics);
+  {
+    Values v = old_var.to_vector<double>();
+    for (double& e : v) e = 0.5 + e * e;
+    old_var = tensor(v, vector).to(statistics);
+  }
+  // Leaves on the device.
+  const auto leaf = [&](const Tensor& t) {
+    Tensor copy = t.to(device).clone();
+    copy.set_requires_grad(true);
+    return copy;
+  };
+  const Tensor lx = leaf(x), lw = leaf(weight), lb = leaf(bias), lr = leaf(residual);
+  const Tensor running_mean = old_mean.to(device).clone(), running_var = old_var.to(device).clone();
+  const BatchNormOptions options{c.training, 0.25, 1e-5, c.relu};
+  const Tensor y =
+      batch_norm(lx, lw, lb, running_mean, running_var, options, c.residual ? lr : Tensor{});
+  y.backward(dy.to(device));
+  const Values y_values = y.to_vector<double>();
+  const Reference want =
+      reference(c, x.to_vector<double>(), residual.to_vector<double>(), weight.to_vector<double>(),
+                bias.to_vector<double>(), old_mean.to_vector<double>(), old_var.to_vector<double>(),
+                dy.to_vector<double>(), &y_values);
+  // Sums over R values of order 1; where |mean| >> std the rounding of mean itself shows.
+  const bool bf = dtype == DType::kBF16;
+  const double e = dtype == DType::kF64 ? 1e-10 : 2e-5 * (1 + std::abs(c.shift) / c.scale);
+  const Tolerance fine{e, e}, stored = bf ? Tolerance{1.6e-2, 1e-2} : fine;
+  // Two rows close together: dx is a small difference of terms as large as rstd.
+  const double steep = *std::max_element(want.rstd.begin(), want.rstd.end());
+  const double root = std::sqrt(static_cast<double>(c.rows));
+  EXPECT_TRUE(all_close(y, tensor(want.y, shape), stored)) << "y";
+  EXPECT_TRUE(all_close(lx.grad(), tensor(want.dx, shape),
+                        {stored.rtol, stored.atol * std::max(1.0, steep)}))
+      << "dx";
+  EXPECT_TRUE(all_close(lw.grad(), tensor(want.dweight, vector), {e, e * root})) << "dweight";
+  EXPECT_TRUE(all_close(lb.grad(), tensor(want.dbias, vector), {e, e * root})) << "dbias";
+  if (c.residual) {
+    EXPECT_TRUE(all_close(lr.grad(), tensor(want.dresidual, shape), {0, 0})) << "dresidual";
+  }
+  EXPECT_TRUE(all_close(running_mean, tensor(want.running_mean, vector), fine)) << "running_mean";
+  EXPECT_TRUE(all_close(running_var, tensor(want.running_var, vector), {e, e * c.scale * c.scale}))
+      << "running_var";
+}
+
+std::vector<DType> dtypes(Device device) {
+  if (device == Device::kCpu) return {DType::kF64, DType::kF32, DType::kBF16};
+  return {DType::kF32, DType::kBF16};
+}
+
+TEST(BatchNorm, hand_checked_numbers) {
+  for (const Device device : {Device::kCpu}) {
+    // Channel 0: 1, 3 (mean 2, var 1); channel 1: 5, 5 (mean 5, var 0).
+    const Tensor x = Tensor::from<float>({1, 5, 3, 5}, {2, 2}, device);
+    const Tensor weight = Tensor::from<float>({2, 1}, {2}, device);
+    const Tensor bias = Tensor::from<float>({0.5f, -1}, {2}, device);
+    const Tensor mean = Tensor::from<float>({0, 0}, {2}, device);
+    const Tensor var = Tensor::from<float>({1, 1}, {2}, device);
+    const Tensor y = batch_norm(x, weight, bias, mean, var, {true, 0.1, 1e-12, false});
+    EXPECT_TRUE(all_close(y, Tensor::from<float>({-1.5f, -1, 2.5f, -1}, {2, 2})))
+        << name_of(device);
+    // Unbiased: var 1 * 2 / 1 = 2 and 0.
+    EXPECT_TRUE(all_close(mean, Tensor::from<float>({0.2f, 0.5f}, {2})));
+    EXPECT_TRUE(all_close(var, Tensor::from<float>({1.1f, 0.9f}, {2})));
+    const Tensor z = batch_norm(x, weight, bias, mean, var, {false, 0.1, 1e-12, true});
+    const float s = 2 / std::sqrt(1.1f);
+    EXPECT_TRUE(all_close(z, Tensor::from<float>({0.8f * s + 0.5f, 4.5f / std::sqrt(0.9f) - 1,
+                                                  2.8f * s + 0.5f, 4.5f / std::sqrt(0.9f) - 1},
+                                                 {2, 2})));
+    EXPECT_TRUE(all_close(mean, Tensor::from<float>({0.2f, 0.5f}, {2}))) << "inference wrote";
+  }
+}
+
+TEST(BatchNorm, equals_the_double_reference_at_edge_shapes) {
+  for (const Device device : {Device::kCpu})
+    for (const DType dtype : dtypes(device))
+      for (const std::int64_t channels : {1, 3, 16, 17, 64, 130})
+        for (const std::int64_t rows : {1, 2, 7, 401}) {
+          check_case({rows, channels, true, false, false}, dtype, device);
+          check_case({rows, channels, true, true, true}, dtype, device);
+        }
+}
+
+TEST(BatchNorm, equals_the_double_reference_with_every_switch) {
+  for (const Device device : {Device::kCpu})
+    for (const DType dtype : dtypes(device))
+      for (int bits = 0; bits < 8; ++bits)
+        for (const std::int64_t channels : {5, 32})
+          check_case({53, channels, (bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0}, dtype,
+                     device);
+}
+
+TEST(BatchNorm, equals_the_double_reference_over_many_chunks) {
+  for (const Device device : {Device::kCpu})
+    check_case({9001, 8, true, true, true}, DType::kF32, device);
+}
+
+TEST(BatchNorm, a_mean_far_above_the_deviation_keeps_its_digits) {
+  for (const Device device : {Device::kCpu})
+    check_case({3000, 4, true, false, false, 0.1, 100}, DType::kF32, device);
+}
+
+TEST(BatchNorm, bytes_do_not_depend_on_the_thread_count) {
+  const int before = thread_count();
+  const auto run = [](int threads) {
+    set_thread_count(threads);
+    Tensor x = randn({4099, 24}, 1), weight = randn({24}, 2), bias = randn({24}, 3);
+    for (Tensor* t : {&x, &weight, &bias}) t->set_requires_grad(true);
+    const Tensor mean = Tensor::zeros({24}), var = Tensor::full({24}, 1);
+    const Tensor y = batch_norm(x, weight, bias, mean, var, {true, 0.1, 1e-5, true});
+    y.backward(randn({4099, 24}, 4));
+    return std::vector<Tensor>{y.detach(), mean, var, x.grad(), weight.grad(), bias.grad()};
+  };
+  const std::vector<Tensor> one = run(1), three = run(3);
+  set_thread_count(before);
+  for (std::size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(same_bytes(one[i], three[i])) << i;
+}
+
+TEST(BatchNorm, twice_the_same_bits_on_every_device) {
+  for (const Device device : {Device::kCpu}) {
+    const Tensor x = randn({777, 20}, 1).to(device), w = Tensor::full({20}, 1, DType::kF32, device);
+    const Tensor b = Tensor::zeros({20}, DType::kF32, device);
+    EXPECT_TRUE(same_bytes(batch_norm(x, w, b, {}, {}, {}), batch_norm(x, w, b, {}, {}, {})));
+  }
+}
+
+TEST(BatchNorm, nan_stays_visible_through_relu) {
+  for (const Device device : {Device::kCpu}) {
+    const Tensor x = Tensor::from<float>({1, NAN, 3, 4}, {2, 2}, device);
+    const Tensor w = Tensor::full({2}, 1, DType::kF32, device);
+    const Tensor b = Tensor::zeros({2}, DType::kF32, device);
+    const auto y = batch_norm(x, w, b, {}, {}, {true, 0.1, 1e-5, true}).to_vector<float>();
+    EXPECT_TRUE(std::isnan(y[1]) && std::isnan(y[3])) << name_of(device);
+    EXPECT_FALSE(std::isnan(y[0]) || std::isnan(y[2])) << name_of(device);
+  }
+}
+
+TEST(BatchNorm, errors_name_what_is_wrong) {
+  const Tensor x = Tensor::zeros({4, 3}), c = Tensor::zeros({3}), d = Tensor::zeros({2});
+  EXPECT_THROW(batch_norm(x, d, c, c, c, {}), Error);
+  EXPECT_THROW(batch_norm(x, c, d, c, c, {}), Error);
+  EXPECT_THROW(batch_norm(x, c, c, c, {}, {}), Error);
+  EXPECT_THROW(batch_norm(x, c, c, {}, {}, {.training = false}), Error);
+  EXPECT_THROW(batch_norm(x, c, c, c, c, {.epsilon = 0}), Error);
+  EXPECT_THROW(batch_norm(x, c, c, c, c, {}, d), Error);
+  EXPECT_THROW(batch_norm(Tensor::zeros({0, 3}), c, c, c, c, {}), Error);
+  EXPECT_THROW(batch_norm(x, c.to(DType::kF64), c, c, c, {}), Error);
+}
+
+TEST(BatchNorm, an_empty_batch_is_fine_outside_training) {
+  const Tensor c = Tensor::full({3}, 1);
+  EXPECT_EQ(batch_norm(Tensor::zeros({0, 3}), c, c, c, c, {.training = false}).shape(),
+            (Shape{0, 3}));
+}
+
+}  // namespace
+}  // namespace retort::test
