@@ -1,0 +1,223 @@
+#include "engine/io/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+
+namespace retort {
+namespace {
+
+[[noreturn]] void refuse(const std::string& path, const char* what, int code) {
+  fail(ErrorCode::kIo, escaped(path, 4096), ": cannot ", what, ": ",
+       std::generic_category().message(code));
+}
+
+constexpr std::size_t kBuffer = std::size_t{1} << 18;
+
+}  // namespace
+
+std::string escaped(std::string_view text, std::size_t limit) {
+  std::string result;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (result.size() >= limit) {
+      result.resize(limit);
+      return result + "...";
+    }
+    if (byte >= 0x20 && byte < 0x7f) {
+      result += c;
+    } else {
+      constexpr char kDigits[] = "0123456789abcdef";
+      result += {'\\', 'x', kDigits[byte >> 4], kDigits[byte & 15]};
+    }
+  }
+  return result;
+}
+
+FileReader::FileReader(const std::string& path) : path_(path) {
+  descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor_ < 0) refuse(path, "open", errno);
+  struct stat status {};
+  if (fstat(descriptor_, &status) != 0) {
+    const int code = errno;
+    close(descriptor_);
+    refuse(path, "stat", code);
+  }
+  if (!S_ISREG(status.st_mode)) {
+    close(descriptor_);
+    fail(ErrorCode::kIo, escaped(path, 4096), ": expected a regular file");
+  }
+  size_ = static_cast<std::uint64_t>(status.st_size);
+}
+
+FileReader::~FileReader() { close(descriptor_); }
+
+void FileReader::read_at(std::uint64_t offset, std::span<std::byte> to) const {
+  std::size_t done = 0;
+  while (done < to.size()) {
+    const ssize_t n =
+        pread(descriptor_, to.data() + done, to.size() - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) refuse(path_, "read", errno);
+    RETORT_CHECK_AS(kBadInput, n > 0, escaped(path_, 4096), ": expected ", to.size(),
+                    " bytes at offset ", offset, ", got ", done, " (the file is too short)");
+    done += static_cast<std::size_t>(n);
+  }
+}
+
+std::string read_file(const std::string& path, std::uint64_t max_bytes) {
+  const FileReader reader(path);
+  RETORT_CHECK_AS(kBadInput, reader.size() <= max_bytes, escaped(path, 4096), ": expected at most ",
+                  max_bytes, " bytes, got ", reader.size());
+  std::string text(static_cast<std::size_t>(reader.size()), '\0');
+  reader.read_at(0, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+struct Hasher::State {
+  XXH3_state_t* xxh = XXH3_createState();
+  ~State() { XXH3_freeState(xxh); }
+};
+Hasher::Hasher() : state_(std::make_unique<State>()) {
+  RETORT_CHECK_AS(kMemory, state_->xxh != nullptr, "[hash] out of memory");
+  XXH3_128bits_reset(state_->xxh);
+}
+Hasher::~Hasher() = default;
+void Hasher::update(const void* data, std::size_t bytes) {
+  if (bytes > 0) XXH3_128bits_update(state_->xxh, data, bytes);
+}
+std::string Hasher::hex() const {
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state_->xxh));
+  std::string text;
+  for (const unsigned char byte : canonical.digest) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    text += {kDigits[byte >> 4], kDigits[byte & 15]};
+  }
+  return text;
+}
+
+std::string hash_bytes(std::string_view bytes) {
+  Hasher hasher;
+  hasher.update(bytes.data(), bytes.size());
+  return hasher.hex();
+}
+
+std::string hash_file(const std::string& path) {
+  const FileReader reader(path);
+  Hasher hasher;
+  std::string buffer(kBuffer, '\0');
+  for (std::uint64_t at = 0; at < reader.size();) {
+    const std::size_t n = std::min<std::uint64_t>(kBuffer, reader.size() - at);
+    reader.read_at(at, std::as_writable_bytes(std::span(buffer).first(n)));
+    hasher.update(buffer.data(), n);
+    at += n;
+  }
+  return hasher.hex();
+}
+
+FileWriter::FileWriter(const std::string& path) : path_(path) {
+  descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) refuse(path, "create", errno);
+  buffer_.reserve(kBuffer);
+}
+
+FileWriter::~FileWriter() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+void FileWriter::write(const void* data, std::size_t bytes) {
+  hasher_.update(data, bytes);
+  size_ += bytes;
+  const char* from = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const std::size_t n = std::min(bytes, kBuffer - buffer_.size());
+    buffer_.append(from, n);
+    from += n;
+    bytes -= n;
+    if (buffer_.size() == kBuffer) flush();
+  }
+}
+
+void FileWriter::flush() {
+  std::size_t done = 0;
+  while (done < buffer_.size()) {
+    const ssize_t n = ::write(descriptor_, buffer_.data() + done, buffer_.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) refuse(path_, "write", errno);
+    done += static_cast<std::size_t>(n);
+  }
+  buffer_.clear();
+}
+
+void FileWriter::finish() {
+  flush();
+  // Never retried: after a failed fsync the kernel may have dropped the dirty pages.
+  if (fsync(descriptor_) != 0) refuse(path_, "sync", errno);
+  const int code = close(descriptor_) == 0 ? 0 : errno;
+  descriptor_ = -1;
+  if (code != 0) refuse(path_, "close", code);
+}
+
+AtomicFile::AtomicFile(const std::string& path)
+    : path_(path), temporary_(path + ".tmp-" + std::to_string(getpid())) {
+  unlink(temporary_.c_str());  // left by a killed process that had our number
+  writer_ = std::make_unique<FileWriter>(temporary_);
+}
+
+AtomicFile::~AtomicFile() {
+  if (!writer_) return;
+  writer_.reset();
+  unlink(temporary_.c_str());
+}
+
+void AtomicFile::commit() {
+  writer_->finish();
+  rename_path(temporary_, path_);
+  writer_.reset();
+  sync_folder(parent_folder(path_));
+}
+
+void write_file_atomically(const std::string& path, std::string_view text) {
+  AtomicFile file(path);
+  file.writer().write(text);
+  file.commit();
+}
+
+void sync_folder(const std::string& folder) {
+  const int descriptor = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) refuse(folder, "open", errno);
+  const int code = fsync(descriptor) == 0 ? 0 : errno;
+  close(descriptor);
+  if (code != 0 && code != EINVAL) refuse(folder, "sync", code);  // EINVAL: no such call there
+}
+
+void make_folders(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) refuse(folder, "create the folder", error.value());
+}
+
+void rename_path(const std::string& from, const std::string& to) {
+  if (std::rename(from.c_str(), to.c_str()) != 0) refuse(to, "rename to it", errno);
+}
+
+std::string parent_folder(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+std::uint64_t free_bytes(const std::string& folder) {
+  struct statvfs status {};
+  if (statvfs(folder.c_str(), &status) != 0) refuse(folder, "ask for free space", errno);
+  return std::uint64_t{status.f_bavail} * status.f_frsize;
+}
+
+}  // namespace retort

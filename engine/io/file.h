@@ -1,0 +1,108 @@
+// Files: reading at offsets, and writing so that a crash leaves either the old file or the new one.
+//
+// Every failure is an Error that names the path: kIo when the operating system refuses, kBadInput
+// when a file is not what it should be.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "kernels/common/check.h"
+
+namespace retort {
+
+/// Text for a message: printable ASCII stays, other bytes become \xNN, more than `limit` characters
+/// are cut to `limit` and "...". For names that come out of files.
+std::string escaped(std::string_view text, std::size_t limit = 80);
+
+/// An open regular file. Reads by pread: a file cut by someone else is an error, not a signal.
+class FileReader {
+ public:
+  explicit FileReader(const std::string& path);
+  ~FileReader();
+  FileReader(const FileReader&) = delete;
+  FileReader& operator=(const FileReader&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::uint64_t size() const { return size_; }  // when it was opened
+  /// Fills `to` from `offset`. Throws Error(kBadInput) if the file ends before.
+  void read_at(std::uint64_t offset, std::span<std::byte> to) const;
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+  std::uint64_t size_ = 0;
+};
+
+/// The whole file. Throws Error(kBadInput) if it is larger than max_bytes, before reading it.
+std::string read_file(const std::string& path, std::uint64_t max_bytes);
+
+/// Streaming XXH3-128.
+class Hasher {
+ public:
+  Hasher();
+  ~Hasher();
+  Hasher(const Hasher&) = delete;
+  Hasher& operator=(const Hasher&) = delete;
+  void update(const void* data, std::size_t bytes);
+  std::string hex() const;  // 32 digits, the canonical (big-endian) form that xxhsum prints
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+std::string hash_bytes(std::string_view bytes);
+std::string hash_file(const std::string& path);
+
+/// A new file, written front to back.
+class FileWriter {
+ public:
+  /// Creates it; throws Error(kIo) if it exists.
+  explicit FileWriter(const std::string& path);
+  ~FileWriter();  // closes; the file stays, without any promise that it reached the disk
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
+
+  void write(const void* data, std::size_t bytes);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  /// Flushes, fsyncs and closes. An error here makes the whole file void.
+  void finish();
+  std::uint64_t size() const { return size_; }
+  std::string hash() const { return hasher_.hex(); }  // XXH3-128 of all bytes written
+
+ private:
+  void flush();
+  std::string path_, buffer_;
+  int descriptor_ = -1;
+  std::uint64_t size_ = 0;
+  Hasher hasher_;
+};
+
+/// Replaces a file as a whole: write to a temporary name beside it, then commit() = fsync, rename,
+/// fsync of the folder. Without commit() the old file stays and the temporary one is removed.
+class AtomicFile {
+ public:
+  explicit AtomicFile(const std::string& path);
+  ~AtomicFile();
+  FileWriter& writer() { return *writer_; }
+  void commit();
+
+ private:
+  std::string path_, temporary_;
+  std::unique_ptr<FileWriter> writer_;
+};
+void write_file_atomically(const std::string& path, std::string_view text);
+
+/// Makes names that were created or renamed in a folder survive a crash.
+void sync_folder(const std::string& folder);
+/// Like mkdir -p.
+void make_folders(const std::string& folder);
+void rename_path(const std::string& from, const std::string& to);
+/// The folder part of a path: "a/b" -> "a", "b" -> ".".
+std::string parent_folder(const std::string& path);
+/// Bytes that this user may still write in the file system of `folder`.
+std::uint64_t free_bytes(const std::string& folder);
+
+}  // namespace retort
