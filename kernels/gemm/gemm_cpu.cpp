@@ -24,11 +24,11 @@ namespace {
 // Note [Tiles of the matrix product]
 //   How a library splits K between threads would change the order of summation with the number of
 //   threads. So C is cut here, by its shape alone, and every tile is a one-thread call. A tile
-//   packs its own copy of its rows of A and columns of B, which costs about 1 / rows + 1 / columns
-//   of its arithmetic: 256 x 512 keeps that below 1 % and still gives 16 tiles for (4096, 768).
-constexpr std::int64_t kTileRows = 256, kTileColumns = 512;
-// Below this many multiply-adds one thread is done before a second one has woken up.
-constexpr std::int64_t kOneTile = std::int64_t{1} << 21;
+//   packs its own copy of its rows of A and columns of B, so tiles are large (512 x 768 costs 4 %
+//   against one call) unless that gives too few of them, and never have less work than kLeastWork:
+//   one thread is then done before a second one has woken up.
+constexpr std::int64_t kTileRows = 512, kTileColumns = 768, kEnoughTiles = 8;
+constexpr double kLeastWork = 1 << 20;  // multiply-adds
 
 struct Tiling {
   std::int64_t rows, columns, down, across;
@@ -36,16 +36,18 @@ struct Tiling {
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// Edges of tiles are multiples of 16, so that no tile is left with a sliver.
-std::int64_t even_cut(std::int64_t size, std::int64_t tile) {
-  const std::int64_t parts = ceil_div(size, tile);
+// The edge of `parts` tiles, a multiple of 16, so that no tile is left with a sliver.
+std::int64_t edge_of(std::int64_t size, std::int64_t parts) {
   return ceil_div(ceil_div(size, parts), 16) * 16;
 }
 
 Tiling tiling_of(std::int64_t m, std::int64_t n, std::int64_t k) {
   const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  if (work <= static_cast<double>(kOneTile)) return {m, n, 1, 1};
-  const std::int64_t rows = even_cut(m, kTileRows), columns = even_cut(n, kTileColumns);
+  std::int64_t down = ceil_div(m, kTileRows), across = ceil_div(n, kTileColumns);
+  while (down * across < kEnoughTiles && work / static_cast<double>(2 * down * across) > kLeastWork)
+    (m / down > n / across ? down : across) *= 2;
+  if (work / static_cast<double>(down * across) < kLeastWork) down = across = 1;
+  const std::int64_t rows = edge_of(m, down), columns = edge_of(n, across);
   return {rows, columns, ceil_div(m, rows), ceil_div(n, columns)};
 }
 
