@@ -23,7 +23,7 @@ struct GemmParams {
 // Shared: 2 x 16 x 68 accumulators (the 4 extra columns keep 16-byte alignment and spread the
 // banks). Launch: grid (tiles across N, tiles down M), block 256.
 template <class T, bool kTransposeA, bool kTransposeB>
-__global__ void __launch_bounds__(kGemmThreads) gemm_block_per_tile_kernel(GemmParams<T> p) {
+__global__ void __launch_bounds__(kGemmThreads, 2) gemm_block_per_tile_kernel(GemmParams<T> p) {
   using Sum = accumulator_t<T>;
   SIMT_SHARED(Sum, a_tile, [kGemmDepth][kGemmTile + 4]);
   SIMT_SHARED(Sum, b_tile, [kGemmDepth][kGemmTile + 4]);

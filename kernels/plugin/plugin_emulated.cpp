@@ -8,6 +8,7 @@
 #include <new>
 
 #include "kernels/common/cuda_runtime.h"
+#include "retort_abi_hash.h"
 
 #define RETORT_PLUGIN_FOLDER(folder) extern "C" void retort_bind_##folder();
 #include "plugin_folders.inc"

@@ -50,12 +50,12 @@ foreach(folder IN LISTS folders)
   target_sources(retort_cuda_emulated PRIVATE "${wrapper}")
 endforeach()
 target_include_directories(retort_cuda_emulated PRIVATE "${PROJECT_BINARY_DIR}/generated")
-target_compile_options(retort_cuda_emulated PRIVATE -include "${PROJECT_BINARY_DIR}/generated/retort_abi_hash.h" -mavx2 -mfma -fvisibility=hidden -Wno-pedantic)
+target_compile_options(retort_cuda_emulated PRIVATE -mavx2 -mfma -fvisibility=hidden -Wno-pedantic)
 target_link_libraries(retort_cuda_emulated PRIVATE retort retort_flags retort_simt)
 target_link_options(retort_cuda_emulated PRIVATE -Wl,--exclude-libs,ALL)
 
 if(RETORT_HAVE_CUDA)
-  include(RetortPlugin OPTIONAL)
+  include(RetortPlugin)
 endif()
 
 # Install: libretort, its headers, and a package for find_package(retort).

@@ -1,0 +1,274 @@
+// The CUDA plug-in: fills the engine's CudaRuntime and binds every op. Compiled by the host
+// compiler; the kernels beside it come from nvcc.
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "kernels/common/cuda_runtime.h"
+#include "kernels/common/plugin.h"
+#include "kernels/plugin/libraries.h"
+#include "retort_abi_hash.h"
+
+#define RETORT_PLUGIN_FOLDER(folder) extern "C" void retort_bind_##folder();
+#include "plugin_folders.inc"
+#undef RETORT_PLUGIN_FOLDER
+#define RETORT_PLUGIN_PROVIDER(name) extern "C" void retort_provide_##name();
+#include "plugin_providers.inc"
+#undef RETORT_PLUGIN_PROVIDER
+
+namespace retort {
+namespace kernels {
+
+void check_cuda(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  (void)cudaGetLastError();  // so that the next launch does not report this one
+  fail(error == cudaErrorMemoryAllocation ? ErrorCode::kMemory : ErrorCode::kDevice, what,
+       " failed: ", cudaGetErrorName(error), ": ", cudaGetErrorString(error));
+}
+
+#if defined(RETORT_HAVE_CUBLASLT)
+void check_cublaslt(cublasStatus_t status, const char* what) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    fail(status == CUBLAS_STATUS_ALLOC_FAILED ? ErrorCode::kMemory : ErrorCode::kDevice, what,
+         " failed: ", cublasLtGetStatusName(status));
+}
+#endif
+
+#if defined(RETORT_HAVE_CUDNN)
+void check_cudnn(cudnnStatus_t status, const char* what) {
+  if (status != CUDNN_STATUS_SUCCESS)
+    fail(ErrorCode::kDevice, what, " failed: ", cudnnGetErrorString(status));
+}
+cudnnHandle_t cudnn_of(const Context& context) {
+  CudaLibraries& libraries = libraries_of(context);
+  if (libraries.cudnn == nullptr) {
+    check_cudnn(cudnnCreate(&libraries.cudnn), "cudnnCreate");
+    check_cudnn(cudnnSetStream(libraries.cudnn, libraries.stream), "cudnnSetStream");
+  }
+  return libraries.cudnn;
+}
+#endif
+
+}  // namespace kernels
+
+namespace {
+
+using kernels::check_cuda;
+using kernels::CudaLibraries;
+
+constexpr int kLeastCapability = 80;
+
+// The one place where exceptions end: f may throw, the Status says what.
+template <class F>
+Status status_of(F&& f) noexcept {
+  Status status;
+  try {
+    f();
+  } catch (const Error& e) {
+    status.code = e.code();
+    std::snprintf(status.message, sizeof status.message, "%s", e.what());
+  } catch (const std::exception& e) {
+    status.code = ErrorCode::kDevice;
+    std::snprintf(status.message, sizeof status.message, "%s", e.what());
+  }
+  return status;
+}
+
+std::string version_text(int version) { return join(version / 1000, ".", version % 1000 / 10); }
+
+// "CUDA was asked for, but there is " + this sentence.
+Status device_count(int* count) noexcept {
+  return status_of([=] {
+    *count = 0;
+    const cudaError_t error = cudaGetDeviceCount(count);
+    if (error == cudaErrorNoDevice) {
+      (void)cudaGetLastError();
+      *count = 0;
+      return;
+    }
+    if (error == cudaErrorInsufficientDriver) {
+      (void)cudaGetLastError();
+      int driver = 0;  // stays 0 without any driver
+      (void)cudaDriverGetVersion(&driver);
+      if (driver == 0) fail(ErrorCode::kDevice, "no NVIDIA driver on this machine");
+      fail(ErrorCode::kDevice, "no NVIDIA driver that is new enough: it supports CUDA ",
+           version_text(driver), ", this build needs ", version_text(CUDART_VERSION));
+    }
+    check_cuda(error, "cudaGetDeviceCount");
+  });
+}
+
+Status select_device(int device) noexcept {
+  return status_of([=] {
+    cudaDeviceProp properties{};
+    check_cuda(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+    const int capability = 10 * properties.major + properties.minor;
+    if (capability < kLeastCapability)
+      fail(ErrorCode::kDevice, "the GPU ", properties.name, " has compute capability ",
+           properties.major, ".", properties.minor, "; 8.0 or newer is needed");
+    check_cuda(cudaSetDevice(device), "cudaSetDevice");
+  });
+}
+
+Status describe(int device, DeviceInfo* info) noexcept {
+  return status_of([=] {
+    *info = DeviceInfo{};
+    cudaDeviceProp properties{};
+    check_cuda(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+    std::snprintf(info->name, sizeof info->name, "%.127s", properties.name);
+    info->capability = 10 * properties.major + properties.minor;
+    info->multiprocessors = properties.multiProcessorCount;
+    check_cuda(cudaMemGetInfo(&info->free_bytes, &info->memory_bytes), "cudaMemGetInfo");
+    check_cuda(cudaDriverGetVersion(&info->driver_version), "cudaDriverGetVersion");
+    check_cuda(cudaRuntimeGetVersion(&info->runtime_version), "cudaRuntimeGetVersion");
+    std::string libraries;
+#if defined(RETORT_HAVE_CUBLASLT)
+    const std::size_t lt = cublasLtGetVersion();
+    libraries += join("cuBLASLt ", lt / 10000, ".", lt / 100 % 100);
+#endif
+#if defined(RETORT_HAVE_CUDNN)
+    const std::size_t dnn = cudnnGetVersion();
+    libraries += join(libraries.empty() ? "" : ", ", "cuDNN ", dnn / 10000, ".", dnn / 100 % 100);
+#endif
+    std::snprintf(info->libraries, sizeof info->libraries, "%s",
+                  libraries.empty() ? "none" : libraries.c_str());
+  });
+}
+
+Status allocate(void** pointer, std::size_t bytes) noexcept {
+  return status_of([=] { check_cuda(cudaMalloc(pointer, bytes == 0 ? 1 : bytes), "cudaMalloc"); });
+}
+Status release(void* pointer) noexcept {
+  return status_of([=] { check_cuda(cudaFree(pointer), "cudaFree"); });
+}
+Status allocate_pinned(void** pointer, std::size_t bytes) noexcept {
+  return status_of(
+      [=] { check_cuda(cudaMallocHost(pointer, bytes == 0 ? 1 : bytes), "cudaMallocHost"); });
+}
+Status release_pinned(void* pointer) noexcept {
+  return status_of([=] { check_cuda(cudaFreeHost(pointer), "cudaFreeHost"); });
+}
+
+Status copy(void* to, const void* from, std::size_t bytes, CopyKind kind, void* stream) noexcept {
+  return status_of([=] {
+    const cudaMemcpyKind direction = kind == CopyKind::kHostToDevice   ? cudaMemcpyHostToDevice
+                                     : kind == CopyKind::kDeviceToHost ? cudaMemcpyDeviceToHost
+                                                                       : cudaMemcpyDeviceToDevice;
+    check_cuda(cudaMemcpyAsync(to, from, bytes, direction, static_cast<cudaStream_t>(stream)),
+               "cudaMemcpyAsync");
+  });
+}
+Status fill(void* to, int byte, std::size_t bytes, void* stream) noexcept {
+  return status_of([=] {
+    check_cuda(cudaMemsetAsync(to, byte, bytes, static_cast<cudaStream_t>(stream)),
+               "cudaMemsetAsync");
+  });
+}
+
+// Non-blocking: does not wait for the legacy default stream, which some library may use.
+Status create_stream(void** stream) noexcept {
+  return status_of([=] {
+    check_cuda(
+        cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(stream), cudaStreamNonBlocking),
+        "cudaStreamCreate");
+  });
+}
+Status destroy_stream(void* stream) noexcept {
+  return status_of([=] {
+    check_cuda(cudaStreamDestroy(static_cast<cudaStream_t>(stream)), "cudaStreamDestroy");
+  });
+}
+// Also where errors of kernels that ran earlier are seen.
+Status synchronize(void* stream) noexcept {
+  return status_of([=] {
+    check_cuda(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "cudaStreamSynchronize");
+  });
+}
+
+Status create_event(void** event) noexcept {
+  return status_of([=] {
+    check_cuda(cudaEventCreate(reinterpret_cast<cudaEvent_t*>(event)), "cudaEventCreate");
+  });
+}
+Status destroy_event(void* event) noexcept {
+  return status_of(
+      [=] { check_cuda(cudaEventDestroy(static_cast<cudaEvent_t>(event)), "cudaEventDestroy"); });
+}
+Status record_event(void* event, void* stream) noexcept {
+  return status_of([=] {
+    check_cuda(cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream)),
+               "cudaEventRecord");
+  });
+}
+Status elapsed_ms(float* ms, void* from, void* to) noexcept {
+  return status_of([=] {
+    check_cuda(cudaEventSynchronize(static_cast<cudaEvent_t>(to)), "cudaEventSynchronize");
+    check_cuda(
+        cudaEventElapsedTime(ms, static_cast<cudaEvent_t>(from), static_cast<cudaEvent_t>(to)),
+        "cudaEventElapsedTime");
+  });
+}
+
+Status destroy_libraries(void* pointer) noexcept {
+  return status_of([=] {
+    const std::unique_ptr<CudaLibraries> libraries(static_cast<CudaLibraries*>(pointer));
+    if (libraries == nullptr) return;
+#if defined(RETORT_HAVE_CUBLASLT)
+    libraries->gemm_plans.reset();
+    if (libraries->cublaslt)
+      kernels::check_cublaslt(cublasLtDestroy(libraries->cublaslt), "cublasLtDestroy");
+#endif
+#if defined(RETORT_HAVE_CUDNN)
+    libraries->convolution_plans.reset();
+    if (libraries->cudnn) kernels::check_cudnn(cudnnDestroy(libraries->cudnn), "cudnnDestroy");
+#endif
+  });
+}
+Status create_libraries(void** pointer, void* stream) noexcept {
+  return status_of([=] {
+    auto libraries = std::make_unique<CudaLibraries>();
+    libraries->stream = static_cast<cudaStream_t>(stream);
+#if defined(RETORT_HAVE_CUBLASLT)
+    kernels::check_cublaslt(cublasLtCreate(&libraries->cublaslt), "cublasLtCreate");
+#endif
+    *pointer = libraries.release();
+  });
+}
+
+Status open(CudaRuntime* r) noexcept {
+  *r = CudaRuntime{device_count,
+                   select_device,
+                   describe,
+                   allocate,
+                   release,
+                   allocate_pinned,
+                   release_pinned,
+                   copy,
+                   fill,
+                   create_stream,
+                   destroy_stream,
+                   synchronize,
+                   create_event,
+                   destroy_event,
+                   record_event,
+                   elapsed_ms,
+                   create_libraries,
+                   destroy_libraries};
+  return status_of([] {
+#define RETORT_PLUGIN_FOLDER(folder) retort_bind_##folder();
+#include "plugin_folders.inc"
+#undef RETORT_PLUGIN_FOLDER
+#define RETORT_PLUGIN_PROVIDER(name) retort_provide_##name();
+#include "plugin_providers.inc"
+#undef RETORT_PLUGIN_PROVIDER
+  });
+}
+
+const PluginInfo kInfo{RETORT_ABI_HASH, open};
+
+}  // namespace
+}  // namespace retort
+
+extern "C" __attribute__((visibility("default"))) const retort::PluginInfo* retort_plugin() {
+  return &retort::kInfo;
+}
