@@ -28,7 +28,7 @@ const char* name_of(PacingKind kind) {
     case PacingKind::kVariedExponential: return "varied_exponential";
     case PacingKind::kSingleStep: return "single_step";
     case PacingKind::kLinear: return "linear";
-    case PacingKind::kQuadratic: return "quad";
+    case PacingKind::kQuadratic: return "quadratic";
     case PacingKind::kRoot: return "root";
     case PacingKind::kExponential: return "exp";
     case PacingKind::kLogarithmic: return "log";
@@ -41,6 +41,8 @@ const char* name_of(PacingKind kind) {
 PacingKind parse_pacing_kind(const std::string& text) {
   for (const PacingKind kind : kKinds)
     if (text == name_of(kind)) return kind;
+  if (text == "none") return PacingKind::kFull;
+  if (text == "quad") return PacingKind::kQuadratic;
   std::string names;
   for (const PacingKind kind : kKinds) names += join(names.empty() ? "" : ", ", name_of(kind));
   fail(ErrorCode::kUsage, "[pacing] expected one of ", names, "; got '", text, "'");

@@ -20,8 +20,8 @@ enum class PacingKind : std::uint8_t {
   kCompetence,
 };
 const char* name_of(PacingKind kind);
-/// "full", "fixed_exponential", "varied_exponential", "single_step", "linear", "quad", "root",
-/// "exp", "log", "step" or "competence"; anything else throws.
+/// "full", "fixed_exponential", "varied_exponential", "single_step", "linear", "quadratic", "root",
+/// "exp", "log", "step" or "competence" ("none" and "quad" too); anything else throws.
 PacingKind parse_pacing_kind(const std::string& text);
 
 struct PacingOptions {

@@ -76,7 +76,7 @@ SampleStatistics statistics_of_logits(std::span<const float> logits, std::int64_
     s.max_logprob[i] = static_cast<float>(-log_sum);
     s.max_prob[i] = static_cast<float>(1 / sum);
     s.p_true[i] = static_cast<float>(std::exp(log_true));
-    s.margin[i] = classes == 1 ? 0.0f : static_cast<float>(max - second);
+    s.margin[i] = static_cast<float>(-std::expm1(second - max) / sum);
     s.entropy[i] = static_cast<float>(std::max(0.0, log_sum - weighted / sum));
     s.loss[i] = static_cast<float>(-log_true);
     s.correct[i] = top == static_cast<std::size_t>(labels[i]) ? 1 : 0;

@@ -18,7 +18,7 @@ enum class ScoreKind : std::uint8_t {
   kProb,     // largest probability, (0, 1]
   kLogprob,  // its logarithm, <= 0, nats
   kPTrue,    // probability of the label, [0, 1]
-  kMargin,   // largest minus second largest logit, >= 0
+  kMargin,   // largest minus second largest probability, [0, 1]
   kEntropy,  // of the predicted distribution, >= 0, nats; high is hard
   kLoss,     // cross-entropy against the label, >= 0, nats; high is hard
 };

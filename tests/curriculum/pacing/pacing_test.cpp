@@ -100,7 +100,7 @@ TEST(Pacing, competence_by_hand) {
 
 TEST(Pacing, every_function_grows_and_stays_in_range) {
   for (const char* name : {"full", "fixed_exponential", "varied_exponential", "single_step",
-                           "linear", "quad", "root", "exp", "log", "step", "competence"}) {
+                           "linear", "quadratic", "root", "exp", "log", "step", "competence"}) {
     PacingOptions o{.kind = parse_pacing_kind(name), .total_steps = 300};
     EXPECT_STREQ(name_of(o.kind), name);
     double before = 0;
@@ -124,6 +124,8 @@ TEST(Pacing, prefix_is_rounded_up_and_bounded) {
 }
 
 TEST(Pacing, errors) {
+  EXPECT_EQ(parse_pacing_kind("none"), PacingKind::kFull);
+  EXPECT_EQ(parse_pacing_kind("quad"), PacingKind::kQuadratic);
   EXPECT_THROW(parse_pacing_kind("cosine"), Error);
   EXPECT_THROW(fraction({.kind = PacingKind::kLinear}, 0), Error);
   EXPECT_THROW(fraction({.kind = PacingKind::kSingleStep, .start = 0}, 0), Error);

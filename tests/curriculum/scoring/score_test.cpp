@@ -25,12 +25,12 @@ TEST(Score, hand_checked_numbers) {
   EXPECT_TRUE(close(s.max_prob[0], 0.5, rtol, atol));
   EXPECT_TRUE(close(s.max_logprob[0], -std::log(2.0), rtol, atol));
   EXPECT_TRUE(close(s.p_true[0], 0.5, rtol, atol));
-  EXPECT_TRUE(close(s.margin[0], std::log(2.0), rtol, atol));
+  EXPECT_TRUE(close(s.margin[0], 0.25, rtol, atol));
   EXPECT_TRUE(close(s.entropy[0], 1.5 * std::log(2.0), rtol, atol));
   EXPECT_TRUE(close(s.loss[0], std::log(2.0), rtol, atol));
   EXPECT_TRUE(close(s.max_prob[1], 0.875, rtol, atol));
   EXPECT_TRUE(close(s.p_true[1], 0.125, rtol, atol));
-  EXPECT_TRUE(close(s.margin[1], std::log(7.0), rtol, atol));
+  EXPECT_TRUE(close(s.margin[1], 0.75, rtol, atol));
   EXPECT_TRUE(close(s.entropy[1], h1, rtol, atol));
   EXPECT_TRUE(close(s.loss[1], std::log(8.0), rtol, atol));
   EXPECT_EQ(s.correct, (std::vector<std::uint8_t>{1, 0}));
@@ -49,7 +49,7 @@ TEST(Score, edges) {
       statistics_of_logits(std::vector<float>{7}, 1, std::vector<std::int32_t>{0});
   EXPECT_EQ(one.loss[0], 0);
   EXPECT_EQ(one.entropy[0], 0);
-  EXPECT_EQ(one.margin[0], 0);
+  EXPECT_EQ(one.margin[0], 1);
   const std::vector<std::int32_t> label{0};
   EXPECT_THROW(statistics_of_logits(std::vector<float>{kNan, 0}, 2, label), Error);
   EXPECT_THROW(statistics_of_logits(std::vector<float>{-kInf, -kInf}, 2, label), Error);
