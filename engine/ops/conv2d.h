@@ -1,0 +1,22 @@
+// Two-dimensional convolution as a differentiable op.
+#pragma once
+#include "engine/tensor/tensor.h"
+
+namespace retort {
+
+struct Conv2dOptions {
+  int stride = 1;
+  int padding = 0;  // zeros on all four sides
+};
+
+/// y[n,p,q,k] = sum_{r,s,c} x[n, p*stride - padding + r, q*stride - padding + s, c] *
+/// weight[k,r,s,c]
+///
+/// Shapes    x (N,H,W,C), weight (K,R,S,C), result (N,Ho,Wo,K) with
+///           Ho = (H + 2 * padding - R) / stride + 1 rounded down, likewise Wo.
+/// Numerics  f64, f32 or bf16; the weights of a bf16 x may be f32. Sums in f32 (f64 for f64).
+///           The same bytes with any number of threads.
+/// Errors    Error if the shapes, dtypes or devices do not fit.
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Conv2dOptions& options);
+
+}  // namespace retort

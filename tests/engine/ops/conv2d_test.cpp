@@ -1,0 +1,112 @@
+#include "engine/ops/conv2d.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/autograd/autograd.h"
+#include "kernels/conv2d/conv2d.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+// Where the op exists.
+std::vector<Device> conv2d_devices() {
+  std::vector<Device> list = devices();
+  if (kernels::conv2d_cuda == nullptr) list.resize(1);
+  return list;
+}
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// d(sum(dy * conv(x, w))) by central differences in every element of x and w. The op is linear in
+// each, so the differences have no truncation error.
+void check_gradients(const Shape& x_shape, const Shape& weight_shape, const Conv2dOptions& o) {
+  Tensor x = randn(x_shape, 1, DType::kF64), weight = randn(weight_shape, 2, DType::kF64);
+  x.set_requires_grad(true);
+  weight.set_requires_grad(true);
+  const Tensor y = conv2d(x, weight, o);
+  const Tensor dy = randn(y.shape(), 3, DType::kF64);
+  y.backward(dy);
+  const std::vector<double> dy_values = dy.to_vector<double>();
+  for (const Tensor& input : {x, weight}) {
+    const std::vector<double> got = input.grad().to_vector<double>();
+    double* const values = input.data<double>();
+    const NoGrad no_grad;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      const double before = values[i], step = 1e-3;
+      values[i] = before + step;
+      const double up = dot(conv2d(x, weight, o).to_vector<double>(), dy_values);
+      values[i] = before - step;
+      const double down = dot(conv2d(x, weight, o).to_vector<double>(), dy_values);
+      values[i] = before;
+      EXPECT_TRUE(close(got[i], (up - down) / (2 * step), 1e-8, 1e-9)) << i;
+    }
+  }
+}
+
+TEST(Conv2dOp, hand_checked_numbers) {
+  for (const Device device : conv2d_devices()) {
+    const Tensor x = Tensor::from<float>({1, 2, 3, 4}, {1, 2, 2, 1}, device),
+                 weight = Tensor::from<float>({10, 20, 30, 40}, {1, 2, 2, 1}, device);
+    const Tensor y = conv2d(x, weight, {});
+    EXPECT_TRUE(y.shape() == (Shape{1, 1, 1, 1}));
+    EXPECT_EQ(y.item(), 300) << name_of(device);
+  }
+}
+
+TEST(Conv2dOp, gradients_equal_central_differences) {
+  check_gradients({2, 4, 5, 3}, {2, 3, 3, 3}, {1, 1});
+  check_gradients({1, 5, 5, 2}, {3, 3, 3, 2}, {2, 1});
+  check_gradients({2, 4, 4, 2}, {3, 1, 1, 2}, {2, 0});
+  check_gradients({1, 5, 4, 1}, {2, 2, 3, 1}, {1, 0});
+}
+
+TEST(Conv2dOp, gradients_are_the_same_on_every_device) {
+  for (const Device device : conv2d_devices()) {
+    Tensor x = randn({2, 6, 5, 3}, 1).to(device).detach(),
+           weight = randn({4, 3, 3, 3}, 2).to(device).detach();
+    x.set_requires_grad(true);
+    weight.set_requires_grad(true);
+    const Tensor y = conv2d(x, weight, {2, 1});
+    y.backward(randn(y.shape(), 3).to(device));
+    Tensor x64 = randn({2, 6, 5, 3}, 1).to(DType::kF64),
+           weight64 = randn({4, 3, 3, 3}, 2).to(DType::kF64);
+    x64.set_requires_grad(true);
+    weight64.set_requires_grad(true);
+    const Tensor y64 = conv2d(x64, weight64, {2, 1});
+    y64.backward(randn(y.shape(), 3).to(DType::kF64));
+    EXPECT_TRUE(all_close(y.detach().to(Device::kCpu), y64.detach())) << name_of(device);
+    EXPECT_TRUE(all_close(x.grad().to(Device::kCpu), x64.grad())) << name_of(device);
+    EXPECT_TRUE(all_close(weight.grad().to(Device::kCpu), weight64.grad())) << name_of(device);
+  }
+}
+
+TEST(Conv2dOp, computes_only_the_gradients_that_are_wanted) {
+  const Tensor x = randn({1, 4, 4, 2}, 1);
+  Tensor weight = randn({3, 3, 3, 2}, 2);
+  weight.set_requires_grad(true);
+  const Tensor y = conv2d(x, weight, {1, 1});
+  y.backward(Tensor::full(y.shape(), 1));
+  EXPECT_TRUE(weight.grad().defined());
+  EXPECT_FALSE(x.grad().defined());
+  EXPECT_FALSE(conv2d(x, weight.detach(), {1, 1}).requires_grad());
+}
+
+TEST(Conv2dOp, wrong_shapes_throw) {
+  const Tensor x = Tensor::zeros({1, 4, 4, 2}), weight = Tensor::zeros({3, 3, 3, 2});
+  EXPECT_THROW(conv2d(Tensor(), weight, {}), Error);
+  EXPECT_THROW(conv2d(Tensor::zeros({4, 4, 2}), weight, {}), Error);
+  EXPECT_THROW(conv2d(x, Tensor::zeros({3, 3, 3, 5}), {}), Error);
+  EXPECT_THROW(conv2d(x, Tensor::zeros({3, 2}), {}), Error);
+  EXPECT_THROW(conv2d(x, weight.to(DType::kF64), {}), Error);
+  EXPECT_THROW(conv2d(x, weight, {0, 0}), Error);
+  EXPECT_THROW(conv2d(x, Tensor::zeros({3, 7, 7, 2}), {}), Error);
+}
+
+}  // namespace
+}  // namespace retort::test

@@ -1,0 +1,266 @@
+// Convolution against a plain double loop, on every device.
+#include "kernels/conv2d/conv2d.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "engine/runtime/device.h"
+#include "kernels/common/parallel.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+using kernels::Conv2dShape;
+
+// Where the op exists.
+std::vector<Device> conv2d_devices() {
+  std::vector<Device> list = devices();
+  if (kernels::conv2d_cuda == nullptr) list.resize(1);
+  return list;
+}
+
+std::string text_of(const Conv2dShape& s, DType dtype, Device device) {
+  return join(s.batch, "x", s.height, "x", s.width, " C", s.channels, " K", s.filters, " ",
+              s.filter_height, "x", s.filter_width, " stride ", s.stride, " padding ", s.padding,
+              " ", name_of(dtype), " on ", name_of(device));
+}
+
+// Calls f(x element, weight element, y element) for every product of the convolution.
+template <class F>
+void for_each_product(const Conv2dShape& s, F&& f) {
+  std::int64_t out = 0;
+  for (std::int64_t n = 0; n < s.batch; ++n)
+    for (std::int64_t p = 0; p < s.out_height(); ++p)
+      for (std::int64_t q = 0; q < s.out_width(); ++q)
+        for (std::int64_t k = 0; k < s.filters; ++k, ++out)
+          for (std::int64_t r = 0; r < s.filter_height; ++r)
+            for (std::int64_t t = 0; t < s.filter_width; ++t) {
+              const std::int64_t h = p * s.stride - s.padding + r, w = q * s.stride - s.padding + t;
+              if (h < 0 || h >= s.height || w < 0 || w >= s.width) continue;
+              for (std::int64_t c = 0; c < s.channels; ++c)
+                f(((n * s.height + h) * s.width + w) * s.channels + c,
+                  ((k * s.filter_height + r) * s.filter_width + t) * s.channels + c, out);
+            }
+}
+
+// The tensors of a case and what the three passes should give, summed in double. The operands are
+// rounded to their storage type before the reference sees them. `size` holds the sums of the
+// products' magnitudes: rounding errors are relative to these, not to the result.
+struct Case {
+  Case(const Conv2dShape& shape, DType dtype, DType weight_dtype)
+      : s(shape),
+        x(randn({s.batch, s.height, s.width, s.channels}, 1, dtype)),
+        weight(randn({s.filters, s.filter_height, s.filter_width, s.channels}, 2, weight_dtype)),
+        dy(randn({s.batch, s.out_height(), s.out_width(), s.filters}, 3, dtype)) {
+    const std::vector<double> xv = x.to_vector<double>(), wv = weight.to_vector<double>(),
+                              dyv = dy.to_vector<double>();
+    y_want.resize(dyv.size()), dx_want.resize(xv.size()), dw_want.resize(wv.size());
+    y_size = y_want, dx_size = dx_want, dw_size = dw_want;
+    for_each_product(s, [&](auto i, auto j, auto o) {
+      const auto a = static_cast<std::size_t>(i), b = static_cast<std::size_t>(j),
+                 c = static_cast<std::size_t>(o);
+      y_want[c] += xv[a] * wv[b], y_size[c] += std::abs(xv[a] * wv[b]);
+      dx_want[a] += dyv[c] * wv[b], dx_size[a] += std::abs(dyv[c] * wv[b]);
+      dw_want[b] += dyv[c] * xv[a], dw_size[b] += std::abs(dyv[c] * xv[a]);
+    });
+  }
+  Conv2dShape s;
+  Tensor x, weight, dy;
+  std::vector<double> y_want, dx_want, dw_want, y_size, dx_size, dw_size;
+};
+
+// An output with sentinels before and after it.
+struct Guarded {
+  Guarded(const Shape& shape, DType dtype, Device device)
+      : all(Tensor::full({shape.numel() + 128}, 768, dtype, device)),
+        out(Tensor::wrap(all.storage(), 64, shape, dtype, shape[-1])) {}
+  void expect_untouched(const std::string& what) const {
+    const std::vector<double> values = all.to_vector<double>();
+    for (std::size_t i = 0; i < 64; ++i) {
+      EXPECT_EQ(values[i], 768) << what << " wrote before its output";
+      EXPECT_EQ(values[values.size() - 1 - i], 768) << what << " wrote past its output";
+    }
+  }
+  Tensor all, out;
+};
+
+// Rounding of the storage type, plus that of the sums relative to the products' magnitudes.
+void expect_near(const Tensor& got, const std::vector<double>& want,
+                 const std::vector<double>& size, const std::string& what) {
+  const double storage = got.dtype() == DType::kBF16 ? 4e-3 : 0;
+  const double sums = got.dtype() == DType::kF64 ? 1e-14 : 3e-6;
+  const std::vector<double> values = got.to_vector<double>();
+  ASSERT_EQ(values.size(), want.size());
+  for (std::size_t i = 0; i < want.size(); ++i)
+    if (!close(values[i], want[i], storage, sums * size[i] + 1e-30)) {
+      ADD_FAILURE() << what << " at " << i << ": got " << values[i] << ", want " << want[i]
+                    << " (magnitude " << size[i] << ")";
+      return;
+    }
+}
+
+struct Results {
+  Tensor y, dx, dweight;
+};
+
+Results run(const Case& c, Device device, const std::string& what) {
+  const Context& context = context_of(device);
+  const Tensor x = c.x.to(device), weight = c.weight.to(device), dy = c.dy.to(device);
+  const DType dtype = x.dtype(), weight_dtype = weight.dtype();
+  const Guarded y(dy.shape(), dtype, device), dx(x.shape(), dtype, device),
+      dweight(weight.shape(), weight_dtype, device);
+  kernels::conv2d(context, {y.out.raw(), x.raw(), weight.raw(), c.s, dtype, weight_dtype});
+  kernels::conv2d_backward_data(context,
+                                {dx.out.raw(), dy.raw(), weight.raw(), c.s, dtype, weight_dtype});
+  kernels::conv2d_backward_weight(context,
+                                  {dweight.out.raw(), x.raw(), dy.raw(), c.s, dtype, weight_dtype});
+  y.expect_untouched("fprop " + what);
+  dx.expect_untouched("dgrad " + what);
+  dweight.expect_untouched("wgrad " + what);
+  return {y.out, dx.out, dweight.out};
+}
+
+void check(const Conv2dShape& shape, DType dtype, DType weight_dtype, Device device) {
+  const std::string what = text_of(shape, dtype, device);
+  const Case c(shape, dtype, weight_dtype);
+  const Results first = run(c, device, what), second = run(c, device, what);
+  expect_near(first.y, c.y_want, c.y_size, "fprop " + what);
+  expect_near(first.dx, c.dx_want, c.dx_size, "dgrad " + what);
+  expect_near(first.dweight, c.dw_want, c.dw_size, "wgrad " + what);
+  EXPECT_TRUE(same_bytes(first.y, second.y)) << "fprop " << what;
+  EXPECT_TRUE(same_bytes(first.dx, second.dx)) << "dgrad " << what;
+  EXPECT_TRUE(same_bytes(first.dweight, second.dweight)) << "wgrad " << what;
+}
+
+// clang-format off
+const Conv2dShape kEdgeShapes[] = {
+    //  N   H   W   C   K  R  S  stride padding
+    {   1,  1,  1,  1,  1, 1, 1, 1, 0},
+    {   2,  5,  7,  3,  8, 3, 3, 1, 1},   // a stem: three channels
+    {   1,  9,  9,  3, 10, 7, 7, 2, 3},   // the ImageNet stem
+    {   3,  8,  6, 16, 16, 3, 3, 1, 1},
+    {   2,  7,  9,  8, 33, 3, 3, 2, 1},
+    {   2,  8,  8, 16, 10, 1, 1, 2, 0},   // a projection; the last row and column are not read
+    {   1,  6,  5, 17, 16, 3, 3, 1, 0},
+    {   3,  5,  5, 64, 33, 1, 1, 1, 0},
+    {   1,  5,  4,  8,  1, 5, 3, 1, 2},   // neither square nor symmetric
+    {   2,  4,  4,  1, 16, 3, 3, 2, 1},
+    {   2, 11, 10, 16,  8, 3, 3, 3, 2},   // stride 3
+    {   1,  3,  3,  8,  8, 3, 3, 1, 4},   // padding beyond the filter
+    {   1,  4,  9,  8, 16, 2, 2, 3, 0},   // gaps between the filters
+};
+// clang-format on
+
+TEST(Conv2dKernel, hand_checked_numbers) {
+  for (const Device device : conv2d_devices()) {
+    const Conv2dShape s{1, 2, 2, 1, 1, 2, 2, 1, 1};  // 3 x 3 out
+    const Tensor x = Tensor::from<float>({1, 2, 3, 4}, {1, 2, 2, 1}, device),
+                 weight = Tensor::from<float>({10, 20, 30, 40}, {1, 2, 2, 1}, device),
+                 dy = Tensor::from<float>({1, 0, 0, 0, 2, 0, 0, 0, 3}, {1, 3, 3, 1}, device),
+                 y = Tensor::zeros({1, 3, 3, 1}, DType::kF32, device),
+                 dx = Tensor::zeros({1, 2, 2, 1}, DType::kF32, device),
+                 dweight = Tensor::zeros({1, 2, 2, 1}, DType::kF32, device);
+    const Context& context = context_of(device);
+    const DType f32 = DType::kF32;
+    kernels::conv2d(context, {y.raw(), x.raw(), weight.raw(), s, f32, f32});
+    EXPECT_EQ(y.to_vector<float>(), (std::vector<float>{40, 110, 60, 140, 300, 140, 60, 110, 40}))
+        << name_of(device);
+    kernels::conv2d_backward_data(context, {dx.raw(), dy.raw(), weight.raw(), s, f32, f32});
+    EXPECT_EQ(dx.to_vector<float>(), (std::vector<float>{60, 40, 60, 110})) << name_of(device);
+    kernels::conv2d_backward_weight(context, {dweight.raw(), x.raw(), dy.raw(), s, f32, f32});
+    EXPECT_EQ(dweight.to_vector<float>(), (std::vector<float>{14, 4, 6, 9})) << name_of(device);
+  }
+}
+
+TEST(Conv2dKernel, f32_equals_the_double_loop) {
+  for (const Device device : conv2d_devices())
+    for (const Conv2dShape& s : kEdgeShapes) check(s, DType::kF32, DType::kF32, device);
+}
+
+TEST(Conv2dKernel, bf16_equals_the_double_loop) {
+  for (const Device device : conv2d_devices())
+    for (const Conv2dShape& s : kEdgeShapes) {
+      check(s, DType::kBF16, DType::kBF16, device);
+      check(s, DType::kBF16, DType::kF32, device);
+    }
+}
+
+TEST(Conv2dKernel, f64_equals_the_double_loop) {
+  for (const Conv2dShape& s : kEdgeShapes) check(s, DType::kF64, DType::kF64, Device::kCpu);
+}
+
+// The shapes for which the CPU takes another algorithm, and batches that leave a shorter slice.
+TEST(Conv2dKernel, cpu_large_shapes_equal_the_double_loop) {
+  for (const Conv2dShape& s :
+       {Conv2dShape{5, 16, 16, 64, 64, 3, 3, 1, 1}, Conv2dShape{37, 4, 4, 64, 64, 3, 3, 1, 1},
+        Conv2dShape{67, 5, 5, 8, 16, 3, 3, 1, 1}})
+    check(s, DType::kF32, DType::kF32, Device::kCpu);
+}
+
+TEST(Conv2dKernel, results_do_not_depend_on_the_thread_count) {
+  const int before = thread_count();
+  for (const Device device : conv2d_devices())
+    for (const Conv2dShape& s :
+         {Conv2dShape{37, 8, 8, 16, 16, 3, 3, 1, 1}, Conv2dShape{33, 4, 4, 64, 64, 3, 3, 1, 1},
+          Conv2dShape{9, 9, 9, 3, 16, 7, 7, 2, 3}, Conv2dShape{20, 8, 8, 16, 32, 1, 1, 2, 0}}) {
+      if (device == Device::kCuda && s.channels > 16) continue;
+      for (const DType dtype : {DType::kF32, DType::kF64}) {
+        if (device == Device::kCuda && dtype == DType::kF64) continue;
+        const std::string what = text_of(s, dtype, device);
+        const Case c(s, dtype, dtype);
+        set_thread_count(1);
+        const Results one = run(c, device, what);
+        for (const int threads : {2, 3}) {
+          set_thread_count(threads);
+          const Results more = run(c, device, what);
+          EXPECT_TRUE(same_bytes(one.y, more.y)) << "fprop " << what;
+          EXPECT_TRUE(same_bytes(one.dx, more.dx)) << "dgrad " << what;
+          EXPECT_TRUE(same_bytes(one.dweight, more.dweight)) << "wgrad " << what;
+        }
+      }
+    }
+  set_thread_count(before);
+}
+
+TEST(Conv2dKernel, empty_batch) {
+  for (const Device device : conv2d_devices()) {
+    const Conv2dShape s{0, 4, 4, 3, 8, 3, 3, 1, 1};
+    const Tensor dweight = Tensor::full({8, 3, 3, 3}, 5, DType::kF32, device);
+    const Context& context = context_of(device);
+    kernels::conv2d(context, {nullptr, nullptr, nullptr, s, DType::kF32, DType::kF32});
+    kernels::conv2d_backward_data(context,
+                                  {nullptr, nullptr, nullptr, s, DType::kF32, DType::kF32});
+    kernels::conv2d_backward_weight(context,
+                                    {dweight.raw(), nullptr, nullptr, s, DType::kF32, DType::kF32});
+    for (const float v : dweight.to_vector<float>()) EXPECT_EQ(v, 0);
+  }
+}
+
+TEST(Conv2dKernel, bad_arguments_throw) {
+  const Context& context = context_of(Device::kCpu);
+  float value[64] = {};
+  auto run_shape = [&](const Conv2dShape& s, DType dtype = DType::kF32,
+                       DType weight = DType::kF32) {
+    kernels::conv2d(context, {value, value, value, s, dtype, weight});
+  };
+  EXPECT_THROW(run_shape({-1, 4, 4, 1, 1, 1, 1, 1, 0}), Error);
+  EXPECT_THROW(run_shape({1, 0, 4, 1, 1, 1, 1, 1, 0}), Error);
+  EXPECT_THROW(run_shape({1, 4, 4, 0, 1, 1, 1, 1, 0}), Error);
+  EXPECT_THROW(run_shape({1, 4, 4, 1, 0, 1, 1, 1, 0}), Error);
+  EXPECT_THROW(run_shape({1, 4, 4, 1, 1, 0, 1, 1, 0}), Error);
+  EXPECT_THROW(run_shape({1, 4, 4, 1, 1, 1, 1, 0, 0}), Error);
+  EXPECT_THROW(run_shape({1, 4, 4, 1, 1, 1, 1, 1, -1}), Error);
+  EXPECT_THROW(run_shape({1, 4, 4, 1, 1, 7, 7, 1, 1}), Error);
+  EXPECT_THROW(run_shape({1, 4, 4, 1, 1, 1, 1, 1, 0}, DType::kI32, DType::kI32), Error);
+  EXPECT_THROW(run_shape({1, 4, 4, 1, 1, 1, 1, 1, 0}, DType::kF32, DType::kBF16), Error);
+  EXPECT_THROW(
+      kernels::conv2d(
+          context, {nullptr, value, value, {1, 4, 4, 1, 1, 1, 1, 1, 0}, DType::kF32, DType::kF32}),
+      Error);
+}
+
+}  // namespace
+}  // namespace retort::test
