@@ -1,0 +1,131 @@
+// The only file that includes CLI11 (it is slow to compile).
+#include "tools/kdtrain/command_line.h"
+
+#include <CLI/CLI.hpp>
+
+#include "tools/kdtrain/schema.h"
+
+#if !defined(RETORT_VERSION)
+#define RETORT_VERSION "0.0.0"
+#endif
+
+namespace retort::tools {
+namespace {
+
+constexpr const char* kFooter =
+    "Recipes are TOML; `key=value` overrides any key (kdtrain schema lists them), and\n"
+    "`arm.NAME.key=value` one arm's. Examples:\n"
+    "  kdtrain run                                       # the embedded default: sparse parity\n"
+    "  kdtrain run cifar10_six_arms data.root=DIR --out runs/six\n"
+    "  kdtrain run my.toml train.epochs=10 --resume --out runs/mine\n"
+    "Exit codes: 0 done, 2 usage or recipe, 3 bad input file, 4 I/O, 5 memory, 6 NaN or infinity,\n"
+    "7 peer, 8 device, 130 / 143 stopped by SIGINT / SIGTERM after a checkpoint.";
+
+bool is_override(const std::string& word) {
+  const auto equals = word.find('=');
+  return equals != std::string::npos && word.find('/') > equals;
+}
+
+}  // namespace
+
+std::string version_text() { return std::string("retort ") + RETORT_VERSION; }
+
+int parse_command_line(int argc, char** argv, CommandLine* line) {
+  CLI::App app{"kdtrain: train students from teachers, by recipe", "kdtrain"};
+  app.footer(kFooter);
+  app.set_version_flag("--version", version_text());
+  app.require_subcommand(1);
+  std::vector<std::string> words;
+  std::vector<CLI::App*> commands;
+  const auto command = [&](const char* name, const char* help) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    commands.push_back(sub);
+    return sub;
+  };
+  const auto device_options = [&](CLI::App* sub) {
+    sub->add_option("--device", line->device, "auto, cpu or cuda")
+        ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+        ->capture_default_str();
+    sub->add_option("--threads", line->threads, "CPU threads; default: all cores")
+        ->check(CLI::Range(1, 4096));
+  };
+
+  CLI::App* run =
+      command("run", "Run a recipe: a file or an embedded name; default parity_extraction");
+  run->add_option("recipe", words, "RECIPE [key=value ...]");
+  run->add_option("--out", line->out, "Run folder; default runs/NAME");
+  run->add_flag("--resume", line->resume, "Go on from the newest checkpoints in the run folder");
+  device_options(run);
+
+  command("ls", "List the embedded recipes");
+
+  CLI::App* validate = command("validate", "Check a recipe and say what it would run");
+  validate->add_option("recipe", words, "RECIPE [key=value ...]");
+
+  CLI::App* score = command("score", "Write a recipe's curriculum without training the students");
+  score->add_option("recipe", words, "RECIPE [key=value ...]")->required();
+  score->add_option("--out", line->out, "The CSV file to write")->required();
+  device_options(score);
+
+  CLI::App* eval = command("eval", "Evaluate weights on a data set; prints one JSON object");
+  eval->add_option("--model", line->model, "Weights (.safetensors)")->required();
+  eval->add_option("--arch", line->arch, "Architecture, as in teacher.arch")->required();
+  eval->add_option("overrides", words, "data.key=value ...");
+  eval->add_option("--split", line->split, "train, validation or test")
+      ->check(CLI::IsMember({"train", "validation", "test"}))
+      ->capture_default_str();
+  eval->add_option("--logits", line->logits,
+                   "Also write the logits: little-endian f32 (n, classes)");
+  device_options(eval);
+
+  command("tokenize", "Text to WordPiece ids: not in this version (exits with 2)")
+      ->allow_extras()
+      ->prefix_command();
+
+  CLI::App* report = command("report", "Rebuild report.html and results.json of a run folder");
+  report->add_option("folder", line->subject, "Run folder")->required();
+
+  CLI::App* doctor = command("doctor", "Say what this machine offers: CPU, memory, CUDA, data");
+  doctor->add_flag("--json", line->json, "As one JSON object");
+  doctor->add_option("--threads", line->threads, "CPU threads")->check(CLI::Range(1, 4096));
+
+  CLI::App* selftest = command("selftest", "Check the numbers of every op on each device here");
+  device_options(selftest);
+
+  CLI::App* schema = command("schema", "Every recipe key: type, range, default, meaning");
+  schema->add_option("section", line->subject, "A section or a key, such as train");
+  schema->add_flag("--json", line->json, "As JSON");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& e) {
+    return app.exit(e);
+  } catch (const CLI::CallForAllHelp& e) {
+    return app.exit(e);
+  } catch (const CLI::CallForVersion& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    std::string message = e.what();
+    if (const auto end = message.find('\n'); end != std::string::npos) message.resize(end);
+    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty()) {
+      std::vector<std::string> names;
+      for (const CLI::App* sub : commands) names.push_back(sub->get_name());
+      const std::string near = nearest_word(argv[1], names);
+      message = "there is no command '" + std::string(argv[1]) + "'" +
+                (near.empty() ? "" : "; did you mean '" + near + "'?");
+    }
+    std::cerr << "kdtrain: error: " << message << " (kdtrain --help)\n";
+    return 2;
+  }
+  line->command = app.get_subcommands().front()->get_name();
+  for (std::string& word : words) {
+    const bool takes_subject = line->command != "eval";
+    if (takes_subject && line->subject.empty() && line->words.empty() && !is_override(word))
+      line->subject = std::move(word);
+    else
+      line->words.push_back(std::move(word));
+  }
+  return -1;
+}
+
+}  // namespace retort::tools

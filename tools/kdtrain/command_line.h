@@ -1,0 +1,39 @@
+// What kdtrain was asked to do.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace retort::tools {
+
+struct CommandLine {
+  std::string command;             // "run", "doctor", ...
+  std::string subject;             // recipe, run folder or schema section; "" = default
+  std::vector<std::string> words;  // key=value, in order
+  std::string out;                 // --out
+  std::string device = "auto";     // --device
+  int threads = 0;                 // --threads; 0 = as the environment says
+  bool resume = false;
+  bool json = false;
+  std::string model, arch, logits;  // eval
+  std::string split = "test";       // eval
+};
+
+/// Fills `line`. Returns -1 to go on, or the exit status after help, version or a usage error was
+/// printed.
+int parse_command_line(int argc, char** argv, CommandLine* line);
+
+/// "retort 0.1.0"
+std::string version_text();
+
+/// The commands; each returns an exit status and may throw Error.
+int run_command(const CommandLine& line);       // runner.cpp
+int score_command(const CommandLine& line);     // runner.cpp
+int eval_command(const CommandLine& line);      // eval.cpp
+int report_command(const CommandLine& line);    // report_command.cpp
+int doctor_command(const CommandLine& line);    // doctor.cpp
+int selftest_command(const CommandLine& line);  // selftest.cpp
+int list_command(const CommandLine& line);      // recipes_command.cpp
+int validate_command(const CommandLine& line);  // recipes_command.cpp
+int schema_command(const CommandLine& line);    // recipes_command.cpp
+
+}  // namespace retort::tools

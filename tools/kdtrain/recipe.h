@@ -1,0 +1,108 @@
+// A recipe: settings checked against the schema, arms that override them, and where each value
+// came from. Order of precedence, weakest first: default, recipe, [size.NAME], command line
+// `key=value`, the arm's own key, command line `arm.NAME.key=value`.
+#pragma once
+#include <map>
+#include <string>
+#include <vector>
+
+#include "kernels/common/check.h"
+#include "tools/kdtrain/schema.h"
+#include "tools/kdtrain/toml_reader.h"
+
+namespace retort::tools {
+
+/// A value of every key of the schema, with its origin ("default", "recipe.toml:12:3", ...).
+class Settings {
+ public:
+  Settings();  // all defaults
+
+  bool flag(std::string_view key) const { return get<bool>(key); }
+  std::int64_t integer(std::string_view key) const { return get<std::int64_t>(key); }
+  double number(std::string_view key) const { return get<double>(key); }
+  const std::string& text(std::string_view key) const { return get<std::string>(key); }
+  const std::vector<std::int64_t>& integers(std::string_view key) const {
+    return get<std::vector<std::int64_t>>(key);
+  }
+  const std::vector<double>& numbers(std::string_view key) const {
+    return get<std::vector<double>>(key);
+  }
+  const std::vector<std::string>& texts(std::string_view key) const {
+    return get<std::vector<std::string>>(key);
+  }
+
+  const Value& value(std::string_view key) const { return at(key).value; }
+  const std::string& origin(std::string_view key) const { return at(key).origin; }
+  bool is_default(std::string_view key) const { return at(key).origin == "default"; }
+  void set(std::string_view key, Value value, std::string origin);
+
+ private:
+  struct Setting {
+    Value value;
+    std::string origin;
+  };
+  const Setting& at(std::string_view key) const;
+  template <class T>
+  const T& get(std::string_view key) const {
+    const T* value = std::get_if<T>(&at(key).value);
+    if (value == nullptr) throw std::logic_error("setting of another type: " + std::string(key));
+    return *value;
+  }
+  std::map<std::string, Setting, std::less<>> settings_;
+};
+
+struct Arm {
+  std::string name;
+  std::string label;               // for tables; the name if the recipe gives none
+  Settings settings;               // merged
+  std::vector<std::string> owned;  // keys that the arm sets itself
+};
+
+struct Recipe {
+  std::string source;  // file name as given, or "embedded:NAME"
+  std::string name;
+  Settings base;
+  std::vector<Arm> arms;  // those selected by `arms`
+};
+
+/// One mistake. Printed as file:line:column: error: message, the line, a caret, the hint.
+struct RecipeProblem {
+  std::string file;  // or "command line, argument 3"
+  Place place;
+  std::string message;
+  std::string hint;
+};
+
+struct RecipeResult {
+  Recipe recipe;
+  std::vector<RecipeProblem> problems;
+  std::vector<std::string> warnings;
+};
+
+/// Parses and checks everything; collects all mistakes. Never throws on bad input.
+/// overrides: "key=value" as typed; first_argument numbers them in messages.
+RecipeResult parse_recipe(const std::string& source, std::string_view text,
+                          const std::vector<std::string>& overrides);
+
+/// All mistakes as text, one block each, with a closing count.
+std::string format_problems(const RecipeResult& result, std::string_view text);
+
+/// recipe.resolved.toml: a complete recipe, each value with its origin as a comment.
+std::string resolved_toml(const Recipe& recipe);
+
+/// The text of a recipe: a file, or one of the embedded ones by name. Throws Error(kUsage) naming
+/// what there is if neither exists.
+struct RecipeText {
+  std::string source;
+  std::string text;
+};
+RecipeText find_recipe(const std::string& name_or_file);
+
+struct EmbeddedRecipe {
+  const char* name;
+  const char* text;
+};
+/// The recipes of examples/recipes/, compiled in (generated). The first is the default.
+const std::vector<EmbeddedRecipe>& embedded_recipes();
+
+}  // namespace retort::tools
