@@ -317,8 +317,12 @@ std::string nearest_word(std::string_view word, const std::vector<std::string>& 
 
 std::string nearest_key(std::string_view key) {
   if (key.size() > 120) return "";
-  for (const KeySpec& spec : schema())  // right name, wrong table
-    if (last_part(spec.key) == last_part(key)) return spec.key;
+  std::string moved;  // right name, wrong table
+  int nearest = std::numeric_limits<int>::max();
+  for (const KeySpec& spec : schema())
+    if (last_part(spec.key) == last_part(key))
+      if (const int d = distance(key, spec.key); d < nearest) nearest = d, moved = spec.key;
+  if (!moved.empty()) return moved;
   std::vector<std::string> same_table, all;
   const auto table = key.substr(0, key.size() - last_part(key).size());
   for (const KeySpec& spec : schema()) {
