@@ -1,0 +1,81 @@
+#include "kernels/grad_norm/grad_norm.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+struct NormResult {
+  Tensor norm, clip, not_finite;
+};
+NormResult norm_of(const std::vector<Tensor>& gradients, double max_norm, Device device) {
+  NormResult r{Tensor::full({}, -1, DType::kF32, device), Tensor::full({}, -1, DType::kF32, device),
+               Tensor::full({}, -1, DType::kI32, device)};
+  std::vector<kernels::GradientSegment> segments;
+  for (const Tensor& g : gradients) segments.push_back({g.raw(), g.numel()});
+  kernels::grad_norm(context_of(device),
+                     {segments, r.norm.data<float>(), r.clip.data<float>(),
+                      r.not_finite.data<std::int32_t>(), max_norm, gradients.at(0).dtype()});
+  return r;
+}
+
+TEST(GradNorm, hand_checked_numbers) {
+  for (const Device device : {Device::kCpu}) {
+    const Tensor a = Tensor::from<float>({3}, {1}, device),
+                 b = Tensor::from<float>({0, 4, 0}, {3}, device),
+                 none = Tensor::empty({0}, DType::kF32, device);
+    const NormResult r = norm_of({a, none, b}, 2.5, device);
+    EXPECT_EQ(r.norm.item(), 5) << name_of(device);
+    EXPECT_NEAR(r.clip.item(), 0.5, 1e-6);
+    EXPECT_EQ(r.not_finite.item(), 0);
+    EXPECT_EQ(norm_of({a, b}, 6, device).clip.item(), 1);
+    EXPECT_EQ(norm_of({a, b}, 0, device).clip.item(), 1);
+    EXPECT_EQ(norm_of({none}, 1, device).norm.item(), 0);
+  }
+}
+
+TEST(GradNorm, large_and_many_segments) {
+  for (const Device device : {Device::kCpu})
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16}) {
+      std::vector<Tensor> gradients;
+      double squares = 0;
+      std::uint64_t seed = 0;
+      for (const std::int64_t n : {0, 1, 31, 32, 33, 255, 256, 257, 70001}) {
+        gradients.push_back(randn({n}, ++seed, dtype));
+        for (const double v : gradients.back().to_vector<double>()) squares += v * v;
+        gradients.back() = gradients.back().to(device);
+      }
+      for (int i = 0; i < 100; ++i) {
+        gradients.push_back(Tensor::full({3}, 0.5, dtype, device));
+        squares += 0.75;
+      }
+      const NormResult r = norm_of(gradients, 1, device);
+      EXPECT_NEAR(r.norm.item(), std::sqrt(squares), 1e-6 * std::sqrt(squares))
+          << name_of(device) << " " << name_of(dtype);
+      EXPECT_TRUE(same_bytes(r.norm, norm_of(gradients, 1, device).norm));
+    }
+}
+
+TEST(GradNorm, a_value_that_is_not_finite_raises_the_flag) {
+  for (const Device device : {Device::kCpu})
+    for (const float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e30f}) {
+      const Tensor g = Tensor::from<float>({1, bad, 2}, {3}, device);
+      const NormResult r = norm_of({g}, 1, device);
+      EXPECT_EQ(r.not_finite.item(), 1) << bad << " " << name_of(device);
+      EXPECT_EQ(r.clip.item(), 1);
+    }
+}
+
+TEST(GradNorm, errors) {
+  const std::vector<kernels::GradientSegment> bad{{nullptr, 3}};
+  EXPECT_THROW(kernels::grad_norm(context_of(Device::kCpu), {bad}), Error);
+}
+
+}  // namespace
+}  // namespace retort::test
