@@ -1,0 +1,191 @@
+#include "distill/teacher/logit_cache.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <filesystem>
+
+#include "engine/io/file.h"
+#include "engine/io/safetensors.h"
+
+namespace retort::distill {
+namespace {
+
+constexpr const char* kVersion = "retort-logits-1";
+
+std::string digest_of(const Tensor& sample, const Tensor& augment, const Tensor& logits) {
+  Hasher hasher;
+  for (const Tensor& t : {sample, augment, logits})
+    if (t.numel() > 0) hasher.update(t.raw(), t.bytes());
+  return hasher.hex();
+}
+
+}  // namespace
+
+LogitCache::LogitCache(LogitCacheKey key, std::uint64_t max_bytes, std::string file)
+    : key_(std::move(key)), max_bytes_(max_bytes), file_(std::move(file)) {
+  RETORT_CHECK(key_.classes >= 1, "[logit_cache] expected at least 1 class, got ", key_.classes);
+  if (file_.empty() || !std::filesystem::exists(file_)) return;
+  try {
+    read_file();
+  } catch (const Error& error) {
+    index_.clear();
+    values_.clear();
+    stats_ = {};
+    stats_.note = join("the logit cache ", file_, " was not used: ", error.what());
+  }
+}
+
+LogitCache::RowKey LogitCache::row_key(std::span<const std::int64_t> samples,
+                                       std::span<const std::uint32_t> augment,
+                                       std::size_t i) const {
+  return {samples[i], augment.empty() ? 0u : augment[i]};
+}
+
+std::uint64_t LogitCache::row_bytes() const {
+  return static_cast<std::uint64_t>(key_.classes) * sizeof(float) + sizeof(RowKey);
+}
+
+bool LogitCache::keep(const RowKey& key, const float* row) {
+  if (index_.contains(key)) return false;
+  if ((index_.size() + 1) * row_bytes() > max_bytes_) {
+    ++stats_.refused;
+    return false;
+  }
+  index_.emplace(key, index_.size());
+  values_.insert(values_.end(), row, row + key_.classes);
+  return true;
+}
+
+bool LogitCache::lookup(std::span<const std::int64_t> samples,
+                        std::span<const std::uint32_t> augment, std::span<float> rows) {
+  const auto width = static_cast<std::size_t>(key_.classes);
+  RETORT_CHECK(rows.size() == samples.size() * width, "[logit_cache] expected room for ",
+               samples.size() * width, " logits, got ", rows.size());
+  RETORT_CHECK(augment.empty() || augment.size() == samples.size(), "[logit_cache] expected ",
+               samples.size(), " augmentation keys, got ", augment.size());
+  const std::lock_guard lock(mutex_);
+  std::uint64_t found = 0;
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    const auto it = index_.find(row_key(samples, augment, i));
+    if (it == index_.end()) continue;
+    ++found;
+    std::memcpy(&rows[i * width], &values_[it->second * width], width * sizeof(float));
+  }
+  stats_.hits += found;
+  stats_.misses += samples.size() - found;
+  return found == samples.size();
+}
+
+void LogitCache::insert(std::span<const std::int64_t> samples,
+                        std::span<const std::uint32_t> augment, std::span<const float> rows) {
+  const auto width = static_cast<std::size_t>(key_.classes);
+  RETORT_CHECK(rows.size() == samples.size() * width, "[logit_cache] expected ",
+               samples.size() * width, " logits, got ", rows.size());
+  RETORT_CHECK(augment.empty() || augment.size() == samples.size(), "[logit_cache] expected ",
+               samples.size(), " augmentation keys, got ", augment.size());
+  const std::lock_guard lock(mutex_);
+  for (std::size_t i = 0; i < samples.size(); ++i)
+    if (keep(row_key(samples, augment, i), &rows[i * width])) changed_ = true;
+}
+
+LogitCacheStatistics LogitCache::statistics() const {
+  const std::lock_guard lock(mutex_);
+  LogitCacheStatistics s = stats_;
+  s.entries = static_cast<std::int64_t>(index_.size());
+  s.bytes = index_.size() * row_bytes();
+  return s;
+}
+
+void LogitCache::save() {
+  const std::lock_guard lock(mutex_);
+  if (file_.empty() || !changed_) return;
+  std::vector<std::pair<RowKey, std::size_t>> rows(index_.begin(), index_.end());
+  std::sort(rows.begin(), rows.end());
+  const auto n = static_cast<std::int64_t>(rows.size());
+  const Tensor sample = Tensor::empty({n}, DType::kI64), augment = Tensor::empty({n}, DType::kI32),
+               logits = Tensor::empty({n, key_.classes}, DType::kF32);
+  const auto width = static_cast<std::size_t>(key_.classes);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    sample.data<std::int64_t>()[i] = rows[i].first.sample;
+    augment.data<std::int32_t>()[i] = std::bit_cast<std::int32_t>(rows[i].first.augment);
+    std::memcpy(logits.data<float>() + i * width, &values_[rows[i].second * width],
+                width * sizeof(float));
+  }
+  make_folders(parent_folder(file_));
+  write_safetensors(file_, {{"sample", sample}, {"augment", augment}, {"logits", logits}},
+                    {{"format", kVersion},
+                     {"dataset", key_.dataset_hash},
+                     {"teacher", key_.teacher_hash},
+                     {"digest", digest_of(sample, augment, logits)}});
+  changed_ = false;
+}
+
+void LogitCache::read_file() {
+  const SafetensorsReader reader(file_);
+  const auto& metadata = reader.header().metadata;
+  const auto expect = [&](const char* name, const std::string& want) {
+    const auto it = metadata.find(name);
+    const std::string got = it == metadata.end() ? "nothing" : it->second;
+    RETORT_CHECK_AS(kBadInput, got == want, "expected ", name, " '", want, "', got '", escaped(got),
+                    "'");
+  };
+  expect("format", kVersion);
+  expect("dataset", key_.dataset_hash);
+  expect("teacher", key_.teacher_hash);
+  const SafetensorsEntry* entry = reader.header().find("logits");
+  RETORT_CHECK_AS(kBadInput,
+                  entry && entry->dtype == DType::kF32 && entry->shape.rank() == 2 &&
+                      entry->shape[1] == key_.classes,
+                  "expected f32 logits of ", key_.classes, " classes");
+  const std::int64_t n = entry->shape[0];
+  RETORT_CHECK_AS(kBadInput, static_cast<std::uint64_t>(n) <= max_bytes_ / row_bytes(), n,
+                  " rows are more than the cap of ", max_bytes_, " bytes allows");
+  const Tensor sample = reader.read("sample"), augment = reader.read("augment"),
+               logits = reader.read("logits");
+  RETORT_CHECK_AS(kBadInput,
+                  sample.dtype() == DType::kI64 && sample.shape() == Shape({n}) &&
+                      augment.dtype() == DType::kI32 && augment.shape() == Shape({n}),
+                  "expected ", n, " i64 samples and i32 augmentation keys");
+  expect("digest", digest_of(sample, augment, logits));
+  for (std::int64_t i = 0; i < n; ++i)
+    keep({sample.data<std::int64_t>()[i],
+          std::bit_cast<std::uint32_t>(augment.data<std::int32_t>()[i])},
+         logits.data<float>() + i * key_.classes);
+  stats_.from_file = static_cast<std::int64_t>(index_.size());
+}
+
+std::shared_ptr<LogitCache> LogitCacheStore::get(const LogitCacheKey& key) {
+  const std::lock_guard lock(mutex_);
+  auto& cache = caches_[key];
+  if (!cache)
+    cache = std::make_shared<LogitCache>(
+        key, max_bytes_,
+        folder_.empty() ? std::string()
+                        : join(folder_, "/logits_", key.teacher_hash.substr(0, 16), "_",
+                               key.dataset_hash.substr(0, 16), ".safetensors"));
+  return cache;
+}
+
+void LogitCacheStore::save() {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [key, cache] : caches_) cache->save();
+}
+
+LogitCacheStatistics LogitCacheStore::statistics() const {
+  const std::lock_guard lock(mutex_);
+  LogitCacheStatistics sum;
+  for (const auto& [key, cache] : caches_) {
+    const LogitCacheStatistics s = cache->statistics();
+    sum.hits += s.hits;
+    sum.misses += s.misses;
+    sum.refused += s.refused;
+    sum.entries += s.entries;
+    sum.from_file += s.from_file;
+    sum.bytes += s.bytes;
+    if (!s.note.empty()) sum.note += (sum.note.empty() ? "" : "; ") + s.note;
+  }
+  return sum;
+}
+
+}  // namespace retort::distill
