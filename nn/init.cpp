@@ -1,7 +1,9 @@
 #include "nn/init.h"
 
+#include <algorithm>
 #include <vector>
 
+#include "kernels/common/parallel.h"
 #include "kernels/common/philox.h"
 
 namespace retort::nn {
@@ -14,26 +16,29 @@ void initialize(const Tensor& parameter, const Init& init, std::uint64_t seed,
     parameter.fill(init.value);
     return;
   }
-  const auto n = static_cast<std::size_t>(parameter.numel());
+  const std::int64_t n = parameter.numel();
   const std::uint32_t hash = init_hash(path);
-  std::vector<double> values(n);
-  for (std::size_t i = 0; i < n; i += 4) {
-    const Philox4 r = philox(seed, static_cast<std::uint32_t>(i / 4), 0, 0, hash);
-    double four[4];
-    if (init.kind == Init::Kind::kUniform) {
-      for (int k = 0; k < 4; ++k)
-        four[k] = init.value * (2 * static_cast<double>(uniform01(r.v[k])) - 1);
-    } else {
-      // Box and Muller 1958: two uniforms make two normals. u in (0, 1], so the log is finite.
-      for (int k = 0; k < 4; k += 2) {
-        const double u = (r.v[k] + 1.0) / 4294967296.0, v = r.v[k + 1] / 4294967296.0;
-        const double radius = init.value * std::sqrt(-2 * std::log(u));
-        four[k] = radius * std::cos(6.283185307179586 * v);
-        four[k + 1] = radius * std::sin(6.283185307179586 * v);
+  std::vector<double> values(static_cast<std::size_t>(n));
+  parallel_for((n + 3) / 4, 4096, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t block = begin; block < end; ++block) {
+      const Philox4 r = philox(seed, static_cast<std::uint32_t>(block), 0, 0, hash);
+      double four[4];
+      if (init.kind == Init::Kind::kUniform) {
+        for (int k = 0; k < 4; ++k)
+          four[k] = init.value * (2 * static_cast<double>(uniform01(r.v[k])) - 1);
+      } else {
+        // Box and Muller 1958: two uniforms make two normals. u in (0, 1], so the log is finite.
+        for (int k = 0; k < 4; k += 2) {
+          const double u = (r.v[k] + 1.0) / 4294967296.0, v = r.v[k + 1] / 4294967296.0;
+          const double radius = init.value * std::sqrt(-2 * std::log(u));
+          four[k] = radius * std::cos(6.283185307179586 * v);
+          four[k + 1] = radius * std::sin(6.283185307179586 * v);
+        }
       }
+      for (std::int64_t i = 4 * block; i < std::min(n, 4 * block + 4); ++i)
+        values[static_cast<std::size_t>(i)] = four[i - 4 * block];
     }
-    for (std::size_t k = 0; k < 4 && i + k < n; ++k) values[i + k] = four[k];
-  }
+  });
   parameter.copy_from(Tensor::from(values, parameter.shape()).to(parameter.dtype()));
 }
 

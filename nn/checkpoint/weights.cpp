@@ -1,0 +1,189 @@
+#include "nn/checkpoint/weights.h"
+
+#include <cmath>
+#include <cstring>
+#include <unordered_map>
+
+namespace retort::nn {
+namespace {
+
+// (A, B, C, D) -> (A, D, B, C) if to_torch, else (A, C, D, B): between (K, R, S, C) and (K, C, R,
+// S).
+Tensor move_channels(const Tensor& from, bool to_torch) {
+  const std::int64_t k = from.dim(0), a = from.dim(1), b = from.dim(2), c = from.dim(3);
+  const Tensor to = Tensor::empty(to_torch ? Shape{k, c, a, b} : Shape{k, b, c, a}, from.dtype());
+  const std::size_t size = size_of(from.dtype());
+  if (from.numel() == 0) return to;
+  // Each filter is a matrix: (R S, C) <-> (C, R S).
+  const std::int64_t rows = to_torch ? a * b : a, columns = to_torch ? c : b * c;
+  const char* source = static_cast<const char*>(from.raw());
+  char* target = static_cast<char*>(to.raw());
+  for (std::int64_t f = 0; f < k; ++f)
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t j = 0; j < columns; ++j)
+        std::memcpy(target + static_cast<std::size_t>((f * columns + j) * rows + i) * size,
+                    source + static_cast<std::size_t>((f * rows + i) * columns + j) * size, size);
+  return to;
+}
+
+Shape file_shape(const Tensor& tensor) {
+  if (tensor.rank() != 4) return tensor.shape();
+  return {tensor.dim(0), tensor.dim(3), tensor.dim(1), tensor.dim(2)};
+}
+
+// Names that mean the same tensor in the public code bases get one spelling.
+std::string canonical(std::string name) {
+  for (bool again = true; again;) {
+    again = false;
+    for (const char* wrapper : {"module.", "_orig_mod."})
+      if (name.rfind(wrapper, 0) == 0) {
+        name.erase(0, std::strlen(wrapper));
+        again = true;
+      }
+  }
+  for (std::size_t at; (at = name.find("._orig_mod.")) != std::string::npos;) name.erase(at, 10);
+  if (name.rfind("linear.", 0) == 0) name.replace(0, 6, "fc");
+  if (const std::size_t at = name.find(".shortcut."); at != std::string::npos)
+    name.replace(at, 10, ".downsample.");
+  return name;
+}
+
+bool carries_nothing(const std::string& name) {
+  const std::string_view last = "num_batches_tracked";
+  return name.size() >= last.size() &&
+         name.compare(name.size() - last.size(), last.size(), last) == 0;
+}
+
+Module::Named all_tensors(const Module& module) {
+  Module::Named all = module.named_parameters();
+  for (auto& named : module.named_buffers()) all.push_back(std::move(named));
+  return all;
+}
+
+// "a, b, c and 7 more"
+class List {
+ public:
+  void add(const std::string& item) {
+    if (++count_ <= kShown) text_ += (count_ > 1 ? ", " : "") + item;
+  }
+  bool empty() const { return count_ == 0; }
+  std::string str() const {
+    return count_ > kShown ? join(text_, " and ", count_ - kShown, " more") : text_;
+  }
+
+ private:
+  static constexpr std::size_t kShown = 20;
+  std::string text_;
+  std::size_t count_ = 0;
+};
+
+// Index of the first NaN or infinity, -1 if all are finite.
+std::int64_t first_not_finite(const Tensor& tensor) {
+  if (tensor.dtype() == DType::kF32) {
+    const float* const values = tensor.data<float>();
+    for (std::int64_t i = 0; i < tensor.numel(); ++i)
+      if (!std::isfinite(values[i])) return i;
+    return -1;
+  }
+  const std::vector<double> values = tensor.to_vector<double>();
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (!std::isfinite(values[i])) return static_cast<std::int64_t>(i);
+  return -1;
+}
+
+}  // namespace
+
+WeightsInfo load_weights(Module& module, const std::string& path) {
+  return load_weights(module, SafetensorsReader(path));
+}
+
+WeightsInfo load_weights(Module& module, const SafetensorsReader& reader) {
+  const std::string place = escaped(reader.path(), 4096);
+  WeightsInfo info;
+  info.metadata = reader.header().metadata;
+
+  List missing, unexpected, misshaped;
+  std::unordered_map<std::string, const SafetensorsEntry*> entries;
+  for (const SafetensorsEntry& entry : reader.header().entries) {
+    if (carries_nothing(entry.name)) {
+      info.ignored.push_back(entry.name);
+      continue;
+    }
+    const auto [slot, is_new] = entries.emplace(canonical(entry.name), &entry);
+    RETORT_CHECK_AS(kBadInput, is_new, place, ": '", escaped(entry.name), "' and '",
+                    escaped(slot->second->name), "' are the same weight");
+  }
+  struct Match {
+    Tensor to;
+    const SafetensorsEntry* entry;
+  };
+  std::vector<Match> matches;
+  for (const auto& [path, tensor] : all_tensors(module)) {
+    const auto found = entries.find(canonical(path));
+    if (found == entries.end()) {
+      missing.add(path);
+      continue;
+    }
+    const SafetensorsEntry* entry = found->second;
+    entries.erase(found);
+    if (!entry->dtype || !is_floating(*entry->dtype)) {
+      misshaped.add(
+          join(escaped(entry->name), ": expected a floating dtype, got ", entry->dtype_name));
+    } else if (!(entry->shape == file_shape(tensor))) {
+      misshaped.add(
+          join(escaped(entry->name), ": expected ", file_shape(tensor), ", got ", entry->shape));
+    } else {
+      matches.push_back({tensor, entry});
+    }
+  }
+  for (const SafetensorsEntry& entry : reader.header().entries)  // in file order
+    if (const auto left = entries.find(canonical(entry.name));
+        left != entries.end() && left->second == &entry)
+      unexpected.add(escaped(entry.name));
+  if (!missing.empty() || !unexpected.empty() || !misshaped.empty())
+    fail(ErrorCode::kBadInput, place, ": the weights do not fit the model",
+         missing.empty() ? "" : "; missing: " + missing.str(),
+         unexpected.empty() ? "" : "; unexpected: " + unexpected.str(),
+         misshaped.empty() ? "" : "; wrong shape: " + misshaped.str());
+
+  // All are read and checked before the first is changed.
+  std::vector<Tensor> values;
+  for (const Match& match : matches) {
+    const Tensor value = reader.read(*match.entry);
+    const std::int64_t bad = first_not_finite(value);
+    RETORT_CHECK_AS(kBadInput, bad < 0, place, ": '", escaped(match.entry->name),
+                    "' has a NaN or an infinity at element ", bad);
+    const Tensor converted = value.to(match.to.dtype());
+    values.push_back(converted.rank() == 4 ? move_channels(converted, /*to_torch=*/false)
+                                           : converted);
+  }
+  for (std::size_t i = 0; i < matches.size(); ++i) matches[i].to.copy_from(values[i]);
+  return info;
+}
+
+NamedTensors weights_of(const Module& module) {
+  NamedTensors list;
+  for (const auto& [path, tensor] : all_tensors(module)) {
+    const Tensor host = tensor.detach().contiguous().to(Device::kCpu);
+    list.emplace_back(path, host.rank() == 4 ? move_channels(host, /*to_torch=*/true) : host);
+  }
+  return list;
+}
+
+void save_weights(const Module& module, const std::string& path,
+                  const std::map<std::string, std::string>& metadata) {
+  write_safetensors(path, weights_of(module), metadata);
+}
+
+std::string weights_hash(const Module& module) {
+  Hasher hasher;
+  for (const auto& [path, tensor] : all_tensors(module)) {
+    const std::string head = join(path, " ", name_of(tensor.dtype()), " ", tensor.shape(), "\n");
+    hasher.update(head.data(), head.size());
+    const Tensor host = tensor.detach().contiguous().to(Device::kCpu);
+    if (host.numel() > 0) hasher.update(host.raw(), host.bytes());
+  }
+  return hasher.hex();
+}
+
+}  // namespace retort::nn

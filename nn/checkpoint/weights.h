@@ -1,0 +1,43 @@
+// Weights of models in files that other programs read and write: safetensors under PyTorch's names.
+#pragma once
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/io/safetensors.h"
+#include "nn/module.h"
+
+namespace retort::nn {
+
+struct WeightsInfo {
+  std::map<std::string, std::string> metadata;  // of the file
+  std::vector<std::string> ignored;             // names known to carry nothing: num_batches_tracked
+};
+
+/// Overwrites the parameters and buffers of `module` in place, with those of a safetensors file.
+///
+///   names    as PyTorch's state_dict; a leading "module." (DataParallel) and every "_orig_mod."
+///            (torch.compile) are dropped; the head may be "fc" or "linear", a projection
+///            "downsample" or "shortcut", whichever the model says.
+///   layout   convolution weights are (K, C, R, S) in files and (K, R, S, C) in memory.
+///   dtype    any floating type; converted to the parameter's.
+///
+/// Errors    Error(kBadInput) that lists all missing, unexpected and mis-shaped names at once, or
+///           names the first NaN or infinity. The module is untouched then.
+WeightsInfo load_weights(Module& module, const std::string& path);
+
+/// The same from tensors already read.
+WeightsInfo load_weights(Module& module, const SafetensorsReader& reader);
+
+/// Writes parameters and buffers under the model's own names, in PyTorch's layout, as a whole or
+/// not at all.
+void save_weights(const Module& module, const std::string& path,
+                  const std::map<std::string, std::string>& metadata = {});
+
+/// What save_weights writes, on the CPU.
+NamedTensors weights_of(const Module& module);
+
+/// Hash of names, shapes and values of parameters and buffers (32 hex digits): which teacher is it?
+std::string weights_hash(const Module& module);
+
+}  // namespace retort::nn

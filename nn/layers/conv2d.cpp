@@ -1,0 +1,24 @@
+#include "nn/layers/conv2d.h"
+
+#include "engine/ops/conv2d.h"
+
+namespace retort::nn {
+namespace {
+
+Init he_init(const Conv2d::Config& c) {
+  return Init::he_normal((c.fan == Fan::kIn ? c.in : c.out) * c.kernel * c.kernel);
+}
+
+}  // namespace
+
+Conv2d::Conv2d(const Config& c)
+    : config_(c), weight_(add_parameter("weight", {c.out, c.kernel, c.kernel, c.in}, he_init(c))) {}
+
+Tensor Conv2d::forward(const Tensor& x) const {
+  Conv2dOptions options;
+  options.stride = config_.stride;
+  options.padding = config_.padding;
+  return conv2d(x, weight_, options);
+}
+
+}  // namespace retort::nn

@@ -1,0 +1,50 @@
+#include "nn/models/mlp.h"
+
+#include "engine/ops/elementwise.h"
+#include "engine/ops/linear.h"
+#include "engine/ops/view.h"
+
+namespace retort::nn {
+
+Mlp::Mlp(std::int64_t inputs, const std::vector<std::int64_t>& hidden, std::int64_t classes,
+         bool scalar_output)
+    : inputs_(inputs), classes_(classes), scalar_output_(scalar_output) {
+  RETORT_CHECK(inputs >= 1, "[mlp] expected inputs >= 1, got ", inputs);
+  RETORT_CHECK(classes >= 1, "[mlp] expected classes >= 1, got ", classes);
+  RETORT_CHECK(!scalar_output || classes == 2, "[mlp] expected 2 classes with scalar_output, got ",
+               classes);
+  std::int64_t in = inputs;
+  const auto add = [&](std::int64_t out) {
+    RETORT_CHECK(out >= 1, "[mlp] expected widths >= 1, got ", out);
+    layers_.push_back(
+        &add_module("fc" + std::to_string(layers_.size() + 1), std::make_shared<Linear>(in, out)));
+    in = out;
+  };
+  for (const std::int64_t width : hidden) add(width);
+  add(scalar_output ? 1 : classes);
+  signs_ = Tensor::from<float>({1, -1}, {2, 1});
+}
+
+ForwardResult Mlp::forward(const Tensor& x, bool want_hidden) {
+  RETORT_CHECK(x.rank() >= 2 && x.numel() == x.dim(0) * inputs_, "[mlp] expected ", inputs_,
+               " features per sample, got ", x.shape());
+  ForwardResult result;
+  Tensor h = x.rank() == 2 ? x : reshape(x, {x.dim(0), inputs_});  // (B, inputs)
+  for (std::size_t i = 0; i + 1 < layers_.size(); ++i) {
+    const Tensor pre = layers_[i]->forward(h);  // (B, width)
+    h = relu(pre);                              // (B, width)
+    if (want_hidden) {
+      result.pre.push_back(pre);
+      result.post.push_back(h);
+    }
+  }
+  h = layers_.back()->forward(h);  // (B, classes) or (B, 1)
+  if (scalar_output_) {
+    if (signs_.device() != h.device()) signs_ = signs_.to(h.device());
+    h = linear(h, signs_, {});  // (B, 2): (f, -f)
+  }
+  result.logits = h;
+  return result;
+}
+
+}  // namespace retort::nn

@@ -1,0 +1,144 @@
+#include "nn/models/resnet.h"
+
+#include "engine/ops/elementwise.h"
+#include "engine/ops/pool.h"
+#include "engine/ops/shortcut.h"
+
+namespace retort::nn {
+namespace {
+
+using Shortcut = ResNetConfig::Shortcut;
+using Stem = ResNetConfig::Stem;
+
+Conv2d::Config convolution(const ResNetConfig& c, std::int64_t in, std::int64_t out, int kernel,
+                           int stride) {
+  return {in, out, kernel, stride, kernel / 2, c.fan};
+}
+
+// Option B: a strided 1x1 convolution and its batch norm, named "0" and "1".
+class Projection : public Module {
+ public:
+  Projection(const ResNetConfig& c, std::int64_t in, std::int64_t out, int stride)
+      : conv_(add_module("0", std::make_shared<Conv2d>(convolution(c, in, out, 1, stride)))),
+        bn_(add_module("1", std::make_shared<BatchNorm>(out))) {}
+  Tensor forward(const Tensor& x) const { return bn_.forward(conv_.forward(x)); }
+
+ private:
+  Conv2d& conv_;
+  BatchNorm& bn_;
+};
+
+}  // namespace
+
+// relu(bn(conv(... x)) + shortcut(x)): two 3x3 convolutions, or 1x1, 3x3, 1x1.
+class ResNet::Block : public Module {
+ public:
+  Block(const ResNetConfig& c, std::int64_t in, std::int64_t width, int stride)
+      : out_(c.bottleneck ? 4 * width : width),
+        stride_(stride),
+        reshapes_(stride != 1 || in != out_) {
+    if (c.bottleneck) {
+      add(c, in, width, 1, 1);
+      add(c, width, width, 3, stride);
+      add(c, width, out_, 1, 1);
+    } else {
+      add(c, in, width, 3, stride);
+      add(c, width, out_, 3, 1);
+    }
+    if (reshapes_ && c.shortcut == Shortcut::kB)
+      projection_ = &add_module(c.shortcut_name, std::make_shared<Projection>(c, in, out_, stride));
+  }
+
+  // pre: where to put the sum before the last ReLU, if it is wanted.
+  Tensor forward(const Tensor& x, Tensor* pre) const {
+    Tensor h = x;  // (B, H, W, in)
+    for (std::size_t i = 0; i + 1 < convs_.size(); ++i)
+      h = norms_[i]->forward(convs_[i]->forward(h), /*relu=*/true);
+    h = convs_.back()->forward(h);  // (B, H', W', out)
+    const Tensor shortcut = !reshapes_    ? x
+                            : projection_ ? projection_->forward(x)
+                                          : shortcut_a(x, stride_, out_);  // (B, H', W', out)
+    if (pre == nullptr) return norms_.back()->forward(h, /*relu=*/true, shortcut);
+    *pre = norms_.back()->forward(h, /*relu=*/false, shortcut);
+    return relu(*pre);
+  }
+  std::int64_t out() const { return out_; }
+
+ private:
+  void add(const ResNetConfig& c, std::int64_t in, std::int64_t out, int kernel, int stride) {
+    const std::string number = std::to_string(convs_.size() + 1);
+    convs_.push_back(&add_module(
+        "conv" + number, std::make_shared<Conv2d>(convolution(c, in, out, kernel, stride))));
+    norms_.push_back(&add_module("bn" + number, std::make_shared<BatchNorm>(out)));
+  }
+
+  std::int64_t out_;
+  int stride_;
+  bool reshapes_;
+  std::vector<Conv2d*> convs_;
+  std::vector<BatchNorm*> norms_;
+  Projection* projection_ = nullptr;
+};
+
+class ResNet::Stage : public Module {
+ public:
+  Stage(const ResNetConfig& c, std::int64_t in, std::int64_t width, int blocks, int stride) {
+    for (int i = 0; i < blocks; ++i) {
+      blocks_.push_back(
+          &add_module(std::to_string(i), std::make_shared<Block>(c, in, width, i ? 1 : stride)));
+      in = blocks_.back()->out();
+    }
+  }
+  Tensor forward(Tensor h, Tensor* pre) const {
+    for (const Block* block : blocks_)
+      h = block->forward(h, block == blocks_.back() ? pre : nullptr);
+    return h;
+  }
+  std::int64_t out() const { return blocks_.back()->out(); }
+
+ private:
+  std::vector<Block*> blocks_;
+};
+
+ResNet::ResNet(const ResNetConfig& c)
+    : config_(c),
+      conv1_(add_module("conv1", std::make_shared<Conv2d>(
+                                     c.stem == Stem::k7x7MaxPool
+                                         ? convolution(c, c.input_channels, c.stem_width, 7, 2)
+                                         : convolution(c, c.input_channels, c.stem_width, 3, 1)))),
+      bn1_(add_module("bn1", std::make_shared<BatchNorm>(c.stem_width))) {
+  RETORT_CHECK(!c.blocks.empty() && c.blocks.size() == c.widths.size(), "[resnet] expected ",
+               c.blocks.size(), " widths, got ", c.widths.size());
+  std::int64_t in = c.stem_width;
+  for (std::size_t i = 0; i < c.blocks.size(); ++i) {
+    RETORT_CHECK(c.blocks[i] >= 1, "[resnet] expected at least one block per stage, got ",
+                 c.blocks[i]);
+    stages_.push_back(
+        &add_module("layer" + std::to_string(i + 1),
+                    std::make_shared<Stage>(c, in, c.widths[i], c.blocks[i], i == 0 ? 1 : 2)));
+    in = stages_.back()->out();
+  }
+  head_ = &add_module(c.head_name,
+                      c.he_head ? std::make_shared<Linear>(in, c.classes, Init::he_normal(in))
+                                : std::make_shared<Linear>(in, c.classes));
+}
+
+ForwardResult ResNet::forward(const Tensor& x, bool want_hidden) {
+  RETORT_CHECK(x.rank() == 4 && x.dim(3) == config_.input_channels,
+               "[resnet] expected images (B, H, W, ", config_.input_channels, "), got ", x.shape());
+  ForwardResult result;
+  Tensor h = bn1_.forward(conv1_.forward(x), /*relu=*/true);  // (B, H, W, stem)
+  if (config_.stem == Stem::k7x7MaxPool) h = max_pool2d(h, 3, 2, 1);
+  for (const Stage* stage : stages_) {
+    Tensor pre;
+    h = stage->forward(h, want_hidden ? &pre : nullptr);  // (B, H', W', C)
+    if (want_hidden) {
+      result.pre.push_back(pre);
+      result.post.push_back(h);
+    }
+  }
+  result.logits = head_->forward(global_average_pool(h));  // (B, classes)
+  return result;
+}
+
+}  // namespace retort::nn

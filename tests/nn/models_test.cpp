@@ -1,0 +1,215 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/autograd/autograd.h"
+#include "engine/ops/mse.h"
+#include "engine/ops/reduce.h"
+#include "nn/models/registry.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::nn {
+namespace {
+
+using test::all_close;
+using test::randn;
+using test::same_bytes;
+using ::testing::HasSubstr;
+
+std::int64_t count(const std::string& arch, std::int64_t classes,
+                   const std::string& shortcut = "") {
+  return make_model({.arch = arch, .classes = classes, .shortcut = shortcut})->parameter_count();
+}
+
+// Counts of torchvision's documentation, of akamaster/pytorch_resnet_cifar10 and of RepDistiller.
+TEST(Models, parameter_counts_are_the_published_ones) {
+  EXPECT_EQ(count("resnet18", 1000), 11689512);
+  EXPECT_EQ(count("resnet34", 1000), 21797672);
+  EXPECT_EQ(count("resnet50", 1000), 25557032);
+  EXPECT_EQ(count("resnet20", 10), 269722);
+  EXPECT_EQ(count("resnet20", 10, "B"), 272474);
+  EXPECT_EQ(count("resnet56", 10), 853018);
+  EXPECT_EQ(count("resnet56", 10, "B"), 855770);
+  EXPECT_EQ(count("resnet8x4", 100), 1233540);
+  EXPECT_EQ(count("resnet32x4", 100), 7433860);
+}
+TEST(Models, large_parameter_counts_are_the_published_ones) {
+#if defined(RETORT_SANITIZED)
+  GTEST_SKIP() << "60 million normal numbers are slow under a sanitizer";
+#endif
+  EXPECT_EQ(count("resnet152", 1000), 60192808);
+}
+
+TEST(Models, mlp_by_hand) {
+  for (const Device device : {Device::kCpu}) {
+    const auto model = make_model({.arch = "mlp", .classes = 2, .widths = {2}, .inputs = 2});
+    model->visit_parameters([](const std::string& path, Tensor& p) {
+      if (path == "fc1.weight") p.copy_from(Tensor::from<float>({1, 2, -1, 1}, {2, 2}));
+      if (path == "fc1.bias") p.copy_from(Tensor::from<float>({0, 1}, {2}));
+      if (path == "fc2.weight") p.copy_from(Tensor::from<float>({1, 0, 2, -3}, {2, 2}));
+      if (path == "fc2.bias") p.copy_from(Tensor::from<float>({0.5, 0}, {2}));
+    });
+    model->to(device);
+    const ForwardResult y =
+        model->forward(Tensor::from<float>({1, 1, 3, -1}, {2, 2}, device), true);
+    ASSERT_EQ(y.pre.size(), 1u);
+    EXPECT_EQ(y.pre[0].to_vector<float>(), (std::vector<float>{3, 1, 1, -3}));
+    EXPECT_EQ(y.post[0].to_vector<float>(), (std::vector<float>{3, 1, 1, 0}));
+    EXPECT_EQ(y.logits.to_vector<float>(), (std::vector<float>{3.5, 3, 1.5, 2}));
+  }
+}
+
+TEST(Models, scalar_output_gives_f_and_minus_f) {
+  const auto model = make_model({.arch = "mlp",
+                                 .classes = 2,
+                                 .seed = 3,
+                                 .widths = {8, 4},
+                                 .inputs = 5,
+                                 .scalar_output = true});
+  EXPECT_EQ(model->parameter_count(), 5 * 8 + 8 + 8 * 4 + 4 + 4 + 1);
+  const Tensor x = randn({3, 5}, 1);
+  const std::vector<float> y = model->forward(x).logits.to_vector<float>();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_NE(y[2 * i], 0);
+    EXPECT_EQ(y[2 * i], -y[2 * i + 1]);
+  }
+  sum(model->forward(x).logits).backward();  // f - f: the gradient vanishes, but flows
+  for (const auto& [path, p] : model->named_parameters()) {
+    ASSERT_TRUE(p.grad().defined()) << path;
+    for (const float g : p.grad().to_vector<float>()) EXPECT_NEAR(g, 0, 1e-6) << path;
+  }
+}
+
+TEST(Models, mlp_starts_like_nn_linear) {
+  const auto model = make_model({.arch = "mlp", .seed = 1, .widths = {64}, .inputs = 100});
+  for (const auto& [path, p] : model->named_parameters()) {
+    const double bound = path.substr(0, 3) == "fc1" ? 0.1 : 0.125;
+    double largest = 0;
+    for (const double v : p.to_vector<double>()) largest = std::max(largest, std::abs(v));
+    EXPECT_LE(largest, bound) << path;
+    EXPECT_GT(largest, 0.7 * bound) << path;
+  }
+}
+
+TEST(Models, he_initialisation_follows_each_original) {
+  const auto sd = [](const Model& model, const std::string& name) {
+    for (const auto& [path, p] : model.named_parameters())
+      if (path == name) {
+        double squares = 0;
+        for (const double v : p.to_vector<double>()) squares += v * v;
+        return std::sqrt(squares / static_cast<double>(p.numel()));
+      }
+    return -1.0;
+  };
+  const auto cifar = make_model({.arch = "resnet20"});
+  EXPECT_NEAR(sd(*cifar, "layer3.0.conv1.weight"), std::sqrt(2.0 / (32 * 9)), 0.002);  // fan in
+  EXPECT_NEAR(sd(*cifar, "linear.weight"), std::sqrt(2.0 / 64), 0.02);
+  const auto wide = make_model({.arch = "resnet8x4"});
+  EXPECT_NEAR(sd(*wide, "layer3.0.conv1.weight"), std::sqrt(2.0 / (256 * 9)), 0.001);  // fan out
+  EXPECT_NEAR(sd(*wide, "fc.weight"), 1 / std::sqrt(3.0 * 256), 0.003);
+}
+
+TEST(Models, names_are_torchvisions_and_akamasters) {
+  const auto names = [](const ModelConfig& config) {
+    std::vector<std::string> list;
+    for (const auto& [path, p] : make_model(config)->named_parameters()) list.push_back(path);
+    return list;
+  };
+  EXPECT_THAT(names({.arch = "resnet8"}),
+              ::testing::ElementsAre(
+                  "conv1.weight", "bn1.weight", "bn1.bias", "layer1.0.conv1.weight",
+                  "layer1.0.bn1.weight", "layer1.0.bn1.bias", "layer1.0.conv2.weight",
+                  "layer1.0.bn2.weight", "layer1.0.bn2.bias", "layer2.0.conv1.weight",
+                  "layer2.0.bn1.weight", "layer2.0.bn1.bias", "layer2.0.conv2.weight",
+                  "layer2.0.bn2.weight", "layer2.0.bn2.bias", "layer3.0.conv1.weight",
+                  "layer3.0.bn1.weight", "layer3.0.bn1.bias", "layer3.0.conv2.weight",
+                  "layer3.0.bn2.weight", "layer3.0.bn2.bias", "linear.weight", "linear.bias"));
+  EXPECT_THAT(names({.arch = "resnet50_cifar"}),
+              ::testing::IsSupersetOf({"layer1.0.downsample.0.weight", "layer1.0.downsample.1.bias",
+                                       "layer4.2.conv3.weight", "fc.weight"}));
+}
+
+TEST(Models, shapes_of_logits_and_hidden_activations) {
+  const NoGrad no_grad;
+  const struct {
+    const char* arch;
+    int side;
+    std::vector<Shape> hidden;
+  } cases[] = {
+      {"resnet8", 32, {{2, 32, 32, 16}, {2, 16, 16, 32}, {2, 8, 8, 64}}},
+      {"resnet8x4", 32, {{2, 32, 32, 64}, {2, 16, 16, 128}, {2, 8, 8, 256}}},
+      {"resnet18", 32, {{2, 8, 8, 64}, {2, 4, 4, 128}, {2, 2, 2, 256}, {2, 1, 1, 512}}},
+      {"resnet18_cifar", 8, {{2, 8, 8, 64}, {2, 4, 4, 128}, {2, 2, 2, 256}, {2, 1, 1, 512}}},
+      {"resnet50_cifar", 8, {{2, 8, 8, 256}, {2, 4, 4, 512}, {2, 2, 2, 1024}, {2, 1, 1, 2048}}},
+  };
+  for (const auto& c : cases) {
+    const auto model = make_model({.arch = c.arch, .classes = 7});
+    model->eval();
+    const Tensor x = randn({2, c.side, c.side, 3}, 5);
+    const ForwardResult y = model->forward(x, true);
+    EXPECT_EQ(y.logits.shape(), (Shape{2, 7})) << c.arch;
+    ASSERT_EQ(y.pre.size(), c.hidden.size());
+    for (std::size_t i = 0; i < c.hidden.size(); ++i) {
+      EXPECT_EQ(y.pre[i].shape(), c.hidden[i]) << c.arch;
+      EXPECT_EQ(y.post[i].shape(), c.hidden[i]) << c.arch;
+    }
+    const std::vector<float> pre = y.pre[0].to_vector<float>(), post = y.post[0].to_vector<float>();
+    for (std::size_t i = 0; i < pre.size(); ++i) ASSERT_EQ(post[i], std::max(pre[i], 0.0f));
+    EXPECT_TRUE(all_close(model->forward(x).logits, y.logits)) << c.arch;
+    EXPECT_TRUE(model->forward(x).pre.empty());
+  }
+}
+
+TEST(Models, every_parameter_gets_a_gradient_and_statistics_move_in_training_only) {
+  const auto model = make_model({.arch = "resnet8", .shortcut = "B"});
+  const Tensor x = randn({4, 8, 8, 3}, 5);
+  const auto first_mean = [&] { return model->named_buffers()[0].second.to_vector<float>(); };
+  const std::vector<float> start = first_mean();
+  model->eval();
+  model->forward(x);
+  EXPECT_EQ(first_mean(), start);
+  model->train();
+  mse(model->forward(x).logits, Tensor::zeros({4, 10})).backward();
+  EXPECT_NE(first_mean(), start);
+  for (const auto& [path, p] : model->named_parameters()) {
+    ASSERT_TRUE(p.grad().defined()) << path;
+    double squares = 0;
+    for (const double g : p.grad().to_vector<double>()) squares += g * g;
+    EXPECT_GT(squares, 0) << path;
+  }
+}
+
+TEST(Models, same_seed_same_model) {
+  const auto one = make_model({.arch = "resnet8", .seed = 5}),
+             two = make_model({.arch = "resnet8", .seed = 5}),
+             other = make_model({.arch = "resnet8", .seed = 6});
+  EXPECT_TRUE(same_bytes(one->named_parameters()[0].second, two->named_parameters()[0].second));
+  EXPECT_FALSE(same_bytes(one->named_parameters()[0].second, other->named_parameters()[0].second));
+}
+
+TEST(Models, every_name_is_known_and_others_are_refused) {
+  for (const std::string& name : model_names()) {
+    const auto has = [&](const char* part) { return name.find(part) != std::string::npos; };
+    if (has("101") || has("152") || has("50") || has("34")) continue;  // slow; counted above
+    EXPECT_NO_THROW(make_model({.arch = name, .inputs = 4})) << name;
+  }
+  try {
+    make_model({.arch = "resnet21"});
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kUsage);
+    EXPECT_THAT(e.what(), HasSubstr("unknown model 'resnet21'; known: mlp, resnet8"));
+  }
+  EXPECT_THROW(make_model({.arch = "resnet18", .shortcut = "A"}), Error);
+  EXPECT_THROW(make_model({.arch = "resnet20", .shortcut = "C"}), Error);
+  EXPECT_THROW(make_model({.arch = "resnet20", .classes = 0}), Error);
+  EXPECT_THROW(make_model({.arch = "resnet20", .widths = {16, 32, 64}}), Error);
+  EXPECT_THROW(make_model({.arch = "mlp"}), Error);
+  EXPECT_THROW(make_model({.arch = "mlp", .classes = 3, .inputs = 4, .scalar_output = true}),
+               Error);
+  const auto model = make_model({.arch = "resnet8"});
+  EXPECT_THROW(model->forward(Tensor::zeros({1, 3, 32, 32})), Error);
+}
+
+}  // namespace
+}  // namespace retort::nn
