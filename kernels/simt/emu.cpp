@@ -742,8 +742,23 @@ struct Pool {
 
 }  // namespace
 
+namespace {
+// RETORT_SIMT_SCHEDULE = forward | reverse | shuffle[:SEED]
+Config config_from_environment() {
+  Config c;
+  const char* text = std::getenv("RETORT_SIMT_SCHEDULE");
+  if (text == nullptr) return c;
+  if (std::strcmp(text, "reverse") == 0) c.schedule = Schedule::reverse;
+  if (std::strncmp(text, "shuffle", 7) == 0) {
+    c.schedule = Schedule::random;
+    if (text[7] == ':') c.seed = std::strtoull(text + 8, nullptr, 10);
+  }
+  return c;
+}
+}  // namespace
+
 Config& config() {
-  static Config c;
+  static Config c = config_from_environment();
   return c;
 }
 Stats stats() {
