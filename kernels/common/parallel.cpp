@@ -62,6 +62,9 @@ void set_thread_count(int n) {
 
 bool in_parallel() { return t_in_parallel; }
 
+SerialScope::SerialScope() : before_(t_in_parallel) { t_in_parallel = true; }
+SerialScope::~SerialScope() { t_in_parallel = before_; }
+
 namespace detail {
 
 void run_chunks(std::int64_t n, std::int64_t grain, ChunkFn fn, void* body) {

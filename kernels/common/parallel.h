@@ -14,6 +14,19 @@ void set_thread_count(int n);
 /// True inside a parallel_for body: nested calls run inline.
 bool in_parallel();
 
+/// While one lives, parallel_for runs inline in this thread: for helper threads, which must not
+/// start a second pool beside the one that computes.
+class SerialScope {
+ public:
+  SerialScope();
+  ~SerialScope();
+  SerialScope(const SerialScope&) = delete;
+  SerialScope& operator=(const SerialScope&) = delete;
+
+ private:
+  bool before_;
+};
+
 namespace detail {
 using ChunkFn = void (*)(void* body, std::int64_t begin, std::int64_t end);
 void run_chunks(std::int64_t n, std::int64_t grain, ChunkFn fn, void* body);
