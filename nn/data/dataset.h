@@ -39,8 +39,8 @@ struct BatchOptions {
   Augment augment = Augment::kNone;
   std::uint64_t seed = 0;
   std::uint32_t epoch = 0;
-  Normalize normalize;                         // the student's; default none
-  std::optional<Normalize> teacher_normalize;  // unset: the student's
+  Normalize normalize = {};                         // the student's; default none
+  std::optional<Normalize> teacher_normalize = {};  // unset: the student's
 };
 
 /// Labelled samples 0 .. size() - 1. Const and thread-safe.

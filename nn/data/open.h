@@ -13,7 +13,7 @@ struct DataConfig {
   std::int64_t n = 40, k = 5;
   std::int64_t train_size = 1 << 20, test_size = 4096;
   std::uint64_t seed = 0;
-  std::optional<std::uint64_t> support_seed;
+  std::optional<std::uint64_t> support_seed = {};
 };
 
 /// The training samples, or the held-out ones. Throws Error(kUsage) on an unknown format (listing

@@ -16,7 +16,7 @@ struct ParityOptions {
   /// Held-out samples come from another stream: no index of it equals one of the training stream.
   bool held_out = false;
   /// Unset: the support is coordinates 0 .. k - 1; else k coordinates drawn with this seed.
-  std::optional<std::uint64_t> support_seed;
+  std::optional<std::uint64_t> support_seed = {};
 };
 
 class ParityDataset : public Dataset {
