@@ -57,24 +57,27 @@ bool LogitCache::keep(const RowKey& key, const float* row) {
   return true;
 }
 
-bool LogitCache::lookup(std::span<const std::int64_t> samples,
-                        std::span<const std::uint32_t> augment, std::span<float> rows) {
+std::vector<std::int64_t> LogitCache::lookup(std::span<const std::int64_t> samples,
+                                             std::span<const std::uint32_t> augment,
+                                             std::span<float> rows) {
   const auto width = static_cast<std::size_t>(key_.classes);
   RETORT_CHECK(rows.size() == samples.size() * width, "[logit_cache] expected room for ",
                samples.size() * width, " logits, got ", rows.size());
   RETORT_CHECK(augment.empty() || augment.size() == samples.size(), "[logit_cache] expected ",
                samples.size(), " augmentation keys, got ", augment.size());
   const std::lock_guard lock(mutex_);
-  std::uint64_t found = 0;
+  std::vector<std::int64_t> missing;
   for (std::size_t i = 0; i < samples.size(); ++i) {
     const auto it = index_.find(row_key(samples, augment, i));
-    if (it == index_.end()) continue;
-    ++found;
+    if (it == index_.end()) {
+      missing.push_back(static_cast<std::int64_t>(i));
+      continue;
+    }
     std::memcpy(&rows[i * width], &values_[it->second * width], width * sizeof(float));
   }
-  stats_.hits += found;
-  stats_.misses += samples.size() - found;
-  return found == samples.size();
+  stats_.hits += samples.size() - missing.size();
+  stats_.misses += missing.size();
+  return missing;
 }
 
 void LogitCache::insert(std::span<const std::int64_t> samples,

@@ -50,10 +50,11 @@ class LogitCache {
                       std::string file = {});
 
   const LogitCacheKey& key() const { return key_; }
-  /// Fills rows (B V) and returns true if all B rows are held; else nothing is promised of `rows`.
+  /// Fills the rows (B V) that are held and returns the places 0 .. B-1 of those that are not.
   /// augment may be empty: key 0 for all.
-  bool lookup(std::span<const std::int64_t> samples, std::span<const std::uint32_t> augment,
-              std::span<float> rows);
+  std::vector<std::int64_t> lookup(std::span<const std::int64_t> samples,
+                                   std::span<const std::uint32_t> augment, std::span<float> rows);
+  /// Keeps the rows that are not held yet.
   void insert(std::span<const std::int64_t> samples, std::span<const std::uint32_t> augment,
               std::span<const float> rows);
   /// Writes the file if rows were added since it was read. Throws Error(kIo).

@@ -1,9 +1,22 @@
 #include "distill/teacher/teacher.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "engine/autograd/autograd.h"
 #include "engine/io/file.h"
 
 namespace retort::distill {
+namespace {
+
+// Note [Passes that fill the cache]
+//   The last bits of a product may depend on the number of rows, so a row computed in a short last
+//   batch would differ from the same row in a full one, and what a run sees would depend on which
+//   came first. Missing rows are therefore always computed in passes of exactly this many rows,
+//   filled up by repeating the last one.
+constexpr std::size_t kCachePass = 64;
+
+}  // namespace
 
 std::string weights_hash(const nn::Module& module) {
   Hasher hasher;
@@ -55,14 +68,26 @@ Tensor Teacher::logits(const Tensor& inputs, std::span<const std::int64_t> sampl
   const std::int64_t rows = inputs.dim(0);
   RETORT_CHECK(static_cast<std::int64_t>(samples.size()) == rows, "[teacher] expected ", rows,
                " sample indices, got ", samples.size());
-  std::vector<float> values(samples.size() * static_cast<std::size_t>(classes()));
-  // A missing row costs a pass over the whole batch: its shape then is what it is without a cache,
-  // and with it every bit of the result. In practice all rows of a batch are there, or none.
-  if (cache_->lookup(samples, augment, values))
-    return Tensor::from(values, {rows, classes()}, inputs.device());
-  const Tensor fresh = logits(inputs);
-  cache_->insert(samples, augment, fresh.to_vector<float>());
-  return fresh;
+  const auto width = static_cast<std::size_t>(classes());
+  std::vector<float> values(samples.size() * width);
+  const std::vector<std::int64_t> missing = cache_->lookup(samples, augment, values);
+  for (std::size_t begin = 0; begin < missing.size(); begin += kCachePass) {
+    const std::size_t count = std::min(kCachePass, missing.size() - begin);
+    Shape shape{static_cast<std::int64_t>(kCachePass)};
+    for (int d = 1; d < inputs.rank(); ++d) shape.push_back(inputs.dim(d));
+    const Tensor pass = Tensor::empty(shape, inputs.dtype(), inputs.device());
+    for (std::size_t k = 0; k < kCachePass; ++k) {
+      const std::int64_t row = missing[begin + std::min(k, count - 1)];
+      const auto to = static_cast<std::int64_t>(k);
+      pass.slice(to, to + 1).copy_from(inputs.slice(row, row + 1));
+    }
+    const std::vector<float> fresh = logits(pass).to_vector<float>();
+    for (std::size_t k = 0; k < count; ++k)
+      std::copy_n(&fresh[k * width], width,
+                  &values[static_cast<std::size_t>(missing[begin + k]) * width]);
+  }
+  if (!missing.empty()) cache_->insert(samples, augment, values);
+  return Tensor::from(values, {rows, classes()}, inputs.device());
 }
 
 }  // namespace retort::distill

@@ -31,8 +31,8 @@ class Teacher {
   /// (B, ...) -> (B, V). No gradient is recorded.
   Tensor logits(const Tensor& inputs) const;
   /// The same through the cache, if there is one and samples are named. Row i of the inputs is
-  /// samples[i] under augmentation key augment[i] (empty: all 0). The forward pass runs only if a
-  /// row is missing, and then for the whole batch.
+  /// samples[i] under augmentation key augment[i] (empty: all 0). Only rows that are missing are
+  /// computed. A row's logits are the same bits whatever batch it came in first.
   Tensor logits(const Tensor& inputs, std::span<const std::int64_t> samples,
                 std::span<const std::uint32_t> augment) const;
   /// Logits and hidden activations, for projections and probes. No gradient is recorded.

@@ -1,0 +1,69 @@
+// Small models for the tests of this room.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "engine/ops/elementwise.h"
+#include "engine/ops/linear.h"
+#include "nn/module.h"
+
+namespace retort::test {
+
+/// logits = W x + b, (N, in) -> (N, V).
+class LinearModel : public nn::Model {
+ public:
+  LinearModel(std::int64_t in, std::int64_t classes)
+      : weight_(add_parameter("weight", {classes, in}, nn::Init::linear_default(in))),
+        bias_(add_parameter("bias", {classes}, nn::Init::linear_default(in))) {}
+  nn::ForwardResult forward(const Tensor& x, bool) override {
+    ++forwards;
+    return {linear(x, weight_, bias_), {}, {}};
+  }
+  std::int64_t classes() const override { return weight_.dim(0); }
+  void set(const std::vector<float>& weight, const std::vector<float>& bias) {
+    weight_.detach().copy_from(Tensor::from(weight, weight_.shape()));
+    bias_.detach().copy_from(Tensor::from(bias, bias_.shape()));
+  }
+  int forwards = 0;
+
+ private:
+  Tensor &weight_, &bias_;
+};
+
+/// in -> widths ... -> V with ReLU between.
+class TinyMlp : public nn::Model {
+ public:
+  TinyMlp(std::int64_t in, const std::vector<std::int64_t>& widths, std::int64_t classes,
+          std::uint64_t seed)
+      : classes_(classes) {
+    std::int64_t from = in;
+    for (std::size_t i = 0; i <= widths.size(); ++i) {
+      const std::int64_t to = i < widths.size() ? widths[i] : classes;
+      weight_.push_back(
+          &add_parameter(join("w", i + 1), {to, from}, nn::Init::linear_default(from)));
+      bias_.push_back(&add_parameter(join("b", i + 1), {to}, nn::Init::linear_default(from)));
+      from = to;
+    }
+    initialize(seed);
+  }
+  nn::ForwardResult forward(const Tensor& x, bool want_hidden) override {
+    nn::ForwardResult result;
+    Tensor h = x;
+    for (std::size_t i = 0; i < weight_.size(); ++i) {
+      h = linear(h, *weight_[i], *bias_[i]);
+      if (i + 1 == weight_.size()) break;
+      if (want_hidden) result.pre.push_back(h);
+      h = relu(h);
+      if (want_hidden) result.post.push_back(h);
+    }
+    result.logits = h;
+    return result;
+  }
+  std::int64_t classes() const override { return classes_; }
+
+ private:
+  std::int64_t classes_;
+  std::vector<Tensor*> weight_, bias_;
+};
+
+}  // namespace retort::test

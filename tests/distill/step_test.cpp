@@ -1,0 +1,158 @@
+#include "distill/step.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/ops/axpy.h"
+#include "tests/distill/models.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+using namespace distill;
+
+struct Fixture {
+  std::shared_ptr<TinyMlp> teacher_model =
+      std::make_shared<TinyMlp>(6, std::vector<std::int64_t>{16}, 4, 1);
+  TinyMlp student{6, {8}, 4, 2};
+  Teacher teacher{teacher_model};
+  Tensor inputs = randn({10, 6}, 3), targets = randint({10}, 4, 4);
+  std::vector<Tensor> gradients;
+
+  explicit Fixture(Device device = Device::kCpu) : device_(device) {
+    teacher_model->to(device);
+    student.to(device);
+    inputs = inputs.to(device);
+    targets = targets.to(device);
+  }
+  // Keeps the gradients, then clears them: an update with learning rate 0.
+  StepReport step(const StepSettings& settings, bool with_teacher = true) {
+    gradients.clear();
+    return distill_step(with_teacher ? &teacher : nullptr, student,
+                        {.inputs = inputs, .teacher_inputs = {}, .targets = targets}, settings,
+                        [&] {
+                          for (const auto& [name, p] : student.named_parameters()) {
+                            gradients.push_back(p.grad().clone());
+                            p.zero_grad();
+                          }
+                        });
+  }
+  Device device_;
+};
+
+TEST(DistillStep, any_split_gives_the_same_loss_and_gradient) {
+  for (const Device device : {Device::kCpu}) {
+    Fixture f(device);
+    StepSettings settings{.lambda = {0.3f}, .temperature = {2.0f}};
+    const double whole = f.step(settings).loss();
+    const auto gradients = f.gradients;
+    for (const std::int64_t micro : {1, 3, 4, 9, 10, 99}) {
+      settings.micro_batch = micro;
+      EXPECT_TRUE(close(f.step(settings).loss(), whole, 1e-5, 1e-6)) << micro;
+      for (std::size_t i = 0; i < gradients.size(); ++i)
+        EXPECT_TRUE(all_close(f.gradients[i], gradients[i])) << micro;
+    }
+  }
+}
+
+TEST(DistillStep, loss_is_the_formula) {
+  Fixture f;
+  const StepStatistics s = f.step({.lambda = {0.25f}, .temperature = {4.0f}}).host();
+  EXPECT_EQ(s.samples, 10);
+  EXPECT_TRUE(s.has_teacher);
+  EXPECT_EQ(s.ce.size(), 10u);
+  EXPECT_TRUE(close(s.loss, 0.75 * s.loss_ce + 0.25 * s.loss_kd, 1e-5, 1e-6));
+  EXPECT_GT(s.loss_kd, 0);
+}
+
+TEST(DistillStep, per_sample_lambda_weighs_each_row) {
+  Fixture f;
+  StepSettings settings;
+  settings.lambda = {0, 1, 0.5f, 0, 1, 0.5f, 0, 1, 0.5f, 0.1f};
+  for (const std::int64_t micro : {0, 4}) {
+    settings.micro_batch = micro;
+    const StepStatistics s = f.step(settings).host();
+    double want = 0;
+    for (std::size_t i = 0; i < 10; ++i)
+      want += ((1 - static_cast<double>(settings.lambda[i])) * static_cast<double>(s.ce[i]) +
+               static_cast<double>(settings.lambda[i]) * static_cast<double>(s.kd[i])) /
+              10;
+    EXPECT_TRUE(close(s.loss, want, 1e-5, 1e-6)) << s.loss << " " << want;
+  }
+}
+
+TEST(DistillStep, lambda_zero_does_not_ask_the_teacher) {
+  auto model = std::make_shared<LinearModel>(6, 4);
+  model->initialize(1);
+  const Teacher teacher(model);
+  Fixture f;
+  const auto update = [&] {
+    for (const auto& [name, p] : f.student.named_parameters()) p.zero_grad();
+  };
+  const StepBatch batch{.inputs = f.inputs, .teacher_inputs = {}, .targets = f.targets};
+  const StepReport without = distill_step(&teacher, f.student, batch, {.lambda = {0}}, update);
+  EXPECT_EQ(model->forwards, 0);
+  EXPECT_FALSE(without.has_teacher);
+  EXPECT_EQ(without.loss(), f.step({.lambda = {0}}, false).loss());
+  EXPECT_TRUE(close(without.host().loss, without.host().loss_ce, 1e-6, 0));
+  distill_step(&teacher, f.student, batch, {.lambda = {0.5f}}, update);
+  EXPECT_EQ(model->forwards, 1);
+}
+
+TEST(DistillStep, the_teacher_has_its_own_inputs_and_learns_nothing) {
+  Fixture f;
+  const Tensor before = f.teacher_model->named_parameters()[0].second.detach().clone();
+  const StepBatch batch{
+      .inputs = f.inputs, .teacher_inputs = randn({10, 6}, 9), .targets = f.targets};
+  const auto update = [&] {
+    for (const auto& [name, p] : f.student.named_parameters()) p.zero_grad();
+  };
+  const double other = distill_step(&f.teacher, f.student, batch, {.lambda = {1}}, update).loss();
+  EXPECT_NE(other, f.step({.lambda = {1}}).loss());
+  EXPECT_TRUE(same_bytes(f.teacher_model->named_parameters()[0].second.detach(), before));
+  EXPECT_FALSE(f.teacher_model->named_parameters()[0].second.requires_grad());
+}
+
+TEST(DistillStep, one_step_of_sgd_lowers_the_loss) {
+  Fixture f;
+  const StepBatch batch{.inputs = f.inputs, .teacher_inputs = {}, .targets = f.targets};
+  const auto update = [&] {
+    for (const auto& [name, p] : f.student.named_parameters()) {
+      add_into(p.detach(), p.grad(), -0.1);
+      p.zero_grad();
+    }
+  };
+  double last = 1e9;
+  for (int i = 0; i < 5; ++i) {
+    const double loss = distill_step(&f.teacher, f.student, batch, {}, update).loss();
+    EXPECT_LT(loss, last);
+    last = loss;
+  }
+}
+
+TEST(DistillStep, meter_averages_over_samples) {
+  Fixture f;
+  StepMeter meter;
+  EXPECT_EQ(meter.summary().samples, 0);
+  const double a = f.step({}).loss();
+  meter.add(f.step({}));
+  meter.add(f.step({}));
+  EXPECT_FALSE(meter.empty());
+  const StepStatistics s = meter.summary();
+  EXPECT_EQ(s.samples, 20);
+  EXPECT_TRUE(close(s.loss, a, 1e-6, 0));
+  EXPECT_EQ(s.ce.size(), 20u);
+  EXPECT_TRUE(meter.empty());
+}
+
+TEST(DistillStep, errors) {
+  Fixture f;
+  EXPECT_THROW(f.step({.lambda = {0.1f, 0.2f}}), Error);
+  EXPECT_THROW(f.step({.temperature = {}}), Error);
+  EXPECT_THROW(f.step({.micro_batch = -1}), Error);
+  EXPECT_THROW(f.step({.lambda = {0.5f}}, false), Error);
+}
+
+}  // namespace
+}  // namespace retort::test

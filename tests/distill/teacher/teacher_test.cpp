@@ -1,0 +1,218 @@
+#include "distill/teacher/teacher.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+#include <thread>
+
+#include "tests/distill/models.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+using namespace distill;
+
+std::shared_ptr<LinearModel> model(std::uint64_t seed) {
+  auto m = std::make_shared<LinearModel>(4, 3);
+  m->initialize(seed);
+  return m;
+}
+
+struct TemporaryFolder {
+  std::filesystem::path path = std::filesystem::temp_directory_path() /
+                               join("retort_teacher_test_", ::getpid(), "_", ++count);
+  TemporaryFolder() { std::filesystem::create_directories(path); }
+  ~TemporaryFolder() { std::filesystem::remove_all(path); }
+  std::string file() const { return (path / "cache.safetensors").string(); }
+  static inline int count = 0;
+};
+
+TEST(Teacher, is_frozen_and_its_hash_is_of_its_weights) {
+  const auto m = model(1);
+  const Teacher teacher(m);
+  EXPECT_FALSE(m->training());
+  const Tensor logits = teacher.logits(randn({5, 4}, 1));
+  EXPECT_FALSE(logits.requires_grad());
+  EXPECT_EQ(teacher.hash(), Teacher(model(1)).hash());
+  EXPECT_NE(teacher.hash(), Teacher(model(2)).hash());
+  EXPECT_EQ(teacher.hash().size(), 32u);
+  EXPECT_THROW(Teacher(nullptr), Error);
+}
+
+TEST(LogitCache, gives_the_same_bits_without_a_forward_pass) {
+  const auto m = model(1);
+  Teacher teacher(m);
+  const auto cache = std::make_shared<LogitCache>(LogitCacheKey{"data", teacher.hash(), 3});
+  teacher.use_cache(cache);
+  const Tensor x = randn({5, 4}, 1);
+  const std::vector<std::int64_t> samples{9, 2, 7, 0, 1'000'000'000'000};
+  m->forwards = 0;
+  const Tensor online = teacher.logits(x, samples, {});
+  EXPECT_TRUE(all_close(online, teacher.logits(x)));
+  m->forwards = 1;
+  EXPECT_TRUE(same_bytes(teacher.logits(x, samples, {}), online));
+  EXPECT_EQ(m->forwards, 1);
+  // Other augmentation: other rows. Unnamed samples: online.
+  teacher.logits(x, samples, std::vector<std::uint32_t>{0, 0, 0, 0, 3});
+  EXPECT_EQ(m->forwards, 2);
+  teacher.logits(x, {}, {});
+  EXPECT_EQ(m->forwards, 3);
+  // In another order.
+  const std::vector<std::int64_t> two{7, 9};
+  const Tensor rows = teacher.logits(randn({2, 4}, 5), two, {});
+  EXPECT_TRUE(same_bytes(rows.slice(0, 1), online.slice(2, 3)));
+  EXPECT_TRUE(same_bytes(rows.slice(1, 2), online.slice(0, 1)));
+  const LogitCacheStatistics s = cache->statistics();
+  EXPECT_EQ(s.hits, 5u + 4 + 2);
+  EXPECT_EQ(s.misses, 5u + 1);
+  EXPECT_EQ(s.entries, 6);
+}
+
+TEST(LogitCache, cap_refuses_rows_but_answers_stay_right) {
+  const auto m = model(1);
+  Teacher teacher(m);
+  const auto cache =
+      std::make_shared<LogitCache>(LogitCacheKey{"data", teacher.hash(), 3}, 2 * (12 + 16));
+  teacher.use_cache(cache);
+  const Tensor x = randn({4, 4}, 1);
+  const std::vector<std::int64_t> samples{0, 1, 2, 3};
+  const Tensor first = teacher.logits(x, samples, {});
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(same_bytes(teacher.logits(x, samples, {}), first));
+  EXPECT_EQ(cache->statistics().entries, 2);
+  EXPECT_EQ(cache->statistics().refused, 6u);
+}
+
+TEST(LogitCache, file_round_trip) {
+  const TemporaryFolder folder;
+  Teacher teacher(model(1));
+  const LogitCacheKey key{"data", teacher.hash(), 3};
+  const Tensor x = randn({3, 4}, 1);
+  const std::vector<std::int64_t> samples{5, 1, 3};
+  const std::vector<std::uint32_t> augment{0, 0xFFFFFFFFu, 7};
+  teacher.use_cache(std::make_shared<LogitCache>(key, 1 << 20, folder.file()));
+  const Tensor logits = teacher.logits(x, samples, augment);
+  teacher.cache()->save();
+  const auto m = model(1);
+  Teacher again(m);
+  again.use_cache(std::make_shared<LogitCache>(key, 1 << 20, folder.file()));
+  EXPECT_EQ(again.cache()->statistics().from_file, 3);
+  EXPECT_EQ(again.cache()->statistics().note, "");
+  EXPECT_TRUE(same_bytes(again.logits(x, samples, augment), logits));
+  EXPECT_EQ(m->forwards, 0);
+}
+
+TEST(LogitCache, a_file_that_does_not_fit_is_not_used_and_can_be_replaced) {
+  const TemporaryFolder folder;
+  const std::vector<std::int64_t> samples{5, 1};
+  const std::vector<float> rows{1, 2, 3, 4, 5, 6};
+  const LogitCacheKey key{"data", "teacher", 3};
+  LogitCache first(key, 1 << 20, folder.file());
+  first.insert(samples, {}, rows);
+  first.save();
+  for (const LogitCacheKey& other :
+       {LogitCacheKey{"other", "teacher", 3}, LogitCacheKey{"data", "other", 3},
+        LogitCacheKey{"data", "teacher", 2}}) {
+    const LogitCacheStatistics s = LogitCache(other, 1 << 20, folder.file()).statistics();
+    EXPECT_EQ(s.entries, 0);
+    EXPECT_NE(s.note.find("was not used"), std::string::npos) << s.note;
+  }
+  EXPECT_EQ(LogitCache(key, 30, folder.file()).statistics().entries, 0);  // over the cap
+  // Every damaged byte of the content is noticed.
+  std::ifstream in(folder.file(), std::ios::binary);
+  const std::string good((std::istreambuf_iterator<char>(in)), {});
+  for (const std::size_t at :
+       {std::size_t{3}, good.size() / 2, good.size() - 30, good.size() - 1}) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 0x40);
+    std::ofstream(folder.file(), std::ios::binary) << bad;
+    EXPECT_EQ(LogitCache(key, 1 << 20, folder.file()).statistics().entries, 0) << at;
+  }
+  std::ofstream(folder.file(), std::ios::binary) << good.substr(0, good.size() - 5);
+  LogitCache cut(key, 1 << 20, folder.file());
+  EXPECT_EQ(cut.statistics().entries, 0);
+  cut.insert(samples, {}, rows);
+  cut.save();
+  EXPECT_EQ(LogitCache(key, 1 << 20, folder.file()).statistics().from_file, 2);
+}
+
+TEST(LogitCache, store_shares_one_cache_per_key) {
+  const TemporaryFolder folder;
+  LogitCacheStore store(1 << 20, folder.path.string());
+  const auto a = store.get({"data", "teacher", 3});
+  EXPECT_EQ(a, store.get({"data", "teacher", 3}));
+  EXPECT_NE(a, store.get({"data", "teacher2", 3}));
+  a->insert(std::vector<std::int64_t>{1}, {}, std::vector<float>{1, 2, 3});
+  store.save();
+  EXPECT_EQ(LogitCacheStore(1 << 20, folder.path.string())
+                .get({"data", "teacher", 3})
+                ->statistics()
+                .from_file,
+            1);
+  EXPECT_EQ(store.statistics().entries, 1);
+}
+
+std::shared_ptr<LogitCache> cache_of(const Teacher& teacher) {
+  return std::make_shared<LogitCache>(LogitCacheKey{"data", teacher.hash(), teacher.classes()});
+}
+
+TEST(LogitCache, a_row_has_the_same_bits_whatever_batch_it_came_in_first) {
+  const auto m = std::make_shared<TinyMlp>(40, std::vector<std::int64_t>{300}, 10, 1);
+  Teacher teacher(m);
+  const Tensor x = randn({150, 40}, 1);
+  std::vector<std::int64_t> samples(150);
+  std::iota(samples.begin(), samples.end(), 0);
+  teacher.use_cache(cache_of(teacher));
+  const Tensor want = teacher.logits(x, samples, {});
+  teacher.use_cache(cache_of(teacher));
+  for (const auto& [begin, end] :
+       {std::pair<std::int64_t, std::int64_t>{148, 150}, {30, 31}, {0, 100}, {90, 150}}) {
+    const std::span<const std::int64_t> part(samples.data() + begin,
+                                             static_cast<std::size_t>(end - begin));
+    EXPECT_TRUE(same_bytes(teacher.logits(x.slice(begin, end), part, {}), want.slice(begin, end)));
+  }
+}
+
+TEST(LogitCache, several_threads) {
+  Teacher teacher(model(1));
+  const Tensor x = randn({64, 4}, 1);
+  std::vector<std::int64_t> all(64);
+  std::iota(all.begin(), all.end(), 0);
+  teacher.use_cache(cache_of(teacher));
+  const Tensor online = teacher.logits(x, all, {});
+  teacher.use_cache(cache_of(teacher));
+  std::vector<std::thread> threads;
+  std::vector<int> bad(4);
+  for (std::size_t t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      for (std::int64_t i = 0; i < 200; ++i) {
+        const std::int64_t row = (i * 7 + static_cast<std::int64_t>(t)) % 63;
+        const std::vector<std::int64_t> samples{row, row + 1};
+        const auto got = teacher.logits(x.slice(row, row + 2), samples, {}).to_vector<float>();
+        const auto want = online.slice(row, row + 2).to_vector<float>();
+        bad[t] += got != want;
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(bad, std::vector<int>(4));
+}
+
+TEST(LogitCache, errors) {
+  Teacher teacher(model(1));
+  EXPECT_THROW(teacher.use_cache(std::make_shared<LogitCache>(LogitCacheKey{"d", "other", 3})),
+               Error);
+  EXPECT_THROW(
+      teacher.use_cache(std::make_shared<LogitCache>(LogitCacheKey{"d", teacher.hash(), 2})),
+      Error);
+  teacher.use_cache(std::make_shared<LogitCache>(LogitCacheKey{"d", teacher.hash(), 3}));
+  EXPECT_THROW(teacher.logits(randn({2, 4}, 1), std::vector<std::int64_t>{1}, {}), Error);
+  EXPECT_THROW(teacher.logits(randn({1, 4}, 1), std::vector<std::int64_t>{1},
+                              std::vector<std::uint32_t>{1, 2}),
+               Error);
+}
+
+}  // namespace
+}  // namespace retort::test
