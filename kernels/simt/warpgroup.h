@@ -19,13 +19,20 @@ SIMT_D std::uint64_t swizzle128_descriptor(std::uint32_t shared_byte_address) {
 }
 
 #if SIMT_CUDA
-SIMT_D void warpgroup_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Kernels that use these are compiled for every architecture, and chosen at launch for sm_90a only.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define SIMT_SM90A(text) asm volatile(text ::: "memory")
+#else
+#define SIMT_SM90A(text) __trap()
+#endif
+SIMT_D void warpgroup_fence() { SIMT_SM90A("wgmma.fence.sync.aligned;"); }
 SIMT_D void warpgroup_commit_wait() {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  SIMT_SM90A("wgmma.commit_group.sync.aligned;");
+  SIMT_SM90A("wgmma.wait_group.sync.aligned 0;");
 }
 // generic-proxy writes (st.shared, cp.async) must be fenced before wgmma reads them
-SIMT_D void async_proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+SIMT_D void async_proxy_fence() { SIMT_SM90A("fence.proxy.async.shared::cta;"); }
+#undef SIMT_SM90A
 SIMT_D void warpgroup_mma([[maybe_unused]] WarpgroupAcc& c, [[maybe_unused]] const bf16* a,
                           [[maybe_unused]] const bf16* b, [[maybe_unused]] int k,
                           [[maybe_unused]] bool first) {
@@ -46,7 +53,7 @@ SIMT_D void warpgroup_mma([[maybe_unused]] WarpgroupAcc& c, [[maybe_unused]] con
         "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
       : "l"(da), "l"(db), "r"(first ? 0 : 1));
 #else
-  __trap();  // chosen at launch only for sm_90a
+  __trap();
 #endif
 }
 #else

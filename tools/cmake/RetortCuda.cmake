@@ -55,7 +55,7 @@ function(retort_cuda_options target)
   string(APPEND flags " -gencode=arch=compute_${newest},code=compute_${newest}")
   # No --threads: files are compiled in parallel already, and two at a time is what small machines have.
   target_compile_options(${target} PRIVATE
-    "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:${flags} --expt-relaxed-constexpr -Xptxas=-v -Xcompiler=-Wall,-Wextra>")
+    "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:${flags} --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra>")
   set_target_properties(${target} PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_ARCHITECTURES OFF)
 endfunction()
 

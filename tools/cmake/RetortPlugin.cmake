@@ -30,6 +30,7 @@ endforeach()
 add_library(retort_cuda_kernels OBJECT ${_kernels})
 target_include_directories(retort_cuda_kernels PRIVATE "${PROJECT_SOURCE_DIR}")
 retort_cuda_options(retort_cuda_kernels)
+target_compile_options(retort_cuda_kernels PRIVATE -Xptxas=-v)
 set_target_properties(retort_cuda_kernels PROPERTIES
   CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON CUDA_RUNTIME_LIBRARY Static
   CUDA_COMPILER_LAUNCHER "${PROJECT_SOURCE_DIR}/tools/cmake/keep_ptxas_log.sh;${CMAKE_CXX_COMPILER_LAUNCHER}")
