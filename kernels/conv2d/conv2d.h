@@ -38,7 +38,8 @@ struct Conv2dShape {
 ///
 /// Shapes    x (N,H,W,C), weight (K,R,S,C), y (N,Ho,Wo,K), all contiguous and none overlapping.
 /// Numerics  sums in f32 (f64 for f64), order fixed by the shape: same bytes with any number of
-///           threads, run to run. On CUDA f32 is true f32 unless context.allow_tf32.
+///           threads, run to run. f32 weights of a bf16 convolution are rounded to bf16 first
+///           (their gradient is not). On CUDA f32 is true f32 unless context.allow_tf32.
 /// Cost      flops() operations.
 /// Errors    Error if a size is below 1 (batch may be 0), the filter is larger than the padded
 ///           image, a pointer is null, or the dtypes are not f64, f32, bf16 (weights of a bf16

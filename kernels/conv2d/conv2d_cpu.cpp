@@ -556,10 +556,12 @@ void with_onednn(const char*, F&& f) {
 
 // --------------------------------------------------------------------------------- f32, and bf16
 
+// To f32, rounded to bf16 where the source is wider.
+template <class T>
 void widen(float* to, const void* from, std::int64_t n) {
-  const bf16* const values = static_cast<const bf16*>(from);
+  const T* const values = static_cast<const T*>(from);
   parallel_for(n, std::int64_t{1} << 16, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) to[i] = to_float(values[i]);
+    for (std::int64_t i = begin; i < end; ++i) to[i] = to_float(to_bf16(to_float(values[i])));
   });
 }
 void narrow(void* to, const float* from, std::int64_t n) {
@@ -569,18 +571,24 @@ void narrow(void* to, const float* from, std::int64_t n) {
   });
 }
 
-// The three tensors of a pass: a bf16 one is computed on as f32 in scratch.
+// The three tensors of a pass: a bf16 one is computed on as f32 in scratch, and so are f32 weights
+// that are to be rounded to bf16.
 struct Operand {
   const void* data;
   std::int64_t n;
   DType dtype;
+  bool round = false;
   std::size_t bytes() const {
-    return dtype == DType::kBF16 ? round_up(static_cast<std::size_t>(n) * sizeof(float)) : 0;
+    return dtype == DType::kBF16 || round ? round_up(static_cast<std::size_t>(n) * sizeof(float))
+                                          : 0;
   }
   const float* read(Pieces& pieces) const {
-    if (dtype != DType::kBF16) return static_cast<const float*>(data);
+    if (dtype != DType::kBF16 && !round) return static_cast<const float*>(data);
     float* const wide = pieces.take<float>(static_cast<std::size_t>(n));
-    widen(wide, data, n);
+    if (dtype == DType::kBF16)
+      widen<bf16>(wide, data, n);
+    else
+      widen<float>(wide, data, n);
     return wide;
   }
   float* space(Pieces& pieces) const {
@@ -604,7 +612,7 @@ void conv2d_cpu(const Context& context, const Conv2dArgs& args) {
   }
   with_onednn("conv2d", [&] {
     const Operand y{args.y, s.y_elements(), args.dtype}, x{args.x, s.x_elements(), args.dtype},
-        weight{args.weight, s.weight_elements(), args.weight_dtype};
+        weight{args.weight, s.weight_elements(), args.weight_dtype, args.dtype == DType::kBF16};
     const SlicedPlan* const plan = find_plan(Pass::kForward, s);
     Pieces pieces(context, y.bytes() + x.bytes() + weight.bytes() +
                                (plan ? onednn_workspace(*plan, Pass::kForward)
@@ -629,7 +637,7 @@ void conv2d_backward_data_cpu(const Context& context, const Conv2dBackwardDataAr
   }
   with_onednn("conv2d_backward_data", [&] {
     const Operand dx{args.dx, s.x_elements(), args.dtype}, dy{args.dy, s.y_elements(), args.dtype},
-        weight{args.weight, s.weight_elements(), args.weight_dtype};
+        weight{args.weight, s.weight_elements(), args.weight_dtype, args.dtype == DType::kBF16};
     const SlicedPlan* const plan = find_plan(Pass::kBackwardData, s);
     Pieces pieces(context, dx.bytes() + dy.bytes() + weight.bytes() +
                                (plan ? onednn_workspace(*plan, Pass::kBackwardData)

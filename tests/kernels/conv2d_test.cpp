@@ -15,13 +15,6 @@ namespace {
 
 using kernels::Conv2dShape;
 
-// Where the op exists.
-std::vector<Device> conv2d_devices() {
-  std::vector<Device> list = devices();
-  if (kernels::conv2d_cuda == nullptr) list.resize(1);
-  return list;
-}
-
 std::string text_of(const Conv2dShape& s, DType dtype, Device device) {
   return join(s.batch, "x", s.height, "x", s.width, " C", s.channels, " K", s.filters, " ",
               s.filter_height, "x", s.filter_width, " stride ", s.stride, " padding ", s.padding,
@@ -47,15 +40,15 @@ void for_each_product(const Conv2dShape& s, F&& f) {
 }
 
 // The tensors of a case and what the three passes should give, summed in double. The operands are
-// rounded to their storage type before the reference sees them. `size` holds the sums of the
-// products' magnitudes: rounding errors are relative to these, not to the result.
+// rounded to the type that is multiplied before the reference sees them. `size` holds the sums of
+// the products' magnitudes: rounding errors are relative to these, not to the result.
 struct Case {
   Case(const Conv2dShape& shape, DType dtype, DType weight_dtype)
       : s(shape),
         x(randn({s.batch, s.height, s.width, s.channels}, 1, dtype)),
         weight(randn({s.filters, s.filter_height, s.filter_width, s.channels}, 2, weight_dtype)),
         dy(randn({s.batch, s.out_height(), s.out_width(), s.filters}, 3, dtype)) {
-    const std::vector<double> xv = x.to_vector<double>(), wv = weight.to_vector<double>(),
+    const std::vector<double> xv = x.to_vector<double>(), wv = weight.to(dtype).to_vector<double>(),
                               dyv = dy.to_vector<double>();
     y_want.resize(dyv.size()), dx_want.resize(xv.size()), dw_want.resize(wv.size());
     y_size = y_want, dx_size = dx_want, dw_size = dw_want;
@@ -155,7 +148,7 @@ const Conv2dShape kEdgeShapes[] = {
 // clang-format on
 
 TEST(Conv2dKernel, hand_checked_numbers) {
-  for (const Device device : conv2d_devices()) {
+  for (const Device device : devices()) {
     const Conv2dShape s{1, 2, 2, 1, 1, 2, 2, 1, 1};  // 3 x 3 out
     const Tensor x = Tensor::from<float>({1, 2, 3, 4}, {1, 2, 2, 1}, device),
                  weight = Tensor::from<float>({10, 20, 30, 40}, {1, 2, 2, 1}, device),
@@ -176,12 +169,12 @@ TEST(Conv2dKernel, hand_checked_numbers) {
 }
 
 TEST(Conv2dKernel, f32_equals_the_double_loop) {
-  for (const Device device : conv2d_devices())
+  for (const Device device : devices())
     for (const Conv2dShape& s : kEdgeShapes) check(s, DType::kF32, DType::kF32, device);
 }
 
 TEST(Conv2dKernel, bf16_equals_the_double_loop) {
-  for (const Device device : conv2d_devices())
+  for (const Device device : devices())
     for (const Conv2dShape& s : kEdgeShapes) {
       check(s, DType::kBF16, DType::kBF16, device);
       check(s, DType::kBF16, DType::kF32, device);
@@ -202,7 +195,7 @@ TEST(Conv2dKernel, cpu_large_shapes_equal_the_double_loop) {
 
 TEST(Conv2dKernel, results_do_not_depend_on_the_thread_count) {
   const int before = thread_count();
-  for (const Device device : conv2d_devices())
+  for (const Device device : devices())
     for (const Conv2dShape& s :
          {Conv2dShape{37, 8, 8, 16, 16, 3, 3, 1, 1}, Conv2dShape{33, 4, 4, 64, 64, 3, 3, 1, 1},
           Conv2dShape{9, 9, 9, 3, 16, 7, 7, 2, 3}, Conv2dShape{20, 8, 8, 16, 32, 1, 1, 2, 0}}) {
@@ -226,7 +219,7 @@ TEST(Conv2dKernel, results_do_not_depend_on_the_thread_count) {
 }
 
 TEST(Conv2dKernel, empty_batch) {
-  for (const Device device : conv2d_devices()) {
+  for (const Device device : devices()) {
     const Conv2dShape s{0, 4, 4, 3, 8, 3, 3, 1, 1};
     const Tensor dweight = Tensor::full({8, 3, 3, 3}, 5, DType::kF32, device);
     const Context& context = context_of(device);

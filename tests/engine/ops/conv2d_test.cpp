@@ -3,19 +3,11 @@
 #include <gtest/gtest.h>
 
 #include "engine/autograd/autograd.h"
-#include "kernels/conv2d/conv2d.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
 namespace retort::test {
 namespace {
-
-// Where the op exists.
-std::vector<Device> conv2d_devices() {
-  std::vector<Device> list = devices();
-  if (kernels::conv2d_cuda == nullptr) list.resize(1);
-  return list;
-}
 
 double dot(const std::vector<double>& a, const std::vector<double>& b) {
   double sum = 0;
@@ -50,7 +42,7 @@ void check_gradients(const Shape& x_shape, const Shape& weight_shape, const Conv
 }
 
 TEST(Conv2dOp, hand_checked_numbers) {
-  for (const Device device : conv2d_devices()) {
+  for (const Device device : devices()) {
     const Tensor x = Tensor::from<float>({1, 2, 3, 4}, {1, 2, 2, 1}, device),
                  weight = Tensor::from<float>({10, 20, 30, 40}, {1, 2, 2, 1}, device);
     const Tensor y = conv2d(x, weight, {});
@@ -67,7 +59,7 @@ TEST(Conv2dOp, gradients_equal_central_differences) {
 }
 
 TEST(Conv2dOp, gradients_are_the_same_on_every_device) {
-  for (const Device device : conv2d_devices()) {
+  for (const Device device : devices()) {
     Tensor x = randn({2, 6, 5, 3}, 1).to(device).detach(),
            weight = randn({4, 3, 3, 3}, 2).to(device).detach();
     x.set_requires_grad(true);
