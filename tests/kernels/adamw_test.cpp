@@ -42,7 +42,7 @@ struct AdamWState {  // an arena with a sentinel element behind each array
 };
 
 TEST(AdamW, the_first_step_is_the_learning_rate_times_the_sign) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const AdamWState s(2, device, DType::kF64, DType::kF64);
     s.parameter.copy_from(Tensor::from<double>({1, 1, 0}, {3}));
     s.gradient.copy_from(Tensor::from<double>({3, -5, 0}, {3}));
@@ -56,7 +56,7 @@ TEST(AdamW, the_first_step_is_the_learning_rate_times_the_sign) {
 }
 
 TEST(AdamW, steps_follow_the_formula) {
-  for (const Device device : {Device::kCpu})
+  for (const Device device : devices())
     for (const auto& [dtype, gradient_dtype] : {std::pair{DType::kF32, DType::kF32},
                                                 {DType::kF32, DType::kBF16},
                                                 {DType::kF64, DType::kF64}})
@@ -90,7 +90,7 @@ TEST(AdamW, steps_follow_the_formula) {
 // An element's update must not depend on where it lies in the arena: checkpoints hold state by
 // parameter name and arenas may be cut differently.
 TEST(AdamW, results_do_not_depend_on_the_place_in_the_arena) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const AdamWState whole(5000, device, DType::kF32, DType::kF32),
         parts(5000, device, DType::kF32, DType::kF32);
     kernels::adamw(context_of(device), whole.args());
@@ -113,7 +113,7 @@ TEST(AdamW, results_do_not_depend_on_the_place_in_the_arena) {
 }
 
 TEST(AdamW, a_skipped_step_writes_nothing) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const AdamWState s(100, device, DType::kF32, DType::kF32);
     const Tensor before = s.parameter.clone();
     s.skip.fill(1);

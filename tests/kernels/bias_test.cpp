@@ -11,7 +11,7 @@ namespace retort::test {
 namespace {
 
 TEST(Bias, hand_checked_numbers) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const Tensor x = Tensor::from<float>({1, 2, 3, -4, 5, -6}, {2, 3}, device),
                  b = Tensor::from<float>({1, 0, 2}, {3}, device);
     EXPECT_EQ(add_bias(x, b).to_vector<float>(), (std::vector<float>{2, 2, 5, -3, 5, -4}));

@@ -39,7 +39,7 @@ const std::vector<UnaryCase>& unary_cases() {
 }
 
 TEST(Elementwise, hand_checked_numbers) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const Tensor a = Tensor::from<float>({1, -2, 3}, {3}, device),
                  b = Tensor::from<float>({4, 5, -6}, {3}, device),
                  two = Tensor::from<float>({2}, {1}, device);
@@ -57,7 +57,7 @@ TEST(Elementwise, hand_checked_numbers) {
 }
 
 TEST(Elementwise, values_of_every_function) {
-  for (const Device device : {Device::kCpu})
+  for (const Device device : devices())
     for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
       for (const UnaryCase& c : unary_cases()) {
         const Tensor x = randn({257}, 3, dtype, 1, c.shift);
@@ -70,7 +70,7 @@ TEST(Elementwise, values_of_every_function) {
 
 TEST(Elementwise, nan_goes_through) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  for (const Device device : {Device::kCpu})
+  for (const Device device : devices())
     for (const UnaryCase& c : unary_cases())
       EXPECT_TRUE(std::isnan(c.f(Tensor::full({1}, nan, DType::kF32, device)).item()))
           << c.name << " " << name_of(device);

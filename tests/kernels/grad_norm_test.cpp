@@ -25,7 +25,7 @@ NormResult norm_of(const std::vector<Tensor>& gradients, double max_norm, Device
 }
 
 TEST(GradNorm, hand_checked_numbers) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const Tensor a = Tensor::from<float>({3}, {1}, device),
                  b = Tensor::from<float>({0, 4, 0}, {3}, device),
                  none = Tensor::empty({0}, DType::kF32, device);
@@ -40,7 +40,7 @@ TEST(GradNorm, hand_checked_numbers) {
 }
 
 TEST(GradNorm, large_and_many_segments) {
-  for (const Device device : {Device::kCpu})
+  for (const Device device : devices())
     for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16}) {
       std::vector<Tensor> gradients;
       double squares = 0;
@@ -62,7 +62,7 @@ TEST(GradNorm, large_and_many_segments) {
 }
 
 TEST(GradNorm, a_value_that_is_not_finite_raises_the_flag) {
-  for (const Device device : {Device::kCpu})
+  for (const Device device : devices())
     for (const float bad :
          {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e30f}) {
       const Tensor g = Tensor::from<float>({1, bad, 2}, {3}, device);

@@ -11,7 +11,7 @@ namespace retort::test {
 namespace {
 
 TEST(Mse, hand_checked_numbers) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     Tensor x = Tensor::from<float>({1, 2, 3, 4}, {2, 2}, device);
     x.set_requires_grad(true);
     const Tensor loss = mse(x, Tensor::from<float>({1, 0, 0, 5}, {2, 2}, device));

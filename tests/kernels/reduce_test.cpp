@@ -11,7 +11,7 @@ namespace retort::test {
 namespace {
 
 TEST(Reduce, hand_checked_numbers) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const Tensor x = Tensor::from<float>({1, 2, 3, 4, 5, 6}, {2, 3}, device);
     EXPECT_EQ(sum(x).item(), 21);
     EXPECT_EQ(mean(x).item(), 3.5);

@@ -49,7 +49,7 @@ const std::vector<SgdCase> kSgdCases{{0, 0, 0, false},
                                      {0.9, 0, 0.1, true}};
 
 TEST(Sgd, hand_checked_numbers) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const Tensor p = Tensor::from<float>({1}, {1}, device),
                  g = Tensor::from<float>({2}, {1}, device),
                  b = Tensor::zeros({1}, DType::kF32, device),
@@ -73,7 +73,7 @@ TEST(Sgd, hand_checked_numbers) {
 }
 
 TEST(Sgd, steps_follow_the_formula) {
-  for (const Device device : {Device::kCpu})
+  for (const Device device : devices())
     for (const SgdCase& c : kSgdCases)
       for (const auto& [dtype, gradient_dtype] : {std::pair{DType::kF32, DType::kF32},
                                                   {DType::kF32, DType::kBF16},
@@ -109,7 +109,7 @@ TEST(Sgd, steps_follow_the_formula) {
 }
 
 TEST(Sgd, a_skipped_step_writes_nothing) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const SgdState s(100, device, DType::kF32, DType::kF32);
     const Tensor before = s.parameter.clone(), buffer = s.buffer.clone();
     s.skip.fill(1);

@@ -10,7 +10,7 @@ namespace retort::test {
 namespace {
 
 TEST(View, hand_checked_numbers) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const Tensor x = Tensor::from<float>({1, 2, 3, 4, 5, 6}, {3, 2}, device);
     EXPECT_EQ(reshape(x, {2, 3}).shape(), (Shape{2, 3}));
     EXPECT_EQ(slice_rows(x, 1, 2).to_vector<float>(), (std::vector<float>{3, 4}));

@@ -1,0 +1,7 @@
+#include "kernels/common/plugin.h"
+#include "kernels/random/random.cuh"
+
+RETORT_CUDA_PLUGIN(random) {
+  using namespace retort::kernels;
+  RETORT_CUDA_BIND(random, RandomArgs);
+}
