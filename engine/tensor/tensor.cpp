@@ -8,7 +8,7 @@
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/allocator.h"
 #include "engine/runtime/device.h"
-#include "kernels/common/parallel.h"
+#include "kernels/elementwise/elementwise.h"
 
 namespace retort {
 namespace {
@@ -38,8 +38,6 @@ void store(DType dtype, void* p, std::int64_t i, double value) {
     case DType::kU8: static_cast<std::uint8_t*>(p)[i] = static_cast<std::uint8_t>(value); return;
   }
 }
-
-constexpr std::int64_t kGrain = std::int64_t{1} << 16;
 
 }  // namespace
 
@@ -180,67 +178,33 @@ void Tensor::copy_from(const Tensor& source) const {
     copy_bytes(raw(), device_, source.raw(), source.device(), bytes());
     return;
   }
-  if (device_ != Device::kCpu || source.device() != Device::kCpu) {
-    // Mixed dtype, pitch or device: through the host. Not for use inside a step.
-    const Tensor host = empty(shape_, dtype_);
-    Tensor from = source;
-    if (source.device() != Device::kCpu) {
-      const std::size_t span = static_cast<std::size_t>((source.rows() - 1) * source.row_pitch() +
-                                                        (source.rank() ? source.dim(-1) : 1));
-      auto storage = std::make_shared<Storage>(Device::kCpu, span * size_of(source.dtype()));
-      copy_bytes(storage->data(), Device::kCpu, source.raw(), source.device(),
-                 span * size_of(source.dtype()));
-      from = wrap(std::move(storage), 0, source.shape(), source.dtype(), source.row_pitch());
-    }
-    host.copy_from(from);
-    if (device_ == Device::kCpu) return copy_from(host);
-    RETORT_CHECK(is_contiguous(),
-                 "[copy_from] expected a contiguous destination on cuda, got row pitch ",
-                 row_pitch_);
-    copy_bytes(raw(), device_, host.raw(), Device::kCpu, bytes());
+  if (source.device() == device_) {
+    kernels::cast(context_of(device_), {raw(), source.raw(), dtype_, source.dtype(), rows(),
+                                        rank() == 0 ? 1 : dim(-1), row_pitch_, source.row_pitch()});
     return;
   }
-  const std::int64_t width = rank() == 0 ? 1 : dim(-1), n = rows();
-  void* const to = raw();
-  const void* const from = source.raw();
-  const bool same = source.dtype() == dtype_;
-  const std::size_t size = size_of(dtype_);
-  parallel_for(
-      n, std::max<std::int64_t>(1, kGrain / width), [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t r = begin; r < end; ++r) {
-          if (same) {
-            std::memcpy(static_cast<char*>(to) + static_cast<std::size_t>(r * row_pitch_) * size,
-                        static_cast<const char*>(from) +
-                            static_cast<std::size_t>(r * source.row_pitch()) * size,
-                        static_cast<std::size_t>(width) * size);
-            continue;
-          }
-          for (std::int64_t i = 0; i < width; ++i)
-            store(dtype_, to, r * row_pitch_ + i,
-                  load(source.dtype(), from, r * source.row_pitch() + i));
-        }
-      });
+  // To another device: convert and pack where the source is, move, unpack here.
+  const Tensor packed = source.to(dtype_).contiguous();
+  if (is_contiguous()) {
+    copy_bytes(raw(), device_, packed.raw(), packed.device(), bytes());
+  } else {
+    copy_from(packed.to(device_));
+  }
 }
 
 void Tensor::fill(double value) const {
   if (numel_ == 0) return;
-  if (device_ == Device::kCuda) {
-    if (value == 0 && !std::signbit(value) && is_contiguous()) {
-      const Status status = cuda_runtime.fill(raw(), 0, bytes(), context_of(device_).stream);
-      RETORT_CHECK_AS(kDevice, status.code == ErrorCode::kOk, "[fill] ", status.message);
+  if (value == 0 && !std::signbit(value) && is_contiguous()) {
+    if (device_ == Device::kCpu) {
+      std::memset(raw(), 0, bytes());
       return;
     }
-    copy_from(full(shape_, value, dtype_));
+    const Status status = cuda_runtime.fill(raw(), 0, bytes(), context_of(device_).stream);
+    RETORT_CHECK_AS(kDevice, status.code == ErrorCode::kOk, "[fill] ", status.message);
     return;
   }
-  const std::int64_t width = rank() == 0 ? 1 : dim(-1);
-  void* const to = raw();
-  if (value == 0 && !std::signbit(value) && is_contiguous()) {
-    std::memset(to, 0, bytes());
-    return;
-  }
-  for (std::int64_t r = 0; r < rows(); ++r)
-    for (std::int64_t i = 0; i < width; ++i) store(dtype_, to, r * row_pitch_ + i, value);
+  kernels::fill(context_of(device_),
+                {raw(), value, dtype_, rows(), rank() == 0 ? 1 : dim(-1), row_pitch_});
 }
 
 template <class T>

@@ -52,6 +52,11 @@ RETORT_HD bf16 to_bf16(float f) {
 }
 
 RETORT_HD float to_float(f16 h) {
+#if defined(__CUDA_ARCH__)
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h.bits));
+  return f;
+#else
   const std::uint32_t sign = static_cast<std::uint32_t>(h.bits & 0x8000u) << 16;
   const std::uint32_t exponent = h.bits >> 10 & 0x1fu;
   std::uint32_t mantissa = h.bits & 0x3ffu;
@@ -60,9 +65,15 @@ RETORT_HD float to_float(f16 h) {
   // Subnormal: mantissa * 2^-24, exact in float.
   const float magnitude = static_cast<float>(mantissa) * 5.9604644775390625e-8f;
   return sign ? -magnitude : magnitude;
+#endif
 }
 
 RETORT_HD f16 to_f16(float f) {
+#if defined(__CUDA_ARCH__)
+  std::uint16_t r;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(f));
+  return f16{r};
+#else
   const std::uint32_t u = bits_from_float(f);
   const std::uint16_t sign = static_cast<std::uint16_t>(u >> 16 & 0x8000u);
   const std::uint32_t magnitude = u & 0x7fffffffu;
@@ -77,6 +88,7 @@ RETORT_HD f16 to_f16(float f) {
   }
   const std::uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1u) - 0x38000000u;
   return f16{static_cast<std::uint16_t>(sign | rounded >> 13)};
+#endif
 }
 
 // Identity overloads, so that generic code may say to_float(x) and from_float<T>(x).

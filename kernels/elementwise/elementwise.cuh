@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(256) fill_thread_per_pack_kernel(T* to, T valu
 }
 
 // One thread.
-inline __global__ void advance_one_thread_kernel(std::int64_t* counter, std::int64_t by,
+static __global__ void advance_one_thread_kernel(std::int64_t* counter, std::int64_t by,
                                                  const std::int32_t* skip) {
   if (skip == nullptr || *skip == 0) *counter += by;
 }
@@ -120,11 +120,15 @@ inline __global__ void advance_one_thread_kernel(std::int64_t* counter, std::int
 
 namespace SIMT_NS {
 
-// Calls f with integral_constant<int, elements in 16 bytes> if the pointers allow it, else 1.
+// Elements of a pack: 16 bytes, but one f64 (two at a time spill in exp and its kin).
+template <class T>
+inline constexpr int kElementwisePack = sizeof(T) == 8 ? 1 : 16 / static_cast<int>(sizeof(T));
+
+// Calls f with integral_constant<int, kElementwisePack> if the pointers allow it, else 1.
 template <class T, class F>
 void with_width(bool aligned, F&& f) {
-  if (aligned)
-    f(std::integral_constant<int, 16 / static_cast<int>(sizeof(T))>{});
+  if (kElementwisePack < T >> 1 && aligned)
+    f(std::integral_constant<int, kElementwisePack<T>>{});
   else
     f(std::integral_constant<int, 1>{});
 }

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kNormThreads)
 
 // Adds the partials in a fixed order and writes the three results.
 // Shared: 8 doubles. Launch: one block of 256.
-inline __global__ void __launch_bounds__(kNormThreads)
+static __global__ void __launch_bounds__(kNormThreads)
     grad_norm_finish_one_block_kernel(const double* partial, std::int64_t partials, double max_norm,
                                       float* norm, float* clip, std::int32_t* not_finite) {
   SIMT_SHARED(double, slots, [kNormThreads / 32]);
