@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# On a machine with an NVIDIA GPU, in one command of under 9 minutes: the device tests on the real plug-in,
+# the emulator against the GPU, compute-sanitizer on the kernel tests, and distill_bench. Writes
+# bench/results/<device>/gpu_check.json and distill_bench.json, stamped with device, driver and commit.
+#
+# usage: bench/gpu_check.sh                  builds into build/gpu, then checks
+#        bench/gpu_check.sh --with FOLDER    uses binaries in FOLDER/bin and FOLDER/lib: a build folder, or one packed
+#        bench/gpu_check.sh --pack FOLDER    builds on a machine without a GPU and packs what --with needs
+# exit:  0 all passed, 1 something failed or did not finish, 2 usage, 77 no GPU here
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+
+readonly limit=520 # seconds for everything, so that 9 minutes hold
+readonly programs=(kernels_tests engine_tests nn_tests distill_tests simt_tests conformance_emulated conformance_cuda plugin_check distill_bench)
+folder=
+pack=
+case "${1:-}" in
+"") ;;
+--with) folder=${2:?"usage: gpu_check.sh --with FOLDER"} ;;
+--pack) pack=${2:?"usage: gpu_check.sh --pack FOLDER"} ;;
+*)
+  sed -n '2,9s/^# \{0,1\}//p' "$0"
+  exit 2
+  ;;
+esac
+
+build() { # FOLDER [cmake options]: only what the check runs
+  local into=$1
+  shift
+  local launcher=()
+  if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+  cmake -S . -B "$into" -G Ninja -DRETORT_CUDA=ON -DRETORT_TOOLS=OFF "${launcher[@]}" "$@" | grep -E '^-- (CUDA backend|Retort)' || return 1
+  local wanted=() known
+  known=$(ninja -C "$into" -t targets all | sed -n 's/: .*//p')
+  for program in "${programs[@]}" retort_cuda retort_cuda_emulated; do
+    if grep -qx "$program" <<<"$known"; then wanted+=("$program"); fi
+  done
+  ninja -C "$into" "${wanted[@]}"
+}
+
+if [ -n "$pack" ]; then
+  # Without oneDNN: it is large, and the CPU side is only the reference here.
+  build build/gpu-pack -DRETORT_ONEDNN=OFF || exit 1
+  mkdir -p "$pack/bin" "$pack/lib"
+  for program in "${programs[@]}"; do
+    if [ -x "build/gpu-pack/bin/$program" ]; then cp "build/gpu-pack/bin/$program" "$pack/bin/"; fi
+  done
+  cp build/gpu-pack/lib/libretort.so.0 build/gpu-pack/lib/libretort_cuda.so build/gpu-pack/lib/libretort_cuda_emulated.so "$pack/lib/"
+  # Everything else they load, but for the C library and what belongs to CUDA.
+  ldd "$pack"/bin/* "$pack"/lib/* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
+    grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so|libretort|libcublas|libcudnn|libnccl|libcuda' | xargs -r cp -t "$pack/lib/"
+  strip --strip-debug "$pack"/bin/* "$pack"/lib/* 2>/dev/null
+  git rev-parse HEAD >"$pack/COMMIT" 2>/dev/null
+  echo "packed $(du -sh "$pack" | cut -f1) into $pack"
+  exit 0
+fi
+
+gpu=
+if command -v nvidia-smi >/dev/null; then gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1); fi
+if [ -z "$gpu" ]; then
+  echo "skipped: no NVIDIA GPU answers on this machine (nvidia-smi)"
+  exit 77
+fi
+driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -1)
+clocks=$(nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.limit --format=csv,noheader 2>/dev/null | head -1)
+device=$(tr '[:upper:] ' '[:lower:]_' <<<"$gpu" | tr -cd 'a-z0-9_.-')
+SECONDS=0
+
+if [ -z "$folder" ]; then
+  folder=build/gpu
+  build "$folder" || { echo "FAIL: the build failed" && exit 1; }
+fi
+if [ ! -e "$folder/lib/libretort_cuda.so" ]; then
+  echo "FAIL: $folder/lib/libretort_cuda.so is missing: configure with -DRETORT_CUDA=ON"
+  exit 1
+fi
+folder=$(cd "$folder" && pwd)
+commit=$(git rev-parse HEAD 2>/dev/null || cat "$folder/COMMIT" 2>/dev/null || echo unknown)
+if [ -n "$(git status --porcelain 2>/dev/null)" ]; then commit="$commit (with changes)"; fi
+results=bench/results/$device
+mkdir -p "$results"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# The CUDA libraries may lie beside the toolkit or in Python's wheels.
+wheels=$(python3 -c 'import glob,site,sysconfig
+for d in {sysconfig.get_paths()["purelib"], *site.getsitepackages()}:
+    for p in sorted(glob.glob(d + "/nvidia/*/lib")): print(p)' 2>/dev/null | paste -sd: -)
+export LD_LIBRARY_PATH="$folder/lib:/usr/local/cuda/lib64:/usr/local/cuda/lib:$wheels:${LD_LIBRARY_PATH:-}"
+export RETORT_CUDA_LIBRARY="$folder/lib/libretort_cuda.so"
+
+steps=
+failures=0
+step() { # NAME SECONDS COMMAND...: runs it within the time left and records how it went
+  local name=$1 most=$2
+  shift 2
+  local left=$((limit - SECONDS)) status detail rc start=$SECONDS
+  if [ ! -x "$1" ] && ! command -v "$1" >/dev/null; then
+    echo "== $name: skipped, $1 is not there"
+    record "$name" skipped 0 "$1 is not there"
+    return 0
+  fi
+  if [ "$left" -lt 5 ]; then
+    echo "== $name: not run, the time is used up"
+    record "$name" not_run 0 "the time is used up"
+    failures=$((failures + 1))
+    return 1
+  fi
+  if [ "$most" -gt "$left" ]; then most=$left; fi
+  echo "== $name"
+  timeout -k 5 "$most" "$@" >"$work/$name.log" 2>&1
+  rc=$?
+  detail=$(grep -E '^\[  (PASSED|FAILED)  \] [0-9]+ test|ERROR SUMMARY|RACECHECK SUMMARY|probes, |^skipped' "$work/$name.log" | tail -4 | paste -sd';' -)
+  case $rc in
+  0) status=passed ;;
+  77) status=skipped ;;
+  124 | 137) status=timed_out ;;
+  *) status=failed ;;
+  esac
+  if [ "$status" = failed ] || [ "$status" = timed_out ]; then
+    failures=$((failures + 1))
+    tail -40 "$work/$name.log"
+    cp "$work/$name.log" "$results/$name.failed.log"
+  else
+    rm -f "$results/$name.failed.log"
+  fi
+  echo "   $status in $((SECONDS - start)) s${detail:+: $detail}"
+  record "$name" "$status" $((SECONDS - start)) "$detail"
+  [ "$status" = passed ]
+}
+json() { # TEXT as the inside of a JSON string
+  tr -d '\000-\037' <<<"$1" | sed 's/\\/\\\\/g; s/"/\\"/g'
+}
+record() { # NAME STATUS SECONDS DETAIL
+  local detail
+  detail=$(json "$4")
+  steps="$steps${steps:+,}
+    {\"step\": \"$1\", \"status\": \"$2\", \"seconds\": $3, \"detail\": \"$detail\"}"
+}
+
+echo "GPU: $gpu, driver $driver; commit $commit"
+# Without a plug-in that computes, every device test would skip itself and pass.
+if step plugin 60 "$folder/bin/plugin_check"; then
+  step conformance 60 sh tests/conformance/run.sh "$folder/bin/conformance_emulated" "$folder/bin/conformance_cuda" "$work"
+  for room in kernels engine nn distill; do
+    step "${room}_tests" 90 "$folder/bin/${room}_tests" --gtest_brief=1
+  done
+  step distill_bench 120 "$folder/bin/distill_bench" --json "$results/distill_bench.json"
+  sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer /opt/nvidia -name compute-sanitizer -type f -perm -u+x 2>/dev/null | head -1)
+  if [ -z "$sanitizer" ]; then
+    echo "== compute-sanitizer: skipped, neither on the PATH nor in /usr/local/cuda"
+    record compute-sanitizer skipped 0 "not found"
+  else
+    for tool in memcheck racecheck synccheck; do
+      step "$tool" 100 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 "$folder/bin/kernels_tests" --gtest_brief=1
+    done
+  fi
+fi
+
+cat >"$results/gpu_check.json" <<JSON
+{
+  "device": "$(json "$gpu")",
+  "driver": "$(json "$driver")",
+  "clocks": "$(json "$clocks")",
+  "commit": "$(json "$commit")",
+  "date": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
+  "seconds": $SECONDS,
+  "failures": $failures,
+  "steps": [$steps
+  ]
+}
+JSON
+echo "wrote $results/gpu_check.json: $failures failure(s) in $SECONDS s"
+[ "$failures" -eq 0 ]
