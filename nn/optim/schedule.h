@@ -22,10 +22,10 @@ struct Schedule {
   enum class Kind : std::uint8_t { kConstant, kStep, kCosine, kLinear };
   Kind kind = Kind::kConstant;
   double base = 0.1;
-  double final = 0;                      // cosine, linear
-  std::int64_t total = 0;                // cosine, linear: > warmup
-  std::vector<std::int64_t> milestones;  // step: ascending
-  double gamma = 0.1;                    // step
+  double final = 0;                           // cosine, linear
+  std::int64_t total = 0;                     // cosine, linear: > warmup
+  std::vector<std::int64_t> milestones = {};  // step: ascending
+  double gamma = 0.1;                         // step
   std::int64_t warmup = 0;
   double warmup_start = 0;
 

@@ -1,0 +1,57 @@
+// Parameters of modules packed into one block of memory, their gradients into another.
+#pragma once
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nn/module.h"
+
+namespace retort::nn {
+
+/// Modules that are trained together. The prefix goes in front of their parameters' paths; it is ""
+/// where there is one module only.
+using TrainedModules = std::vector<std::pair<std::string, Module*>>;
+
+/// Makes the parameters of the modules (those that require a gradient) views of one flat tensor,
+/// and their gradients views of another: the optimizer's kernels and the gradient norm then see a
+/// few long arrays. Values are kept. Each parameter starts at a multiple of 16 elements; the gaps
+/// are 0 and stay 0 under every optimizer.
+///
+/// Errors    Error(kUsage) if there is no parameter, dtypes or devices differ, or a path is there
+///           twice.
+class ParameterArena {
+ public:
+  struct Slice {
+    std::string path;
+    Tensor parameter;  // the leaf that the module uses; its gradient is in the arena
+    std::int64_t offset = 0;
+  };
+  struct Group {  // neighbours in the arena
+    std::int64_t begin = 0, end = 0;
+  };
+
+  /// group_of(path, parameter) gives each parameter's group, 0 <= group < groups.
+  ParameterArena(const TrainedModules& modules, int groups,
+                 const std::function<int(const std::string&, const Tensor&)>& group_of);
+
+  const std::vector<Slice>& slices() const { return slices_; }
+  const Group& group(int i) const { return groups_[static_cast<std::size_t>(i)]; }
+  int groups() const { return static_cast<int>(groups_.size()); }
+  const Tensor& parameters() const { return parameters_; }  // (n)
+  const Tensor& gradients() const { return gradients_; }    // (n)
+  std::int64_t numel() const { return parameters_.numel(); }
+
+  /// The part of an array laid out like the arena that belongs to one parameter, in its shape.
+  static Tensor view(const Tensor& flat, const Slice& slice);
+
+  /// Gradients := 0, in one fill.
+  void zero_gradients();
+
+ private:
+  std::vector<Slice> slices_;
+  std::vector<Group> groups_;
+  Tensor parameters_, gradients_;
+};
+
+}  // namespace retort::nn

@@ -1,0 +1,244 @@
+#include "nn/optim/optimizer.h"
+
+#include <cmath>
+#include <unordered_map>
+
+#include "engine/autograd/autograd.h"
+#include "engine/ops/elementwise.h"
+#include "engine/runtime/allocator.h"
+#include "engine/runtime/device.h"
+#include "kernels/adamw/adamw.h"
+#include "kernels/grad_norm/grad_norm.h"
+#include "kernels/sgd/sgd.h"
+
+namespace retort::nn {
+namespace {
+
+// Overwrites a device scalar without waiting for the device: a copy from pageable memory returns as
+// soon as that memory may be reused.
+template <class T>
+void upload(const Tensor& scalar, T value) {
+  if (scalar.device() == Device::kCpu) {
+    *scalar.data<T>() = value;
+    return;
+  }
+  const Status status =
+      cuda_runtime.copy(scalar.raw(), &value, sizeof value, CopyKind::kHostToDevice,
+                        context_of(scalar.device()).stream);
+  RETORT_CHECK_AS(kDevice, status.code == ErrorCode::kOk, "[optimizer] ", status.message);
+}
+
+void* at(const Tensor& flat, std::int64_t offset) {
+  return static_cast<char*>(flat.raw()) + static_cast<std::size_t>(offset) * size_of(flat.dtype());
+}
+
+int group_of(const OptimizerConfig& config, const Tensor& parameter) {
+  return !config.decay_norm_and_bias && parameter.rank() <= 1 ? 1 : 0;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(const TrainedModules& modules, const OptimizerConfig& config)
+    : arena_(modules, 2, [&](const std::string&, const Tensor& p) { return group_of(config, p); }),
+      config_(config),
+      learning_rate_(config.learning_rate) {
+  RETORT_CHECK(std::isfinite(config.learning_rate) && config.learning_rate >= 0,
+               "[optimizer] expected a learning rate >= 0, got ", config.learning_rate);
+  RETORT_CHECK(std::isfinite(config.weight_decay) && config.weight_decay >= 0,
+               "[optimizer] expected a weight decay >= 0, got ", config.weight_decay);
+  RETORT_CHECK(std::isfinite(config.clip_norm) && config.clip_norm >= 0,
+               "[optimizer] expected clip_norm >= 0, got ", config.clip_norm);
+  const MemoryRoleScope role(MemoryRole::kOptimizer);
+  const Device device = arena_.parameters().device();
+  rate_ = Tensor::zeros({}, DType::kF32, device);
+  step_ = Tensor::zeros({}, DType::kI64, device);
+  if (config.clip_norm > 0 || config.skip_not_finite) {
+    norm_ = Tensor::zeros({}, DType::kF32, device);
+    clip_ = Tensor::zeros({}, DType::kF32, device);
+    not_finite_ = Tensor::zeros({}, DType::kI32, device);
+  }
+  set_learning_rate(config.learning_rate);
+}
+
+void Optimizer::add_moments(const std::string& name) {
+  const MemoryRoleScope role(MemoryRole::kOptimizer);
+  const Tensor& like = arena_.parameters();
+  moments_.push_back({name, Tensor::zeros(like.shape(), like.dtype(), like.device())});
+}
+
+void Optimizer::set_learning_rate(double learning_rate) {
+  learning_rate_ = learning_rate;
+  upload(rate_, static_cast<float>(learning_rate));
+}
+
+void Optimizer::step() {
+  begin_step();
+  update();
+}
+
+void Optimizer::begin_step() { upload(step_, ++steps_); }
+
+void Optimizer::update() {
+  Scalars scalars{rate_.data<float>(), step_.data<std::int64_t>(), nullptr, nullptr};
+  if (norm_.defined()) {
+    const Tensor& gradients = arena_.gradients();
+    const kernels::GradientSegment all{gradients.raw(), gradients.numel()};
+    kernels::GradNormArgs args;
+    args.segments = {&all, 1};
+    args.norm = norm_.data<float>();
+    args.clip = clip_.data<float>();
+    args.not_finite = not_finite_.data<std::int32_t>();
+    args.max_norm = config_.clip_norm;
+    args.dtype = gradients.dtype();
+    kernels::grad_norm(context_of(gradients.device()), args);
+    if (config_.clip_norm > 0) scalars.clip = clip_.data<float>();
+    if (config_.skip_not_finite) scalars.skip = not_finite_.data<std::int32_t>();
+  }
+  for (int i = 0; i < arena_.groups(); ++i)
+    if (const auto& group = arena_.group(i); group.end > group.begin)
+      update_group(group, i == 0 ? config_.weight_decay : 0, scalars);
+}
+
+NamedTensors Optimizer::state() const {
+  NamedTensors list;
+  list.emplace_back("step", Tensor::from<std::int64_t>({steps_}, {}));
+  for (const ParameterArena::Slice& slice : arena_.slices())
+    for (const Moments& moments : moments_) {
+      const Tensor part = ParameterArena::view(moments.values, slice);
+      list.emplace_back(slice.path + "." + moments.name,
+                        part.device() == Device::kCpu ? part.clone() : part.to(Device::kCpu));
+    }
+  return list;
+}
+
+void Optimizer::load_state(const NamedTensors& state) {
+  std::unordered_map<std::string, Tensor> given(state.begin(), state.end());
+  std::string missing, misshaped, unexpected;
+  const auto take = [&](const std::string& name, const Shape& shape, DType dtype) {
+    const auto found = given.find(name);
+    if (found == given.end()) {
+      missing += " " + name;
+      return Tensor();
+    }
+    const Tensor value = found->second;
+    given.erase(found);
+    if (!(value.shape() == shape) || value.dtype() != dtype) misshaped += " " + name;
+    return value;
+  };
+  struct Match {
+    Tensor to, from;
+  };
+  std::vector<Match> matches;
+  for (const ParameterArena::Slice& slice : arena_.slices())
+    for (const Moments& moments : moments_) {
+      const Tensor part = ParameterArena::view(moments.values, slice);
+      matches.push_back({part, take(slice.path + "." + moments.name, part.shape(), part.dtype())});
+    }
+  const Tensor steps = take("step", {}, DType::kI64);
+  for (const auto& [name, tensor] : given) unexpected += " " + escaped(name);
+  const auto some = [](const char* what, const std::string& names) {
+    return names.empty() ? "" : what + (names.size() > 500 ? names.substr(0, 500) + "..." : names);
+  };
+  if (!missing.empty() || !misshaped.empty() || !unexpected.empty())
+    fail(ErrorCode::kBadInput, "[optimizer] the saved state does not fit",
+         some("; missing:", missing), some("; wrong shape or dtype:", misshaped),
+         some("; unexpected:", unexpected));
+  const std::int64_t count = steps.to_vector<std::int64_t>()[0];
+  RETORT_CHECK_AS(kBadInput, count >= 0, "[optimizer] expected a step number >= 0, got ", count);
+  for (const Match& match : matches) match.to.copy_from(match.from);
+  steps_ = count;
+}
+
+Sgd::Sgd(const TrainedModules& modules, const SgdConfig& config)
+    : Optimizer(modules, config), config_(config) {
+  RETORT_CHECK(config.momentum >= 0 && config.momentum < 1,
+               "[sgd] expected 0 <= momentum < 1, got ", config.momentum);
+  RETORT_CHECK(config.dampening >= 0 && config.dampening <= 1,
+               "[sgd] expected 0 <= dampening <= 1, got ", config.dampening);
+  RETORT_CHECK(!config.nesterov || (config.momentum > 0 && config.dampening == 0),
+               "[sgd] expected momentum > 0 and dampening 0 with nesterov, got ", config.momentum,
+               " and ", config.dampening);
+  if (config.momentum > 0) add_moments("momentum_buffer");
+}
+
+void Sgd::update_group(const ParameterArena::Group& group, double weight_decay,
+                       const Scalars& scalars) {
+  const Tensor& parameters = arena_.parameters();
+  kernels::SgdArgs args;
+  args.parameter = at(parameters, group.begin);
+  args.gradient = at(arena_.gradients(), group.begin);
+  if (!moments_.empty()) args.momentum_buffer = at(moments_[0].values, group.begin);
+  args.n = group.end - group.begin;
+  args.learning_rate = scalars.learning_rate;
+  args.step = scalars.step;
+  args.clip = scalars.clip;
+  args.skip = scalars.skip;
+  args.momentum = config_.momentum;
+  args.dampening = config_.dampening;
+  args.nesterov = config_.nesterov;
+  args.weight_decay = weight_decay;
+  args.dtype = parameters.dtype();
+  args.gradient_dtype = parameters.dtype();
+  kernels::sgd(context_of(parameters.device()), args);
+}
+
+AdamW::AdamW(const TrainedModules& modules, const AdamWConfig& config)
+    : Optimizer(modules, config), config_(config) {
+  RETORT_CHECK(config.beta1 >= 0 && config.beta1 < 1 && config.beta2 >= 0 && config.beta2 < 1,
+               "[adamw] expected 0 <= beta < 1, got ", config.beta1, " and ", config.beta2);
+  RETORT_CHECK(config.epsilon > 0, "[adamw] expected epsilon > 0, got ", config.epsilon);
+  add_moments("exp_avg");
+  add_moments("exp_avg_sq");
+}
+
+void AdamW::update_group(const ParameterArena::Group& group, double weight_decay,
+                         const Scalars& scalars) {
+  const Tensor& parameters = arena_.parameters();
+  kernels::AdamWArgs args;
+  args.parameter = at(parameters, group.begin);
+  args.gradient = at(arena_.gradients(), group.begin);
+  args.first_moment = at(moments_[0].values, group.begin);
+  args.second_moment = at(moments_[1].values, group.begin);
+  args.n = group.end - group.begin;
+  args.learning_rate = scalars.learning_rate;
+  args.step = scalars.step;
+  args.clip = scalars.clip;
+  args.skip = scalars.skip;
+  args.beta1 = config_.beta1;
+  args.beta2 = config_.beta2;
+  args.epsilon = config_.epsilon;
+  args.weight_decay = weight_decay;
+  args.dtype = parameters.dtype();
+  args.gradient_dtype = parameters.dtype();
+  kernels::adamw(context_of(parameters.device()), args);
+}
+
+Tensor clip_grad_norm(const std::vector<Tensor>& leaves, double max_norm) {
+  RETORT_CHECK(max_norm > 0, "[clip_grad_norm] expected max_norm > 0, got ", max_norm);
+  const NoGrad no_grad;
+  std::vector<Tensor> gradients;
+  for (const Tensor& leaf : leaves)
+    if (leaf.grad().defined()) gradients.push_back(leaf.grad());
+  if (gradients.empty()) return Tensor::zeros({});
+  std::vector<kernels::GradientSegment> segments;
+  for (const Tensor& g : gradients) {
+    RETORT_CHECK(g.dtype() == gradients[0].dtype() && g.device() == gradients[0].device(),
+                 "[clip_grad_norm] expected gradients of one dtype on one device");
+    segments.push_back({g.raw(), g.numel()});
+  }
+  const Device device = gradients[0].device();
+  const Tensor norm = Tensor::zeros({}, DType::kF32, device),
+               clip = Tensor::zeros({}, DType::kF32, device);
+  kernels::GradNormArgs args;
+  args.segments = segments;
+  args.norm = norm.data<float>();
+  args.clip = clip.data<float>();
+  args.max_norm = max_norm;
+  args.dtype = gradients[0].dtype();
+  kernels::grad_norm(context_of(device), args);
+  const Tensor factor = clip.to(gradients[0].dtype());
+  for (const Tensor& g : gradients) g.copy_from(multiply(g, factor));
+  return norm;
+}
+
+}  // namespace retort::nn

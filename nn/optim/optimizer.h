@@ -1,0 +1,130 @@
+// Optimizers over flat arenas: SGD and AdamW.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/io/safetensors.h"
+#include "nn/optim/arena.h"
+
+namespace retort::nn {
+
+/// What every optimizer has.
+struct OptimizerConfig {
+  double learning_rate = 0.1;
+  double weight_decay = 0;
+  /// false: parameters of rank 0 and 1 (norms, biases) are not decayed.
+  bool decay_norm_and_bias = true;
+  double clip_norm = 0;          // the gradients' global norm is cut to this; 0: never
+  bool skip_not_finite = false;  // leave everything as it is when that norm is NaN or infinite
+};
+
+/// Owns the memory of its parameters' values and gradients (ParameterArena) from its construction
+/// on. Move modules to their device before. A second optimizer on the same module takes over its
+/// parameters with their values: do not use the first one any more.
+///
+/// The kernels read learning rate and step number from device memory, so a captured step can be
+/// replayed: begin_step() writes them, update() only launches.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  /// One update with the gradients as they are: begin_step() and update().
+  void step();
+  void begin_step();  // counts the step, uploads the numbers that change
+  void update();      // kernels only
+  void zero_grad() { arena_.zero_gradients(); }
+
+  void set_learning_rate(double learning_rate);
+  double learning_rate() const { return learning_rate_; }
+  std::int64_t steps() const { return steps_; }  // updates so far
+
+  /// Global norm of the gradients that the last update() saw, before clipping: f32 scalar on the
+  /// device. Undefined unless clip_norm or skip_not_finite was asked for.
+  const Tensor& gradient_norm() const { return norm_; }
+  const ParameterArena& arena() const { return arena_; }
+
+  /// State by parameter name, on the CPU: "<path>.<what>", and the number of steps as "step". It
+  /// does not depend on how parameters are packed.
+  NamedTensors state() const;
+  /// Error(kBadInput) that lists missing, unexpected and mis-shaped names; nothing is changed then.
+  void load_state(const NamedTensors& state);
+
+ protected:
+  Optimizer(const TrainedModules& modules, const OptimizerConfig& config);
+
+  struct Moments {
+    std::string name;
+    Tensor values;  // laid out like the arena
+  };
+  void add_moments(const std::string& name);
+
+  /// One group's update; pointers of device memory are ready.
+  struct Scalars {
+    const float* learning_rate;
+    const std::int64_t* step;
+    const float* clip;         // null: none
+    const std::int32_t* skip;  // null: never
+  };
+  virtual void update_group(const ParameterArena::Group& group, double weight_decay,
+                            const Scalars& scalars) = 0;
+
+  ParameterArena arena_;
+  std::vector<Moments> moments_;
+
+ private:
+  OptimizerConfig config_;
+  double learning_rate_;
+  std::int64_t steps_ = 0;
+  Tensor rate_, step_;  // device scalars: f32, i64
+  Tensor norm_, clip_, not_finite_;
+};
+
+/// Stochastic gradient descent as PyTorch's: formula in kernels/sgd/sgd.h.
+struct SgdConfig : OptimizerConfig {
+  double momentum = 0;
+  double dampening = 0;
+  bool nesterov = false;
+};
+class Sgd : public Optimizer {
+ public:
+  Sgd(Module& module, const SgdConfig& config) : Sgd(TrainedModules{{"", &module}}, config) {}
+  Sgd(const TrainedModules& modules, const SgdConfig& config);
+
+ protected:
+  void update_group(const ParameterArena::Group& group, double weight_decay,
+                    const Scalars& scalars) override;
+
+ private:
+  SgdConfig config_;
+};
+
+/// Adam with decoupled weight decay: formula in kernels/adamw/adamw.h.
+struct AdamWConfig : OptimizerConfig {
+  AdamWConfig() {
+    learning_rate = 1e-3;
+    weight_decay = 1e-2;
+  }
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+};
+class AdamW : public Optimizer {
+ public:
+  AdamW(Module& module, const AdamWConfig& config) : AdamW(TrainedModules{{"", &module}}, config) {}
+  AdamW(const TrainedModules& modules, const AdamWConfig& config);
+
+ protected:
+  void update_group(const ParameterArena::Group& group, double weight_decay,
+                    const Scalars& scalars) override;
+
+ private:
+  AdamWConfig config_;
+};
+
+/// Scales the gradients of all leaves so that their global norm is at most max_norm, for code that
+/// has no Optimizer; the norm before, as an f32 scalar on their device. Optimizers clip by
+/// themselves (clip_norm), without writing the gradients again.
+Tensor clip_grad_norm(const std::vector<Tensor>& leaves, double max_norm);
+
+}  // namespace retort::nn

@@ -1,0 +1,333 @@
+#include "nn/optim/optimizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+
+#include "engine/ops/mse.h"
+#include "engine/runtime/allocator.h"
+#include "nn/models/registry.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::nn {
+namespace {
+
+using test::all_close;
+using test::close;
+using test::randn;
+using test::same_bytes;
+using ::testing::HasSubstr;
+
+// One weight matrix and one bias.
+class Small : public Module {
+ public:
+  explicit Small(DType dtype = DType::kF64)
+      : weight(add_parameter("weight", randn({3, 5}, 1, dtype))),
+        bias(add_parameter("bias", randn({7}, 2, dtype))) {}
+  Tensor& weight;
+  Tensor& bias;
+};
+
+Tensor gradient_at(const Tensor& like, int step) {
+  return randn(like.shape(), static_cast<std::uint64_t>(10 * step + like.rank()), like.dtype());
+}
+
+// The same updates written out in double, one element after the other.
+struct Reference {
+  std::vector<double> p, m, v;
+};
+
+using Rule =
+    std::function<void(int t, double rate, bool decay, double g, double& p, double& m, double& v)>;
+void compare(Optimizer& optimizer, Small& module, bool decays_bias, const Rule& rule,
+             double tolerance = 1e-6) {
+  Reference weight{module.weight.to_vector<double>(), {}, {}},
+      bias{module.bias.to_vector<double>(), {}, {}};
+  for (Reference* r : {&weight, &bias}) r->m = r->v = std::vector<double>(r->p.size());
+  for (int t = 1; t <= 4; ++t) {
+    optimizer.zero_grad();
+    const double rate = 0.1 / t;
+    optimizer.set_learning_rate(rate);
+    for (auto [tensor, reference, decay] : {std::tuple{&module.weight, &weight, true},
+                                            std::tuple{&module.bias, &bias, decays_bias}}) {
+      const Tensor g = gradient_at(*tensor, t);
+      tensor->grad().copy_from(g);
+      const std::vector<double> values = g.to_vector<double>();
+      for (std::size_t i = 0; i < values.size(); ++i)
+        rule(t, static_cast<double>(static_cast<float>(rate)), decay, values[i], reference->p[i],
+             reference->m[i], reference->v[i]);
+    }
+    optimizer.step();
+    for (auto [tensor, reference] :
+         {std::pair{&module.weight, &weight}, std::pair{&module.bias, &bias}}) {
+      const std::vector<double> got = tensor->to_vector<double>();
+      for (std::size_t i = 0; i < got.size(); ++i)
+        ASSERT_TRUE(close(got[i], reference->p[i], tolerance, tolerance))
+            << "step " << t << " element " << i << ": " << got[i] << " vs " << reference->p[i];
+    }
+  }
+  EXPECT_EQ(optimizer.steps(), 4);
+}
+
+TEST(Optimizers, plain_sgd_by_hand) {
+  Small module;
+  SgdConfig config;
+  config.weight_decay = 0.05;
+  Sgd sgd(module, config);
+  compare(sgd, module, true, [](int, double rate, bool, double g, double& p, double&, double&) {
+    p -= rate * (g + 0.05 * p);
+  });
+}
+
+TEST(Optimizers, sgd_with_momentum_and_dampening) {
+  Small module;
+  SgdConfig config;
+  config.momentum = 0.9;
+  config.dampening = 0.3;
+  config.weight_decay = 0.05;
+  config.decay_norm_and_bias = false;
+  Sgd sgd(module, config);
+  compare(sgd, module, false,
+          [](int t, double rate, bool decay, double g, double& p, double& m, double&) {
+            g += decay ? 0.05 * p : 0;
+            m = t == 1 ? g : 0.9 * m + 0.7 * g;
+            p -= rate * m;
+          });
+}
+
+TEST(Optimizers, nesterov) {
+  Small module;
+  SgdConfig config;
+  config.momentum = 0.9;
+  config.nesterov = true;
+  Sgd sgd(module, config);
+  compare(sgd, module, true, [](int t, double rate, bool, double g, double& p, double& m, double&) {
+    m = t == 1 ? g : 0.9 * m + g;
+    p -= rate * (g + 0.9 * m);
+  });
+}
+
+TEST(Optimizers, adamw) {
+  Small module;
+  AdamWConfig config;
+  config.weight_decay = 0.1;
+  config.beta2 = 0.99;
+  config.decay_norm_and_bias = false;
+  AdamW adamw(module, config);
+  compare(adamw, module, false,
+          [](int t, double rate, bool decay, double g, double& p, double& m, double& v) {
+            if (decay) p -= rate * 0.1 * p;
+            m = 0.9 * m + 0.1 * g;
+            v = 0.99 * v + 0.01 * g * g;
+            p -= rate * (m / (1 - std::pow(0.9, t))) /
+                 (std::sqrt(v / (1 - std::pow(0.99, t))) + 1e-8);
+          });
+}
+
+TEST(Optimizers, clipping_scales_all_gradients_by_one_factor) {
+  Small module;
+  SgdConfig config;
+  config.clip_norm = 1;
+  Sgd sgd(module, config);
+  sgd.set_learning_rate(1);
+  const std::vector<double> before = module.weight.to_vector<double>();
+  module.weight.grad().fill(2);
+  module.bias.grad().fill(-3);
+  sgd.step();
+  const double norm = std::sqrt(15 * 4.0 + 7 * 9.0);
+  EXPECT_NEAR(sgd.gradient_norm().item(), norm, 1e-5);
+  const std::vector<double> after = module.weight.to_vector<double>();
+  for (std::size_t i = 0; i < after.size(); ++i) EXPECT_NEAR(after[i], before[i] - 2 / norm, 1e-6);
+}
+
+TEST(Optimizers, steps_with_nan_gradients_can_be_skipped) {
+  Small module;
+  AdamWConfig config;
+  config.skip_not_finite = true;
+  AdamW adamw(module, config);
+  const Tensor weight = module.weight.clone(), bias = module.bias.clone();
+  module.bias.grad().slice(3, 4).fill(std::nan(""));
+  adamw.step();
+  EXPECT_TRUE(same_bytes(module.weight, weight));
+  EXPECT_TRUE(same_bytes(module.bias, bias));
+  adamw.zero_grad();
+  module.bias.grad().fill(1);
+  adamw.step();
+  EXPECT_FALSE(same_bytes(module.bias, bias));
+}
+
+TEST(Optimizers, arena_holds_values_and_gradients_of_the_module) {
+  const auto model = make_model({.arch = "mlp", .widths = {5}, .inputs = 3});
+  const auto before = model->named_parameters();
+  Sgd sgd(*model, {});
+  const auto after = model->named_parameters();
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    EXPECT_TRUE(same_bytes(after[i].second, before[i].second));
+    EXPECT_EQ(after[i].second.storage(), sgd.arena().parameters().storage());
+    EXPECT_EQ(after[i].second.grad().storage(), sgd.arena().gradients().storage());
+  }
+  // Backward writes into the arena; a second backward adds; zero_grad clears.
+  const Tensor x = randn({4, 3}, 1), target = Tensor::zeros({4, 10});
+  mse(model->forward(x).logits, target).backward();
+  const Tensor once = sgd.arena().gradients().clone();
+  mse(model->forward(x).logits, target).backward();
+  std::vector<double> twice = once.to_vector<double>();
+  for (double& g : twice) g *= 2;
+  EXPECT_TRUE(
+      all_close(sgd.arena().gradients(), Tensor::from(twice, once.shape()).to(DType::kF32)));
+  EXPECT_GT(std::abs(once.to_vector<float>()[0]), 0);
+  sgd.zero_grad();
+  for (const float g : sgd.arena().gradients().to_vector<float>()) EXPECT_EQ(g, 0);
+  mse(model->forward(x).logits, target).backward();
+  EXPECT_TRUE(same_bytes(sgd.arena().gradients(), once));
+}
+
+TEST(Optimizers, frozen_parameters_are_left_out) {
+  Small module;
+  module.bias.set_requires_grad(false);
+  Sgd sgd(module, {});
+  ASSERT_EQ(sgd.arena().slices().size(), 1u);
+  EXPECT_EQ(sgd.arena().slices()[0].path, "weight");
+  module.weight.set_requires_grad(false);
+  EXPECT_THROW(Sgd(module, {}), Error);
+}
+
+TEST(Optimizers, several_modules_with_prefixes) {
+  Small a, b;
+  EXPECT_THROW(Sgd(TrainedModules{{"", &a}, {"", &b}}, {}), Error);
+  Sgd sgd(TrainedModules{{"", &a}, {"head.", &b}}, {});
+  EXPECT_EQ(sgd.arena().slices()[2].path, "head.weight");
+}
+
+TEST(Optimizers, training_lowers_the_loss_and_asks_for_no_memory_in_steady_state) {
+  for (const Device device : {Device::kCpu}) {
+    const auto model =
+        make_model({.arch = "mlp", .classes = 2, .seed = 1, .widths = {16}, .inputs = 4});
+    model->to(device);
+    SgdConfig config;
+    config.momentum = 0.9;
+    config.learning_rate = 0.05;
+    Sgd sgd(*model, config);
+    const Tensor x = randn({32, 4}, 1).to(device), target = randn({32, 2}, 2).to(device);
+    double first = 0, last = 0;
+    std::uint64_t asked = 0;
+    for (int step = 0; step < 60; ++step) {
+      if (step == 30) asked = memory_statistics(device).system_allocations;
+      sgd.zero_grad();
+      const Tensor loss = mse(model->forward(x).logits, target);
+      loss.backward();
+      sgd.step();
+      last = loss.item();
+      if (step == 0) first = last;
+    }
+    EXPECT_LT(last, 0.7 * first);
+#if !defined(RETORT_SANITIZED)
+    EXPECT_EQ(memory_statistics(device).system_allocations, asked);
+#endif
+  }
+}
+
+TEST(Optimizers, state_goes_round_by_name_and_training_goes_on_with_the_same_bytes) {
+  const Tensor x = randn({8, 4}, 1), target = randn({8, 10}, 2);
+  const auto train = [&](Model& model, Optimizer& optimizer, int from, int to) {
+    for (int step = from; step < to; ++step) {
+      optimizer.zero_grad();
+      optimizer.set_learning_rate(0.01 + 0.001 * step);
+      mse(model.forward(x).logits, target).backward();
+      optimizer.step();
+    }
+  };
+  const ModelConfig architecture{.arch = "mlp", .seed = 1, .widths = {6}, .inputs = 4};
+  const auto one = make_model(architecture), two = make_model(architecture);
+  AdamWConfig config;
+  AdamW a(*one, config);
+  train(*one, a, 0, 5);
+  const NamedTensors saved = a.state();
+  EXPECT_EQ(saved.size(), 1 + 4 * 2u);
+  EXPECT_EQ(saved[0].first, "step");
+  EXPECT_EQ(saved[1].first, "fc1.weight.exp_avg");
+  // Packed in another order: bias and norm apart.
+  config.decay_norm_and_bias = false;
+  config.weight_decay = 0;
+  two->visit_parameters([&](const std::string& path, Tensor& p) {
+    for (const auto& [name, tensor] : one->named_parameters())
+      if (name == path) p.copy_from(tensor);
+  });
+  AdamW b(*two, config);
+  b.load_state(saved);
+  EXPECT_EQ(b.steps(), 5);
+  const NamedTensors again = b.state();
+  for (const auto& [name, tensor] : saved)
+    for (const auto& [other, value] : again)
+      if (other == name) {
+        EXPECT_TRUE(same_bytes(value, tensor)) << name;
+      }
+  // And the same configuration goes on with the same bytes.
+  const auto three = make_model(architecture);
+  three->visit_parameters([&](const std::string& path, Tensor& p) {
+    for (const auto& [name, tensor] : one->named_parameters())
+      if (name == path) p.copy_from(tensor);
+  });
+  AdamW c(*three, AdamWConfig{});
+  c.load_state(saved);
+  train(*one, a, 5, 9);
+  train(*three, c, 5, 9);
+  for (std::size_t i = 0; i < 4; ++i)
+    EXPECT_TRUE(same_bytes(three->named_parameters()[i].second, one->named_parameters()[i].second));
+}
+
+TEST(Optimizers, a_state_that_does_not_fit_is_refused_whole) {
+  Small module;
+  SgdConfig config;
+  config.momentum = 0.9;
+  Sgd sgd(module, config);
+  const NamedTensors good = sgd.state();
+  NamedTensors bad = good;
+  bad[1].second = Tensor::zeros({2, 2}, DType::kF64);
+  bad[2].first = "other";
+  try {
+    sgd.load_state(bad);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kBadInput);
+    EXPECT_THAT(e.what(), HasSubstr("missing: bias.momentum_buffer"));
+    EXPECT_THAT(e.what(), HasSubstr("wrong shape or dtype: weight.momentum_buffer"));
+    EXPECT_THAT(e.what(), HasSubstr("unexpected: other"));
+  }
+  EXPECT_NO_THROW(sgd.load_state(good));
+  EXPECT_THROW(Sgd(module, {}).load_state(good), Error);  // no momentum there
+}
+
+TEST(Optimizers, settings_out_of_range_are_refused) {
+  Small module;
+  SgdConfig config;
+  config.momentum = 1;
+  EXPECT_THROW(Sgd(module, config), Error);
+  config.momentum = 0;
+  config.nesterov = true;
+  EXPECT_THROW(Sgd(module, config), Error);
+  AdamWConfig adam;
+  adam.beta1 = 1;
+  EXPECT_THROW(AdamW(module, adam), Error);
+  adam.beta1 = 0.9;
+  adam.learning_rate = -1;
+  EXPECT_THROW(AdamW(module, adam), Error);
+}
+
+TEST(Optimizers, clip_grad_norm_of_plain_leaves) {
+  Tensor a = Tensor::zeros({2}), b = Tensor::zeros({1}), none = Tensor::zeros({1});
+  for (Tensor* t : {&a, &b, &none}) t->set_requires_grad(true);
+  a.set_grad(Tensor::from<float>({3, 0}, {2}));
+  b.set_grad(Tensor::from<float>({4}, {1}));
+  EXPECT_FLOAT_EQ(static_cast<float>(clip_grad_norm({a, b, none}, 10).item()), 5);
+  EXPECT_EQ(a.grad().to_vector<float>()[0], 3);
+  EXPECT_FLOAT_EQ(static_cast<float>(clip_grad_norm({a, b, none}, 1).item()), 5);
+  EXPECT_NEAR(a.grad().to_vector<float>()[0], 0.6, 1e-6);
+  EXPECT_NEAR(b.grad().to_vector<float>()[0], 0.8, 1e-6);
+}
+
+}  // namespace
+}  // namespace retort::nn
