@@ -38,7 +38,7 @@ std::int64_t entry(std::int64_t sample, bool flip, int dy, int dx) {
 }
 
 TEST(ImageBatch, hand_checked_crop_and_flip) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     // One 2 x 3 image of one channel: {1 2 3} {4 5 6}; the table keeps pixel values.
     const Tensor images = Tensor::from<std::uint8_t>({1, 2, 3, 4, 5, 6}, {1, 1, 2, 3}, device);
     const Tensor labels = Tensor::from<std::int32_t>({3}, {1}, device);

@@ -49,7 +49,7 @@ void reference(const Case& k, bool max, const std::vector<double>& x, const std:
 }
 
 TEST(Pool, equals_the_double_reference) {
-  for (const Device device : {Device::kCpu})
+  for (const Device device : devices())
     for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
       for (const Case& k : kCases)
         for (const bool max : {true, false}) {
@@ -72,7 +72,7 @@ TEST(Pool, equals_the_double_reference) {
 }
 
 TEST(Pool, global_average_is_the_mean_of_each_image) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     Tensor x = Tensor::from<float>({1, 10, 2, 20, 3, 30, 4, 40}, {1, 2, 2, 2}, device);
     x.set_requires_grad(true);
     const Tensor y = global_average_pool(x);
@@ -83,7 +83,7 @@ TEST(Pool, global_average_is_the_mean_of_each_image) {
 }
 
 TEST(Pool, the_first_of_equal_values_wins) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     Tensor x = Tensor::full({1, 2, 2, 1}, 7, DType::kF32, device);
     x.set_requires_grad(true);
     max_pool2d(x, 2, 2, 0).backward(Tensor::full({1, 1, 1, 1}, 3, DType::kF32, device));
@@ -92,7 +92,7 @@ TEST(Pool, the_first_of_equal_values_wins) {
 }
 
 TEST(Pool, special_values_pass) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     const Tensor x = Tensor::from<float>({1, -INFINITY, NAN, -INFINITY, 2, -INFINITY, 3, -INFINITY},
                                          {1, 2, 2, 2}, device);
     const auto y = max_pool2d(x, 2, 2, 0).to_vector<float>();

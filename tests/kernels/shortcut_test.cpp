@@ -10,7 +10,7 @@ namespace retort::test {
 namespace {
 
 TEST(Shortcut, hand_checked_numbers) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     // One image of 3 x 2 pixels with 1 channel: rows {1 2} {3 4} {5 6}.
     Tensor x = Tensor::from<float>({1, 2, 3, 4, 5, 6}, {1, 3, 2, 1}, device);
     x.set_requires_grad(true);
@@ -23,7 +23,7 @@ TEST(Shortcut, hand_checked_numbers) {
 }
 
 TEST(Shortcut, equals_its_definition_at_edge_shapes) {
-  for (const Device device : {Device::kCpu})
+  for (const Device device : devices())
     for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
       for (const int stride : {1, 2, 3})
         for (const std::int64_t channels : {1, 3, 16, 17})

@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <fstream>
 
-#include "kernels/image_batch/image_batch.h"
 #include "nn/data/open.h"
 #include "nn/data/packed_file.h"
 #include "tests/support/close.h"
@@ -187,7 +186,6 @@ TEST(Cifar, unpacking_stops_at_the_cap) {
 TEST(ImageDataset, normalises_to_nhwc_for_student_and_teacher) {
   const auto data = parse_cifar(records(CifarFormat::kCifar10, 3), CifarFormat::kCifar10, "x");
   for (const Device device : retort::test::devices()) {
-    if (device == Device::kCuda && kernels::image_batch_cuda == nullptr) continue;
     BatchOptions options;
     options.device = device;
     options.normalize = Normalize::named("cifar");

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "kernels/image_batch/image_batch.h"
 #include "nn/data/image_dataset.h"
 #include "nn/data/parity.h"
 #include "nn/data/permutation.h"

@@ -1,0 +1,452 @@
+// CUDA kernels of batch_norm and their launch configuration.
+//
+// Note [Column tiles]: every kernel sees (R, C) as tiles of 2^shift vectors of V channels by rows.
+// A block of 256 threads has 2^shift threads across and 256 >> shift rows; a thread keeps its V
+// channels and walks down the rows, so that per-channel constants and sums stay in registers. How
+// rows are split between blocks follows from the sizes alone, and so does every sum's order.
+#pragma once
+#include "kernels/batch_norm/batch_norm.h"
+#include "kernels/simt/simt.h"
+
+namespace retort::kernels {
+namespace SIMT_NS {
+using namespace simt;
+
+inline constexpr int kBatchNormThreads = 256;
+
+template <class T, int V>
+SIMT_D void load_vector(const T* p, accumulator_t<T> (&v)[V]) {
+  if constexpr (V == 1) {
+    v[0] = to_float(*p);
+  } else if constexpr (std::is_same_v<T, float>) {
+    const float4 q = *reinterpret_cast<const float4*>(p);
+    v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
+  } else {
+    const bf16x8 q = *reinterpret_cast<const bf16x8*>(p);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) v[2 * k] = to_float(q.v[k].lo), v[2 * k + 1] = to_float(q.v[k].hi);
+  }
+}
+template <class T, int V>
+SIMT_D void store_vector(T* p, const accumulator_t<T> (&v)[V]) {
+  if constexpr (V == 1) {
+    *p = from_float<T>(v[0]);
+  } else if constexpr (std::is_same_v<T, float>) {
+    *reinterpret_cast<float4*>(p) = make_float4(v[0], v[1], v[2], v[3]);
+  } else {
+    bf16x8 q;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) q.v[k] = {to_bf16(v[2 * k]), to_bf16(v[2 * k + 1])};
+    *reinterpret_cast<bf16x8*>(p) = q;
+  }
+}
+
+// (n, mean, m2) := that of both sets (Chan). n_b may be 0.
+template <class A>
+SIMT_D void merge_moments(A n, A& mean, A& m2, A n_b, A mean_b, A m2_b) {
+  if (n_b == A(0)) return;
+  const A delta = mean_b - mean, share = n_b / (n + n_b);
+  mean += delta * share;
+  m2 += m2_b + delta * delta * n * share;
+}
+
+// One block per (row split, column tile); a thread takes rows ty, ty + step, ... four at a time.
+// Shared: 256 * (2 V + 1) accumulators: moments per thread, merged in a tree over ty.
+// Launch: grid (splits, column tiles), block 256.
+// partial: (splits, 2, C): mean, m2 of each split.
+template <class T, int V>
+__global__ void __launch_bounds__(kBatchNormThreads)
+    batch_norm_stats_column_tile_kernel(const T* x, accumulator_t<T>* partial, std::int64_t rows,
+                                        std::int64_t channels, std::int64_t rows_per_split,
+                                        int shift) {
+  using A = accumulator_t<T>;
+  SIMT_SHARED(A, s_mean, [V][kBatchNormThreads]);
+  SIMT_SHARED(A, s_m2, [V][kBatchNormThreads]);
+  SIMT_SHARED(A, s_n, [kBatchNormThreads]);
+  const int t = static_cast<int>(threadIdx.x), ty = t >> shift, step = kBatchNormThreads >> shift;
+  const std::int64_t c = ((std::int64_t{blockIdx.y} << shift) + (t & ((1 << shift) - 1))) * V;
+  const std::int64_t begin = std::int64_t{blockIdx.x} * rows_per_split;
+  const std::int64_t end = begin + rows_per_split < rows ? begin + rows_per_split : rows;
+  A n = 0, mean[V] = {}, m2[V] = {};
+  if (c < channels) {
+    std::int64_t r = begin + ty;
+    for (; r + 3 * step < end; r += 4 * step) {
+      A v[4][V];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) load_vector<T, V>(x + (r + k * step) * channels + c, v[k]);
+      const A share = A(4) / (n + A(4));
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        const A m = (v[0][j] + v[1][j] + v[2][j] + v[3][j]) * A(0.25);
+        const A e0 = v[0][j] - m, e1 = v[1][j] - m, e2 = v[2][j] - m, e3 = v[3][j] - m;
+        const A delta = m - mean[j];
+        mean[j] += delta * share;
+        m2[j] += e0 * e0 + e1 * e1 + e2 * e2 + e3 * e3 + delta * delta * n * share;
+      }
+      n += A(4);
+    }
+    for (; r < end; r += step) {
+      A v[V];
+      load_vector<T, V>(x + r * channels + c, v);
+#pragma unroll
+      for (int j = 0; j < V; ++j) merge_moments(n, mean[j], m2[j], A(1), v[j], A(0));
+      n += A(1);
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < V; ++j) s_mean[j][t] = mean[j], s_m2[j][t] = m2[j];
+  s_n[t] = n;
+  for (int half = step / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (ty >= half) continue;
+    const int other = t + (half << shift);
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      merge_moments(n, mean[j], m2[j], s_n[other], s_mean[j][other], s_m2[j][other]);
+      s_mean[j][t] = mean[j], s_m2[j][t] = m2[j];
+    }
+    n += s_n[other];
+    s_n[t] = n;
+  }
+  if (ty != 0 || c >= channels) return;
+  A* const to = partial + std::int64_t{blockIdx.x} * 2 * channels + c;
+#pragma unroll
+  for (int j = 0; j < V; ++j) to[j] = mean[j], to[channels + j] = m2[j];
+}
+
+inline constexpr int kFinishRows = 16;
+
+// One block per 32 channels; 16 threads of a channel share the splits, then merge in a tree.
+// Shared: 3 * 512 accumulators. Launch: grid ceil(C / 32), block 512.
+template <class A>
+__global__ void __launch_bounds__(32 * kFinishRows)
+    batch_norm_finish_stats_kernel(const A* partial, int splits, std::int64_t rows_per_split,
+                                   std::int64_t rows, std::int64_t channels, A* mean_out,
+                                   A* rstd_out, A* running_mean, A* running_var, A momentum,
+                                   A epsilon) {
+  SIMT_SHARED(A, s_mean, [kFinishRows][32]);
+  SIMT_SHARED(A, s_m2, [kFinishRows][32]);
+  SIMT_SHARED(A, s_n, [kFinishRows][32]);
+  const int tx = static_cast<int>(threadIdx.x) % 32, ty = static_cast<int>(threadIdx.x) / 32;
+  const std::int64_t c = std::int64_t{blockIdx.x} * 32 + tx;
+  A n = 0, mean = 0, m2 = 0;
+  if (c < channels)
+    for (int s = ty; s < splits; s += kFinishRows) {
+      const std::int64_t left = rows - s * rows_per_split;
+      const A n_b = static_cast<A>(left < rows_per_split ? left : rows_per_split);
+      const A* const from = partial + std::int64_t{s} * 2 * channels + c;
+      merge_moments(n, mean, m2, n_b, from[0], from[channels]);
+      n += n_b;
+    }
+  s_mean[ty][tx] = mean, s_m2[ty][tx] = m2, s_n[ty][tx] = n;
+  for (int half = kFinishRows / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (ty >= half) continue;
+    merge_moments(n, mean, m2, s_n[ty + half][tx], s_mean[ty + half][tx], s_m2[ty + half][tx]);
+    n += s_n[ty + half][tx];
+    s_mean[ty][tx] = mean, s_m2[ty][tx] = m2, s_n[ty][tx] = n;
+  }
+  if (ty != 0 || c >= channels) return;
+  mean_out[c] = mean;
+  rstd_out[c] = A(1) / sqrt(m2 / n + epsilon);
+  if (running_mean == nullptr) return;
+  running_mean[c] = (A(1) - momentum) * running_mean[c] + momentum * mean;
+  running_var[c] =
+      (A(1) - momentum) * running_var[c] + momentum * (m2 / (n > A(1) ? n - A(1) : A(1)));
+}
+
+// One block per (row chunk, column tile); a thread writes its V channels of up to 8 rows.
+// Outside training the first row chunk also writes mean and rstd, for the backward pass.
+// Shared: none. Launch: grid (row chunks, column tiles), block 256.
+template <class T, int V>
+__global__ void __launch_bounds__(kBatchNormThreads) batch_norm_apply_column_tile_kernel(
+    const T* x, const T* residual, T* y, const accumulator_t<T>* weight,
+    const accumulator_t<T>* bias, const accumulator_t<T>* running_mean,
+    const accumulator_t<T>* running_var, accumulator_t<T>* mean_in_out,
+    accumulator_t<T>* rstd_in_out, std::int64_t rows, std::int64_t channels, int shift,
+    bool training, bool relu, accumulator_t<T> epsilon) {
+  using A = accumulator_t<T>;
+  const int t = static_cast<int>(threadIdx.x), ty = t >> shift, step = kBatchNormThreads >> shift;
+  const std::int64_t c = ((std::int64_t{blockIdx.y} << shift) + (t & ((1 << shift) - 1))) * V;
+  if (c >= channels) return;
+  A mean[V], scale[V], offset[V];
+#pragma unroll
+  for (int j = 0; j < V; ++j) {
+    A rstd;
+    if (training) {
+      mean[j] = mean_in_out[c + j];
+      rstd = rstd_in_out[c + j];
+    } else {
+      mean[j] = running_mean[c + j];
+      rstd = A(1) / sqrt(running_var[c + j] + epsilon);
+      if (blockIdx.x == 0 && ty == 0) mean_in_out[c + j] = mean[j], rstd_in_out[c + j] = rstd;
+    }
+    scale[j] = rstd * weight[c + j];
+    offset[j] = bias[c + j];
+  }
+  const std::int64_t first = std::int64_t{blockIdx.x} * 8 * step + ty;
+#pragma unroll 4
+  for (int k = 0; k < 8; ++k) {
+    const std::int64_t r = first + std::int64_t{k} * step;
+    if (r >= rows) break;
+    const std::int64_t i = r * channels + c;
+    A v[V];
+    load_vector<T, V>(x + i, v);
+#pragma unroll
+    for (int j = 0; j < V; ++j) v[j] = (v[j] - mean[j]) * scale[j] + offset[j];
+    if (residual != nullptr) {
+      A e[V];
+      load_vector<T, V>(residual + i, e);
+#pragma unroll
+      for (int j = 0; j < V; ++j) v[j] += e[j];
+    }
+    if (relu)
+#pragma unroll
+      for (int j = 0; j < V; ++j) v[j] = v[j] < A(0) ? A(0) : v[j];  // a NaN stays
+    store_vector<T, V>(y + i, v);
+  }
+}
+
+// As batch_norm_stats, for sum of g and sum of g * (x - mean); writes g where it is wanted.
+// Shared: 256 * 2 V accumulators. partial: (splits, 2, C).
+template <class T, int V>
+__global__ void __launch_bounds__(kBatchNormThreads)
+    batch_norm_backward_sums_column_tile_kernel(const T* dy, const T* x, const T* y,
+                                                const accumulator_t<T>* mean_in, T* dresidual,
+                                                accumulator_t<T>* partial, std::int64_t rows,
+                                                std::int64_t channels, std::int64_t rows_per_split,
+                                                int shift) {
+  using A = accumulator_t<T>;
+  SIMT_SHARED(A, s_g, [V][kBatchNormThreads]);
+  SIMT_SHARED(A, s_gx, [V][kBatchNormThreads]);
+  const int t = static_cast<int>(threadIdx.x), ty = t >> shift, step = kBatchNormThreads >> shift;
+  const std::int64_t c = ((std::int64_t{blockIdx.y} << shift) + (t & ((1 << shift) - 1))) * V;
+  const std::int64_t begin = std::int64_t{blockIdx.x} * rows_per_split;
+  const std::int64_t end = begin + rows_per_split < rows ? begin + rows_per_split : rows;
+  A sum_g[V] = {}, sum_gx[V] = {};
+  if (c < channels) {
+    A mean[V];
+#pragma unroll
+    for (int j = 0; j < V; ++j) mean[j] = mean_in[c + j];
+#pragma unroll 2
+    for (std::int64_t r = begin + ty; r < end; r += step) {
+      const std::int64_t i = r * channels + c;
+      A g[V], e[V];
+      load_vector<T, V>(dy + i, g);
+      load_vector<T, V>(x + i, e);
+      if (y != nullptr) {
+        A out[V];
+        load_vector<T, V>(y + i, out);
+#pragma unroll
+        for (int j = 0; j < V; ++j) g[j] = out[j] > A(0) ? g[j] : A(0);
+      }
+      if (dresidual != nullptr) store_vector<T, V>(dresidual + i, g);
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        sum_g[j] += g[j];
+        sum_gx[j] += g[j] * (e[j] - mean[j]);
+      }
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < V; ++j) s_g[j][t] = sum_g[j], s_gx[j][t] = sum_gx[j];
+  for (int half = step / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (ty >= half) continue;
+    const int other = t + (half << shift);
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      s_g[j][t] = sum_g[j] += s_g[j][other];
+      s_gx[j][t] = sum_gx[j] += s_gx[j][other];
+    }
+  }
+  if (ty != 0 || c >= channels) return;
+  A* const to = partial + std::int64_t{blockIdx.x} * 2 * channels + c;
+#pragma unroll
+  for (int j = 0; j < V; ++j) to[j] = sum_g[j], to[channels + j] = sum_gx[j];
+}
+
+// One block per 32 channels, as batch_norm_finish_stats. factors: (2, C): what dx needs.
+template <class A>
+__global__ void __launch_bounds__(32 * kFinishRows)
+    batch_norm_finish_backward_kernel(const A* partial, int splits, std::int64_t rows,
+                                      std::int64_t channels, const A* weight, const A* rstd,
+                                      A* dweight, A* dbias, A* factors, bool training) {
+  SIMT_SHARED(A, s_g, [kFinishRows][32]);
+  SIMT_SHARED(A, s_gx, [kFinishRows][32]);
+  const int tx = static_cast<int>(threadIdx.x) % 32, ty = static_cast<int>(threadIdx.x) / 32;
+  const std::int64_t c = std::int64_t{blockIdx.x} * 32 + tx;
+  A sum_g = 0, sum_gx = 0;
+  if (c < channels)
+    for (int s = ty; s < splits; s += kFinishRows) {
+      sum_g += partial[std::int64_t{s} * 2 * channels + c];
+      sum_gx += partial[(std::int64_t{s} * 2 + 1) * channels + c];
+    }
+  s_g[ty][tx] = sum_g, s_gx[ty][tx] = sum_gx;
+  for (int half = kFinishRows / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (ty >= half) continue;
+    s_g[ty][tx] = sum_g += s_g[ty + half][tx];
+    s_gx[ty][tx] = sum_gx += s_gx[ty + half][tx];
+  }
+  if (ty != 0 || c >= channels) return;
+  const A r = rstd[c], dw = r * sum_gx, scale = r * weight[c];
+  dweight[c] = dw;
+  dbias[c] = sum_g;
+  factors[c] = training ? -scale * r * dw / static_cast<A>(rows) : A(0);
+  factors[channels + c] = training ? -scale * sum_g / static_cast<A>(rows) : A(0);
+}
+
+// dx = a * g + b * (x - mean) + c: as batch_norm_apply. y null: g is dy as it is.
+template <class T, int V>
+__global__ void __launch_bounds__(kBatchNormThreads) batch_norm_backward_apply_column_tile_kernel(
+    const T* dy, const T* x, const T* y, const accumulator_t<T>* weight,
+    const accumulator_t<T>* mean_in, const accumulator_t<T>* rstd, const accumulator_t<T>* factors,
+    T* dx, std::int64_t rows, std::int64_t channels, int shift) {
+  using A = accumulator_t<T>;
+  const int t = static_cast<int>(threadIdx.x), ty = t >> shift, step = kBatchNormThreads >> shift;
+  const std::int64_t col = ((std::int64_t{blockIdx.y} << shift) + (t & ((1 << shift) - 1))) * V;
+  if (col >= channels) return;
+  A mean[V], a[V], b[V], c[V];
+#pragma unroll
+  for (int j = 0; j < V; ++j) {
+    mean[j] = mean_in[col + j];
+    a[j] = rstd[col + j] * weight[col + j];
+    b[j] = factors[col + j];
+    c[j] = factors[channels + col + j];
+  }
+  const std::int64_t first = std::int64_t{blockIdx.x} * 8 * step + ty;
+#pragma unroll 2
+  for (int k = 0; k < 8; ++k) {
+    const std::int64_t r = first + std::int64_t{k} * step;
+    if (r >= rows) break;
+    const std::int64_t i = r * channels + col;
+    A g[V], e[V];
+    load_vector<T, V>(dy + i, g);
+    load_vector<T, V>(x + i, e);
+    if (y != nullptr) {
+      A out[V];
+      load_vector<T, V>(y + i, out);
+#pragma unroll
+      for (int j = 0; j < V; ++j) g[j] = out[j] > A(0) ? g[j] : A(0);
+    }
+#pragma unroll
+    for (int j = 0; j < V; ++j) g[j] = a[j] * g[j] + (b[j] * (e[j] - mean[j]) + c[j]);
+    store_vector<T, V>(dx + i, g);
+  }
+}
+
+// How (R, C) in vectors of V is spread over blocks; see Note [Column tiles].
+struct BatchNormGrid {
+  int shift = 0;
+  unsigned tiles, chunks;
+  int splits;
+  std::int64_t rows_per_split;
+  BatchNormGrid(std::int64_t rows, std::int64_t channels, int vector) {
+    const std::int64_t across = channels / vector;
+    while (shift < 5 && (1 << shift) < across) ++shift;
+    const std::int64_t step = kBatchNormThreads >> shift;
+    tiles = static_cast<unsigned>((across + (1 << shift) - 1) >> shift);
+    chunks = static_cast<unsigned>((rows + 8 * step - 1) / (8 * step));
+    rows_per_split = 4 * step;
+    if (rows_per_split * 512 < rows) rows_per_split = (rows + 511) / 512;
+    splits = static_cast<int>((rows + rows_per_split - 1) / rows_per_split);
+  }
+};
+
+inline bool aligned16(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+
+// Calls f<T, V>() with 16-byte vectors where the sizes and pointers allow, else with V = 1.
+template <class F>
+void batch_norm_dispatch(DType dtype, std::int64_t channels, bool aligned, F&& f) {
+  if (dtype == DType::kF32) {
+    if (aligned && channels % 4 == 0) return f.template operator()<float, 4>();
+    return f.template operator()<float, 1>();
+  }
+  if (dtype == DType::kBF16) {
+    if (aligned && channels % 8 == 0) return f.template operator()<bf16, 8>();
+    return f.template operator()<bf16, 1>();
+  }
+  fail(ErrorCode::kUsage, "expected f32 or bf16 on the cuda device, got ", name_of(dtype));
+}
+
+}  // namespace SIMT_NS
+
+inline void batch_norm_launch(const Context& context, const BatchNormArgs& args) {
+  using namespace SIMT_NS;
+  const bool aligned = aligned16(args.x) && aligned16(args.residual) && aligned16(args.y);
+  batch_norm_dispatch(args.dtype, args.channels, aligned, [&]<class T, int V>() {
+    using A = accumulator_t<T>;
+    const auto stream = static_cast<cudaStream_t>(context.stream);
+    const BatchNormGrid g(args.rows, args.channels, V);
+    const T* const x = static_cast<const T*>(args.x);
+    A *const mean = static_cast<A*>(args.mean), *const rstd = static_cast<A*>(args.rstd);
+    A* const running_mean = static_cast<A*>(args.running_mean);
+    A* const running_var = static_cast<A*>(args.running_var);
+    const A epsilon = static_cast<A>(args.epsilon);
+    if (args.training) {
+      A* const partial = static_cast<A*>(
+          context.scratch->get(static_cast<std::size_t>(g.splits) * 2 *
+                               static_cast<std::size_t>(args.channels) * sizeof(A)));
+      simt::launch({"batch_norm_stats", dim3(static_cast<unsigned>(g.splits), g.tiles),
+                    dim3(kBatchNormThreads), 0, stream},
+                   batch_norm_stats_column_tile_kernel<T, V>, x, partial, args.rows, args.channels,
+                   g.rows_per_split, g.shift);
+      simt::launch(
+          {"batch_norm_finish_stats", dim3(static_cast<unsigned>((args.channels + 31) / 32)),
+           dim3(32 * kFinishRows), 0, stream},
+          batch_norm_finish_stats_kernel<A>, partial, g.splits, g.rows_per_split, args.rows,
+          args.channels, mean, rstd, running_mean, running_var, static_cast<A>(args.momentum),
+          epsilon);
+    }
+    // An empty batch still writes mean and rstd: one block with no rows.
+    simt::launch({"batch_norm_apply", dim3(g.chunks == 0 ? 1 : g.chunks, g.tiles),
+                  dim3(kBatchNormThreads), 0, stream},
+                 batch_norm_apply_column_tile_kernel<T, V>, x, static_cast<const T*>(args.residual),
+                 static_cast<T*>(args.y), static_cast<const A*>(args.weight),
+                 static_cast<const A*>(args.bias), running_mean, running_var, mean, rstd, args.rows,
+                 args.channels, g.shift, args.training, args.relu, epsilon);
+  });
+}
+
+inline void batch_norm_backward_launch(const Context& context, const BatchNormBackwardArgs& args) {
+  using namespace SIMT_NS;
+  const bool aligned = aligned16(args.dy) && aligned16(args.x) && aligned16(args.y) &&
+                       aligned16(args.dx) && aligned16(args.dresidual);
+  batch_norm_dispatch(args.dtype, args.channels, aligned, [&]<class T, int V>() {
+    using A = accumulator_t<T>;
+    const auto stream = static_cast<cudaStream_t>(context.stream);
+    const BatchNormGrid g(args.rows, args.channels, V);
+    const T *const x = static_cast<const T*>(args.x), *const dy = static_cast<const T*>(args.dy);
+    const T* const y = args.relu ? static_cast<const T*>(args.y) : nullptr;
+    const A* const weight = static_cast<const A*>(args.weight);
+    const A* const mean = static_cast<const A*>(args.mean);
+    const A* const rstd = static_cast<const A*>(args.rstd);
+    T* const dresidual = static_cast<T*>(args.dresidual);
+    A* const factors =
+        static_cast<A*>(context.scratch->get((static_cast<std::size_t>(g.splits) + 1) * 2 *
+                                             static_cast<std::size_t>(args.channels) * sizeof(A)));
+    A* const partial = factors + 2 * args.channels;
+    if (g.splits > 0)
+      simt::launch({"batch_norm_backward_sums", dim3(static_cast<unsigned>(g.splits), g.tiles),
+                    dim3(kBatchNormThreads), 0, stream},
+                   batch_norm_backward_sums_column_tile_kernel<T, V>, dy, x, y, mean, dresidual,
+                   partial, args.rows, args.channels, g.rows_per_split, g.shift);
+    simt::launch(
+        {"batch_norm_finish_backward", dim3(static_cast<unsigned>((args.channels + 31) / 32)),
+         dim3(32 * kFinishRows), 0, stream},
+        batch_norm_finish_backward_kernel<A>, partial, g.splits, args.rows, args.channels, weight,
+        rstd, static_cast<A*>(args.dweight), static_cast<A*>(args.dbias), factors,
+        args.training && args.rows > 0);
+    if (args.dx == nullptr || g.chunks == 0) return;
+    // The masked gradient was just written where a residual wants it: one read instead of two.
+    const bool masked = dresidual != nullptr;
+    simt::launch(
+        {"batch_norm_backward_apply", dim3(g.chunks, g.tiles), dim3(kBatchNormThreads), 0, stream},
+        batch_norm_backward_apply_column_tile_kernel<T, V>, masked ? dresidual : dy, x,
+        masked ? nullptr : y, weight, mean, rstd, factors, static_cast<T*>(args.dx), args.rows,
+        args.channels, g.shift);
+  });
+}
+
+}  // namespace retort::kernels
