@@ -94,4 +94,26 @@ EvaluationResult EvaluationMeter::result() const {
   return r;
 }
 
+double accuracy_of(const Tensor& logits, const Tensor& targets) {
+  RETORT_CHECK(logits.rank() == 2 && targets.numel() == logits.dim(0),
+               "[evaluation] expected logits (N, V) and N targets, got ", logits.shape(), " and ",
+               targets.shape());
+  const std::vector<float> z = logits.to_vector<float>();
+  const std::vector<std::int32_t> labels = targets.to_vector<std::int32_t>();
+  const auto width = static_cast<std::size_t>(logits.dim(1));
+  std::int64_t right = 0;
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    RETORT_CHECK(labels[i] >= 0 && labels[i] < logits.dim(1), "[evaluation] expected labels below ",
+                 width, ", got ", labels[i], " for row ", i);
+    const float* const row = &z[i * width];
+    const float at_label = row[labels[i]];
+    bool best = true;
+    for (std::size_t c = 0; c < width; ++c)
+      best = best &&
+             (c < static_cast<std::size_t>(labels[i]) ? at_label > row[c] : at_label >= row[c]);
+    right += best;
+  }
+  return labels.empty() ? 0 : static_cast<double>(right) / static_cast<double>(labels.size());
+}
+
 }  // namespace retort::distill

@@ -45,4 +45,8 @@ class EvaluationMeter {
   int has_teacher_ = -1;
 };
 
+/// Share of rows whose largest logit (the first of equals) is the target's; no other figure, so it
+/// is cheap. logits (N, V), targets i32 (N); 0 for N = 0. NaN is never right.
+double accuracy_of(const Tensor& logits, const Tensor& targets);
+
 }  // namespace retort::distill

@@ -1,0 +1,83 @@
+// Runs a list of stages: the one driver of one-shot, progressive and extraction.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "distill/schedules/stage.h"
+#include "distill/step.h"
+#include "nn/optim/optimizer.h"
+
+namespace retort::distill {
+
+/// Makes the optimizer of a stage over the student (prefix "") and, for kHead, the head
+/// (prefix "projection_head.").
+using OptimizerFactory =
+    std::function<std::unique_ptr<nn::Optimizer>(const nn::TrainedModules& modules)>;
+
+/// A student on its way through the stages. Call step() once per batch; stages change by
+/// themselves. A stage with fresh_optimizer, and any stage that trains other modules than the one
+/// before, starts with new optimizer state.
+///
+/// In a projection stage i the loss reaches the student's layers up to i. The others get gradient
+/// 0: plain SGD leaves them alone, weight decay still shrinks them. Per-sample numbers of such a
+/// step are not there; its report has the loss alone.
+///
+/// Checkpoints: state() holds everything but the student's own weights. A run that saves both after
+/// any step and loads them goes on with the same bytes.
+class StagedDistillation {
+ public:
+  /// calibration() gives teacher inputs (M, ...), about 2,000 rows, and is called at the start of a
+  /// projection stage; it may be empty if there is none. Teachers may be null if no stage needs
+  /// one (lambda 0). All are kept alive by this object; the student by the caller.
+  StagedDistillation(nn::Model& student, std::vector<std::shared_ptr<const Teacher>> teachers,
+                     std::vector<Stage> stages, OptimizerFactory make_optimizer,
+                     std::function<Tensor()> calibration = {});
+
+  /// One optimisation step of the stage that is due. lambda, temperature and divergence of the
+  /// settings are those of distillation stages; a stage may override the first two.
+  StepReport step(const StepBatch& batch, StepSettings settings, double learning_rate);
+
+  /// Of the step that comes next.
+  std::size_t stage_index() const;
+  const Stage& stage() const { return stages_[stage_index()]; }
+  std::int64_t step_in_stage() const { return over() ? 0 : step_; }
+  std::int64_t steps() const { return total_; }  // taken so far, all stages
+  const std::vector<Stage>& stages() const { return stages_; }
+  /// Steps at which stages began so far: {0, ...}.
+  const std::vector<std::int64_t>& starts() const { return starts_; }
+  /// Of the stage of the last step; null before the first.
+  nn::Optimizer* optimizer() const { return optimizer_.get(); }
+
+  NamedTensors state() const;
+  /// Into an object made with the same arguments, after the student's weights were loaded.
+  void load_state(const NamedTensors& state);
+
+ private:
+  bool over() const;  // the stage of the last step has ended
+  void begin_stage(bool resuming);
+  void watch_plateau(const StepReport& report);
+  StepReport projection_step(const StepBatch& batch, const StepSettings& settings,
+                             const Update& update);
+  Tensor student_side(const nn::ForwardResult& result) const;
+  const Teacher* teacher_of(const Stage& stage) const;
+
+  nn::Model& student_;
+  std::vector<std::shared_ptr<const Teacher>> teachers_;
+  std::vector<Stage> stages_;
+  OptimizerFactory make_optimizer_;
+  std::function<Tensor()> calibration_;
+
+  std::size_t index_ = 0;
+  std::int64_t step_ = 0, total_ = 0;
+  bool begun_ = false, plateau_ = false;
+  std::vector<std::int64_t> starts_;
+  std::unique_ptr<nn::Optimizer> optimizer_;
+  std::unique_ptr<ProjectionTarget> target_;
+  std::shared_ptr<nn::Module> head_;
+  std::vector<Tensor> window_;  // losses of the running window, on the device
+  double last_window_ = -1;     // mean loss of the window before; -1: none yet
+};
+
+}  // namespace retort::distill

@@ -1,0 +1,168 @@
+#include "distill/schedules/staged.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/distill/models.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+using namespace distill;
+
+// A student of two hidden layers, two teachers, batches by step number.
+struct Fixture {
+  std::shared_ptr<TinyMlp> student =
+      std::make_shared<TinyMlp>(6, std::vector<std::int64_t>{8, 7}, 3, 1);
+  std::vector<std::shared_ptr<const Teacher>> teachers{
+      std::make_shared<Teacher>(
+          std::make_shared<TinyMlp>(6, std::vector<std::int64_t>{20, 19}, 3, 2)),
+      std::make_shared<Teacher>(
+          std::make_shared<TinyMlp>(6, std::vector<std::int64_t>{20, 19}, 3, 3))};
+  int optimizers = 0;
+  std::unique_ptr<StagedDistillation> run;
+
+  explicit Fixture(std::vector<Stage> stages) {
+    run = std::make_unique<StagedDistillation>(
+        *student, teachers, std::move(stages),
+        [this](const nn::TrainedModules& modules) {
+          ++optimizers;
+          nn::SgdConfig config;
+          config.momentum = 0.9;
+          return std::make_unique<nn::Sgd>(modules, config);
+        },
+        [] {
+          return randn({64, 6}, 77);
+        });
+  }
+  static StepBatch batch(std::int64_t step) {
+    const auto seed = static_cast<std::uint64_t>(step) + 100;
+    return {
+        .inputs = randn({10, 6}, seed), .teacher_inputs = {}, .targets = randint({10}, seed, 3)};
+  }
+  double step(const StepSettings& settings = {}) {
+    return run->step(batch(run->steps()), settings, 0.05).loss();
+  }
+  std::vector<std::vector<float>> weights() const {
+    std::vector<std::vector<float>> list;
+    for (const auto& [name, p] : student->named_parameters())
+      list.push_back(p.detach().to_vector<float>());
+    return list;
+  }
+};
+
+std::vector<Stage> extraction(ProjectionVariant variant, std::int64_t steps = 3) {
+  return extraction_stages(2,
+                           {.variant = variant, .width = 5, .until = {.steps = steps}, .seed = 9});
+}
+
+TEST(StagedDistillation, stages_change_when_due_with_fresh_optimizers) {
+  Fixture f(extraction(ProjectionVariant::kHead));
+  for (int i = 0; i < 8; ++i) {
+    EXPECT_EQ(f.run->stage_index(), static_cast<std::size_t>(i / 3)) << i;
+    EXPECT_EQ(f.run->step_in_stage(), i % 3);
+    f.step();
+    EXPECT_EQ(f.optimizers, i / 3 + 1);
+  }
+  EXPECT_EQ(f.run->starts(), (std::vector<std::int64_t>{0, 3, 6}));
+  EXPECT_EQ(f.run->steps(), 8);
+  EXPECT_EQ(f.run->stage().name, "distill");
+}
+
+TEST(StagedDistillation, progressive_keeps_its_optimizer_and_asks_each_teacher) {
+  const std::vector<ProgressivePart> parts{{1, 2}};
+  Fixture f(progressive_stages(parts, 0));
+  f.step({.lambda = {1}});
+  f.step({.lambda = {1}});
+  const auto before = f.weights();
+  // The third step is from teacher 0: its loss is the one of teacher 0 on the student as it is.
+  const StepBatch batch = Fixture::batch(2);
+  const double want = distill_step(f.teachers[0].get(), *f.student, batch, {.lambda = {1}}, [&] {
+                        f.run->optimizer()->zero_grad();
+                      }).loss();
+  EXPECT_EQ(f.weights(), before);
+  EXPECT_EQ(f.step({.lambda = {1}}), want);
+  EXPECT_EQ(f.optimizers, 1);
+}
+
+TEST(StagedDistillation, projection_trains_the_layers_below_only) {
+  for (const ProjectionVariant variant :
+       {ProjectionVariant::kPost, ProjectionVariant::kPre, ProjectionVariant::kHead}) {
+    Fixture f(extraction(variant, 60));
+    const auto before = f.weights();  // w1 b1 w2 b2 w3 b3
+    const double first = f.step();
+    double last = 0;
+    for (int i = 1; i < 60; ++i) last = f.step();
+    const auto after = f.weights();
+    EXPECT_NE(after[0], before[0]) << name_of(variant);
+    for (std::size_t i = 2; i < 6; ++i) EXPECT_EQ(after[i], before[i]) << name_of(variant);
+    EXPECT_LT(last, first) << name_of(variant);
+    f.step();  // stage 2 reaches layer 2
+    EXPECT_NE(f.weights()[2], before[2]);
+    EXPECT_EQ(f.weights()[4], before[4]);
+  }
+}
+
+TEST(StagedDistillation, settings_of_a_stage_override_those_of_the_step) {
+  Stage stage{.name = "labels", .lambda = 0.0f};
+  Fixture f({stage}), g(one_shot_stages());
+  EXPECT_EQ(f.step({.lambda = {1}}), g.step({.lambda = {0}}));
+}
+
+TEST(StagedDistillation, plateau_ends_a_stage_early) {
+  auto stages = extraction(ProjectionVariant::kPost, 1000);
+  stages[0].until.window = 4;
+  stages[0].until.min_improvement = 0.5;  // hardly ever reached
+  Fixture f(stages);
+  int steps = 0;
+  while (f.run->stage_index() == 0 && steps < 100) f.step(), ++steps;
+  EXPECT_EQ(steps, 8);  // two windows
+}
+
+TEST(StagedDistillation, a_run_that_is_loaded_goes_on_with_the_same_bytes) {
+  for (const ProjectionVariant variant : {ProjectionVariant::kPost, ProjectionVariant::kHead}) {
+    auto stages = extraction(variant);
+    stages[0].until.window = 2;
+    Fixture whole(stages);
+    for (int i = 0; i < 9; ++i) whole.step();
+    for (int stop = 0; stop <= 8; ++stop) {
+      Fixture first(stages), second(stages);
+      for (int i = 0; i < stop; ++i) first.step();
+      const NamedTensors state = first.run->state();
+      const auto from = first.student->named_parameters(), to = second.student->named_parameters();
+      for (std::size_t i = 0; i < to.size(); ++i)
+        to[i].second.detach().copy_from(from[i].second.detach());
+      second.run->load_state(state);
+      EXPECT_EQ(second.run->stage_index(), first.run->stage_index());
+      for (int i = stop; i < 9; ++i) second.step();
+      EXPECT_EQ(second.weights(), whole.weights()) << name_of(variant) << " stopped at " << stop;
+      EXPECT_EQ(second.run->starts(), whole.run->starts());
+    }
+  }
+}
+
+TEST(StagedDistillation, micro_batches_give_the_same_projection_step) {
+  Fixture f(extraction(ProjectionVariant::kHead)), g(extraction(ProjectionVariant::kHead));
+  EXPECT_TRUE(close(f.step(), g.step({.micro_batch = 3}), 1e-5, 1e-6));
+  const auto a = f.weights(), b = g.weights();
+  for (std::size_t i = 0; i < a.size(); ++i)
+    for (std::size_t j = 0; j < a[i].size(); ++j) EXPECT_TRUE(close(a[i][j], b[i][j], 1e-4, 1e-6));
+}
+
+TEST(StagedDistillation, errors) {
+  EXPECT_THROW(Fixture(std::vector<Stage>{}), Error);
+  EXPECT_THROW(Fixture({Stage{.name = "endless"}, Stage{.name = "never"}}), Error);
+  EXPECT_THROW(Fixture({Stage{.name = "unknown", .teacher = 2}}), Error);
+  Fixture f(extraction_stages(3, {}));  // the student has two hidden layers
+  f.run->load_state(f.run->state());
+  auto stages = extraction_stages(3, {.until = {.steps = 1}});
+  Fixture g(stages);
+  g.step();
+  g.step();
+  EXPECT_THROW(g.step(), Error);
+  EXPECT_THROW(g.run->load_state({}), Error);
+}
+
+}  // namespace
+}  // namespace retort::test
