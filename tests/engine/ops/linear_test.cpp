@@ -2,9 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <functional>
-
-#include "engine/autograd/autograd.h"
+#include "engine/autograd/gradcheck.h"
 #include "engine/ops/matmul.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
@@ -42,6 +40,44 @@ TEST(Linear, equals_matmul_plus_bias_for_padded_and_stacked_rows) {
                bias = b.to_vector<float>(), got = y.to_vector<float>();
     for (std::size_t i = 0; i < got.size(); ++i)
       EXPECT_TRUE(close(got[i], product[i] + bias[i % 5], 1.3e-6, 1e-6));
+  }
+}
+
+TEST(Linear, gradients_agree_with_differences) {
+  const auto f = [](const std::vector<Tensor>& in) { return linear(in[0], in[1], in[2]); };
+  EXPECT_TRUE(gradcheck(f, {randn({4, 3}, 1, DType::kF64), randn({5, 3}, 2, DType::kF64),
+                            randn({5}, 3, DType::kF64)})
+                  .ok);
+  for (const bool ta : {false, true})
+    for (const bool tb : {false, true}) {
+      const auto result =
+          gradcheck([=](const std::vector<Tensor>& in) { return matmul(in[0], in[1], ta, tb); },
+                    {randn(ta ? Shape{3, 4} : Shape{4, 3}, 1, DType::kF64),
+                     randn(tb ? Shape{2, 3} : Shape{3, 2}, 2, DType::kF64)});
+      EXPECT_TRUE(result.ok) << ta << tb;
+    }
+}
+
+TEST(Linear, cuda_gradients_equal_cpu_gradients) {
+  if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    std::vector<Tensor> wanted;
+    for (const Device device : devices()) {
+      std::vector<Tensor> in{randn({33, 20}, 1, dtype).to(device),
+                             randn({70, 20}, 2, dtype).to(device),
+                             randn({70}, 3, dtype).to(device)};
+      for (Tensor& t : in) t.set_requires_grad(true);
+      const Tensor y = linear(in[0], in[1], in[2]);
+      y.backward(randn({33, 70}, 4, dtype).to(device));
+      std::vector<Tensor> got{y.detach()};
+      for (const Tensor& t : in) got.push_back(t.grad());
+      if (device == Device::kCpu) wanted = got;
+      // Sums of up to 70 products of size 1: a few ulps of the largest partial sum.
+      for (std::size_t i = 0; i < got.size(); ++i)
+        EXPECT_TRUE(all_close(got[i].to(Device::kCpu), wanted[i],
+                              {tolerance_of(dtype).rtol, dtype == DType::kF32 ? 2e-5 : 1e-2}))
+            << name_of(dtype) << " " << i;
+    }
   }
 }
 
