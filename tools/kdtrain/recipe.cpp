@@ -464,9 +464,6 @@ class Parser {
       if (s.integer("train.window_shuffle") > 0 && s.text("train.order") == "shuffle")
         wrong(s, arm.name, "train.window_shuffle",
               "train.order = \"shuffle\" shuffles everything already");
-      if (s.text("distill.method") == "extraction" && s.text("student.arch") != "mlp")
-        wrong(s, arm.name, "distill.method",
-              "extraction needs models that give their hidden layers (mlp) in this version");
       if (s.text("distill.method") == "progressive" &&
           (base.integer("teacher.train.checkpoint_steps") == 0 ||
            !base.text("teacher.weights").empty()))

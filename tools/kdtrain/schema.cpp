@@ -131,14 +131,13 @@ std::vector<KeySpec> make_table() {
   t.choice("distill.method", "\"one_shot\"", "one_shot|progressive|extraction", "one_shot: the final teacher throughout; progressive: teacher checkpoints, then the final one; extraction: random projections of the teacher's hidden layers, then the final output.");
   t.number("distill.lambda", "0.5", -10, 10, "", "Weight of the distillation term; 1 - lambda weighs the cross-entropy. 0: no teacher.");
   t.number("distill.temperature", "4.0", 1e-3, 1e4, "", "Softmax temperature of the distillation term (tau^2 is inside the loss).");
-  t.choice("distill.divergence", "\"forward_kl\"", "forward_kl|reverse_kl|jsd|tvd|skew_kl|skew_rkl", "Divergence between teacher and student.");
+  t.choice("distill.divergence", "\"forward_kl\"", "forward_kl|reverse_kl|jensen_shannon|total_variation|skew_kl|skew_reverse_kl", "Divergence between teacher and student.");
   t.choice("distill.reliance.mode", "\"off\"", "off|minmax|rank|literal", "Selective reliance: lambda of a batch from the teacher's scores; off: distill.lambda.");
   t.choice("distill.reliance.s", "\"global_easiest\"", "first_batch|global_easiest", "literal: batch whose lambda is 0.");
   t.flag("distill.reliance.clamp", "true", "Clamp lambda to [0, 1].");
   t.choice("distill.reliance.per", "\"batch\"", "batch|sample", "One lambda for a batch, or one for each sample.");
-  t.number("distill.progressive.first_above", "0.7", 0, 1, "accuracy", "The first teacher is the earliest checkpoint above this accuracy.");
+  t.list("distill.progressive.accuracies", Type::kFloats, "[0.7]", 0, 1, "accuracy", "Teacher checkpoints before the final teacher: for each of these the first whose accuracy exceeds it.");
   t.count("distill.progressive.steps", "1000", 1, 1e9, "steps", "Length of the stage with each teacher checkpoint.");
-  t.count("distill.progressive.teachers", "1", 1, 64, "", "Number of checkpoints before the final teacher, evenly spaced from the first.");
   t.choice("distill.extraction.variant", "\"post\"", "post|pre|head", "Student side: activations, pre-activations, or a trainable linear head on the activations.");
   t.count("distill.extraction.width", "16", 1, 65536, "", "Projection width p of variant = \"head\" (others: the student's width).");
   t.count("distill.extraction.steps", "1000", 1, 1e9, "steps", "Length of each stage.");

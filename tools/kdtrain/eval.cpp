@@ -1,0 +1,63 @@
+#include <bit>
+#include <cstdio>
+
+#include "engine/io/file.h"
+#include "engine/io/json.h"
+#include "engine/runtime/device.h"
+#include "nn/checkpoint/weights.h"
+#include "tools/kdtrain/command_line.h"
+#include "tools/kdtrain/experiment.h"
+
+namespace retort::tools {
+
+int eval_command(const CommandLine& line) {
+  static_assert(std::endian::native == std::endian::little);  // --logits promises it
+  std::vector<std::string> words = line.words;
+  words.push_back("student.arch=" + line.arch);
+  const bool mlp = line.arch == "mlp";
+  if (mlp) words.insert(words.begin(), {"data.format=parity", "teacher.arch=mlp"});
+  const std::string_view text =
+      "train.epochs = 1\nteacher.train.epochs = 1\ndistill.lambda = 0.0\n";
+  const RecipeResult result = parse_recipe("command line", text, words);
+  if (!result.problems.empty()) {
+    std::fputs(format_problems(result, text).c_str(), stderr);
+    return static_cast<int>(ErrorCode::kUsage);
+  }
+  const Settings& settings = result.recipe.base;
+  const Device device = parse_device(line.device);
+  const std::string file = find_weights(settings, line.model);
+  ExperimentData shape;
+  shape.parity = settings.text("data.format") == "parity";
+  const auto data = open_split(settings, line.split);
+  shape.classes = data->classes();
+  std::shared_ptr<nn::Model> model = build_model(settings, "student", shape, 0);
+  const nn::WeightsInfo info = nn::load_weights(*model, file);
+  nn::Normalize normalize = normalize_of(settings.value("data.normalize"));
+  if (const auto at = info.metadata.find("normalize");
+      at != info.metadata.end() && settings.is_default("data.normalize"))
+    normalize = normalize_of_text(at->second);
+  model->to(device);
+  model->eval();
+  std::vector<Tensor> logits;
+  const EvaluationRequest request{device, settings.integer("train.evaluate_batch"), normalize,
+                                  nullptr, line.logits.empty() ? nullptr : &logits};
+  const distill::EvaluationResult r = evaluate(*model, *data, request);
+  if (!line.logits.empty()) {
+    AtomicFile out(line.logits);
+    for (const Tensor& part : logits) {
+      const std::vector<float> values = part.to_vector<float>();
+      out.writer().write(values.data(), values.size() * sizeof(float));
+    }
+    out.commit();
+  }
+  Json json = Json::object();
+  json.set("n", r.samples).set("accuracy", r.accuracy).set("loss", r.loss);
+  json.set("calibration_error", r.calibration_error).set("classes", data->classes());
+  json.set("model", file).set("arch", line.arch).set("normalize", normalize.str());
+  json.set("parameters", model->parameter_count()).set("data", data->describe());
+  json.set("split", line.split).set("device", name_of(device));
+  std::printf("%s\n", json.dump().c_str());
+  return 0;
+}
+
+}  // namespace retort::tools

@@ -1,0 +1,151 @@
+#include "tools/kdtrain/run_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "engine/io/file.h"
+
+namespace retort::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+// "a.b = 3" of two resolved recipes, origins left out.
+std::vector<std::string> differing_keys(const Recipe& now, const std::string& saved_text) {
+  const RecipeResult saved = parse_recipe("recipe.resolved.toml", saved_text, {});
+  if (!saved.problems.empty()) return {"recipe.resolved.toml does not parse"};
+  const RecipeResult current = parse_recipe("now", resolved_toml(now), {});
+  std::vector<std::string> keys;
+  const auto compare = [&](const Settings& a, const Settings& b, const std::string& where) {
+    for (const KeySpec& spec : schema())
+      if (spec.key != "name" && spec.key != "description" && spec.key != "train.jobs" &&
+          to_toml(a.value(spec.key)) != to_toml(b.value(spec.key)))
+        keys.push_back(where + spec.key + " was " + to_toml(b.value(spec.key)) + ", is " +
+                       to_toml(a.value(spec.key)));
+  };
+  compare(current.recipe.base, saved.recipe.base, "");
+  if (!keys.empty()) return keys;
+  if (current.recipe.arms.size() != saved.recipe.arms.size()) return {"the list of arms"};
+  for (std::size_t i = 0; i < now.arms.size(); ++i) {
+    if (current.recipe.arms[i].name != saved.recipe.arms[i].name) return {"the list of arms"};
+    compare(current.recipe.arms[i].settings, saved.recipe.arms[i].settings,
+            "arm." + now.arms[i].name + ".");
+  }
+  return keys;
+}
+
+[[noreturn]] void fail_io(const std::string& what, const std::string& path) {
+  fail(ErrorCode::kIo, what, " ", path, ": ", std::strerror(errno));
+}
+
+}  // namespace
+
+RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume) : path_(path) {
+  std::error_code error;
+  created_ = !fs::exists(path, error);
+  make_folders(path);
+  descriptor_ = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor_ < 0) fail_io("cannot open the run folder", path);
+  try {
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0)
+      fail(ErrorCode::kUsage, "run folder ", path, " is in use by another kdtrain");
+    if (::faccessat(AT_FDCWD, path.c_str(), W_OK | X_OK, AT_EACCESS) != 0)
+      fail_io("cannot write to the run folder", path);
+    const bool empty = fs::is_empty(path);
+    if (!empty && !resume)
+      fail(ErrorCode::kUsage, "run folder ", path,
+           " is not empty: --resume goes on with it, --out DIR names another");
+    if (!empty) {
+      const std::string saved = file("recipe.resolved.toml");
+      if (!fs::exists(saved))
+        fail(ErrorCode::kUsage, "cannot resume ", path, ": it holds no recipe.resolved.toml");
+      const auto differing = differing_keys(recipe, read_file(saved, kMaxRecipeBytes));
+      if (!differing.empty()) {
+        std::string list;
+        for (std::size_t i = 0; i < differing.size() && i < 5; ++i)
+          list += (i ? "; " : "") + differing[i];
+        fail(ErrorCode::kUsage, "cannot resume ", path, ": the recipe changed (", list, ")");
+      }
+      resuming_ = true;
+    }
+  } catch (...) {
+    ::close(descriptor_);
+    throw;
+  }
+}
+
+RunFolder::~RunFolder() {
+  std::error_code error;
+  if (created_ && fs::is_empty(path_, error)) fs::remove(path_, error);
+  ::close(descriptor_);  // and with it the lock
+}
+
+void RunFolder::start(const Recipe& recipe) {
+  if (!resuming_) write_file_atomically(file("recipe.resolved.toml"), resolved_toml(recipe));
+}
+
+MetricsLog::~MetricsLog() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+std::size_t MetricsLog::add_job(std::string lines, bool finished) {
+  jobs_.push_back({std::move(lines), finished});
+  return jobs_.size() - 1;
+}
+
+void MetricsLog::open() {
+  std::string text;
+  while (current_ < jobs_.size()) {
+    text += jobs_[current_].waiting;
+    jobs_[current_].waiting.clear();
+    if (!jobs_[current_].finished) break;
+    ++current_;
+  }
+  write_file_atomically(path_, text);
+  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (descriptor_ < 0) fail_io("cannot open", path_);
+}
+
+void MetricsLog::append(const std::string& text) {
+  struct stat before {};
+  if (::fstat(descriptor_, &before) != 0) fail_io("cannot write", path_);
+  std::size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t n = ::write(descriptor_, text.data() + done, text.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const int reason = errno;
+      // Leave no torn line behind.
+      [[maybe_unused]] const int restored = ::ftruncate(descriptor_, before.st_size);
+      errno = reason;
+      fail_io("cannot write", path_);
+    }
+    done += static_cast<std::size_t>(n);
+  }
+}
+
+void MetricsLog::write(std::size_t job, const std::string& line) {
+  const std::lock_guard lock(mutex_);
+  if (job == current_)
+    append(line + "\n");
+  else
+    jobs_[job].waiting += line + "\n";
+}
+
+void MetricsLog::finish(std::size_t job) {
+  const std::lock_guard lock(mutex_);
+  jobs_[job].finished = true;
+  while (current_ < jobs_.size() && jobs_[current_].finished) {
+    if (++current_ == jobs_.size()) break;
+    append(jobs_[current_].waiting);
+    jobs_[current_].waiting.clear();
+  }
+}
+
+}  // namespace retort::tools

@@ -1,0 +1,74 @@
+// The run folder and its metrics.jsonl.
+//
+// Note [Log of parallel jobs]
+//   A run is a list of jobs (teachers, then arms x seeds) in a fixed order. Some run at the same
+//   time, yet metrics.jsonl holds their lines job after job: lines of the first unfinished job go
+//   to the file at once, those of later ones wait in memory until their turn. A job's checkpoint
+//   holds all lines it wrote so far, so a resumed run rebuilds the file from the checkpoints, and
+//   it equals that of a run that was never stopped.
+#pragma once
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "tools/kdtrain/recipe.h"
+
+namespace retort::tools {
+
+class RunFolder {
+ public:
+  /// Makes the folder, locks it against other runs (flock; kUsage if held) and checks that it is
+  /// empty or, with `resume`, that it was made by the same recipe (naming the keys that differ).
+  RunFolder(const std::string& path, const Recipe& recipe, bool resume);
+  ~RunFolder();  // unlocks; removes the folder if it was made here and nothing was written
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+  const std::string& path() const { return path_; }
+  /// True if there is an earlier run to go on from.
+  bool resuming() const { return resuming_; }
+  std::string file(const std::string& name) const { return path_ + "/" + name; }
+  std::string arm_folder(const std::string& arm, std::int64_t seed) const {
+    return path_ + "/arms/" + arm + "/seed" + std::to_string(seed);
+  }
+  /// Writes recipe.resolved.toml.
+  void start(const Recipe& recipe);
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+  bool resuming_ = false, created_ = false;
+};
+
+/// See Note [Log of parallel jobs]. Threads: all calls may come from several threads.
+class MetricsLog {
+ public:
+  explicit MetricsLog(std::string path) : path_(std::move(path)) {}
+  ~MetricsLog();
+  MetricsLog(const MetricsLog&) = delete;
+  MetricsLog& operator=(const MetricsLog&) = delete;
+
+  /// Adds a job at the end of the order, with the lines of its checkpoint; all before open().
+  std::size_t add_job(std::string lines, bool finished);
+  /// Rewrites the file with what is known, and keeps it open for appending.
+  void open();
+  /// Appends one line (without newline) for a job. Throws Error(kIo); the file then still ends
+  /// with a whole line.
+  void write(std::size_t job, const std::string& line);
+  void finish(std::size_t job);
+
+ private:
+  struct Job {
+    std::string waiting;  // lines that are not in the file yet
+    bool finished = false;
+  };
+  void append(const std::string& text);
+  std::string path_;
+  std::mutex mutex_;
+  std::vector<Job> jobs_;
+  std::size_t current_ = 0;  // the first unfinished job
+  int descriptor_ = -1;
+};
+
+}  // namespace retort::tools
