@@ -76,7 +76,8 @@ enum RowStatistic : int {
 /// Numerics  row maximum subtracted; f32 accumulation for f32 and bf16, f64 for f64. The forward
 ///           KL is accumulated as e * ((t - m_t) - (s - m_s)) / tau, never as a difference of large
 ///           sums, so D(p, p) is 0. Equal logits: the argmax is the lowest index. Sums in an order
-///           fixed by (N, V): the same bits for any thread count and in every run.
+///           fixed by (N, V) and, on CUDA, how rows lie against 16 bytes: the same bits for any
+///           thread count and in every run.
 /// Cost      reads 2NV, writes NV elements (CUDA, V > 1024: reads 4NV through L2); scratch 16 bytes
 ///           a row. Divergences other than the forward KL read the logits once more.
 /// Errors    Error if V < 1, a pitch < V, a parameter outside [0, 1) ((0, 1) for kJensenShannon).

@@ -120,6 +120,21 @@ RETORT_HD Element<A> element_of(A p, A q, A lp, A lq, [[maybe_unused]] A k) {
   }
 }
 
+/// The same with the divergence known only at run time (it is one for the whole launch).
+template <class A>
+RETORT_HD Element<A> element_of(Divergence d, A p, A q, A lp, A lq, A k) {
+  switch (d) {
+    case Divergence::kForwardKl: return element_of<Divergence::kForwardKl>(p, q, lp, lq, k);
+    case Divergence::kReverseKl: return element_of<Divergence::kReverseKl>(p, q, lp, lq, k);
+    case Divergence::kJensenShannon: return element_of<Divergence::kJensenShannon>(p, q, lp, lq, k);
+    case Divergence::kTotalVariation:
+      return element_of<Divergence::kTotalVariation>(p, q, lp, lq, k);
+    case Divergence::kSkewKl: return element_of<Divergence::kSkewKl>(p, q, lp, lq, k);
+    case Divergence::kSkewReverseKl: break;
+  }
+  return element_of<Divergence::kSkewReverseKl>(p, q, lp, lq, k);
+}
+
 template <class F>
 decltype(auto) dispatch_divergence(Divergence d, F&& f) {
   switch (d) {

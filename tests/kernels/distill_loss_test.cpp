@@ -1,7 +1,13 @@
+// Shapes, alignments and values at the edges, every one on the CPU and on CUDA, against the
+// definition in double. What the loss means is tested in tests/distill/losses.
 #include "kernels/distill_loss/distill_loss.h"
 
 #include <gtest/gtest.h>
 
+#include <limits>
+#include <string>
+
+#include "kernels/common/parallel.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
@@ -9,46 +15,617 @@ namespace retort::test {
 namespace {
 
 using kernels::DistillLossArgs;
+using kernels::Divergence;
 
-// Two rows of two classes at tau = 2, lambda = 1/4: softmax by hand.
-TEST(DistillLossKernel, hand_checked_numbers) {
-  const double l3 = std::log(3.0);
-  const std::vector<double> s{0, l3, 0, 0}, t{2 * l3, 0, 0, 0};
-  std::vector<double> ds(4);
-  const std::vector<std::int32_t> y{0, 1};
-  const float lambda = 0.25f, tau = 2.0f;
+constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+/// One call: logits as floats that are exact in the dtype asked for, all the rest per row.
+struct Case {
+  std::int64_t rows = 1, classes = 2;
+  std::vector<float> student, teacher;  // (N, V); no teacher if empty
+  std::vector<std::int32_t> targets;    // none if empty
+  std::vector<float> lambda, tau, weights;
+  std::vector<std::uint8_t> mask;
+  Divergence divergence = Divergence::kForwardKl;
+  std::int64_t pitch = 0;   // 0: classes
+  std::int64_t offset = 0;  // elements before the first row: alignment
+  bool in_place = false;
+  bool gradient = true, statistics = true;
+};
+
+struct Outcome {
   double total = 0;
-  std::vector<float> stats(kernels::kRowStatistics * 2);
-  std::vector<std::int32_t> argmax(4);
-  std::vector<std::uint8_t> correct(4);
+  int invalid_row = 0;
+  std::vector<double> gradient;  // (N, V)
+  std::vector<double> statistics;
+  std::vector<int> argmax, correct;
+};
+
+constexpr double kSentinel = -77;
+
+/// Runs the op with every buffer followed, and every gap between rows filled, by sentinels.
+Outcome run(const Case& c, Device device, DType dtype) {
+  const std::int64_t pitch = c.pitch == 0 ? c.classes : c.pitch,
+                     extent = c.rows * pitch + c.offset + 19;
+  const auto place = [&](const std::vector<float>& v) {
+    std::vector<float> out(static_cast<std::size_t>(extent), static_cast<float>(kSentinel));
+    for (std::int64_t i = 0; i < c.rows; ++i)
+      for (std::int64_t k = 0; k < c.classes; ++k)
+        out[static_cast<std::size_t>(c.offset + i * pitch + k)] =
+            v[static_cast<std::size_t>(i * c.classes + k)];
+    return Tensor::from(out, {extent}).to(dtype).to(device);
+  };
+  const auto at = [&](const Tensor& t) {
+    return static_cast<char*>(t.raw()) + static_cast<std::size_t>(c.offset) * size_of(dtype);
+  };
+  const auto upload = [&](const auto& v) {
+    return Tensor::from(v, {static_cast<std::int64_t>(v.size())}, device);
+  };
+  const std::int64_t n = c.rows;
+  const Tensor s = place(c.student), t = c.teacher.empty() ? Tensor() : place(c.teacher);
+  const Tensor ds = c.in_place ? s : Tensor::full({extent}, kSentinel, dtype, device);
+  const Tensor targets = upload(c.targets), lambda = upload(c.lambda), tau = upload(c.tau),
+               weights = upload(c.weights), mask = upload(c.mask);
+  const Tensor stats =
+      Tensor::full({kernels::kRowStatistics * n + 1}, kSentinel, DType::kF32, device);
+  const Tensor argmax = Tensor::full({2 * n + 1}, kSentinel, DType::kI32, device);
+  const Tensor correct = Tensor::full({2 * n + 1}, 77, DType::kU8, device);
+  const Tensor total =
+      Tensor::full({2}, kSentinel, dtype == DType::kF64 ? dtype : DType::kF32, device);
+  const Tensor invalid = Tensor::full({2}, kSentinel, DType::kI32, device);
   DistillLossArgs a;
-  a.student = s.data(), a.teacher = t.data(), a.dstudent = ds.data();
-  a.student_pitch = a.teacher_pitch = a.dstudent_pitch = 2;
-  a.targets = y.data(), a.lambda = &lambda, a.temperature = &tau, a.total = &total;
-  a.statistics = stats.data(), a.argmax = argmax.data(), a.correct = correct.data();
-  a.rows = 2, a.classes = 2, a.dtype = DType::kF64;
-  kernels::distill_loss(context_of(Device::kCpu), a);
+  a.student = at(s);
+  a.teacher = t.defined() ? at(t) : nullptr;
+  a.dstudent = c.gradient ? at(ds) : nullptr;
+  a.student_pitch = a.teacher_pitch = a.dstudent_pitch = pitch;
+  a.targets = c.targets.empty() ? nullptr : targets.data<std::int32_t>();
+  a.lambda = c.lambda.empty() ? nullptr : lambda.data<float>();
+  a.lambda_stride = c.lambda.size() > 1;
+  a.temperature = c.tau.empty() ? nullptr : tau.data<float>();
+  a.temperature_stride = c.tau.size() > 1;
+  a.weights = c.weights.empty() ? nullptr : weights.data<float>();
+  a.weights_stride = c.weights.size() > 1;
+  a.mask = c.mask.empty() ? nullptr : mask.data<std::uint8_t>();
+  a.total = total.raw();
+  a.invalid_row = invalid.data<std::int32_t>();
+  if (c.statistics) {
+    a.statistics = stats.data<float>();
+    a.argmax = argmax.data<std::int32_t>();
+    a.correct = correct.data<std::uint8_t>();
+  }
+  a.rows = n;
+  a.classes = c.classes;
+  a.dtype = dtype;
+  a.divergence = c.divergence;
+  a.parameter = default_parameter(c.divergence);
+  kernels::distill_loss(context_of(device), a);
+
+  Outcome o;
+  o.total = total.to_vector<double>()[0];
+  EXPECT_EQ(total.to_vector<double>()[1], kSentinel);
+  o.invalid_row = invalid.to_vector<int>()[0];
+  EXPECT_EQ(invalid.to_vector<int>()[1], kSentinel);
+  const std::vector<double> memory = ds.to_vector<double>();
+  for (std::int64_t i = 0; i < extent; ++i) {
+    const std::int64_t r = i - c.offset;
+    const double value = memory[static_cast<std::size_t>(i)];
+    if (c.gradient && r >= 0 && r < n * pitch && r % pitch < c.classes)
+      o.gradient.push_back(value);
+    else if (!c.in_place || c.gradient)
+      EXPECT_EQ(value, kSentinel) << "written outside the rows at " << r;
+  }
+  if (!c.statistics) return o;
+  o.statistics = stats.to_vector<double>();
+  o.argmax = argmax.to_vector<int>();
+  o.correct = correct.to_vector<int>();
+  EXPECT_EQ(o.statistics.back(), kSentinel);
+  EXPECT_EQ(o.argmax.back(), kSentinel);
+  EXPECT_EQ(o.correct.back(), 77);
+  o.statistics.pop_back(), o.argmax.pop_back(), o.correct.pop_back();
+  return o;
+}
+
+/// Random logits (rounded to bf16, so that every dtype sees the same numbers) and parameters.
+Case make_case(std::int64_t rows, std::int64_t classes, std::uint64_t seed, double scale = 3) {
+  Case c;
+  c.rows = rows;
+  c.classes = classes;
+  const auto logits = [&](std::uint64_t s) {
+    return randn({rows, classes}, s, DType::kF32, scale).to(DType::kBF16).to_vector<float>();
+  };
+  c.student = logits(seed);
+  c.teacher = logits(seed + 1000);
+  c.targets = randint({rows}, seed + 2000, static_cast<std::uint32_t>(classes)).to_vector<int>();
+  for (std::int64_t i = 0; i < rows; ++i) {
+    c.lambda.push_back(static_cast<float>((i + 1) % 5) / 4);
+    c.tau.push_back(std::vector<float>{2, 1, 4, 0.5f, 8, 3}[static_cast<std::size_t>(i % 6)]);
+    c.weights.push_back(0.5f + static_cast<float>(i % 3));
+    c.mask.push_back(i % 7 != 5);
+  }
+  return c;
+}
+
+double largest(const std::vector<double>& v) {
+  double m = 0;
+  for (const double x : v)
+    if (std::isfinite(x)) m = std::max(m, std::abs(x));
+  return m;
+}
+
+/// got against want in double. A gradient element may be off by `rtol` of the row's largest, other
+/// numbers by rtol of themselves plus rtol: sums of rounded terms of either sign.
+void expect_close(const Outcome& got, const Outcome& want, const Case& c, double rtol,
+                  const std::string& what) {
+  EXPECT_TRUE(close(got.total, want.total, rtol, rtol))
+      << what << " total " << got.total << " want " << want.total;
+  EXPECT_EQ(got.argmax, want.argmax) << what;
+  EXPECT_EQ(got.correct, want.correct) << what;
+  ASSERT_EQ(got.statistics.size(), want.statistics.size());
+  for (std::size_t i = 0; i < want.statistics.size(); ++i)
+    EXPECT_TRUE(close(got.statistics[i], want.statistics[i], rtol, rtol))
+        << what << " statistic " << i / static_cast<std::size_t>(c.rows) << " of row "
+        << i % static_cast<std::size_t>(c.rows) << ": " << got.statistics[i] << " want "
+        << want.statistics[i];
+  ASSERT_EQ(got.gradient.size(), want.gradient.size());
+  const auto v = static_cast<std::size_t>(c.classes);
+  int shown = 0;
+  for (std::size_t i = 0; i * v < want.gradient.size(); ++i) {
+    const std::vector<double> row(want.gradient.begin() + static_cast<std::ptrdiff_t>(i * v),
+                                  want.gradient.begin() + static_cast<std::ptrdiff_t>(i * v + v));
+    const double bound = rtol * largest(row);
+    for (std::size_t k = 0; k < v && shown < 5; ++k) {
+      const bool ok = close(got.gradient[i * v + k], row[k], rtol, bound);
+      EXPECT_TRUE(ok) << what << " gradient of row " << i << " class " << k << ": "
+                      << got.gradient[i * v + k] << " want " << row[k];
+      shown += !ok;
+    }
+  }
+}
+
+/// f32 on every device against f64. A thousand-fold sum of f32 terms leaves about 2e-6.
+void expect_all_close(const Case& c, const std::string& what, double rtol = 1e-5) {
+  const Outcome want = run(c, Device::kCpu, DType::kF64);
+  for (const Device device : devices())
+    expect_close(run(c, device, DType::kF32), want, c, rtol, what + " on " + name_of(device));
+}
+
+// -- hand-checked numbers
+// --------------------------------------------------------------------------
+
+TEST(DistillLossKernel, hand_checked_numbers) {
+  const float l3 = std::log(3.0f);
+  Case c;
+  c.rows = 2;
+  c.student = {0, l3, 0, 0};
+  c.teacher = {2 * l3, 0, 0, 0};
+  c.targets = {0, 1};
+  c.lambda = {0.25f};
+  c.tau = {2};
   // Row 0: softmax(s) = (1, 3) / 4, CE = log 4; q = (1, r) / (1 + r) with r = sqrt 3, p = (3, 1)
   // / 4.
-  const double r = std::sqrt(3.0), q0 = 1 / (1 + r);
-  const double kl = 0.75 * std::log(0.75 / q0) + 0.25 * std::log(0.25 / (1 - q0));
-  // Row 1: CE = log 2, KL = 0.
-  EXPECT_NEAR(total, 0.5 * (0.75 * std::log(4.0) + 0.25 * 4 * kl + 0.75 * std::log(2.0)), 1e-14);
-  const double g0 = 0.5 * (0.75 * (0.25 - 1) + 0.25 * 2 * (q0 - 0.75));
-  EXPECT_NEAR(ds[0], g0, 1e-15);
-  EXPECT_NEAR(ds[1], -g0, 1e-15);
-  EXPECT_NEAR(ds[2], 0.5 * 0.75 * 0.5, 1e-15);
-  EXPECT_NEAR(ds[3], -0.5 * 0.75 * 0.5, 1e-15);
-  const auto stat = [&](int k, int i) { return stats[static_cast<std::size_t>(2 * k + i)]; };
-  EXPECT_FLOAT_EQ(stat(kernels::kStatCe, 0), static_cast<float>(std::log(4.0)));
-  EXPECT_FLOAT_EQ(stat(kernels::kStatKd, 0), static_cast<float>(4 * kl));
-  EXPECT_EQ(stat(kernels::kStatKd, 1), 0.0f);
-  EXPECT_FLOAT_EQ(stat(kernels::kStatTeacherConfidence, 0), 0.9f);
-  EXPECT_FLOAT_EQ(stat(kernels::kStatTeacherMargin, 0), 0.8f);
-  EXPECT_FLOAT_EQ(stat(kernels::kStatTeacherPTrue, 0), 0.9f);
-  EXPECT_FLOAT_EQ(stat(kernels::kStatTeacherEntropy, 1), static_cast<float>(std::log(2.0)));
-  EXPECT_EQ(argmax, (std::vector<std::int32_t>{1, 0, 0, 0}));
-  EXPECT_EQ(correct, (std::vector<std::uint8_t>{0, 0, 1, 0}));
+  const double q = 1 / (1 + std::sqrt(3.0));
+  const double kl = 0.75 * std::log(0.75 / q) + 0.25 * std::log(0.25 / (1 - q));
+  const double g = 0.5 * (0.75 * (0.25 - 1) + 0.25 * 2 * (q - 0.75));
+  for (const Device device : devices()) {
+    const Outcome o = run(c, device, DType::kF32);
+    // Row 1: CE = log 2, KL = 0.
+    EXPECT_NEAR(o.total, 0.5 * (0.75 * std::log(4.0) + 0.25 * 4 * kl + 0.75 * std::log(2.0)), 1e-6);
+    EXPECT_NEAR(o.gradient[0], g, 1e-6);
+    EXPECT_NEAR(o.gradient[1], -g, 1e-6);
+    EXPECT_NEAR(o.gradient[2], 0.5 * 0.75 * 0.5, 1e-6);
+    EXPECT_NEAR(o.gradient[3], -0.5 * 0.75 * 0.5, 1e-6);
+    const auto stat = [&](int k, int i) {
+      return o.statistics[static_cast<std::size_t>(2 * k + i)];
+    };
+    EXPECT_NEAR(stat(kernels::kStatCe, 0), std::log(4.0), 1e-6);
+    EXPECT_NEAR(stat(kernels::kStatKd, 0), 4 * kl, 1e-6);
+    EXPECT_EQ(stat(kernels::kStatKd, 1), 0.0f);
+    EXPECT_NEAR(stat(kernels::kStatTeacherMargin, 0), 0.8, 1e-6);
+    EXPECT_NEAR(stat(kernels::kStatTeacherEntropy, 1), std::log(2.0), 1e-6);
+    EXPECT_EQ(o.argmax, (std::vector<int>{1, 0, 0, 0}));
+    EXPECT_EQ(o.correct, (std::vector<int>{0, 0, 1, 0}));
+  }
+}
+
+// -- both devices against the definition
+// -----------------------------------------------------------
+
+TEST(DistillLossKernel, edge_shapes) {
+  for (const std::int64_t classes : {1, 2, 31, 32, 33, 1000, 1024, 1025, 1271, 2049})
+    expect_all_close(make_case(7, classes, 1), "V = " + std::to_string(classes));
+  for (const std::int64_t rows : {0, 1, 401}) {
+    Case c = make_case(rows, 10, 2);
+    if (rows == 0) c.lambda = {0.5f}, c.tau = {1};
+    expect_all_close(c, "N = " + std::to_string(rows));
+  }
+  expect_all_close(make_case(2, 50257, 3), "V = 50257");
+}
+
+TEST(DistillLossKernel, alignments_and_pitches) {
+  for (const std::int64_t classes : {37, 1100})
+    for (const std::int64_t offset : {0, 1, 2, 3, 5})
+      for (const std::int64_t gap : {0, 1, 12}) {
+        Case c = make_case(3, classes, 4);
+        c.offset = offset;
+        c.pitch = classes + gap;
+        c.in_place = offset % 2 == 1;
+        expect_all_close(c, "offset " + std::to_string(offset) + " gap " + std::to_string(gap));
+      }
+}
+
+TEST(DistillLossKernel, rows_that_lie_differently_against_16_bytes) {
+  for (const Device device : devices()) {
+    const std::int64_t n = 3, v = 75;
+    const Case c = make_case(n, v, 5);
+    const Outcome want = run(c, Device::kCpu, DType::kF64);
+    const Tensor s = Tensor::from(c.student, {n, v}, device);
+    std::vector<float> shifted(1, 0);
+    shifted.insert(shifted.end(), c.teacher.begin(), c.teacher.end());
+    const Tensor t = Tensor::from(shifted, {n * v + 1}, device);
+    const Tensor ds = Tensor::zeros({n * v + 2}, DType::kF32, device);
+    const Tensor targets = Tensor::from(c.targets, {n}, device),
+                 lambda = Tensor::from(c.lambda, {n}, device),
+                 tau = Tensor::from(c.tau, {n}, device),
+                 weights = Tensor::from(c.weights, {n}, device);
+    const Tensor total = Tensor::zeros({}, DType::kF32, device);
+    DistillLossArgs a;
+    a.student = s.raw(), a.teacher = t.data<float>() + 1, a.dstudent = ds.data<float>() + 2;
+    a.student_pitch = a.teacher_pitch = a.dstudent_pitch = v;
+    a.targets = targets.data<std::int32_t>();
+    a.lambda = lambda.data<float>(), a.temperature = tau.data<float>(),
+    a.weights = weights.data<float>();
+    a.lambda_stride = a.temperature_stride = a.weights_stride = 1;
+    a.total = total.raw();
+    a.rows = n, a.classes = v;
+    kernels::distill_loss(context_of(device), a);
+    EXPECT_TRUE(close(total.item(), want.total, 1e-5, 0)) << name_of(device);
+    const std::vector<double> g = ds.to_vector<double>();
+    for (std::size_t i = 0; i < want.gradient.size(); ++i)
+      EXPECT_NEAR(g[i + 2], want.gradient[i], 1e-6) << name_of(device);
+  }
+}
+
+TEST(DistillLossKernel, gradient_padding_becomes_zero) {
+  for (const Device device : devices())
+    for (const std::int64_t v : {61, 1100}) {
+      const Case c = make_case(3, v, 6);
+      const Tensor s = Tensor::from(c.student, {3, v}, device);
+      const Tensor targets = Tensor::from(c.targets, {3}, device),
+                   total = Tensor::zeros({}, DType::kF32, device);
+      const Tensor ds = Tensor::full({3 * (v + 5)}, kSentinel, DType::kF32, device);
+      const Tensor mask = Tensor::from<std::uint8_t>({1, 0, 1}, {3}, device);
+      DistillLossArgs a;
+      a.student = s.raw(), a.dstudent = ds.raw(), a.targets = targets.data<std::int32_t>();
+      a.mask = mask.data<std::uint8_t>();
+      a.student_pitch = v, a.dstudent_pitch = v + 5, a.gradient_padding = 4;
+      a.total = total.raw();
+      a.rows = 3, a.classes = v;
+      kernels::distill_loss(context_of(device), a);
+      const std::vector<double> g = ds.to_vector<double>();
+      for (std::int64_t i = 0; i < 3; ++i) {
+        for (std::int64_t k = 0; k < 4; ++k)
+          EXPECT_EQ(g[static_cast<std::size_t>(i * (v + 5) + v + k)], 0);
+        EXPECT_EQ(g[static_cast<std::size_t>(i * (v + 5) + v + 4)], kSentinel);
+      }
+    }
+}
+
+TEST(DistillLossKernel, one_term_alone_and_no_gradient) {
+  for (const std::int64_t v : {33, 1100}) {
+    const Case both = make_case(7, v, 7);
+    Case c = both;
+    c.teacher.clear(), c.lambda.clear();
+    expect_all_close(c, "labels alone");
+    c.statistics = false;
+    expect_all_close(c, "labels alone without statistics");
+    c = both;
+    c.targets.clear(), c.lambda.clear();
+    expect_all_close(c, "teacher alone");
+    c.statistics = false;
+    expect_all_close(c, "teacher alone without statistics");
+    c = both;
+    c.statistics = false;
+    expect_all_close(c, "without statistics");
+    c = both;
+    c.gradient = false;
+    expect_all_close(c, "without gradient");
+  }
+}
+
+TEST(DistillLossKernel, all_divergences) {
+  for (int d = 0; d < kernels::kDivergences; ++d)
+    for (const std::int64_t v : {2, 33, 1100}) {
+      Case c = make_case(7, v, 8);
+      c.divergence = static_cast<Divergence>(d);
+      expect_all_close(c, name_of(c.divergence));
+    }
+}
+
+TEST(DistillLossKernel, large_logits) {
+  // exp(-100 / tau) lives and dies by the row maximum; 1e-4: rounding of logits near 100 in f32.
+  for (const std::int64_t v : {10, 1000, 1500}) {
+    Case c = make_case(6, v, 9, 40);
+    for (float& x : c.student) x = std::min(100.0f, std::max(-100.0f, x));
+    for (float& x : c.teacher) x = std::min(100.0f, std::max(-100.0f, x));
+    expect_all_close(c, "logits to +-100", 1e-4);
+    for (float& x : c.student) x += 1024;
+    expect_all_close(c, "logits shifted by 1024", 1e-4);
+  }
+}
+
+TEST(DistillLossKernel, rising_and_falling_rows) {
+  // Rising: every chunk brings a new maximum. Falling: none does.
+  for (const std::int64_t v : {40, 3000}) {
+    Case c = make_case(4, v, 10);
+    for (std::int64_t i = 0; i < 4; ++i)
+      for (std::int64_t k = 0; k < v; ++k) {
+        const auto at = static_cast<std::size_t>(i * v + k);
+        const float up = 60.0f * static_cast<float>(k) / static_cast<float>(v);
+        c.student[at] = i % 2 ? up : -up;
+        c.teacher[at] = i / 2 ? up : -up;
+      }
+    expect_all_close(c, "ramps", 1e-4);
+  }
+}
+
+TEST(DistillLossKernel, equal_logits_and_ties) {
+  for (const std::int64_t v : {7, 1300}) {
+    Case c = make_case(6, v, 11);
+    std::fill(c.student.begin(), c.student.end(), 3.0f);
+    std::fill(c.teacher.begin(), c.teacher.end(), -2.0f);
+    expect_all_close(c, "equal logits");
+    for (const Device device : devices()) {
+      const Outcome o = run(c, device, DType::kF32);
+      for (std::size_t i = 0; i < 5; ++i) {
+        EXPECT_EQ(o.argmax[i], 0);
+        EXPECT_EQ(o.statistics[kernels::kStatTeacherMargin * 6 + i], 0);
+        EXPECT_EQ(o.statistics[kernels::kStatKd * 6 + i], 0);
+      }
+    }
+    const auto last = static_cast<std::size_t>(v - 1);
+    c.teacher[last] = c.teacher[last / 2] = 1;  // two equal winners: the first counts
+    for (const Device device : devices())
+      EXPECT_EQ(run(c, device, DType::kF32).argmax[6], static_cast<int>(last / 2));
+  }
+}
+
+// -- masks and infinities
+// --------------------------------------------------------------------------
+
+TEST(DistillLossKernel, ignored_rows_are_not_read) {
+  for (const Device device : devices())
+    for (const std::int64_t v : {5, 1100}) {
+      Case c = make_case(4, v, 12);
+      c.mask = {1, 0, 1, 1};
+      c.targets[2] = -100;
+      Case poisoned = c;
+      for (const std::size_t row : {1u, 2u})
+        for (std::size_t k = 0; k < static_cast<std::size_t>(v); ++k)
+          poisoned.student[row * static_cast<std::size_t>(v) + k] =
+              poisoned.teacher[row * static_cast<std::size_t>(v) + k] = kNaN;
+      poisoned.tau[1] = -1;
+      poisoned.targets[1] = 1 << 20;
+      const Outcome want = run(c, device, DType::kF32), got = run(poisoned, device, DType::kF32);
+      EXPECT_EQ(got.total, want.total);
+      EXPECT_EQ(got.gradient, want.gradient);
+      EXPECT_EQ(got.statistics, want.statistics);
+      EXPECT_EQ(got.invalid_row, 0);
+      for (std::size_t k = 0; k < 2 * static_cast<std::size_t>(v); ++k)
+        EXPECT_EQ(got.gradient[static_cast<std::size_t>(v) + k], 0);
+      expect_all_close(c, "two of four rows");
+    }
+}
+
+TEST(DistillLossKernel, all_rows_ignored) {
+  for (const Device device : devices()) {
+    Case c = make_case(4, 6, 13);
+    c.mask = {0, 0, 0, 0};
+    const Outcome o = run(c, device, DType::kF32);
+    EXPECT_EQ(o.total, 0);
+    for (const double g : o.gradient) EXPECT_EQ(g, 0);
+    for (const double s : o.statistics) EXPECT_EQ(s, 0);
+  }
+}
+
+TEST(DistillLossKernel, minus_infinity_in_the_teacher_alone_counts_nothing) {
+  for (const std::int64_t v : {6, 1300}) {
+    Case c = make_case(6, v, 14);
+    for (std::size_t i = 0; i < c.teacher.size(); i += 3) c.teacher[i] = -kInf;
+    for (std::int64_t i = 0; i < 6; ++i)  // a finite target: the teacher's log p_true is a number
+      c.targets[static_cast<std::size_t>(i)] = i * v % 3 == 0 ? 1 : i * v % 3 == 1 ? 0 : 2;
+    expect_all_close(c, "teacher -inf");
+    EXPECT_TRUE(std::isfinite(run(c, Device::kCpu, DType::kF32).total));
+  }
+}
+
+TEST(DistillLossKernel, minus_infinity_in_both_counts_nothing) {
+  for (const std::int64_t v : {6, 1300}) {
+    Case c = make_case(6, v, 15);
+    for (std::size_t i = 0; i < c.teacher.size(); i += 2) c.student[i] = c.teacher[i] = -kInf;
+    for (auto& y : c.targets) y = 1;
+    expect_all_close(c, "both -inf");
+    EXPECT_TRUE(std::isfinite(run(c, Device::kCpu, DType::kF32).total));
+  }
+}
+
+TEST(DistillLossKernel, minus_infinity_in_the_student_costs_infinity) {
+  for (const Device device : devices())
+    for (const std::int64_t v : {6, 1300}) {
+      Case c = make_case(2, v, 16);
+      c.lambda = {1}, c.tau = {2};
+      for (const std::int64_t dead : {std::int64_t{0}, v - 1}) {
+        Case d = c;
+        d.student[static_cast<std::size_t>(dead)] = -kInf;
+        d.teacher[static_cast<std::size_t>(dead)] = 1;
+        const Outcome o = run(d, device, DType::kF32);
+        EXPECT_EQ(o.total, HUGE_VAL) << name_of(device) << " V = " << v;
+        EXPECT_EQ(o.statistics[kernels::kStatKd * 2], HUGE_VAL);
+        EXPECT_TRUE(std::isfinite(o.statistics[kernels::kStatKd * 2 + 1]));
+        for (const double g : o.gradient) EXPECT_TRUE(std::isfinite(g)) << name_of(device);
+        EXPECT_LT(o.gradient[static_cast<std::size_t>(dead)], 0);
+        // The other term alone is finite: the infinite one has coefficient 0 and is skipped.
+        d.lambda = {0};
+        d.targets = {1, 1};
+        EXPECT_TRUE(std::isfinite(run(d, device, DType::kF32).total));
+        d.targets = {static_cast<std::int32_t>(dead), 1};
+        EXPECT_EQ(run(d, device, DType::kF32).total, HUGE_VAL);
+      }
+    }
+}
+
+TEST(DistillLossKernel, rows_of_minus_infinity) {
+  for (const Device device : devices())
+    for (const std::int64_t v : {1, 6, 1300}) {
+      const auto n = static_cast<std::size_t>(v);
+      const Case c = make_case(2, v, 17);
+      Case student = c, teacher = c;
+      std::fill_n(student.student.begin(), n, -kInf);
+      std::fill_n(teacher.teacher.begin(), n, -kInf);
+      const Outcome s = run(student, device, DType::kF32);
+      EXPECT_EQ(s.total, HUGE_VAL) << name_of(device);
+      for (std::size_t k = 0; k < n; ++k) EXPECT_EQ(s.gradient[k], 0);
+      EXPECT_EQ(s.argmax[0], -1);
+      const Outcome t = run(teacher, device, DType::kF32);
+      EXPECT_TRUE(std::isfinite(t.total)) << name_of(device);
+      EXPECT_EQ(t.argmax[2], -1);
+      EXPECT_EQ(t.statistics[kernels::kStatKd * 2], 0);
+      EXPECT_EQ(t.statistics[kernels::kStatTeacherEntropy * 2], 0);
+      for (const double g : t.gradient) EXPECT_TRUE(std::isfinite(g));
+      expect_close(t, run(teacher, Device::kCpu, DType::kF64), teacher, 1e-5, name_of(device));
+    }
+}
+
+TEST(DistillLossKernel, nan_shows) {
+  for (const Device device : devices())
+    for (const std::int64_t v : {6, 1300})
+      for (const bool in_teacher : {false, true})
+        for (const float bad : {kNaN, kInf}) {
+          Case c = make_case(2, v, 18);
+          (in_teacher ? c.teacher : c.student)[static_cast<std::size_t>(v / 2)] = bad;
+          const Outcome o = run(c, device, DType::kF32);
+          EXPECT_TRUE(std::isnan(o.total)) << name_of(device) << " " << bad << " " << in_teacher;
+          EXPECT_TRUE(std::isnan(o.gradient[0]) || c.lambda[0] == 0);
+        }
+}
+
+// -- low precision
+// ---------------------------------------------------------------------------------
+
+// flash-attention's rule: against double, at most 3 times the error of the same loss in plain f32
+// steps rounded to bf16 at the end; here the inputs are exact in bf16, so what is left is the one
+// rounding of each gradient element: 2^-9 of it.
+TEST(DistillLossKernel, bf16_rounds_once) {
+  for (const Device device : devices())
+    for (const std::int64_t v : {10, 33, 1000, 1500})
+      for (const std::int64_t offset : {0, 3}) {
+        Case c = make_case(7, v, 19);
+        c.offset = offset;
+        c.in_place = offset != 0;
+        const Outcome want = run(c, Device::kCpu, DType::kF64), got = run(c, device, DType::kBF16);
+        EXPECT_TRUE(close(got.total, want.total, 1e-5, 0)) << name_of(device);
+        for (std::size_t i = 0; i < want.gradient.size(); ++i) {
+          const std::size_t row = i / static_cast<std::size_t>(v) * static_cast<std::size_t>(v);
+          const std::vector<double> g(
+              want.gradient.begin() + static_cast<std::ptrdiff_t>(row),
+              want.gradient.begin() +
+                  static_cast<std::ptrdiff_t>(row + static_cast<std::size_t>(v)));
+          ASSERT_TRUE(close(got.gradient[i], want.gradient[i], 0.00196, 1e-6 * largest(g)))
+              << name_of(device) << " V = " << v << " element " << i << ": " << got.gradient[i]
+              << " want " << want.gradient[i];
+        }
+      }
+}
+
+// -- the same bits
+// ---------------------------------------------------------------------------------
+
+TEST(DistillLossKernel, twice_the_same_bits_for_any_thread_count) {
+  const int before = thread_count();
+  for (const Device device : devices())
+    for (const std::int64_t v : {33, 3000}) {
+      const Case c = make_case(60, v, 20);
+      set_thread_count(1);
+      const Outcome one = run(c, device, DType::kF32);
+      set_thread_count(3);
+      const Outcome three = run(c, device, DType::kF32);
+      EXPECT_EQ(one.total, three.total);
+      EXPECT_EQ(one.gradient, three.gradient);
+      EXPECT_EQ(one.statistics, three.statistics);
+    }
+  set_thread_count(before);
+}
+
+// -- errors
+// ----------------------------------------------------------------------------------------
+
+TEST(DistillLossKernel, cuda_marks_rows_that_cannot_be_computed) {
+  if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
+  for (const std::int64_t v : {5, 1100}) {
+    const auto check = [&](const Case& c, int row) {
+      const Outcome o = run(c, Device::kCuda, DType::kF32);
+      EXPECT_TRUE(std::isnan(o.total));
+      EXPECT_EQ(o.invalid_row, row + 1);
+      for (std::int64_t i = 0; i < c.rows; ++i)
+        EXPECT_EQ(std::isnan(o.gradient[static_cast<std::size_t>(i * v)]), i >= row) << i;
+      EXPECT_THROW(run(c, Device::kCpu, DType::kF32), Error);
+    };
+    Case c = make_case(4, v, 21);
+    c.targets[2] = static_cast<std::int32_t>(v), c.targets[3] = -1;
+    check(c, 2);
+    c = make_case(4, v, 21);
+    c.tau[3] = 0;
+    check(c, 3);
+    c = make_case(4, v, 21);
+    c.teacher.clear();
+    c.lambda = {0, 0.5f, 1, 0.25f};
+    check(c, 1);
+  }
+}
+
+TEST(DistillLossKernel, bad_arguments_throw_on_every_device) {
+  for (const Device device : devices()) {
+    const Context& context = context_of(device);
+    const Tensor s = Tensor::zeros({2, 4}, DType::kF32, device),
+                 total = Tensor::zeros({}, DType::kF32, device);
+    const Tensor targets = Tensor::zeros({2}, DType::kI32, device);
+    DistillLossArgs good;
+    good.student = s.raw();
+    good.targets = targets.data<std::int32_t>();
+    good.total = total.raw();
+    good.rows = 2, good.classes = 4, good.student_pitch = 4;
+    kernels::distill_loss(context, good);
+    const auto refused = [&](auto change) {
+      DistillLossArgs a = good;
+      change(a);
+      EXPECT_THROW(kernels::distill_loss(context, a), Error);
+    };
+    refused([](auto& a) { a.classes = 0; });
+    refused([](auto& a) { a.rows = -1; });
+    refused([](auto& a) { a.student_pitch = 3; });
+    refused([](auto& a) { a.student = nullptr; });
+    refused([](auto& a) { a.total = nullptr; });
+    refused([](auto& a) { a.targets = nullptr; });
+    refused([](auto& a) { a.teacher = a.student, a.teacher_pitch = 4; });  // no lambda
+    refused([](auto& a) { a.dstudent = a.total, a.dstudent_pitch = 3; });
+    refused([](auto& a) { a.parameter = 1; });
+    refused([](auto& a) { a.dtype = DType::kF16; });
+    refused([](auto& a) { a.divergence = Divergence::kJensenShannon, a.parameter = 0; });
+    refused([](auto& a) { a.argmax = const_cast<std::int32_t*>(a.targets); });
+  }
+}
+
+TEST(DistillLossKernel, scale_rows_skips_one_and_keeps_the_padding) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const double factor : {1.0, 2.5}) {
+        const Tensor x = Tensor::full({7, 40}, 3, dtype, device);
+        const Tensor scale =
+            Tensor::scalar(factor, dtype == DType::kF64 ? dtype : DType::kF32, device);
+        kernels::scale_rows(context_of(device), {x.raw(), scale.raw(), 7, 37, 40, dtype});
+        const std::vector<double> v = x.to_vector<double>();
+        for (std::size_t i = 0; i < v.size(); ++i) EXPECT_EQ(v[i], i % 40 < 37 ? 3 * factor : 3);
+      }
 }
 
 }  // namespace

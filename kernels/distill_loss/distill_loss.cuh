@@ -1,0 +1,406 @@
+// CUDA kernels of the distillation loss and their launch configuration.
+#pragma once
+#include "kernels/common/row_io.cuh"
+#include "kernels/distill_loss/distill_loss_math.h"
+#include "kernels/simt/simt.h"
+
+namespace retort::kernels {
+namespace SIMT_NS {
+using namespace simt;
+using namespace distill;
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+inline constexpr int kWarpRowClasses = 1024;  // up to here one warp takes a row
+// Beyond, one block. The other divergences need more registers than 512 threads leave.
+template <bool kForward>
+inline constexpr int kBlockThreads = kForward ? 512 : 256;
+inline constexpr int kReduceThreads = 1024;
+
+// ---- a row's group of threads: one warp, or the whole block -----------------------------------
+
+/// Merges over the group, in an order fixed by the number of threads; every thread gets the result.
+template <int kThreads>
+struct Group {
+  static constexpr int kWarps = kThreads / 32;
+  static constexpr int kSlots = 8;
+  float* shared;  // kSlots * kWarps floats; unused by a warp
+
+  SIMT_D int rank() const { return kWarps == 1 ? threadIdx.x % 32 : threadIdx.x; }
+
+  template <int kCount>
+  SIMT_D void sum(float (&x)[kCount]) const {
+    static_assert(kCount <= kSlots);
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) x[k] = warp_sum(x[k]);
+    if constexpr (kWarps > 1) {
+      __syncthreads();
+      if (threadIdx.x % 32 == 0)
+        for (int k = 0; k < kCount; ++k) shared[k * kWarps + threadIdx.x / 32] = x[k];
+      __syncthreads();
+      const int lane = threadIdx.x % 32;
+#pragma unroll
+      for (int k = 0; k < kCount; ++k)
+        x[k] = warp_sum(lane < kWarps ? shared[k * kWarps + lane] : 0.0f);
+    }
+  }
+
+  /// Largest, its lowest index, and second largest.
+  SIMT_D void top(float& max, float& next, int& argmax) const {
+    warp_top(max, next, argmax);
+    if constexpr (kWarps > 1) {
+      const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+      __syncthreads();
+      if (lane == 0) {
+        shared[warp] = max, shared[kWarps + warp] = next;
+        shared[2 * kWarps + warp] = __int_as_float(argmax);
+      }
+      __syncthreads();
+      max = lane < kWarps ? shared[lane] : lowest<float>();
+      next = lane < kWarps ? shared[kWarps + lane] : lowest<float>();
+      argmax = lane < kWarps ? __float_as_int(shared[2 * kWarps + lane]) : -1;
+      warp_top(max, next, argmax);
+    }
+  }
+
+  SIMT_D static void warp_top(float& max, float& next, int& argmax) {
+#pragma unroll
+    for (int d = 16; d > 0; d >>= 1)
+      take_top(max, next, argmax, __shfl_xor_sync(~0u, max, d), __shfl_xor_sync(~0u, next, d),
+               __shfl_xor_sync(~0u, argmax, d));
+  }
+
+  /// Index -1 means none.
+  SIMT_D static void take_top(float& max, float& next, int& argmax, float max2, float next2,
+                              int argmax2) {
+    const float low = fminf(max, max2);
+    next = fmaxf(low, fmaxf(next, next2));
+    if (max2 > max ||
+        (max2 == max && static_cast<unsigned>(argmax2) < static_cast<unsigned>(argmax)))
+      argmax = argmax2;
+    max = fmaxf(max, max2);
+  }
+};
+
+// ---- one row
+// -------------------------------------------------------------------------------------
+
+/// How exp(x) follows from exp(x / tau): the same for tau 1, a square for 2, two squares for 4.
+SIMT_D float one_from_tau(float e, float x, float tau) {
+  if (tau == 1.0f) return e;
+  if (tau == 2.0f) return e * e;
+  if (tau == 4.0f) return (e * e) * (e * e);
+  return exp2_fast(x * kLog2E);
+}
+
+/// Sums of the logits one thread has seen, relative to the largest of them.
+struct ThreadSums {
+  LogitSums<float> s, t;
+  float kd = 0;  // sum e_t ((t - m_t) - (s - m_s)), tau not yet divided out
+};
+
+/// Moves the sums to other maxima.
+SIMT_D void rebase(ThreadSums& a, float max_s, float max_t, float scale) {
+  const float ds = max_s - a.s.max, dt = max_t - a.t.max;
+  if (ds != 0.0f) {
+    a.s.sum *= exp2_fast(-ds * scale);
+    a.s.sum1 *= exp2_fast(-ds * kLog2E);
+  }
+  if (a.t.sum != 0.0f) {  // nothing to move (and huge differences) before the first element
+    const float f = exp2_fast(-dt * scale), f1 = exp2_fast(-dt * kLog2E);
+    // What underflows against the new maximum has p = 0 and counts as 0, even times an infinity.
+    a.kd = f == 0.0f ? 0.0f : f * (a.kd + a.t.sum * (ds - dt));
+    a.t.dot1 = f1 == 0.0f ? 0.0f : f1 * (a.t.dot1 - a.t.sum1 * dt);
+    a.t.sum *= f;
+    a.t.sum1 *= f1;
+  }
+  a.s.max = max_s;
+  a.t.max = max_t;
+}
+
+template <int kVec>
+SIMT_D void track_top(LogitSums<float>& a, float& max, const float (&x)[kVec], int v) {
+#pragma unroll
+  for (int j = 0; j < kVec; ++j) {
+    if (x[j] > max) {
+      a.next = max;
+      max = x[j];
+      a.argmax = v + j;
+    } else {
+      a.next = fmaxf(a.next, x[j]);
+    }
+  }
+}
+
+// One warp (kThreads = 32, four rows a block) or one block of kThreads per row.
+// Pass 1: every thread keeps running maxima and sums of its 16-byte chunks (chunk c belongs to
+// thread c mod kThreads); the group merges them. Other divergences than the forward KL need p and
+// q, so they take one more pass. The last pass reads the logits again (from L1 or L2) and writes
+// the gradient; each element is read by the thread that writes it, so the gradient may take the
+// place of the logits. Shared: 8 floats a warp where the group is a block. Launch: any N, V < 2^31
+// - 2^13.
+template <class T, bool kForward, int kThreads>
+__global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kThreads == 512 ? 2 : 3)
+    distill_loss_row_kernel(const DistillLossArgs a, const float* z, float* row_loss) {
+  constexpr int kVec = RowAccess<T>::kVec;
+  SIMT_SHARED(float, shared, [kThreads == 32 ? 1 : Group<kThreads>::kSlots * (kThreads / 32)]);
+  const Group<kThreads> group{shared};
+  const std::int64_t i = kThreads == 32
+                             ? std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32
+                             : std::int64_t{blockIdx.x};
+  if (i >= a.rows) return;  // a whole warp; never a part of a block that meets at barriers
+  const int rank = group.rank();
+  const int classes = static_cast<int>(a.classes);
+  const T* const s = static_cast<const T*>(a.student) + i * a.student_pitch;
+  const T* const t = a.teacher ? static_cast<const T*>(a.teacher) + i * a.teacher_pitch : nullptr;
+  T* const ds = a.dstudent ? static_cast<T*>(a.dstudent) + i * a.dstudent_pitch : nullptr;
+  if (ds)
+    for (int v = rank; v < a.gradient_padding; v += kThreads) ds[classes + v] = from_float<T>(0.0f);
+
+  const Row<float> row = row_of<float>(a, i);
+  if (row.state != RowState::kCounts) {
+    const float value = row.state == RowState::kIgnored ? 0.0f : not_a_number<float>();
+    if (ds)
+      for (int v = rank; v < classes; v += kThreads) ds[v] = from_float<T>(value);
+    if (rank == 0) {
+      row_loss[i] = value;
+      if (a.statistics) store_empty_statistics(a, i, value);
+    }
+    return;
+  }
+  const bool has_teacher = t && (row.kd_weight != 0.0f || a.statistics);
+  const T* const other =
+      has_teacher ? t : s;  // one path: without a teacher s is read twice, from L1
+  const bool ones = row.ce_weight != 0.0f || a.statistics;
+  // 16-byte accesses need all rows in the same phase; the first and last chunk go element by
+  // element.
+  const int phase = phase_of(s);
+  const bool whole = (!has_teacher || phase_of(t) == phase) && (!ds || phase_of(ds) == phase);
+  const int first = whole ? -phase : 0;
+  const int chunks = (classes - first + kVec - 1) / kVec;
+  const float scale = row.inv_tau * kLog2E;
+  const float at_s = row.target >= 0 ? static_cast<float>(to_float(s[row.target])) : 0.0f;
+  const float at_t =
+      row.target >= 0 && has_teacher ? static_cast<float>(to_float(t[row.target])) : 0.0f;
+
+  ThreadSums sums;
+  for (int c = rank; c < chunks; c += kThreads) {
+    const int v = first + c * kVec;
+    float x[kVec], y[kVec];
+    load_chunk(s, v, classes, whole, x);
+    float max_s = sums.s.max, max_t = sums.t.max;
+    track_top(sums.s, max_s, x, v);
+    load_chunk(other, v, classes, whole, y);
+    if (has_teacher) track_top(sums.t, max_t, y, v);
+    if (max_s != sums.s.max || max_t != sums.t.max) rebase(sums, max_s, max_t, scale);
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      const float dx = x[j] - max_s, e = exp2_fast(dx * scale);
+      sums.s.sum += e;
+      if (ones) sums.s.sum1 += one_from_tau(e, dx, row.tau);
+      if (!has_teacher) continue;
+      const float dy = y[j] - max_t, f = exp2_fast(dy * scale);
+      sums.t.sum += f;
+      if (kForward && f > 0.0f) sums.kd += f * (dy - dx);
+      if (a.statistics) {
+        const float f1 = one_from_tau(f, dy, row.tau);
+        sums.t.sum1 += f1;
+        if (f1 > 0.0f) sums.t.dot1 += f1 * dy;
+      }
+    }
+  }
+  float max_s = sums.s.max, max_t = sums.t.max;
+  group.top(max_s, sums.s.next, sums.s.argmax);
+  if (has_teacher) group.top(max_t, sums.t.next, sums.t.argmax);
+  rebase(sums, max_s, max_t, scale);
+  {
+    float x[6] = {sums.s.sum, sums.s.sum1, sums.t.sum, sums.t.sum1, sums.t.dot1, sums.kd};
+    group.sum(x);
+    sums.s.sum = x[0], sums.s.sum1 = x[1], sums.t.sum = x[2], sums.t.sum1 = x[3];
+    sums.t.dot1 = x[4], sums.kd = x[5];
+  }
+  if (!ones) sums.s.sum1 = sums.s.sum;  // only looked at for "is there any mass"
+  if (!a.statistics) sums.t.sum1 = sums.t.sum;
+
+  const bool both = has_teacher && sums.s.sum != 0.0f && sums.t.sum != 0.0f;
+  const float log_s = both ? hd_log(sums.s.sum) : 0.0f, log_t = both ? hd_log(sums.t.sum) : 0.0f;
+  const float inv_s = 1.0f / sums.s.sum, inv_t = 1.0f / sums.t.sum;
+  const auto element = [&](float x, float y) {
+    const float lx = (x - max_s) * row.inv_tau, ly = (y - max_t) * row.inv_tau;
+    const float p = exp2_fast((y - max_t) * scale) * inv_t;
+    const float q = exp2_fast((x - max_s) * scale) * inv_s;
+    const float k = static_cast<float>(a.parameter);
+    return element_of(a.divergence, p, q, ly - log_t, lx - log_s, k);
+  };
+  float divergence = 0.0f, h_sum = -1.0f;
+  if (kForward) {
+    if (both) divergence = sums.kd * row.inv_tau * inv_t + (log_s - log_t);
+  } else if (both) {
+    float d[2] = {0.0f, 0.0f};
+    for (int c = rank; c < chunks; c += kThreads) {
+      const int v = first + c * kVec;
+      float x[kVec], y[kVec];
+      load_chunk(s, v, classes, whole, x);
+      load_chunk(t, v, classes, whole, y);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) {
+        const Element<float> e = element(x[j], y[j]);
+        d[0] += e.d;
+        d[1] += e.h;
+      }
+    }
+    group.sum(d);
+    divergence = d[0], h_sum = d[1];
+  }
+
+  const float count = *z;
+  const float inv_z = count > 0.0f ? 1.0f / count : not_a_number<float>();
+  const RowResult<float> r = finish_row(row, inv_z, sums.s, has_teacher, sums.t, divergence, at_s);
+  if (rank == 0) {
+    row_loss[i] = r.loss;
+    if (a.statistics) store_statistics(a, i, row, r, sums.s, has_teacher, sums.t, at_t);
+  }
+  if (!ds) return;
+  if constexpr (kThreads == 32) __syncwarp();  // all have read s[target], which may be ds[target]
+  for (int c = rank; c < chunks; c += kThreads) {
+    const int v = first + c * kVec;
+    float x[kVec], y[kVec], g[kVec];
+    load_chunk(s, v, classes, whole, x);
+    load_chunk(other, v, classes, whole, y);
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      const float dx = x[j] - max_s;
+      g[j] = 0.0f;
+      float e = 0.0f;
+      if (r.kd_weight != 0.0f) {
+        e = exp2_fast(dx * scale);
+        if (kForward) {
+          g[j] = r.kd_q * e - r.kd_p * exp2_fast((y[j] - max_t) * scale);
+        } else {
+          g[j] = r.kd_weight * (element(x[j], y[j]).h - e * inv_s * h_sum);
+        }
+      }
+      if (r.ce_weight != 0.0f) {
+        const float e1 =
+            r.kd_weight != 0.0f ? one_from_tau(e, dx, row.tau) : exp2_fast(dx * kLog2E);
+        g[j] += r.ce_scale * e1;
+        if (v + j == row.target) g[j] -= r.ce_weight;
+      }
+    }
+    store_chunk(ds, v, classes, whole, g);
+  }
+}
+
+// Z := number of rows that count. One block; integers, so any order gives the same sum.
+__global__ void __launch_bounds__(kReduceThreads)
+    distill_loss_count_kernel(const DistillLossArgs a, float* z) {
+  SIMT_SHARED(int, shared, [kReduceThreads / 32]);
+  int n = 0;
+  for (std::int64_t i = threadIdx.x; i < a.rows; i += blockDim.x) n += !is_ignored(a, i);
+  n = __reduce_add_sync(~0u, n);
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = n;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  int total = 0;
+  for (int w = 0; w < kReduceThreads / 32; ++w) total += shared[w];
+  *z = static_cast<float>(total);
+}
+
+// total := sum of row_loss, and the first invalid row. One block: thread k sums rows k, k + 1024,
+// ..., then a tree; the order depends on N alone.
+__global__ void __launch_bounds__(kReduceThreads)
+    distill_loss_total_kernel(const DistillLossArgs a, const float* row_loss) {
+  SIMT_SHARED(double, sums, [kReduceThreads]);
+  SIMT_SHARED(int, firsts, [kReduceThreads / 32]);
+  double sum = 0;
+  int first = 0x7fffffff;
+  for (std::int64_t i = threadIdx.x; i < a.rows; i += blockDim.x) {
+    sum += static_cast<double>(row_loss[i]);
+    if (first == 0x7fffffff && row_of<float>(a, i).state == RowState::kInvalid)
+      first = static_cast<int>(i);
+  }
+  sums[threadIdx.x] = sum;
+  first = __reduce_min_sync(~0u, first);
+  if (threadIdx.x % 32 == 0) firsts[threadIdx.x / 32] = first;
+  __syncthreads();
+  for (int d = kReduceThreads / 2; d > 0; d /= 2) {
+    if (static_cast<int>(threadIdx.x) < d) sums[threadIdx.x] += sums[threadIdx.x + d];
+    __syncthreads();
+  }
+  if (threadIdx.x != 0) return;
+  *static_cast<float*>(a.total) = static_cast<float>(sums[0]);
+  if (!a.invalid_row) return;
+  for (int w = 1; w < kReduceThreads / 32; ++w) first = min(first, firsts[w]);
+  *a.invalid_row = first == 0x7fffffff ? 0 : first + 1;
+}
+
+// x *= *scale, one thread per element, grid-stride. A scale of 1 costs one launch and one read.
+template <class T>
+__global__ void __launch_bounds__(256)
+    scale_rows_kernel(T* x, const accumulator_t<T>* scale, std::int64_t rows, std::int64_t columns,
+                      std::int64_t pitch) {
+  const accumulator_t<T> factor = *scale;
+  if (factor == accumulator_t<T>(1)) return;
+  for (std::int64_t r = blockIdx.y; r < rows; r += gridDim.y)
+    for (std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < columns;
+         c += std::int64_t{gridDim.x} * blockDim.x)
+      x[r * pitch + c] = from_float<T>(to_float(x[r * pitch + c]) * factor);
+}
+
+template <class T, bool kForward>
+void launch_rows(const DistillLossArgs& a, const float* z, float* row_loss, cudaStream_t stream) {
+  if (a.classes <= kWarpRowClasses)
+    simt::launch(
+        {"distill_loss (a warp a row)", static_cast<unsigned>((a.rows + 3) / 4), 128, 0, stream},
+        distill_loss_row_kernel<T, kForward, 32>, a, z, row_loss);
+  else
+    simt::launch({"distill_loss (a block a row)", static_cast<unsigned>(a.rows),
+                  kBlockThreads<kForward>, 0, stream},
+                 distill_loss_row_kernel<T, kForward, kBlockThreads<kForward>>, a, z, row_loss);
+}
+
+}  // namespace SIMT_NS
+
+inline void distill_loss_launch(const Context& context, const DistillLossArgs& a) {
+  using namespace SIMT_NS;
+  RETORT_CHECK(a.dtype == DType::kF32 || a.dtype == DType::kBF16,
+               "[distill_loss] expected f32 or bf16 on cuda, got ", name_of(a.dtype));
+  RETORT_CHECK(a.rows < std::int64_t{1} << 31 && a.classes < (std::int64_t{1} << 31) - 8192,
+               "[distill_loss] expected fewer than 2^31 rows and 2^31 - 8192 classes, got ", a.rows,
+               ", ", a.classes);
+  const auto stream = static_cast<cudaStream_t>(context.stream);
+  float* const scratch = static_cast<float*>(
+      context.scratch->get(static_cast<std::size_t>(64 + a.rows) * sizeof(float)));
+  float* const row_loss = scratch + 64;
+  const float* z = a.normalizer;
+  if (a.rows > 0) {
+    if (!z) {
+      simt::launch({"distill_loss (count)", 1, kReduceThreads, 0, stream},
+                   distill_loss_count_kernel, a, scratch);
+      z = scratch;
+    }
+    const bool forward = a.divergence == Divergence::kForwardKl;
+    if (a.dtype == DType::kF32)
+      forward ? launch_rows<float, true>(a, z, row_loss, stream)
+              : launch_rows<float, false>(a, z, row_loss, stream);
+    else
+      forward ? launch_rows<bf16, true>(a, z, row_loss, stream)
+              : launch_rows<bf16, false>(a, z, row_loss, stream);
+  }
+  simt::launch({"distill_loss (total)", 1, kReduceThreads, 0, stream}, distill_loss_total_kernel, a,
+               row_loss);
+}
+
+inline void scale_rows_launch(const Context& context, const ScaleRowsArgs& a) {
+  using namespace SIMT_NS;
+  const std::int64_t columns = (a.columns + 255) / 256;
+  dispatch_float(a.dtype, "scale_rows", [&]<class T>() {
+    simt::launch({"scale_rows",
+                  dim3{static_cast<unsigned>(columns < 1024 ? columns : 1024),
+                       static_cast<unsigned>(a.rows < 4096 ? a.rows : 4096), 1},
+                  256, 0, static_cast<cudaStream_t>(context.stream)},
+                 scale_rows_kernel<T>, static_cast<T*>(a.x),
+                 static_cast<const accumulator_t<T>*>(a.scale), a.rows, a.columns, a.pitch);
+  });
+}
+
+}  // namespace retort::kernels
