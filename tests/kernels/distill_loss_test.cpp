@@ -110,10 +110,11 @@ Outcome run(const Case& c, Device device, DType dtype) {
   for (std::int64_t i = 0; i < extent; ++i) {
     const std::int64_t r = i - c.offset;
     const double value = memory[static_cast<std::size_t>(i)];
-    if (c.gradient && r >= 0 && r < n * pitch && r % pitch < c.classes)
+    if (c.gradient && r >= 0 && r < n * pitch && r % pitch < c.classes) {
       o.gradient.push_back(value);
-    else if (!c.in_place || c.gradient)
+    } else {
       EXPECT_EQ(value, kSentinel) << "written outside the rows at " << r;
+    }
   }
   if (!c.statistics) return o;
   o.statistics = stats.to_vector<double>();
@@ -153,8 +154,9 @@ double largest(const std::vector<double>& v) {
   return m;
 }
 
-/// got against want in double. A gradient element may be off by `rtol` of the row's largest, other
-/// numbers by rtol of themselves plus rtol: sums of rounded terms of either sign.
+/// got against want in double. A gradient element may be off by rtol of the row's largest plus
+/// rtol / 100: it is a difference of probabilities, rounded at 6e-8 each. Other numbers by rtol of
+/// themselves plus rtol: sums of rounded terms of either sign.
 void expect_close(const Outcome& got, const Outcome& want, const Case& c, double rtol,
                   const std::string& what) {
   EXPECT_TRUE(close(got.total, want.total, rtol, rtol))
@@ -173,7 +175,7 @@ void expect_close(const Outcome& got, const Outcome& want, const Case& c, double
   for (std::size_t i = 0; i * v < want.gradient.size(); ++i) {
     const std::vector<double> row(want.gradient.begin() + static_cast<std::ptrdiff_t>(i * v),
                                   want.gradient.begin() + static_cast<std::ptrdiff_t>(i * v + v));
-    const double bound = rtol * largest(row);
+    const double bound = rtol * largest(row) + rtol / 100;
     for (std::size_t k = 0; k < v && shown < 5; ++k) {
       const bool ok = close(got.gradient[i * v + k], row[k], rtol, bound);
       EXPECT_TRUE(ok) << what << " gradient of row " << i << " class " << k << ": "
@@ -514,7 +516,7 @@ TEST(DistillLossKernel, nan_shows) {
 
 // flash-attention's rule: against double, at most 3 times the error of the same loss in plain f32
 // steps rounded to bf16 at the end; here the inputs are exact in bf16, so what is left is the one
-// rounding of each gradient element: 2^-9 of it.
+// rounding of each gradient element: 2^-8 of it.
 TEST(DistillLossKernel, bf16_rounds_once) {
   for (const Device device : devices())
     for (const std::int64_t v : {10, 33, 1000, 1500})
@@ -530,7 +532,7 @@ TEST(DistillLossKernel, bf16_rounds_once) {
               want.gradient.begin() + static_cast<std::ptrdiff_t>(row),
               want.gradient.begin() +
                   static_cast<std::ptrdiff_t>(row + static_cast<std::size_t>(v)));
-          ASSERT_TRUE(close(got.gradient[i], want.gradient[i], 0.00196, 1e-6 * largest(g)))
+          ASSERT_TRUE(close(got.gradient[i], want.gradient[i], 0.003907, 1e-6 * largest(g)))
               << name_of(device) << " V = " << v << " element " << i << ": " << got.gradient[i]
               << " want " << want.gradient[i];
         }
