@@ -41,6 +41,64 @@ double check_rows(const DistillLossArgs& a) {
   return z;
 }
 
+/// Rows [begin, end): fast where there is a fast form, else by the definition.
+template <class T>
+void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end, double inv_z,
+                  double* row_loss) {
+  const auto by_definition = [&](std::int64_t i) { row_loss[i] = reference_row<T>(a, i, inv_z); };
+  if constexpr (sizeof(T) == 8) {
+    for (std::int64_t i = begin; i < end; ++i) by_definition(i);
+  } else {
+    constexpr bool kConvert = sizeof(T) == 2;  // bf16 rows are widened, and rounded once at the end
+    thread_local std::vector<float> memory;
+    const std::int64_t needed = fast_scratch_floats(a.classes) + (kConvert ? 3 * a.classes : 0);
+    if (memory.size() < static_cast<std::size_t>(needed))
+      memory.resize(static_cast<std::size_t>(needed));
+    float* const wide = memory.data() + fast_scratch_floats(a.classes);
+    // A gradient larger than the caches is written past them.
+    const bool stream =
+        !kConvert && a.dstudent != a.student && a.rows * a.classes >= std::int64_t{1} << 23;
+    for (std::int64_t i = begin; i < end; ++i) {
+      FastRow row{};
+      row.row = row_of<double>(a, i);
+      row.has_teacher = a.teacher && (row.row.kd_weight != 0 || a.statistics);
+      if (row.row.state != RowState::kCounts ||
+          (row.has_teacher && a.divergence != Divergence::kForwardKl)) {
+        by_definition(i);
+        continue;
+      }
+      row.args = &a;
+      row.index = i;
+      row.inv_z = inv_z;
+      row.ones = row.row.ce_weight != 0 || a.statistics;
+      row.stream = stream;
+      set_scratch(row, memory.data(), a.classes);
+      const T* const s = static_cast<const T*>(a.student) + i * a.student_pitch;
+      const T* const t =
+          row.has_teacher ? static_cast<const T*>(a.teacher) + i * a.teacher_pitch : nullptr;
+      T* const ds = a.dstudent ? static_cast<T*>(a.dstudent) + i * a.dstudent_pitch : nullptr;
+      if constexpr (kConvert) {
+        for (std::int64_t v = 0; v < a.classes; ++v) wide[v] = to_float(s[v]);
+        if (t)
+          for (std::int64_t v = 0; v < a.classes; ++v) wide[a.classes + v] = to_float(t[v]);
+        row.s = wide;
+        row.t = t ? wide + a.classes : nullptr;
+        row.ds = ds ? wide + 2 * a.classes : nullptr;
+      } else {
+        row.s = s;
+        row.t = t;
+        row.ds = ds;
+      }
+      row_loss[i] = fast_row(row);
+      if (!ds) continue;
+      if constexpr (kConvert)
+        for (std::int64_t v = 0; v < a.classes; ++v) ds[v] = to_bf16(row.ds[v]);
+      fill_row(ds + a.classes, a.gradient_padding, 0.0f);
+    }
+    if (stream) flush_rows();
+  }
+}
+
 }  // namespace
 
 void distill_loss_cpu(const Context&, const DistillLossArgs& a) {
@@ -51,8 +109,7 @@ void distill_loss_cpu(const Context&, const DistillLossArgs& a) {
   const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 16) / a.classes);
   dispatch_float(a.dtype, "distill_loss", [&]<class T>() {
     parallel_for(a.rows, grain, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i)
-        row_loss[static_cast<std::size_t>(i)] = reference_row<T>(a, i, inv_z);
+      compute_rows<T>(a, begin, end, inv_z, row_loss.data());
     });
   });
   double total = 0;

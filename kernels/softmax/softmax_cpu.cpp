@@ -25,9 +25,10 @@ void softmax_cpu(const Context&, const SoftmaxArgs& a) {
         T* const y = static_cast<T*>(a.y) + i * a.y_pitch;
         A max = std::numeric_limits<A>::lowest();  // finite: -inf - -inf would be NaN
         for (std::int64_t v = 0; v < a.classes; ++v) max = std::max(max, A(to_float(x[v])));
-        A sum = 0;
+        double sum = 0;  // serial: float would lose 1e-5 over 50,000 classes
         for (std::int64_t v = 0; v < a.classes; ++v) sum += std::exp(A(to_float(x[v])) - max);
-        const A inverse = sum == 0 ? A(0) : 1 / sum, log_sum = sum == 0 ? A(0) : std::log(sum);
+        const A inverse = static_cast<A>(sum == 0 ? 0 : 1 / sum);
+        const A log_sum = static_cast<A>(sum == 0 ? 0 : std::log(sum));
         for (std::int64_t v = 0; v < a.classes; ++v) {
           const A d = A(to_float(x[v])) - max;
           y[v] = from_float<T>(a.log ? d - log_sum : std::exp(d) * inverse);
@@ -45,9 +46,10 @@ void softmax_backward_cpu(const Context&, const SoftmaxBackwardArgs& a) {
         const T* const dy = static_cast<const T*>(a.dy) + i * a.dy_pitch;
         const T* const y = static_cast<const T*>(a.y) + i * a.y_pitch;
         T* const dx = static_cast<T*>(a.dx) + i * a.dx_pitch;
-        A sum = 0;
+        double total = 0;
         for (std::int64_t v = 0; v < a.classes; ++v)
-          sum += A(to_float(dy[v])) * (a.log ? A(1) : A(to_float(y[v])));
+          total += A(to_float(dy[v])) * (a.log ? A(1) : A(to_float(y[v])));
+        const A sum = static_cast<A>(total);
         for (std::int64_t v = 0; v < a.classes; ++v) {
           const A g = to_float(dy[v]), p = to_float(y[v]);
           dx[v] = from_float<T>(a.log ? g - std::exp(p) * sum : (g - sum) * p);

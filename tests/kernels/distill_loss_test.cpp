@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/common/parallel.h"
+#include "kernels/distill_loss/distill_loss_rows.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
@@ -390,6 +391,22 @@ TEST(DistillLossKernel, equal_logits_and_ties) {
     for (const Device device : devices())
       EXPECT_EQ(run(c, device, DType::kF32).argmax[6], static_cast<int>(last / 2));
   }
+}
+
+TEST(DistillLossKernel, fast_exponential_against_double) {
+  std::vector<float> x, y;
+  for (int i = 0; i <= 200000; ++i) x.push_back(-88.5f * static_cast<float>(i) / 200000.0f);
+  for (const float extra : {-0.0f, -1e-30f, -1000.0f, -3e38f, -kInf}) x.push_back(extra);
+  y.resize(x.size());
+  kernels::distill::exp_nonpositive(x.data(), y.data(), static_cast<std::int64_t>(x.size()));
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double want = std::exp(static_cast<double>(x[i]));
+    // Rounding log2(e) and its product with x costs 8e-8 |x|; the least normal number is cut to 0.
+    ASSERT_NEAR(y[i], want, want * (2e-7 + 8e-8 * std::abs(static_cast<double>(x[i]))) + 1.2e-38)
+        << x[i];
+  }
+  kernels::distill::exp_nonpositive(&kNaN, y.data(), 1);
+  EXPECT_TRUE(std::isnan(y[0]));
 }
 
 // -- masks and infinities
