@@ -264,6 +264,7 @@ struct Cut {
     const std::int64_t row_bytes = channels * static_cast<std::int64_t>(element_bytes);
     rows = (32768 + row_bytes - 1) / row_bytes;
     if (rows < (all_rows + 255) / 256) rows = (all_rows + 255) / 256;
+    if (all_rows * row_bytes <= 131072) rows = all_rows < 1 ? 1 : all_rows;  // not worth a thread
     rows = (rows + fold - 1) / fold * fold;
     chunks = (all_rows + rows - 1) / rows;
   }
