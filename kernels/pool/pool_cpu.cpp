@@ -86,6 +86,40 @@ void max_pool_cpu(const Context&, const MaxPoolArgs& args) {
   });
 }
 
+void max_pool_backward_cpu(const Context&, const MaxPoolBackwardArgs& args) {
+  const PoolSizes s = args.sizes;
+  dispatch_float(args.dtype, "max_pool_backward", [&]<class T>() {
+    using A = accumulator_t<T>;
+    const T* const dy = static_cast<const T*>(args.dy);
+    T* const dx = static_cast<T*>(args.dx);
+    const auto c_count = s.channels;
+    parallel_for(
+        s.batch * s.height, row_grain(s.width * c_count),
+        [&](std::int64_t begin, std::int64_t end) {
+          std::vector<A> sums(static_cast<std::size_t>(c_count));
+          A* const sum = sums.data();
+          for (std::int64_t row = begin; row < end; ++row) {
+            const std::int64_t n = row / s.height, h = row % s.height;
+            const Range rp = windows(h, s.stride, s.padding, s.kernel_h, s.out_height);
+            for (std::int64_t w = 0; w < s.width; ++w) {
+              const Range rq = windows(w, s.stride, s.padding, s.kernel_w, s.out_width);
+              std::fill(sums.begin(), sums.end(), A{0});
+              for (std::int64_t p = rp.begin; p < rp.end; ++p)
+                for (std::int64_t q = rq.begin; q < rq.end; ++q) {
+                  const std::int64_t at = ((n * s.out_height + p) * s.out_width + q) * c_count;
+                  const auto k = static_cast<std::uint8_t>(
+                      (h + s.padding - p * s.stride) * s.kernel_w + w + s.padding - q * s.stride);
+                  for (std::int64_t c = 0; c < c_count; ++c)
+                    sum[c] += args.winner[at + c] == k ? to_float(dy[at + c]) : A{0};
+                }
+              T* const to = dx + (row * s.width + w) * c_count;
+              for (std::int64_t c = 0; c < c_count; ++c) to[c] = from_float<T>(sum[c]);
+            }
+          }
+        });
+  });
+}
+
 void average_pool_cpu(const Context&, const AveragePoolArgs& args) {
   const PoolSizes s = args.sizes;
   dispatch_float(args.dtype, "average_pool", [&]<class T>() {
