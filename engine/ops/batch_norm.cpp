@@ -50,12 +50,12 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias,
        running_mean.defined() ? running_mean.raw() : nullptr,
        running_var.defined() ? running_var.raw() : nullptr, mean.raw(), rstd.raw(), rows, channels,
        o.momentum, o.epsilon, o.training, o.relu, x.dtype()});
-  // Saved: x, mean, rstd, weight, and y for the mask of relu.
+  // Saved: x, mean, rstd, weight, bias; y only where a residual has a part in relu's mask.
   return record(
       "batch_norm", y, {x_in, weight, bias, residual_in},
-      [x, weight = weight.detach(), mean, rstd, y = o.relu ? y : Tensor{}, training = o.training,
-       relu = o.relu, want_dx = needs_grad(x_in),
-       want_dresidual = needs_grad(residual_in)](const Tensor& dy_in) {
+      [x, weight = weight.detach(), mean, rstd, bias = bias.detach(),
+       y = o.relu && residual.defined() ? y : Tensor{}, training = o.training, relu = o.relu,
+       want_dx = needs_grad(x_in), want_dresidual = needs_grad(residual_in)](const Tensor& dy_in) {
         const Tensor dy = dy_in.contiguous();
         const Tensor dx = want_dx ? Tensor::empty(x.shape(), x.dtype(), x.device()) : Tensor{};
         // Without relu the residual's gradient is dy itself.
@@ -65,8 +65,8 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias,
         const Tensor dbias = Tensor::empty(weight.shape(), weight.dtype(), x.device());
         kernels::batch_norm_backward(
             context_of(x.device()),
-            {dy.raw(), x.raw(), y.defined() ? y.raw() : nullptr, weight.raw(), mean.raw(),
-             rstd.raw(), dx.defined() ? dx.raw() : nullptr,
+            {dy.raw(), x.raw(), y.defined() ? y.raw() : nullptr, weight.raw(), bias.raw(),
+             mean.raw(), rstd.raw(), dx.defined() ? dx.raw() : nullptr,
              dresidual.defined() ? dresidual.raw() : nullptr, dweight.raw(), dbias.raw(), x.rows(),
              x.dim(-1), training, relu, x.dtype()});
         if (want_dresidual && !relu) dresidual = dy;

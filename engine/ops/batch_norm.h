@@ -15,7 +15,7 @@ struct BatchNormOptions {
 ///
 /// Shapes    x, residual, y (..., C), channels last, any rank >= 1; the others (C).
 ///           weight, bias and the running statistics are f64 for x f64, else f32.
-/// Cost      saves x, y (with relu), mean and rstd; residual itself is not kept.
+/// Cost      saves x, mean, rstd, and y with relu and a residual; residual itself is not kept.
 /// Errors    Error on shapes, dtypes or devices that do not fit, or an empty batch in training.
 /// In training the running statistics are updated in place, once per call; both may be undefined.
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,

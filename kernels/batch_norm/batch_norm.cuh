@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(kBatchNormThreads) batch_norm_apply_column_til
     A v[V];
     load_vector<T, V>(x + i, v);
 #pragma unroll
-    for (int j = 0; j < V; ++j) v[j] = (v[j] - mean[j]) * scale[j] + offset[j];
+    for (int j = 0; j < V; ++j) v[j] = fmaf(v[j] - mean[j], scale[j], offset[j]);
     if (residual != nullptr) {
       A e[V];
       load_vector<T, V>(residual + i, e);
@@ -207,15 +207,32 @@ __global__ void __launch_bounds__(kBatchNormThreads) batch_norm_apply_column_til
   }
 }
 
+// Where relu stops the gradient: by y, or (y null) by the forward formula, the same fmaf as there,
+// or (both null) nowhere. g holds dy, e holds x - mean.
+template <class T, int V>
+SIMT_D void batch_norm_mask(const T* y, std::int64_t i, bool from_x, const accumulator_t<T> (&e)[V],
+                            const accumulator_t<T> (&scale)[V], const accumulator_t<T> (&offset)[V],
+                            accumulator_t<T> (&g)[V]) {
+  using A = accumulator_t<T>;
+  if (y != nullptr) {
+    A out[V];
+    load_vector<T, V>(y + i, out);
+#pragma unroll
+    for (int j = 0; j < V; ++j) g[j] = out[j] > A(0) ? g[j] : A(0);
+  } else if (from_x) {
+#pragma unroll
+    for (int j = 0; j < V; ++j) g[j] = fmaf(e[j], scale[j], offset[j]) > A(0) ? g[j] : A(0);
+  }
+}
+
 // As batch_norm_stats, for sum of g and sum of g * (x - mean); writes g where it is wanted.
 // Shared: 256 * 2 V accumulators. partial: (splits, 2, C).
 template <class T, int V>
-__global__ void __launch_bounds__(kBatchNormThreads)
-    batch_norm_backward_sums_column_tile_kernel(const T* dy, const T* x, const T* y,
-                                                const accumulator_t<T>* mean_in, T* dresidual,
-                                                accumulator_t<T>* partial, std::int64_t rows,
-                                                std::int64_t channels, std::int64_t rows_per_split,
-                                                int shift) {
+__global__ void __launch_bounds__(kBatchNormThreads) batch_norm_backward_sums_column_tile_kernel(
+    const T* dy, const T* x, const T* y, const accumulator_t<T>* weight,
+    const accumulator_t<T>* bias, const accumulator_t<T>* mean_in, const accumulator_t<T>* rstd,
+    T* dresidual, accumulator_t<T>* partial, std::int64_t rows, std::int64_t channels,
+    std::int64_t rows_per_split, int shift) {
   using A = accumulator_t<T>;
   SIMT_SHARED(A, s_g, [V][kBatchNormThreads]);
   SIMT_SHARED(A, s_gx, [V][kBatchNormThreads]);
@@ -225,26 +242,27 @@ __global__ void __launch_bounds__(kBatchNormThreads)
   const std::int64_t end = begin + rows_per_split < rows ? begin + rows_per_split : rows;
   A sum_g[V] = {}, sum_gx[V] = {};
   if (c < channels) {
-    A mean[V];
+    A mean[V], scale[V], offset[V];
 #pragma unroll
-    for (int j = 0; j < V; ++j) mean[j] = mean_in[c + j];
+    for (int j = 0; j < V; ++j) {
+      mean[j] = mean_in[c + j];
+      scale[j] = bias != nullptr ? rstd[c + j] * weight[c + j] : A(0);
+      offset[j] = bias != nullptr ? bias[c + j] : A(0);
+    }
 #pragma unroll 2
     for (std::int64_t r = begin + ty; r < end; r += step) {
       const std::int64_t i = r * channels + c;
       A g[V], e[V];
       load_vector<T, V>(dy + i, g);
       load_vector<T, V>(x + i, e);
-      if (y != nullptr) {
-        A out[V];
-        load_vector<T, V>(y + i, out);
 #pragma unroll
-        for (int j = 0; j < V; ++j) g[j] = out[j] > A(0) ? g[j] : A(0);
-      }
+      for (int j = 0; j < V; ++j) e[j] -= mean[j];
+      batch_norm_mask<T, V>(y, i, bias != nullptr, e, scale, offset, g);
       if (dresidual != nullptr) store_vector<T, V>(dresidual + i, g);
 #pragma unroll
       for (int j = 0; j < V; ++j) {
         sum_g[j] += g[j];
-        sum_gx[j] += g[j] * (e[j] - mean[j]);
+        sum_gx[j] += g[j] * e[j];
       }
     }
   }
@@ -297,21 +315,22 @@ __global__ void __launch_bounds__(32 * kFinishRows)
   factors[channels + c] = training ? -scale * sum_g / static_cast<A>(rows) : A(0);
 }
 
-// dx = a * g + b * (x - mean) + c: as batch_norm_apply. y null: g is dy as it is.
+// dx = a * g + b * (x - mean) + c: as batch_norm_apply.
 template <class T, int V>
 __global__ void __launch_bounds__(kBatchNormThreads) batch_norm_backward_apply_column_tile_kernel(
     const T* dy, const T* x, const T* y, const accumulator_t<T>* weight,
-    const accumulator_t<T>* mean_in, const accumulator_t<T>* rstd, const accumulator_t<T>* factors,
-    T* dx, std::int64_t rows, std::int64_t channels, int shift) {
+    const accumulator_t<T>* bias, const accumulator_t<T>* mean_in, const accumulator_t<T>* rstd,
+    const accumulator_t<T>* factors, T* dx, std::int64_t rows, std::int64_t channels, int shift) {
   using A = accumulator_t<T>;
   const int t = static_cast<int>(threadIdx.x), ty = t >> shift, step = kBatchNormThreads >> shift;
   const std::int64_t col = ((std::int64_t{blockIdx.y} << shift) + (t & ((1 << shift) - 1))) * V;
   if (col >= channels) return;
-  A mean[V], a[V], b[V], c[V];
+  A mean[V], a[V], offset[V], b[V], c[V];
 #pragma unroll
   for (int j = 0; j < V; ++j) {
     mean[j] = mean_in[col + j];
     a[j] = rstd[col + j] * weight[col + j];
+    offset[j] = bias != nullptr ? bias[col + j] : A(0);
     b[j] = factors[col + j];
     c[j] = factors[channels + col + j];
   }
@@ -324,14 +343,11 @@ __global__ void __launch_bounds__(kBatchNormThreads) batch_norm_backward_apply_c
     A g[V], e[V];
     load_vector<T, V>(dy + i, g);
     load_vector<T, V>(x + i, e);
-    if (y != nullptr) {
-      A out[V];
-      load_vector<T, V>(y + i, out);
 #pragma unroll
-      for (int j = 0; j < V; ++j) g[j] = out[j] > A(0) ? g[j] : A(0);
-    }
+    for (int j = 0; j < V; ++j) e[j] -= mean[j];
+    batch_norm_mask<T, V>(y, i, bias != nullptr, e, a, offset, g);
 #pragma unroll
-    for (int j = 0; j < V; ++j) g[j] = a[j] * g[j] + (b[j] * (e[j] - mean[j]) + c[j]);
+    for (int j = 0; j < V; ++j) g[j] = a[j] * g[j] + (b[j] * e[j] + c[j]);
     store_vector<T, V>(dx + i, g);
   }
 }
@@ -420,6 +436,8 @@ inline void batch_norm_backward_launch(const Context& context, const BatchNormBa
     const T *const x = static_cast<const T*>(args.x), *const dy = static_cast<const T*>(args.dy);
     const T* const y = args.relu ? static_cast<const T*>(args.y) : nullptr;
     const A* const weight = static_cast<const A*>(args.weight);
+    // The mask's second source; not used where the first pass leaves the masked gradient.
+    const A* const bias = args.relu && y == nullptr ? static_cast<const A*>(args.bias) : nullptr;
     const A* const mean = static_cast<const A*>(args.mean);
     const A* const rstd = static_cast<const A*>(args.rstd);
     T* const dresidual = static_cast<T*>(args.dresidual);
@@ -430,8 +448,8 @@ inline void batch_norm_backward_launch(const Context& context, const BatchNormBa
     if (g.splits > 0)
       simt::launch({"batch_norm_backward_sums", dim3(static_cast<unsigned>(g.splits), g.tiles),
                     dim3(kBatchNormThreads), 0, stream},
-                   batch_norm_backward_sums_column_tile_kernel<T, V>, dy, x, y, mean, dresidual,
-                   partial, args.rows, args.channels, g.rows_per_split, g.shift);
+                   batch_norm_backward_sums_column_tile_kernel<T, V>, dy, x, y, weight, bias, mean,
+                   rstd, dresidual, partial, args.rows, args.channels, g.rows_per_split, g.shift);
     simt::launch(
         {"batch_norm_finish_backward", dim3(static_cast<unsigned>((args.channels + 31) / 32)),
          dim3(32 * kFinishRows), 0, stream},
@@ -444,8 +462,8 @@ inline void batch_norm_backward_launch(const Context& context, const BatchNormBa
     simt::launch(
         {"batch_norm_backward_apply", dim3(g.chunks, g.tiles), dim3(kBatchNormThreads), 0, stream},
         batch_norm_backward_apply_column_tile_kernel<T, V>, masked ? dresidual : dy, x,
-        masked ? nullptr : y, weight, mean, rstd, factors, static_cast<T*>(args.dx), args.rows,
-        args.channels, g.shift);
+        masked ? nullptr : y, weight, bias, mean, rstd, factors, static_cast<T*>(args.dx),
+        args.rows, args.channels, g.shift);
   });
 }
 

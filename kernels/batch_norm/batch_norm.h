@@ -46,19 +46,21 @@ struct BatchNormArgs {
 ///   dx = weight * rstd * (g - dbias / R - xhat * dweight / R)    training
 ///   dx = weight * rstd * g                                       otherwise
 ///
-/// Shapes    as above. Without relu y is not read and may be null.
+/// Shapes    as above. y is read with relu only; null with relu: there was no residual, and
+///           y > 0 is decided from x by the forward formula, which saves keeping and reading y.
 /// Masking   relu passes no gradient where y == 0.
 /// Numerics  sums in f32 (f64 for f64) per chunk of rows, chunks added in f64 in a fixed order.
-/// Cost      reads dy and x twice (y too with relu, or dresidual in place of dy and y).
+/// Cost      reads dy and x twice (y too where given, or dresidual in place of dy and y).
 struct BatchNormBackwardArgs {
   const void* dy;
   const void* x;
-  const void* y;
+  const void* y;  // may be null
   const void* weight;
+  const void* bias;  // read where y is null with relu
   const void* mean;
   const void* rstd;
   void* dx;         // may be null: not wanted
-  void* dresidual;  // may be null
+  void* dresidual;  // may be null; only with relu and y, else it would be dy
   void* dweight;
   void* dbias;
   std::int64_t rows;
@@ -92,8 +94,10 @@ inline void batch_norm_backward(const Context& context, const BatchNormBackwardA
   RETORT_CHECK(a.channels >= 1 && a.rows >= 0,
                "[batch_norm_backward] expected channels >= 1 and rows >= 0, got ", a.channels, ", ",
                a.rows);
-  RETORT_CHECK(a.rows == 0 || (a.dy && a.x && (a.y || !a.relu)),
-               "[batch_norm_backward] expected non-null dy, x, and y with relu");
+  RETORT_CHECK(a.rows == 0 || (a.dy && a.x && (a.y || a.bias || !a.relu)),
+               "[batch_norm_backward] expected non-null dy, x, and y or bias with relu");
+  RETORT_CHECK(!a.dresidual || (a.relu && a.y),
+               "[batch_norm_backward] expected dresidual only with relu and y: else it is dy");
   RETORT_CHECK(a.weight && a.mean && a.rstd && a.dweight && a.dbias,
                "[batch_norm_backward] expected non-null weight, mean, rstd, dweight and dbias");
   dispatch("batch_norm_backward", context, a, batch_norm_backward_cpu, batch_norm_backward_cuda);

@@ -120,68 +120,90 @@ HWY_INLINE void apply(const T* x, const T* residual, T* y, const T* mean, const 
   });
 }
 
+// Where relu lets the gradient through.
+enum class Mask { kAll, kFromY, kFromX };
+
+// g: dy where y > 0. From x, y is computed by the very operations of apply, so no sign differs.
+template <Mask kMask, class D, class T>
+HWY_INLINE hn::Vec<D> masked(D d, const T* dy, const T* y, hn::Vec<D> centred, const T* scale,
+                             const T* bias, std::int64_t i, std::int64_t j) {
+  const auto g = hn::LoadU(d, dy + i);
+  if constexpr (kMask == Mask::kAll) return g;
+  if constexpr (kMask == Mask::kFromY)
+    return hn::IfThenElseZero(hn::Gt(hn::LoadU(d, y + i), hn::Zero(d)), g);
+  const auto v = hn::MulAdd(centred, hn::LoadU(d, scale + j), hn::LoadU(d, bias + j));
+  return hn::IfThenElseZero(hn::Gt(v, hn::Zero(d)), g);
+}
+
 // sum_g[j] = sum of g, sum_gx[j] = sum of g * (x - mean); g to dresidual if wanted.
-template <class T, bool kRelu, bool kStore>
-HWY_INLINE void backward_sums(const T* dy, const T* x, const T* y, const T* mean, T* dresidual,
-                              std::int64_t rows, std::int64_t width, T* sum_g, T* sum_gx) {
+template <class T, Mask kMask, bool kStore>
+HWY_INLINE void backward_sums(const T* dy, const T* x, const T* y, const T* mean, const T* scale,
+                              const T* bias, T* dresidual, std::int64_t rows, std::int64_t width,
+                              T* sum_g, T* sum_gx) {
   column_sums2<T>(rows, width, sum_g, sum_gx,
                   [=](auto d, std::int64_t r, std::int64_t j, auto& s, auto& t) HWY_ATTR {
                     const std::int64_t i = r * width + j;
-                    auto g = hn::LoadU(d, dy + i);
-                    if constexpr (kRelu)
-                      g = hn::IfThenElseZero(hn::Gt(hn::LoadU(d, y + i), hn::Zero(d)), g);
+                    const auto e = hn::Sub(hn::LoadU(d, x + i), hn::LoadU(d, mean + j));
+                    const auto g = masked<kMask>(d, dy, y, e, scale, bias, i, j);
                     if constexpr (kStore) hn::StoreU(g, d, dresidual + i);
                     s = hn::Add(s, g);
-                    t = hn::MulAdd(g, hn::Sub(hn::LoadU(d, x + i), hn::LoadU(d, mean + j)), t);
+                    t = hn::MulAdd(g, e, t);
                   });
 }
 
-// dx = a * g + b * (x - mean) + c
-template <class T, bool kRelu>
+// dx = a * g + b * (x - mean) + c, where a is also the forward scale.
+template <class T, Mask kMask>
 HWY_INLINE void backward_apply(const T* dy, const T* x, const T* y, const T* mean, const T* a,
-                               const T* b, const T* c, T* dx, std::int64_t rows,
+                               const T* bias, const T* b, const T* c, T* dx, std::int64_t rows,
                                std::int64_t width) {
   each_vector<T>(rows, width, [=](auto d, std::int64_t r, std::int64_t j) HWY_ATTR {
     const std::int64_t i = r * width + j;
-    auto g = hn::LoadU(d, dy + i);
-    if constexpr (kRelu) g = hn::IfThenElseZero(hn::Gt(hn::LoadU(d, y + i), hn::Zero(d)), g);
     const auto e = hn::Sub(hn::LoadU(d, x + i), hn::LoadU(d, mean + j));
+    const auto g = masked<kMask>(d, dy, y, e, a, bias, i, j);
     const auto v =
         hn::MulAdd(hn::LoadU(d, a + j), g, hn::MulAdd(hn::LoadU(d, b + j), e, hn::LoadU(d, c + j)));
     hn::StoreU(v, d, dx + i);
   });
 }
 
-#define RETORT_BN_EXPORT(T, suffix)                                                                \
-  void stats_##suffix(const T* x, std::int64_t rows, std::int64_t width, T* mean, T* m2) {         \
-    stats<T>(x, rows, width, mean, m2);                                                            \
-  }                                                                                                \
-  void apply_##suffix(const T* x, const T* residual, T* y, const T* mean, const T* scale,          \
-                      const T* bias, std::int64_t rows, std::int64_t width, bool relu) {           \
-    if (residual != nullptr)                                                                       \
-      (relu ? apply<T, true, true> : apply<T, true, false>)(x, residual, y, mean, scale, bias,     \
-                                                            rows, width);                          \
-    else                                                                                           \
-      (relu ? apply<T, false, true> : apply<T, false, false>)(x, residual, y, mean, scale, bias,   \
-                                                              rows, width);                        \
-  }                                                                                                \
-  void backward_sums_##suffix(const T* dy, const T* x, const T* y, const T* mean, T* dresidual,    \
-                              std::int64_t rows, std::int64_t width, T* sum_g, T* sum_gx,          \
-                              bool relu) {                                                         \
-    if (dresidual != nullptr)                                                                      \
-      (relu ? backward_sums<T, true, true> : backward_sums<T, false, true>)(dy, x, y, mean,        \
-                                                                            dresidual, rows,       \
-                                                                            width, sum_g, sum_gx); \
-    else                                                                                           \
-      (relu ? backward_sums<T, true, false>                                                        \
-            : backward_sums<T, false, false>)(dy, x, y, mean, dresidual, rows, width, sum_g,       \
-                                              sum_gx);                                             \
-  }                                                                                                \
-  void backward_apply_##suffix(const T* dy, const T* x, const T* y, const T* mean, const T* a,     \
-                               const T* b, const T* c, T* dx, std::int64_t rows,                   \
-                               std::int64_t width, bool relu) {                                    \
-    (relu ? backward_apply<T, true> : backward_apply<T, false>)(dy, x, y, mean, a, b, c, dx, rows, \
-                                                                width);                            \
+#define RETORT_BN_EXPORT(T, suffix)                                                               \
+  void stats_##suffix(const T* x, std::int64_t rows, std::int64_t width, T* mean, T* m2) {        \
+    stats<T>(x, rows, width, mean, m2);                                                           \
+  }                                                                                               \
+  void apply_##suffix(const T* x, const T* residual, T* y, const T* mean, const T* scale,         \
+                      const T* bias, std::int64_t rows, std::int64_t width, bool relu) {          \
+    if (residual != nullptr)                                                                      \
+      (relu ? apply<T, true, true> : apply<T, true, false>)(x, residual, y, mean, scale, bias,    \
+                                                            rows, width);                         \
+    else                                                                                          \
+      (relu ? apply<T, false, true> : apply<T, false, false>)(x, residual, y, mean, scale, bias,  \
+                                                              rows, width);                       \
+  }                                                                                               \
+  void backward_sums_##suffix(const T* dy, const T* x, const T* y, const T* mean, const T* scale, \
+                              const T* bias, T* dresidual, std::int64_t rows, std::int64_t width, \
+                              T* sum_g, T* sum_gx, bool relu) {                                   \
+    if (y != nullptr && dresidual != nullptr)                                                     \
+      backward_sums<T, Mask::kFromY, true>(dy, x, y, mean, scale, bias, dresidual, rows, width,   \
+                                           sum_g, sum_gx);                                        \
+    else if (y != nullptr)                                                                        \
+      backward_sums<T, Mask::kFromY, false>(dy, x, y, mean, scale, bias, dresidual, rows, width,  \
+                                            sum_g, sum_gx);                                       \
+    else if (relu)                                                                                \
+      backward_sums<T, Mask::kFromX, false>(dy, x, y, mean, scale, bias, dresidual, rows, width,  \
+                                            sum_g, sum_gx);                                       \
+    else                                                                                          \
+      backward_sums<T, Mask::kAll, false>(dy, x, y, mean, scale, bias, dresidual, rows, width,    \
+                                          sum_g, sum_gx);                                         \
+  }                                                                                               \
+  void backward_apply_##suffix(const T* dy, const T* x, const T* y, const T* mean, const T* a,    \
+                               const T* bias, const T* b, const T* c, T* dx, std::int64_t rows,   \
+                               std::int64_t width, bool relu) {                                   \
+    if (y != nullptr)                                                                             \
+      backward_apply<T, Mask::kFromY>(dy, x, y, mean, a, bias, b, c, dx, rows, width);            \
+    else if (relu)                                                                                \
+      backward_apply<T, Mask::kFromX>(dy, x, y, mean, a, bias, b, c, dx, rows, width);            \
+    else                                                                                          \
+      backward_apply<T, Mask::kAll>(dy, x, y, mean, a, bias, b, c, dx, rows, width);              \
   }
 RETORT_BN_EXPORT(float, f32)
 RETORT_BN_EXPORT(double, f64)
@@ -433,10 +455,18 @@ void backward(const BatchNormBackwardArgs& args) {
   const std::int64_t channels = args.channels;
   const auto width = static_cast<std::size_t>(channels);
   const Cut cut(args.rows, channels, sizeof(A));
-  const A *const mean = static_cast<const A*>(args.mean), *const rstd =
-                                                              static_cast<const A*>(args.rstd);
-  const std::vector<A> wide_mean = folded(mean, channels, cut.fold);
-  const void* const mask = args.relu ? args.y : nullptr;
+  const A* const weight = static_cast<const A*>(args.weight);
+  const A* const rstd = static_cast<const A*>(args.rstd);
+  std::vector<A> scales(width), biases(width);
+  for (std::size_t c = 0; c < width; ++c) {
+    scales[c] = rstd[c] * weight[c];
+    if (args.bias != nullptr) biases[c] = static_cast<const A*>(args.bias)[c];
+  }
+  const std::vector<A> wide_mean = folded(static_cast<const A*>(args.mean), channels, cut.fold),
+                       wide_scale = folded(scales.data(), channels, cut.fold),
+                       wide_bias = folded(biases.data(), channels, cut.fold);
+  const void* const y = args.relu ? args.y : nullptr;
+  void* const dresidual = args.dresidual;
 
   std::vector<A> partial(2 * width * static_cast<std::size_t>(cut.chunks));
   A *const sums_g = partial.data(), *const sums_gx = sums_g + cut.chunks * channels;
@@ -450,11 +480,11 @@ void backward(const BatchNormBackwardArgs& args) {
                  [&](std::int64_t offset, std::int64_t rows, std::int64_t w) {
                    const std::int64_t n = rows * w;
                    A *const s = buffer.data(), *const t = s + w;
-                   A* const g = write.begin(args.dresidual, offset, n);
+                   A* const g = write.begin(dresidual, offset, n);
                    Simd<A>::backward_sums(read_dy(args.dy, offset, n), read_x(args.x, offset, n),
-                                          read_y(mask, offset, n), wide_mean.data(), g, rows, w, s,
-                                          t, args.relu);
-                   write.end(args.dresidual, offset, n);
+                                          read_y(y, offset, n), wide_mean.data(), wide_scale.data(),
+                                          wide_bias.data(), g, rows, w, s, t, args.relu);
+                   write.end(dresidual, offset, n);
                    for (std::int64_t k = 0; k < w; k += channels)
                      for (std::int64_t c = 0; c < channels; ++c) {
                        sum_g[c] += s[k + c];
@@ -463,28 +493,28 @@ void backward(const BatchNormBackwardArgs& args) {
                  });
   });
   std::vector<double> sum_g(width), sum_gx(width);
-  for (std::size_t i = 0; i < width * static_cast<std::size_t>(cut.chunks); ++i) {
-    sum_g[i % width] += static_cast<double>(sums_g[i]);
-    sum_gx[i % width] += static_cast<double>(sums_gx[i]);
-  }
-  std::vector<A> a(width), b(width), c(width);
+  for (std::int64_t k = 0; k < cut.chunks; ++k)
+    for (std::size_t c = 0; c < width; ++c) {
+      const std::size_t at = static_cast<std::size_t>(k) * width + c;
+      sum_g[c] += static_cast<double>(sums_g[at]);
+      sum_gx[c] += static_cast<double>(sums_gx[at]);
+    }
+  std::vector<A> b(width), c(width);
   const double n = static_cast<double>(args.rows);
   for (std::size_t k = 0; k < width; ++k) {
     const double r = static_cast<double>(rstd[k]), dweight = r * sum_gx[k];
     static_cast<A*>(args.dweight)[k] = static_cast<A>(dweight);
     static_cast<A*>(args.dbias)[k] = static_cast<A>(sum_g[k]);
-    const double scale = r * static_cast<double>(static_cast<const A*>(args.weight)[k]);
-    a[k] = static_cast<A>(scale);
     if (!args.training || args.rows == 0) continue;
+    const double scale = r * static_cast<double>(weight[k]);
     b[k] = static_cast<A>(-scale * r * dweight / n);
     c[k] = static_cast<A>(-scale * sum_g[k] / n);
   }
   if (args.dx == nullptr) return;
-  const std::vector<A> wide_a = folded(a.data(), channels, cut.fold),
-                       wide_b = folded(b.data(), channels, cut.fold),
+  const std::vector<A> wide_b = folded(b.data(), channels, cut.fold),
                        wide_c = folded(c.data(), channels, cut.fold);
   // The masked gradient was just written where a residual wants it: one read instead of two.
-  const bool masked = args.dresidual != nullptr;
+  const bool masked = dresidual != nullptr;
   parallel_for(args.rows, cut.rows, [&](std::int64_t begin, std::int64_t end) {
     Reader<T, A> read_dy, read_x, read_y;
     Writer<T, A> write;
@@ -493,11 +523,10 @@ void backward(const BatchNormBackwardArgs& args) {
                    const std::int64_t count = rows * w;
                    A* const dx = write.begin(args.dx, offset, count);
                    Simd<A>::backward_apply(
-                       read_dy(masked ? args.dresidual : args.dy, offset, count),
-                       read_x(args.x, offset, count),
-                       read_y(masked ? nullptr : mask, offset, count), wide_mean.data(),
-                       wide_a.data(), wide_b.data(), wide_c.data(), dx, rows, w,
-                       args.relu && !masked);
+                       read_dy(masked ? dresidual : args.dy, offset, count),
+                       read_x(args.x, offset, count), read_y(masked ? nullptr : y, offset, count),
+                       wide_mean.data(), wide_scale.data(), wide_bias.data(), wide_b.data(),
+                       wide_c.data(), dx, rows, w, args.relu && !masked);
                    write.end(args.dx, offset, count);
                  });
   });
