@@ -37,6 +37,24 @@ void run_hooks(const Tensor& leaf) {
 
 }  // namespace
 
+Node::~Node() {
+  // A chain of a hundred thousand ops would otherwise take as many stack frames to free.
+  thread_local std::vector<std::shared_ptr<Tensor::Autograd>>* t_pending = nullptr;
+  if (t_pending != nullptr) {
+    for (auto& input : inputs)
+      if (input) t_pending->push_back(std::move(input));
+    return;
+  }
+  std::vector<std::shared_ptr<Tensor::Autograd>> pending;
+  std::swap(pending, inputs);
+  t_pending = &pending;
+  while (!pending.empty()) {
+    const std::shared_ptr<Tensor::Autograd> last = std::move(pending.back());
+    pending.pop_back();
+  }
+  t_pending = nullptr;
+}
+
 bool grad_enabled() { return t_grad_enabled; }
 NoGrad::NoGrad() : before_(t_grad_enabled) { t_grad_enabled = false; }
 NoGrad::~NoGrad() { t_grad_enabled = before_; }

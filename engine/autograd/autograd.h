@@ -19,6 +19,11 @@ namespace retort {
 using BackwardFn = std::function<std::vector<Tensor>(const Tensor& dy)>;
 
 struct Node {
+  Node() = default;
+  ~Node();  // frees the nodes below one after the other, not by recursion
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
   const char* name;
   std::uint64_t sequence;  // order of creation: backward visits the highest first
   std::vector<std::shared_ptr<Tensor::Autograd>> inputs;  // null where an input needs no gradient

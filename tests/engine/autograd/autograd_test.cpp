@@ -1,0 +1,198 @@
+#include "engine/autograd/autograd.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "engine/autograd/gradcheck.h"
+#include "engine/ops/elementwise.h"
+#include "engine/ops/matmul.h"
+#include "engine/ops/reduce.h"
+#include "engine/runtime/allocator.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+Tensor leaf(std::vector<float> values, const Shape& shape, Device device = Device::kCpu) {
+  Tensor t = Tensor::from(values, shape, device);
+  t.set_requires_grad(true);
+  return t;
+}
+
+TEST(Autograd, a_chain_by_hand) {
+  for (const Device device : devices()) {
+    const Tensor x = leaf({2, 3}, {2}, device);
+    sum(square(scale(x, 3))).backward();  // d/dx 9 x^2 = 18 x
+    EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{36, 54})) << name_of(device);
+  }
+}
+
+TEST(Autograd, a_tensor_used_twice_gets_both_gradients) {
+  const Tensor x = leaf({2}, {1});
+  const Tensor y = square(x);                   // inner node with two consumers
+  add(multiply(y, x), scale(y, 5)).backward();  // x^3 + 5 x^2
+  EXPECT_EQ(x.grad().item(), 3 * 4 + 10 * 2);
+}
+
+TEST(Autograd, gradients_accumulate_and_are_cleared_in_place) {
+  const Tensor x = leaf({1, 1}, {2});
+  sum(x).backward();
+  const void* const memory = x.grad().raw();
+  sum(scale(x, 2)).backward();
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{3, 3}));
+  x.zero_grad();
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{0, 0}));
+  sum(x).backward();
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{1, 1}));
+  EXPECT_EQ(x.grad().raw(), memory);
+}
+
+// The gradient handed to an op may be shared with another branch: it must not be written to.
+TEST(Autograd, a_gradient_is_not_overwritten_by_accumulation) {
+  const Tensor x = leaf({1}, {1}), z = leaf({1}, {1});
+  const Tensor s = add(x, z);
+  add(s, s).backward();
+  EXPECT_EQ(x.grad().item(), 2);
+  EXPECT_EQ(z.grad().item(), 2);
+  sum(x).backward();
+  EXPECT_EQ(x.grad().item(), 3);
+  EXPECT_EQ(z.grad().item(), 2);
+}
+
+TEST(Autograd, no_grad_records_nothing) {
+  const Tensor x = leaf({1}, {1});
+  {
+    const NoGrad no_grad;
+    EXPECT_FALSE(grad_enabled());
+    EXPECT_FALSE(square(x).requires_grad());
+  }
+  EXPECT_TRUE(grad_enabled());
+  EXPECT_TRUE(square(x).requires_grad());
+  EXPECT_FALSE(square(x.detach()).requires_grad());
+}
+
+TEST(Autograd, other_threads_record_by_themselves) {
+  const NoGrad no_grad;
+  bool enabled = false;
+  std::thread([&] { enabled = grad_enabled(); }).join();
+  EXPECT_TRUE(enabled);
+}
+
+TEST(Autograd, a_second_backward_throws) {
+  const Tensor x = leaf({1}, {1});
+  const Tensor y = square(x);
+  y.backward();
+  EXPECT_THROW(y.backward(), Error);
+}
+
+TEST(Autograd, errors) {
+  EXPECT_THROW(leaf({1, 2}, {2}).backward(), Error);   // not a scalar
+  EXPECT_THROW(Tensor::zeros({1}).backward(), Error);  // requires nothing
+  Tensor i = Tensor::zeros({1}, DType::kI32);
+  EXPECT_THROW(i.set_requires_grad(true), Error);
+  Tensor y = square(leaf({1}, {1}));
+  EXPECT_THROW(y.set_requires_grad(false), Error);  // a result
+  EXPECT_THROW(y.backward(Tensor::zeros({2})), Error);
+  const Tensor bad = record("bad", Tensor::zeros({1}), {leaf({1}, {1})},
+                            [](const Tensor&) { return std::vector<Tensor>{}; });
+  EXPECT_THROW(bad.backward(), Error);  // wrong number of gradients
+}
+
+TEST(Autograd, memory_is_freed_with_the_graph) {
+  const Tensor x = leaf({1, 2, 3, 4}, {4});
+  const auto before = memory_statistics(Device::kCpu).current_bytes;
+  {
+    Tensor y = x;
+    for (int i = 0; i < 50; ++i) y = tanh(y);
+    const Tensor loss = sum(y);
+  }
+  EXPECT_EQ(memory_statistics(Device::kCpu).current_bytes, before);
+}
+
+// Freeing a long chain must not recurse once per node.
+TEST(Autograd, a_long_chain_is_freed_without_deep_recursion) {
+  Tensor y = leaf({1}, {1});
+  for (int i = 0; i < 200000; ++i) y = scale(y, 1);
+  y = Tensor();
+  Tensor x = leaf({1}, {1}), z = x;
+  for (int i = 0; i < 100000; ++i) z = scale(z, 1);
+  z.backward();
+  EXPECT_EQ(x.grad().item(), 1);
+}
+
+TEST(Autograd, recompute_gives_the_same_gradients) {
+  const Tensor a = randn({3, 4}, 1), w = randn({4, 2}, 2);
+  const auto f = [](const std::vector<Tensor>& t) { return tanh(matmul(t[0], t[1])); };
+  std::vector<Tensor> gradients;
+  for (const bool again : {false, true}) {
+    Tensor x = a.clone(), v = w.clone();
+    x.set_requires_grad(true);
+    v.set_requires_grad(true);
+    sum(again ? recompute(f, {x, v}) : f({x, v})).backward();
+    gradients.push_back(x.grad());
+    gradients.push_back(v.grad());
+  }
+  EXPECT_TRUE(same_bytes(gradients[0], gradients[2]));
+  EXPECT_TRUE(same_bytes(gradients[1], gradients[3]));
+}
+
+TEST(Autograd, hooks_run_once_when_the_gradient_is_complete) {
+  const Tensor x = leaf({1}, {1}), z = leaf({1}, {1});
+  int calls = 0;
+  double seen = 0;
+  auto hook = on_gradient_ready(x, [&](const Tensor& gradient) {
+    ++calls;
+    seen = gradient.item();
+  });
+  add(multiply(x, z), scale(x, 4)).backward();
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(seen, 5);
+  hook.reset();
+  square(x).backward();
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(Gradcheck, finds_a_wrong_gradient_and_names_the_entry) {
+  const auto wrong = [](const std::vector<Tensor>& in) {
+    return record("wrong", scale(in[0].detach(), 2), {in[0]}, [](const Tensor& dy) {
+      Tensor dx = scale(dy, 2);
+      dx.data<double>()[3] *= 1.01;
+      return std::vector<Tensor>{dx};
+    });
+  };
+  const GradcheckResult result = gradcheck(wrong, {randn({2, 2}, 1, DType::kF64)});
+  EXPECT_FALSE(result.ok);
+  EXPECT_NE(result.message.find("input 0 (2, 2) entry (1, 1)"), std::string::npos)
+      << result.message;
+  EXPECT_GT(result.worst_error, 1);
+}
+
+TEST(Gradcheck, finds_nan_and_missing_gradients) {
+  const auto nan = [](const std::vector<Tensor>& in) {
+    return record("nan", scale(in[0].detach(), 2), {in[0]}, [](const Tensor& dy) {
+      return std::vector<Tensor>{scale(dy, std::numeric_limits<double>::quiet_NaN())};
+    });
+  };
+  EXPECT_FALSE(gradcheck(nan, {randn({2}, 1, DType::kF64)}).ok);
+  const auto constant = [](const std::vector<Tensor>& in) { return in[0].detach(); };
+  EXPECT_FALSE(gradcheck(constant, {randn({2}, 1, DType::kF64)}).ok);
+  const auto missing = [](const std::vector<Tensor>& in) {
+    return record("missing", scale(in[0].detach(), 2), {in[0]},
+                  [](const Tensor&) { return std::vector<Tensor>(1); });
+  };
+  EXPECT_FALSE(gradcheck(missing, {randn({2}, 1, DType::kF64)}).ok);
+}
+
+TEST(Gradcheck, large_results_by_projections_and_f32_is_refused) {
+  EXPECT_TRUE(
+      gradcheck([](const auto& in) { return square(in[0]); }, {randn({100}, 1, DType::kF64)}).ok);
+  Tensor f32 = randn({2}, 1);
+  EXPECT_THROW(gradcheck([](const auto& in) { return in[0]; }, {f32}), Error);
+  f32.set_requires_grad(true);
+  EXPECT_THROW(gradcheck([](const auto& in) { return in[0]; }, {f32}), Error);
+}
+
+}  // namespace
+}  // namespace retort::test
