@@ -37,10 +37,12 @@ void dispatch_weight_type(DType weight_dtype, F&& f) {
     f.template operator()<T>();
 }
 
-// Forward: source x, out y. Backward: source dy, out dx.
+// Forward: source x, out y. Backward: source dy, out dx. Tiles of 128 columns read less than those
+// of 64, but are taken only when they make at least `wide_from` blocks: enough to fill a GPU.
 template <class T>
 void images_launch(const Context& context, bool backward, const Conv2dShape& s, const void* source,
-                   const void* weight, DType weight_dtype, void* out) {
+                   const void* weight, DType weight_dtype, void* out,
+                   std::int64_t wide_from = 132) {
   check_conv2d_limits(s);
   const auto stream = static_cast<cudaStream_t>(context.stream);
   constexpr int kE = kChunkElements<T>;
@@ -117,8 +119,7 @@ void images_launch(const Context& context, bool backward, const Conv2dShape& s, 
   }
   if (columns <= 32) return run.template operator()<32, true>();
   if constexpr (sizeof(T) == 2) {
-    // Wide tiles read less, but only when there are enough of them to fill a GPU.
-    if (columns > 64 && row_blocks * phases * blocks_for(columns, 128) >= 132)
+    if (columns > 64 && row_blocks * phases * blocks_for(columns, 128) >= wide_from)
       return run.template operator()<128, true>();
   }
   run.template operator()<64, true>();
