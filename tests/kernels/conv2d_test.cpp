@@ -218,6 +218,42 @@ TEST(Conv2dKernel, results_do_not_depend_on_the_thread_count) {
   set_thread_count(before);
 }
 
+// Pointers that are aligned to an element only take the paths without 16-byte accesses.
+TEST(Conv2dKernel, unaligned_pointers_give_the_same_bytes) {
+  const Conv2dShape s{2, 5, 6, 16, 8, 3, 3, 1, 1};
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const std::string what = text_of(s, dtype, device);
+      const Case c(s, dtype, dtype);
+      const Results want = run(c, device, what);
+      auto shifted = [&](const Tensor& t) {
+        const Tensor all = Tensor::zeros({t.numel() + 1}, dtype, device);
+        const Tensor moved = Tensor::wrap(all.storage(), 1, t.shape(), dtype, t.dim(-1));
+        moved.copy_from(t);
+        return moved;
+      };
+      const Tensor x = shifted(c.x), weight = shifted(c.weight), dy = shifted(c.dy);
+      const Tensor y = shifted(c.dy), dx = shifted(c.x), dweight = shifted(c.weight);
+      const Context& context = context_of(device);
+      kernels::conv2d(context, {y.raw(), x.raw(), weight.raw(), s, dtype, dtype});
+      kernels::conv2d_backward_data(context, {dx.raw(), dy.raw(), weight.raw(), s, dtype, dtype});
+      kernels::conv2d_backward_weight(context, {dweight.raw(), x.raw(), dy.raw(), s, dtype, dtype});
+      EXPECT_TRUE(same_bytes(y, want.y)) << "fprop " << what;
+      EXPECT_TRUE(same_bytes(dx, want.dx)) << "dgrad " << what;
+      EXPECT_TRUE(same_bytes(dweight, want.dweight)) << "wgrad " << what;
+    }
+}
+
+TEST(Conv2dKernel, cuda_refuses_f64) {
+  if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
+  const Tensor t = Tensor::zeros({1, 1, 1, 1}, DType::kF64, Device::kCuda);
+  EXPECT_THROW(
+      kernels::conv2d(
+          context_of(Device::kCuda),
+          {t.raw(), t.raw(), t.raw(), {1, 1, 1, 1, 1, 1, 1, 1, 0}, DType::kF64, DType::kF64}),
+      Error);
+}
+
 TEST(Conv2dKernel, empty_batch) {
   for (const Device device : devices()) {
     const Conv2dShape s{0, 4, 4, 3, 8, 3, 3, 1, 1};
