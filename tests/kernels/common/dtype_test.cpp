@@ -52,7 +52,7 @@ TEST(DTypes, rounding_is_to_nearest_even) {
     const float middle = float_from_bits(bits << 16 | 0x8000u);
     ASSERT_EQ(to_bf16(middle).bits, bits % 2 == 0 ? bits : bits + 1);
     ASSERT_EQ(to_bf16(std::nextafterf(middle, 0.0f)).bits, bits);
-    ASSERT_EQ(to_bf16(std::nextafterf(middle, 1e39f)).bits, bits + 1);
+    ASSERT_EQ(to_bf16(std::nextafterf(middle, HUGE_VALF)).bits, bits + 1);
   }
   EXPECT_EQ(to_bf16(std::numeric_limits<float>::max()).bits, 0x7f80);  // rounds up to infinity
 }
