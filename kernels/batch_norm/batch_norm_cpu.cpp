@@ -14,6 +14,11 @@ namespace retort::kernels {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// Note [Row blocks]: sums over rows keep their columns in registers. Where a row is wider than the
+// registers hold, rows are taken eight at a time, so that memory is read nearly in order; the sums
+// wait in `out` between the blocks, and each column is still added up in row order.
+constexpr std::int64_t kRowBlock = 8;
+
 // out[j] = sum over rows of f(row, j), j < width, each column in row order.
 // f(d, row, j) gives a vector; it is also called with a one-lane d for the last columns.
 template <class T, class F>
@@ -21,29 +26,35 @@ HWY_INLINE void column_sums(std::int64_t rows, std::int64_t width, T* out, F&& f
   const hn::ScalableTag<T> d;
   const hn::CappedTag<T, 1> one;
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
-  std::int64_t j = 0;
-  for (; j + 4 * n <= width; j += 4 * n) {
-    auto a0 = hn::Zero(d), a1 = a0, a2 = a0, a3 = a0;
-    for (std::int64_t r = 0; r < rows; ++r) {
-      a0 = hn::Add(a0, f(d, r, j));
-      a1 = hn::Add(a1, f(d, r, j + n));
-      a2 = hn::Add(a2, f(d, r, j + 2 * n));
-      a3 = hn::Add(a3, f(d, r, j + 3 * n));
+  const std::int64_t block = width <= 4 * n ? rows : kRowBlock;
+  for (std::int64_t j = 0; j < width; ++j) out[j] = 0;
+  for (std::int64_t begin = 0; begin < rows; begin += block) {
+    const std::int64_t end = begin + block < rows ? begin + block : rows;
+    std::int64_t j = 0;
+    for (; j + 4 * n <= width; j += 4 * n) {
+      auto a0 = hn::LoadU(d, out + j), a1 = hn::LoadU(d, out + j + n);
+      auto a2 = hn::LoadU(d, out + j + 2 * n), a3 = hn::LoadU(d, out + j + 3 * n);
+      for (std::int64_t r = begin; r < end; ++r) {
+        a0 = hn::Add(a0, f(d, r, j));
+        a1 = hn::Add(a1, f(d, r, j + n));
+        a2 = hn::Add(a2, f(d, r, j + 2 * n));
+        a3 = hn::Add(a3, f(d, r, j + 3 * n));
+      }
+      hn::StoreU(a0, d, out + j);
+      hn::StoreU(a1, d, out + j + n);
+      hn::StoreU(a2, d, out + j + 2 * n);
+      hn::StoreU(a3, d, out + j + 3 * n);
     }
-    hn::StoreU(a0, d, out + j);
-    hn::StoreU(a1, d, out + j + n);
-    hn::StoreU(a2, d, out + j + 2 * n);
-    hn::StoreU(a3, d, out + j + 3 * n);
-  }
-  for (; j + n <= width; j += n) {
-    auto a = hn::Zero(d);
-    for (std::int64_t r = 0; r < rows; ++r) a = hn::Add(a, f(d, r, j));
-    hn::StoreU(a, d, out + j);
-  }
-  for (; j < width; ++j) {
-    auto a = hn::Zero(one);
-    for (std::int64_t r = 0; r < rows; ++r) a = hn::Add(a, f(one, r, j));
-    hn::StoreU(a, one, out + j);
+    for (; j + n <= width; j += n) {
+      auto a = hn::LoadU(d, out + j);
+      for (std::int64_t r = begin; r < end; ++r) a = hn::Add(a, f(d, r, j));
+      hn::StoreU(a, d, out + j);
+    }
+    for (; j < width; ++j) {
+      auto a = hn::LoadU(one, out + j);
+      for (std::int64_t r = begin; r < end; ++r) a = hn::Add(a, f(one, r, j));
+      hn::StoreU(a, one, out + j);
+    }
   }
 }
 
@@ -53,29 +64,43 @@ HWY_INLINE void column_sums2(std::int64_t rows, std::int64_t width, T* out_s, T*
   const hn::ScalableTag<T> d;
   const hn::CappedTag<T, 1> one;
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
-  std::int64_t j = 0;
-  for (; j + 2 * n <= width; j += 2 * n) {
-    auto s0 = hn::Zero(d), s1 = s0, t0 = s0, t1 = s0;
-    for (std::int64_t r = 0; r < rows; ++r) {
-      f(d, r, j, s0, t0);
-      f(d, r, j + n, s1, t1);
+  const std::int64_t block = width <= 4 * n ? rows : kRowBlock;
+  for (std::int64_t j = 0; j < width; ++j) out_s[j] = out_t[j] = 0;
+  for (std::int64_t begin = 0; begin < rows; begin += block) {
+    const std::int64_t end = begin + block < rows ? begin + block : rows;
+    std::int64_t j = 0;
+    for (; j + 4 * n <= width; j += 4 * n) {
+      auto s0 = hn::LoadU(d, out_s + j), s1 = hn::LoadU(d, out_s + j + n);
+      auto s2 = hn::LoadU(d, out_s + j + 2 * n), s3 = hn::LoadU(d, out_s + j + 3 * n);
+      auto t0 = hn::LoadU(d, out_t + j), t1 = hn::LoadU(d, out_t + j + n);
+      auto t2 = hn::LoadU(d, out_t + j + 2 * n), t3 = hn::LoadU(d, out_t + j + 3 * n);
+      for (std::int64_t r = begin; r < end; ++r) {
+        f(d, r, j, s0, t0);
+        f(d, r, j + n, s1, t1);
+        f(d, r, j + 2 * n, s2, t2);
+        f(d, r, j + 3 * n, s3, t3);
+      }
+      hn::StoreU(s0, d, out_s + j);
+      hn::StoreU(s1, d, out_s + j + n);
+      hn::StoreU(s2, d, out_s + j + 2 * n);
+      hn::StoreU(s3, d, out_s + j + 3 * n);
+      hn::StoreU(t0, d, out_t + j);
+      hn::StoreU(t1, d, out_t + j + n);
+      hn::StoreU(t2, d, out_t + j + 2 * n);
+      hn::StoreU(t3, d, out_t + j + 3 * n);
     }
-    hn::StoreU(s0, d, out_s + j);
-    hn::StoreU(s1, d, out_s + j + n);
-    hn::StoreU(t0, d, out_t + j);
-    hn::StoreU(t1, d, out_t + j + n);
-  }
-  for (; j + n <= width; j += n) {
-    auto s = hn::Zero(d), t = s;
-    for (std::int64_t r = 0; r < rows; ++r) f(d, r, j, s, t);
-    hn::StoreU(s, d, out_s + j);
-    hn::StoreU(t, d, out_t + j);
-  }
-  for (; j < width; ++j) {
-    auto s = hn::Zero(one), t = s;
-    for (std::int64_t r = 0; r < rows; ++r) f(one, r, j, s, t);
-    hn::StoreU(s, one, out_s + j);
-    hn::StoreU(t, one, out_t + j);
+    for (; j + n <= width; j += n) {
+      auto s = hn::LoadU(d, out_s + j), t = hn::LoadU(d, out_t + j);
+      for (std::int64_t r = begin; r < end; ++r) f(d, r, j, s, t);
+      hn::StoreU(s, d, out_s + j);
+      hn::StoreU(t, d, out_t + j);
+    }
+    for (; j < width; ++j) {
+      auto s = hn::LoadU(one, out_s + j), t = hn::LoadU(one, out_t + j);
+      for (std::int64_t r = begin; r < end; ++r) f(one, r, j, s, t);
+      hn::StoreU(s, one, out_s + j);
+      hn::StoreU(t, one, out_t + j);
+    }
   }
 }
 
