@@ -9,8 +9,8 @@
 namespace retort::distill {
 
 struct DegreeOneOptions {
-  std::int64_t samples = 65536;
-  std::int64_t projections = 64;
+  std::int64_t samples = 32768;
+  std::int64_t projections = 256;
   std::uint64_t seed = 0;  // draws the projections
   std::int64_t chunk = 2048;
   int layer = -1;  // hidden layer from the input side; -1: the last

@@ -42,7 +42,7 @@ struct Fixture {
 };
 
 TEST(DistillStep, any_split_gives_the_same_loss_and_gradient) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : devices()) {
     Fixture f(device);
     StepSettings settings{.lambda = {0.3f}, .temperature = {2.0f}};
     const double whole = f.step(settings).loss();
