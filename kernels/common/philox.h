@@ -45,7 +45,7 @@ RETORT_HD std::uint32_t uniform_below(std::uint32_t bits, std::uint32_t n) {
 }
 
 /// FNV-1a of an op's path such as "layer1.0.dropout" or "augment": the fourth counter word.
-constexpr std::uint32_t path_hash(const char* path) {
+RETORT_HD constexpr std::uint32_t path_hash(const char* path) {
   std::uint32_t h = 2166136261u;
   for (; *path != '\0'; ++path) h = (h ^ static_cast<std::uint8_t>(*path)) * 16777619u;
   return h;

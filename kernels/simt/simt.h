@@ -11,11 +11,15 @@
 #include <cstdint>
 
 #include "kernels/common/bf16.h"
+#if !defined(__CUDACC_RTC__)  // NVRTC compiles device code alone: no launch, no standard library
 #include "kernels/common/check.h"
+#endif
 
 #if defined(__CUDACC__)
 #define SIMT_CUDA 1
+#if !defined(__CUDACC_RTC__)
 #include <cuda_runtime.h>
+#endif
 #define SIMT_NS simt_on_cuda
 #define SIMT_HD __host__ __device__ __forceinline__
 #define SIMT_D __device__ __forceinline__
@@ -388,6 +392,7 @@ inline void mma_bf16_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::ui
 #endif
 
 // ------------------------------------------------------------------------------ launch
+#if !defined(__CUDACC_RTC__)
 struct LaunchConfig {
   const char* name;
   dim3 grid, block;
@@ -424,5 +429,6 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), typename type_id<P>::ty
                  [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body});
 }
 #endif
+#endif  // __CUDACC_RTC__
 
 }  // namespace retort::simt

@@ -104,9 +104,10 @@ __global__ void convert_probe(std::uint32_t* out, const std::uint32_t* bits, int
   o[0] = to_bf16(x).bits;
   o[1] = pack_bf16(x, y);
   o[2] = to_f16(x).bits;
-  o[3] = bits_from_float(to_float(f16{static_cast<std::uint16_t>(bits[i])}));
-  o[4] = bits_from_float(to_float(bf16{static_cast<std::uint16_t>(bits[i] >> 16)}));
   // NaN payloads are the one thing IEEE leaves open.
+  const float half = to_float(f16{static_cast<std::uint16_t>(bits[i])});
+  o[3] = half == half ? bits_from_float(half) : 0x7fffffffu;
+  o[4] = bits_from_float(to_float(bf16{static_cast<std::uint16_t>(bits[i] >> 16)}));
   const float quotient = x / y, root = sqrtf(x);
   o[5] = quotient == quotient ? bits_from_float(quotient) : 0x7fffffffu;
   o[6] = root == root ? bits_from_float(root) : 0x7fffffffu;
