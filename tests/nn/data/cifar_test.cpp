@@ -10,12 +10,14 @@
 
 #include "nn/data/open.h"
 #include "nn/data/packed_file.h"
+#include "tests/fuzz/cifar_fuzz.cpp"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
 namespace retort::nn::test {
 namespace {
 
+using namespace std::string_literals;
 using retort::test::same_bytes;
 namespace fs = std::filesystem;
 
@@ -181,6 +183,30 @@ TEST(Cifar, unpacking_stops_at_the_cap) {
   std::string text;
   EXPECT_EQ(code_of([&] { unpack_xz(bomb, "bomb.xz", 1 << 20); }, &text), ErrorCode::kBadInput);
   EXPECT_NE(text.find("at most 1048576 bytes"), std::string::npos) << text;
+}
+
+// Replays the fuzz target on a small corpus: good files, each cut and changed in many places.
+TEST(Cifar, fuzz_corpus) {
+  const auto run = [](const std::string& input) {
+    LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(input.data()), input.size());
+  };
+  const std::string ten = records(CifarFormat::kCifar10, 2);
+  const std::string hundred = records(CifarFormat::kCifar100, 2);
+  for (const std::string& good :
+       {"\0"s + ten, "\1"s + hundred, "\2"s + pack(ten, 1), "\3"s + pack(hundred)}) {
+    run(good);
+    for (std::uint32_t i = 0; i < 150; ++i) {
+      const Philox4 r = philox(1, i, 0, 0, path_hash("fuzz"));
+      std::string bad = good;
+      const std::size_t at = r.v[0] % bad.size();
+      // Archives are small at both ends: hit their headers and footers more often.
+      const std::size_t near = i % 2 ? r.v[2] % 40 : bad.size() - 1 - r.v[2] % 40;
+      bad[i % 3 ? near : at] = static_cast<char>(r.v[1]);
+      run(bad);
+      run(good.substr(0, at));
+      run(good + good.substr(at));
+    }
+  }
 }
 
 TEST(ImageDataset, normalises_to_nhwc_for_student_and_teacher) {
