@@ -104,9 +104,14 @@ HWY_INLINE void block_top(const float* row, std::int64_t begin, std::int64_t n, 
   if (top > max) {
     next = runner > max ? runner : max;
     max = top;
-    std::int64_t k = 0;
-    while (k < n && row[k] != top) ++k;
-    argmax = static_cast<std::int32_t>(k < n ? begin + k : -1);
+    const V vtop = hn::Set(d, top);
+    std::int64_t found = -1;
+    for_each_vector(n, [&](std::int64_t v, const auto& load) HWY_ATTR {
+      if (found >= 0) return;
+      const std::intptr_t lane = hn::FindFirstTrue(d, hn::Eq(load(row), vtop));
+      if (lane >= 0) found = v + lane;
+    });
+    argmax = static_cast<std::int32_t>(found < 0 ? -1 : begin + found);
   } else if (top > next) {
     next = top;
   }

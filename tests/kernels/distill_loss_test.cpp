@@ -401,6 +401,7 @@ TEST(DistillLossKernel, fast_exponential_against_double) {
   kernels::distill::exp_nonpositive(x.data(), y.data(), static_cast<std::int64_t>(x.size()));
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double want = std::exp(static_cast<double>(x[i]));
+    if (y[i] == want) continue;  // 0 for -inf
     // Rounding log2(e) and its product with x costs 8e-8 |x|; the least normal number is cut to 0.
     ASSERT_NEAR(y[i], want, want * (2e-7 + 8e-8 * std::abs(static_cast<double>(x[i]))) + 1.2e-38)
         << x[i];
