@@ -85,6 +85,10 @@ class Module {
   bool training_ = true;
 };
 
+/// Modules that are trained together. The prefix goes in front of their parameters' paths; it is ""
+/// where there is one module only.
+using TrainedModules = std::vector<std::pair<std::string, Module*>>;
+
 /// What a model returns. pre and post are filled on request: the hidden activations before and
 /// after the nonlinearity, from the input side on.
 ///

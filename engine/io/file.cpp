@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
@@ -19,9 +20,16 @@ namespace {
        std::generic_category().message(code));
 }
 
+// What a test wants to happen instead of the call.
+int injected(const char* call, const std::string& path) {
+  return detail::before_io ? detail::before_io(call, path) : 0;
+}
+
 constexpr std::size_t kBuffer = std::size_t{1} << 18;
 
 }  // namespace
+
+int (*detail::before_io)(const char* call, const std::string& path) = nullptr;
 
 std::string escaped(std::string_view text, std::size_t limit) {
   std::string result;
@@ -124,6 +132,7 @@ std::string hash_file(const std::string& path) {
 }
 
 FileWriter::FileWriter(const std::string& path) : path_(path) {
+  if (const int code = injected("create", path)) refuse(path, "create", code);
   descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (descriptor_ < 0) refuse(path, "create", errno);
   buffer_.reserve(kBuffer);
@@ -149,6 +158,7 @@ void FileWriter::write(const void* data, std::size_t bytes) {
 void FileWriter::flush() {
   std::size_t done = 0;
   while (done < buffer_.size()) {
+    if (const int code = injected("write", path_)) refuse(path_, "write", code);
     const ssize_t n = ::write(descriptor_, buffer_.data() + done, buffer_.size() - done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) refuse(path_, "write", errno);
@@ -159,6 +169,7 @@ void FileWriter::flush() {
 
 void FileWriter::finish() {
   flush();
+  if (const int code = injected("fsync", path_)) refuse(path_, "sync", code);
   // Never retried: after a failed fsync the kernel may have dropped the dirty pages.
   if (fsync(descriptor_) != 0) refuse(path_, "sync", errno);
   const int code = close(descriptor_) == 0 ? 0 : errno;
@@ -192,6 +203,7 @@ void write_file_atomically(const std::string& path, std::string_view text) {
 }
 
 void sync_folder(const std::string& folder) {
+  if (const int code = injected("fsync", folder)) refuse(folder, "sync", code);
   const int descriptor = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) refuse(folder, "open", errno);
   const int code = fsync(descriptor) == 0 ? 0 : errno;
@@ -200,13 +212,36 @@ void sync_folder(const std::string& folder) {
 }
 
 void make_folders(const std::string& folder) {
+  if (const int code = injected("mkdir", folder)) refuse(folder, "create the folder", code);
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) refuse(folder, "create the folder", error.value());
 }
 
 void rename_path(const std::string& from, const std::string& to) {
+  if (const int code = injected("rename", to)) refuse(to, "rename to it", code);
   if (std::rename(from.c_str(), to.c_str()) != 0) refuse(to, "rename to it", errno);
+}
+
+void exchange_paths(const std::string& from, const std::string& to) {
+  if (const int code = injected("exchange", to)) refuse(to, "rename to it", code);
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
+  if (errno != EINVAL && errno != ENOSYS) refuse(to, "rename to it", errno);
+  const std::string swap = from + ".swap";
+  rename_path(to, swap);
+  rename_path(from, to);
+  rename_path(swap, from);
+}
+
+bool remove_path(const std::string& path) noexcept {
+  try {
+    if (injected("remove", path) != 0) return false;
+    std::error_code error;
+    std::filesystem::remove_all(path, error);
+    return !error;
+  } catch (...) {
+    return false;
+  }
 }
 
 std::string parent_folder(const std::string& path) {

@@ -13,6 +13,12 @@
 
 namespace retort {
 
+namespace detail {
+/// For tests of crashes and full disks: if set, it is called before each system call that changes
+/// something on disk; a result other than 0 makes the call fail with that errno.
+extern int (*before_io)(const char* call, const std::string& path);
+}  // namespace detail
+
 /// Text for a message: printable ASCII stays, other bytes become \xNN, more than `limit` characters
 /// are cut to `limit` and "...". For names that come out of files.
 std::string escaped(std::string_view text, std::size_t limit = 80);
@@ -100,6 +106,11 @@ void sync_folder(const std::string& folder);
 /// Like mkdir -p.
 void make_folders(const std::string& folder);
 void rename_path(const std::string& from, const std::string& to);
+/// Two existing names change places in one step where the file system can, else in two renames
+/// through `from` + ".swap".
+void exchange_paths(const std::string& from, const std::string& to);
+/// Removes a file or a folder with all it holds; nothing if there is none. False if it could not.
+bool remove_path(const std::string& path) noexcept;
 /// The folder part of a path: "a/b" -> "a", "b" -> ".".
 std::string parent_folder(const std::string& path);
 /// Bytes that this user may still write in the file system of `folder`.

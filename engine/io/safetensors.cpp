@@ -260,6 +260,14 @@ Tensor SafetensorsReader::read(std::string_view name) const {
   return read(*entry);
 }
 
+NamedTensors read_safetensors(const std::string& path) {
+  const SafetensorsReader reader(path);
+  NamedTensors tensors;
+  for (const SafetensorsEntry& entry : reader.header().entries)
+    tensors.emplace_back(entry.name, reader.read(entry));
+  return tensors;
+}
+
 void write_safetensors(FileWriter& writer, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata) {
   std::vector<const std::pair<std::string, Tensor>*> order;

@@ -60,6 +60,9 @@ class SafetensorsReader {
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
+/// All tensors of a file, in the order of its data.
+NamedTensors read_safetensors(const std::string& path);
+
 /// Writes the file with AtomicFile. Tensors are ordered by dtype (largest alignment first), then by
 /// name, as the public writer does; the metadata gets "format": "pt" unless it has one.
 void write_safetensors(const std::string& path, const NamedTensors& tensors,

@@ -54,9 +54,17 @@ bool carries_nothing(const std::string& name) {
          name.compare(name.size() - last.size(), last.size(), last) == 0;
 }
 
-Module::Named all_tensors(const Module& module) {
-  Module::Named all = module.named_parameters();
-  for (auto& named : module.named_buffers()) all.push_back(std::move(named));
+Module::Named all_tensors(const Module& module, const std::string& prefix = "") {
+  Module::Named all;
+  for (auto& [name, tensor] : module.named_parameters()) all.emplace_back(prefix + name, tensor);
+  for (auto& [name, tensor] : module.named_buffers()) all.emplace_back(prefix + name, tensor);
+  return all;
+}
+
+Module::Named all_tensors(const TrainedModules& modules) {
+  Module::Named all;
+  for (const auto& [prefix, module] : modules)
+    for (auto& named : all_tensors(*module, prefix)) all.push_back(std::move(named));
   return all;
 }
 
@@ -91,13 +99,7 @@ std::int64_t first_not_finite(const Tensor& tensor) {
   return -1;
 }
 
-}  // namespace
-
-WeightsInfo load_weights(Module& module, const std::string& path) {
-  return load_weights(module, SafetensorsReader(path));
-}
-
-WeightsInfo load_weights(Module& module, const SafetensorsReader& reader) {
+WeightsInfo load(const Module::Named& targets, const SafetensorsReader& reader) {
   const std::string place = escaped(reader.path(), 4096);
   WeightsInfo info;
   info.metadata = reader.header().metadata;
@@ -118,7 +120,7 @@ WeightsInfo load_weights(Module& module, const SafetensorsReader& reader) {
     const SafetensorsEntry* entry;
   };
   std::vector<Match> matches;
-  for (const auto& [path, tensor] : all_tensors(module)) {
+  for (const auto& [path, tensor] : targets) {
     const auto found = entries.find(canonical(path));
     if (found == entries.end()) {
       missing.add(path);
@@ -161,13 +163,28 @@ WeightsInfo load_weights(Module& module, const SafetensorsReader& reader) {
   return info;
 }
 
-NamedTensors weights_of(const Module& module) {
+NamedTensors in_file_layout(const Module::Named& tensors) {
   NamedTensors list;
-  for (const auto& [path, tensor] : all_tensors(module)) {
+  for (const auto& [path, tensor] : tensors) {
     const Tensor host = tensor.detach().contiguous().to(Device::kCpu);
     list.emplace_back(path, host.rank() == 4 ? move_channels(host, /*to_torch=*/true) : host);
   }
   return list;
+}
+
+}  // namespace
+
+WeightsInfo load_weights(Module& module, const std::string& path) {
+  return load(all_tensors(module), SafetensorsReader(path));
+}
+
+WeightsInfo load_weights(const TrainedModules& modules, const std::string& path) {
+  return load(all_tensors(modules), SafetensorsReader(path));
+}
+
+NamedTensors weights_of(const Module& module) { return in_file_layout(all_tensors(module)); }
+NamedTensors weights_of(const TrainedModules& modules) {
+  return in_file_layout(all_tensors(modules));
 }
 
 void save_weights(const Module& module, const std::string& path,

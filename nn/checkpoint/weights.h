@@ -26,8 +26,8 @@ struct WeightsInfo {
 ///           names the first NaN or infinity. The module is untouched then.
 WeightsInfo load_weights(Module& module, const std::string& path);
 
-/// The same from tensors already read.
-WeightsInfo load_weights(Module& module, const SafetensorsReader& reader);
+/// The same for several modules whose weights are in one file, each under its prefix.
+WeightsInfo load_weights(const TrainedModules& modules, const std::string& path);
 
 /// Writes parameters and buffers under the model's own names, in PyTorch's layout, as a whole or
 /// not at all.
@@ -36,6 +36,7 @@ void save_weights(const Module& module, const std::string& path,
 
 /// What save_weights writes, on the CPU.
 NamedTensors weights_of(const Module& module);
+NamedTensors weights_of(const TrainedModules& modules);
 
 /// Hash of names, shapes and values of parameters and buffers (32 hex digits): which teacher is it?
 std::string weights_hash(const Module& module);

@@ -128,7 +128,7 @@ std::shared_ptr<Model> make_model(const ModelConfig& config) {
     for (const std::string& name : model_names()) known += (known.empty() ? "" : ", ") + name;
     fail(ErrorCode::kUsage, "[make_model] unknown model '", config.arch, "'; known: ", known);
   }
-  model->initialize(config.seed);
+  if (config.initialize) model->initialize(config.seed);
   return model;
 }
 

@@ -28,6 +28,7 @@ struct ModelConfig {
   std::int64_t inputs = 0;     // mlp: features per sample
   bool scalar_output = false;  // mlp with 2 classes: one output f, logits (f, -f)
   std::int64_t input_channels = 3;
+  bool initialize = true;  // false: parameters stay 0, for weights that will come from a file
 };
 
 /// Builds the model on the CPU, in training mode, its parameters drawn from (seed, path).

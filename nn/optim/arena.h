@@ -9,10 +9,6 @@
 
 namespace retort::nn {
 
-/// Modules that are trained together. The prefix goes in front of their parameters' paths; it is ""
-/// where there is one module only.
-using TrainedModules = std::vector<std::pair<std::string, Module*>>;
-
 /// Makes the parameters of the modules (those that require a gradient) views of one flat tensor,
 /// and their gradients views of another: the optimizer's kernels and the gradient norm then see a
 /// few long arrays. Values are kept. Each parameter starts at a multiple of 16 elements; the gaps

@@ -60,7 +60,7 @@ TEST_P(Pretrain, golden_logits_and_accuracy) {
   if (data_folder().empty()) GTEST_SKIP() << "RETORT_DATA is not set: no pretrained weights";
   const Pretrained& p = GetParam();
   const std::string weights = data_folder() + "/weights/" + p.file;
-  const auto model = make_model({.arch = p.arch});
+  const auto model = make_model({.arch = p.arch, .initialize = false});
   load_weights(*model, weights + ".safetensors");
   model->eval();
   const auto images = read_cifar(CifarFormat::kCifar10, data_folder() + "/cifar10",
@@ -101,7 +101,7 @@ TEST(PretrainedFiles, saved_again_they_hold_the_same_tensors) {
   if (data_folder().empty()) GTEST_SKIP() << "RETORT_DATA is not set: no pretrained weights";
   const test::TemporaryFolder folder;
   const std::string path = data_folder() + "/weights/resnet20-12fca82f.safetensors";
-  const auto model = make_model({.arch = "resnet20"});
+  const auto model = make_model({.arch = "resnet20", .initialize = false});
   load_weights(*model, path);
   save_weights(*model, folder / "again.safetensors");
   const SafetensorsReader before(path), after(folder / "again.safetensors");

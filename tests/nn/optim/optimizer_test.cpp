@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <functional>
+#include <memory>
 
 #include "engine/ops/mse.h"
 #include "engine/runtime/allocator.h"
@@ -159,6 +160,43 @@ TEST(Optimizers, steps_with_nan_gradients_can_be_skipped) {
   EXPECT_FALSE(same_bytes(module.bias, bias));
 }
 
+TEST(Optimizers, cuda_equals_cpu_with_clipping_and_decay) {
+  for (const Device device : test::devices()) {
+    Small cpu(DType::kF32), other(DType::kF32);
+    other.to(device);
+    SgdConfig sgd;
+    sgd.momentum = 0.9;
+    sgd.clip_norm = 2;
+    sgd.weight_decay = 0.1;
+    sgd.decay_norm_and_bias = false;
+    AdamWConfig adamw;
+    adamw.clip_norm = 2;
+    for (const bool adam : {false, true}) {
+      const auto make = [&](Module& module) -> std::unique_ptr<Optimizer> {
+        if (adam) return std::make_unique<AdamW>(module, adamw);
+        return std::make_unique<Sgd>(module, sgd);
+      };
+      const auto a = make(cpu), b = make(other);
+      for (int step = 1; step <= 3; ++step) {
+        for (auto [module, optimizer] : {std::pair{&cpu, a.get()}, std::pair{&other, b.get()}}) {
+          optimizer->zero_grad();
+          optimizer->set_learning_rate(0.1 / step);
+          module->weight.grad().copy_from(gradient_at(module->weight, step));
+          module->bias.grad().copy_from(gradient_at(module->bias, step));
+          optimizer->step();
+        }
+        EXPECT_TRUE(all_close(other.weight, cpu.weight)) << name_of(device);
+        EXPECT_TRUE(all_close(other.bias, cpu.bias)) << name_of(device);
+      }
+      const NamedTensors saved = a->state(), same = b->state();
+      for (std::size_t i = 0; i < saved.size(); ++i)
+        EXPECT_TRUE(all_close(same[i].second, saved[i].second)) << saved[i].first;
+      b->load_state(saved);
+      EXPECT_TRUE(same_bytes(b->state()[1].second, saved[1].second));
+    }
+  }
+}
+
 TEST(Optimizers, arena_holds_values_and_gradients_of_the_module) {
   const auto model = make_model({.arch = "mlp", .widths = {5}, .inputs = 3});
   const auto before = model->named_parameters();
@@ -203,7 +241,7 @@ TEST(Optimizers, several_modules_with_prefixes) {
 }
 
 TEST(Optimizers, training_lowers_the_loss_and_asks_for_no_memory_in_steady_state) {
-  for (const Device device : {Device::kCpu}) {
+  for (const Device device : test::devices()) {
     const auto model =
         make_model({.arch = "mlp", .classes = 2, .seed = 1, .widths = {16}, .inputs = 4});
     model->to(device);

@@ -1,0 +1,64 @@
+// Checkpoints of training: a crash at any moment leaves one that can be resumed.
+//
+// Note [Checkpoint protocol]
+//   FOLDER/ckpt-<step>/ holds one *.safetensors per group of tensors, state.json and MANIFEST.json
+//   (bytes and XXH3-128 of each other file). It is written as FOLDER/.tmp-<step>-<pid>: every file
+//   fsynced, the manifest last, then the folder; then renamed, and FOLDER fsynced. Only when the
+//   new one was read back and verified are the oldest beyond `keep` removed. Readers trust no
+//   pointer: they take the newest whose manifest verifies. One writer per folder at a time; the
+//   caller locks.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/io/json.h"
+#include "engine/io/safetensors.h"
+#include "nn/module.h"
+#include "nn/optim/optimizer.h"
+
+namespace retort::nn {
+
+struct CheckpointContents {
+  struct File {
+    std::string name;  // without ".safetensors": "model", "optimizer", ...
+    NamedTensors tensors;
+    std::map<std::string, std::string> metadata = {};
+  };
+  std::int64_t step = 0;  // optimiser updates so far
+  Json state;             // whatever the caller needs to go on: epoch, positions, metrics so far
+  std::vector<File> files;
+};
+
+/// Weights and optimizer state under their usual names, "model" and "optimizer". Tensors of models
+/// are in PyTorch's layout, those of the optimizer in ours.
+CheckpointContents checkpoint_of(std::int64_t step, const TrainedModules& modules,
+                                 const Optimizer& optimizer, Json state);
+
+/// Writes FOLDER/ckpt-<step>, in place of one of the same step, and keeps the `keep` newest (>= 1).
+/// Errors    Error(kIo) if the disk is full (asked before writing: 1.05 times the size must be
+/// free)
+///           or the system refuses; what was there before is untouched then.
+void write_checkpoint(const std::string& folder, const CheckpointContents& contents, int keep = 2);
+
+struct FoundCheckpoint {
+  std::string path;  // of its folder
+  std::int64_t step = 0;
+  Json state;
+  std::vector<std::string> rejected;  // newer ones that did not verify, with the reason
+
+  std::string file(const std::string& name) const { return path + "/" + name + ".safetensors"; }
+};
+
+/// The newest checkpoint that verifies; none if there is none or no folder.
+std::optional<FoundCheckpoint> read_newest_valid(const std::string& folder);
+
+/// "" if the checkpoint in this folder is whole, else what is wrong with it.
+std::string verify_checkpoint(const std::string& path);
+
+/// Puts "model" into the modules and "optimizer" into the optimizer (null: left out).
+/// Errors    Error(kBadInput) if they do not fit.
+void restore_checkpoint(const FoundCheckpoint& checkpoint, const TrainedModules& modules,
+                        Optimizer* optimizer);
+
+}  // namespace retort::nn
