@@ -50,13 +50,19 @@ inline void expand(const Context& context, const ExpandArgs& args) {
   dispatch("expand", context, args, expand_cpu, expand_cuda);
 }
 
-inline void sum(const Context& context, const SumArgs& args) {
+inline void sum(const Context& context, const SumArgs& given) {
+  SumArgs args = given;
   RETORT_CHECK(args.rows >= 0 && args.columns >= 0, "[sum] expected sizes >= 0, got ", args.rows,
                " x ", args.columns);
   const std::int64_t results = args.kind == Sum::kAll    ? 1
                                : args.kind == Sum::kRows ? args.rows
                                                          : args.columns;
   if (results == 0) return;
+  if (args.rows == 0 || args.columns == 0) {  // results that are empty sums
+    if (args.kind != Sum::kRows) args.rows = 0;
+    if (args.kind != Sum::kColumns) args.columns = 0;
+    args.pitch = args.columns;
+  }
   RETORT_CHECK(args.y && (args.x || args.rows * args.columns == 0),
                "[sum] expected non-null x and y");
   RETORT_CHECK(args.rows <= 1 || args.pitch >= args.columns, "[sum] expected a pitch of at least ",

@@ -68,6 +68,91 @@ TEST(Elementwise, values_of_every_function) {
       }
 }
 
+// Aligned and not, with a sentinel on either side, twice: into the middle of a longer array.
+TEST(Elementwise, cuda_equals_cpu_at_edge_sizes) {
+  if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
+  using kernels::Binary;
+  using kernels::Unary;
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+    for (const std::int64_t n : {0, 1, 31, 32, 33, 255, 256, 257, 4999})
+      for (const std::int64_t offset : {0, 1}) {
+        const Tensor x = randn({n + 2}, 1, dtype, 1, 3), z = randn({n + 2}, 2, dtype, 1, 3);
+        const auto run = [&](Device device, auto&& f) {
+          const Tensor xs = x.to(device), zs = z.to(device),
+                       out = Tensor::full({n + 2}, 7, dtype, device);
+          f(context_of(device), out.slice(offset, offset + n), xs.slice(offset, offset + n),
+            zs.slice(offset, offset + n));
+          const auto values = out.to_vector<double>();
+          for (std::int64_t i = 0; i < n + 2; ++i) {
+            const bool outside = i < offset || i >= offset + n;
+            EXPECT_TRUE(!outside || values[static_cast<std::size_t>(i)] == 7) << "sentinel " << i;
+          }
+          return out;
+        };
+        const auto check = [&](const char* name, auto&& f) {
+          const Tensor cpu = run(Device::kCpu, f), cuda = run(Device::kCuda, f);
+          EXPECT_TRUE(all_close(cuda, cpu))
+              << name << " " << name_of(dtype) << " n = " << n << " offset " << offset;
+          EXPECT_TRUE(same_bytes(cuda, run(Device::kCuda, f))) << name;
+          EXPECT_TRUE(same_bytes(cpu, run(Device::kCpu, f))) << name;
+        };
+        for (int k = 0; k <= static_cast<int>(Unary::kGelu); ++k) {
+          const Unary op = static_cast<Unary>(k);
+          if (op == Unary::kLog || op == Unary::kSqrt) continue;  // below, on positive numbers
+          check(name_of(op),
+                [&](const Context& c, const Tensor& y, const Tensor& a, const Tensor&) {
+                  kernels::unary(c, {op, y.raw(), a.raw(), n, 0.5, 2, dtype});
+                });
+          check(name_of(op),
+                [&](const Context& c, const Tensor& y, const Tensor& a, const Tensor& b) {
+                  kernels::unary_backward(c, {op, y.raw(), a.raw(), b.raw(), n, 0.5, dtype});
+                });
+        }
+        for (int k = 0; k <= static_cast<int>(Binary::kDivide); ++k)
+          for (const bool scalar : {false, true}) {
+            if (scalar && n == 0) continue;
+            const Binary op = static_cast<Binary>(k);
+            check(name_of(op),
+                  [&](const Context& c, const Tensor& y, const Tensor& a, const Tensor& b) {
+                    kernels::binary(c, {op, y.raw(), a.raw(), b.raw(), n, scalar, dtype});
+                  });
+          }
+      }
+}
+
+TEST(Elementwise, cuda_equals_cpu_for_log_and_sqrt) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const bool is_log : {false, true}) {
+        const auto run = [&](Device where) {
+          Tensor x = square(randn({257}, 1, dtype, 1, 3)).to(where);
+          x.set_requires_grad(true);
+          const Tensor y = is_log ? log(x) : sqrt(x);
+          y.backward(randn({257}, 2, dtype).to(where));
+          return std::pair{y.detach(), x.grad()};
+        };
+        const auto got = run(device), want = run(Device::kCpu);
+        EXPECT_TRUE(all_close(got.first, want.first)) << name_of(device) << name_of(dtype);
+        EXPECT_TRUE(all_close(got.second, want.second)) << name_of(device) << name_of(dtype);
+      }
+}
+
+TEST(Elementwise, counters_advance_unless_skipped) {
+  for (const Device device : devices()) {
+    const Tensor counter = Tensor::scalar(3, DType::kI64, device),
+                 skip = Tensor::scalar(0, DType::kI32, device);
+    kernels::advance(context_of(device), {counter.data<std::int64_t>(), 2});
+    EXPECT_EQ(counter.item(), 5) << name_of(device);
+    kernels::advance(context_of(device),
+                     {counter.data<std::int64_t>(), 1, skip.data<std::int32_t>()});
+    EXPECT_EQ(counter.item(), 6);
+    skip.fill(1);
+    kernels::advance(context_of(device),
+                     {counter.data<std::int64_t>(), 1, skip.data<std::int32_t>()});
+    EXPECT_EQ(counter.item(), 6);
+  }
+}
+
 TEST(Elementwise, nan_goes_through) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const Device device : devices())

@@ -21,6 +21,31 @@ TEST(Mse, hand_checked_numbers) {
   }
 }
 
+TEST(Mse, cuda_and_composed_agree_at_edge_sizes) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const std::int64_t n : {1, 31, 32, 33, 255, 256, 257, 9001}) {
+        const auto run = [&](auto f, Device where) {
+          Tensor x = randn({n}, 1, dtype).to(where), t = randn({n}, 2, dtype).to(where);
+          x.set_requires_grad(true);
+          t.set_requires_grad(true);
+          const Tensor y = f(x, t);
+          y.backward(Tensor::full({}, 2.5, dtype, where));
+          return std::vector<Tensor>{y.detach(), x.grad(), t.grad()};
+        };
+        const auto got = run(mse, device), again = run(mse, device), cpu = run(mse, Device::kCpu),
+                   composed = run(mse_composed, Device::kCpu);
+        const Tolerance t = tolerance_of(dtype);
+        for (std::size_t i = 0; i < 3; ++i) {
+          EXPECT_TRUE(all_close(got[i], cpu[i])) << name_of(device) << " n = " << n;
+          // The composed op rounds to bf16 between its steps.
+          EXPECT_TRUE(all_close(got[i], composed[i], {2 * t.rtol, t.atol}))
+              << i << " " << name_of(dtype) << " n = " << n;
+          EXPECT_TRUE(same_bytes(got[i], again[i]));
+        }
+      }
+}
+
 TEST(Mse, gradients) {
   for (const auto f : {mse, mse_composed}) {
     const auto result = gradcheck([&](const auto& in) { return f(in[0], in[1]); },

@@ -4,6 +4,8 @@
 
 #include "engine/autograd/gradcheck.h"
 #include "engine/ops/reduce.h"
+#include "engine/runtime/device.h"
+#include "kernels/common/parallel.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
@@ -18,6 +20,97 @@ TEST(Reduce, hand_checked_numbers) {
     EXPECT_EQ(sum_rows(x).to_vector<float>(), (std::vector<float>{6, 15}));
     EXPECT_EQ(column_sum(x).to_vector<float>(), (std::vector<float>{5, 7, 9}));
   }
+}
+
+// Against sums in double; rows with a pitch, results between sentinels, twice the same bits.
+TEST(Reduce, edge_sizes_on_every_device) {
+  using kernels::Sum;
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const std::int64_t rows : {0, 1, 7, 65, 401})
+        for (const std::int64_t columns : {0, 1, 31, 32, 33, 257, 1271}) {
+          // The emulator is slow: large shapes in f32 only.
+          if (rows * columns > (dtype == DType::kF32 ? 14000 : 3000)) continue;
+          for (const std::int64_t extra : {0, 5}) {
+            if (extra != 0 && dtype == DType::kF64) continue;
+            const std::int64_t pitch = columns + extra;
+            const Tensor memory = Tensor::full({rows * pitch + 1}, 99, dtype, device);
+            const Tensor x = Tensor::wrap(memory.storage(), 0, {rows, columns}, dtype, pitch);
+            const Tensor values = randn({rows, columns}, 5, dtype);
+            x.copy_from(values);
+            const auto v = values.to_vector<double>();
+            for (const Sum kind : {Sum::kAll, Sum::kRows, Sum::kColumns}) {
+              const std::int64_t results =
+                  kind == Sum::kAll ? 1 : (kind == Sum::kRows ? rows : columns);
+              std::vector<double> want(static_cast<std::size_t>(results) + 1, 0.0), size = want;
+              for (std::int64_t r = 0; r < rows; ++r)
+                for (std::int64_t c = 0; c < columns; ++c) {
+                  const auto at = static_cast<std::size_t>(
+                      kind == Sum::kAll ? 0 : (kind == Sum::kRows ? r : c));
+                  const double term = v[static_cast<std::size_t>(r * columns + c)];
+                  want[at] += 0.5 * term;
+                  size[at] += std::abs(0.5 * term);
+                }
+              want.back() = 7;
+              const auto run = [&] {
+                const Tensor y = Tensor::full({results + 1}, 7, dtype, device);
+                kernels::sum(context_of(device),
+                             {kind, y.raw(), memory.raw(), rows, columns, pitch, 0.5, dtype});
+                return y;
+              };
+              const Tensor y = run();
+              EXPECT_TRUE(same_bytes(y, run()));
+              const auto got = y.to_vector<double>();
+              const double relative = dtype == DType::kF64   ? 1e-14
+                                      : dtype == DType::kF32 ? 1e-6
+                                                             : 0.004;  // rounding of the result
+              for (std::size_t i = 0; i < got.size(); ++i)
+                ASSERT_LE(std::abs(got[i] - want[i]),
+                          relative * (dtype == DType::kBF16 ? std::abs(want[i]) : size[i]) + 1e-6)
+                    << name_of(device) << " " << name_of(dtype) << " " << rows << " x " << columns
+                    << " kind " << static_cast<int>(kind) << " entry " << i;
+            }
+          }
+        }
+}
+
+TEST(Reduce, long_flat_sums) {
+  for (const Device device : devices())
+    for (const std::int64_t n : {4097, 70001, 300000}) {
+      const Tensor x = Tensor::full({n + 1}, 0.1, DType::kF32, device).slice(1, n + 1);
+      EXPECT_NEAR(sum(x).item(), static_cast<double>(0.1f) * static_cast<double>(n),
+                  1e-7 * static_cast<double>(n))
+          << name_of(device);
+    }
+}
+
+// The order of a sum follows from the sizes, not from the threads.
+TEST(Reduce, the_same_bits_with_any_number_of_threads) {
+  const Tensor x = randn({70001}, 3), m = randn({900, 130}, 4);
+  const int before = thread_count();
+  std::vector<Tensor> results;
+  for (const int threads : {1, 2, 5}) {
+    set_thread_count(threads);
+    for (const Tensor& t : {sum(x), sum(m), sum_rows(m), column_sum(m)}) results.push_back(t);
+  }
+  set_thread_count(before);
+  for (std::size_t i = 4; i < results.size(); ++i)
+    EXPECT_TRUE(same_bytes(results[i], results[i % 4])) << i;
+}
+
+TEST(Reduce, gradients_on_cuda) {
+  for (const Device device : devices())
+    for (const auto f : {sum, mean, sum_rows, column_sum}) {
+      Tensor x = randn({70, 33}, 1).to(device);
+      x.set_requires_grad(true);
+      const Tensor y = f(x);
+      const Tensor dy = randn(y.shape(), 2);
+      y.backward(dy.to(device));
+      Tensor host = randn({70, 33}, 1);
+      host.set_requires_grad(true);
+      f(host).backward(dy);
+      EXPECT_TRUE(all_close(x.grad(), host.grad())) << name_of(device);
+    }
 }
 
 TEST(Reduce, gradients) {
