@@ -482,7 +482,7 @@ class Job {
                                 plan_.normalize, nullptr, nullptr};
       if (plan_.teacher != nullptr && !plan_.teacher->evaluation_logits.empty())
         request.teacher_logits = &plan_.teacher->evaluation_logits[i];
-      const distill::EvaluationResult r = evaluate(*plan_.model, *set.data, request);
+      const distill::EvaluationResult r = evaluate_one(set, request);
       Json line = head(set.name);
       line.set("loss", r.loss).set("loss_ce", r.loss).set("loss_kd", r.mean_kl);
       line.set("lambda", 0.0).set("temperature", 1.0).set("lr", learning_rate_);
@@ -501,9 +501,6 @@ class Job {
       char text[96];
       std::snprintf(text, sizeof text, "  %s %.2f %%", set.name.c_str(), 100 * r.accuracy);
       shown += text;
-      if (!std::isfinite(r.loss))
-        fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed, ": the loss on ",
-             set.name, " is not finite after step ", step_);
       if (i == 0) notice_accuracy(r.accuracy);
     }
     if (!parity_)
@@ -512,6 +509,25 @@ class Job {
                               std::to_string((steps_ + epoch_steps_ - 1) / epoch_steps_) + "  " +
                               progress_text_ + shown);
     interval_start_ += Clock::now() - before;  // training throughput leaves evaluation out
+  }
+
+  distill::EvaluationResult evaluate_one(const EvaluationSet& set,
+                                         const EvaluationRequest& request) {
+    const auto refuse = [&](const std::string& why) {
+      fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed,
+           ": after the update at step ", step_, " the model is broken on ", set.name, " (", why,
+           "); the last checkpoint and all lines before it stand. A smaller ", section_,
+           ".lr or a ", section_, ".clip_norm may help");
+    };
+    distill::EvaluationResult result;
+    try {
+      result = evaluate(*plan_.model, *set.data, request);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kNumerics) throw;
+      refuse(error.what());
+    }
+    if (!std::isfinite(result.loss)) refuse("its loss is not finite");
+    return result;
   }
 
   void notice_accuracy(double accuracy) {

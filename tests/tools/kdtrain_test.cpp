@@ -1,0 +1,422 @@
+// The program as people run it: exit statuses, messages, run folders, resuming. Synthetic data.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include "engine/io/json.h"
+#include "engine/io/safetensors.h"
+#include "kernels/common/philox.h"
+
+namespace retort::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::string read(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+struct Result {
+  int status = -1;  // 128 + signal for a death by signal
+  std::string out, err;
+};
+
+class Kdtrain : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("retort_kdtrain_" + std::to_string(::getpid()));
+    fs::remove_all(folder_);
+    fs::create_directories(folder_ / "data");
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  std::string write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ / name, std::ios::binary) << text;
+    return path(name);
+  }
+
+  // CIFAR-10 records whose colour tells the class, with noise: a small net learns them quickly.
+  void images(const std::string& name, int count, std::uint32_t seed) const {
+    std::string text;
+    for (int i = 0; i < count; ++i) {
+      const int label = i % 10;
+      text += static_cast<char>(label);
+      for (std::uint32_t p = 0; p < 3072; p += 4) {
+        const Philox4 r = philox(seed, p, static_cast<std::uint32_t>(i), 0, 0);
+        const std::uint32_t base = static_cast<std::uint32_t>(label) * 20 + (p / 1024) * 13 % 50;
+        for (const std::uint32_t v : r.v) text += static_cast<char>(base + v % 24);
+      }
+    }
+    std::ofstream(folder_ / "data" / name, std::ios::binary) << text;
+  }
+
+  pid_t start(const std::vector<std::string>& args, rlim_t file_limit = 0) const {
+    const pid_t pid = ::fork();
+    if (pid != 0) return pid;
+    const int out = ::open(path("out").c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    const int err = ::open(path("err").c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    ::dup2(out, 1);
+    ::dup2(err, 2);
+    ::chdir(folder_.c_str()) == 0 ? void() : ::_exit(99);
+    if (file_limit != 0) {
+      const rlimit limit{file_limit, file_limit};
+      ::setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    std::vector<char*> argv{const_cast<char*>(RETORT_KDTRAIN)};
+    for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
+    argv.push_back(nullptr);
+    ::execv(RETORT_KDTRAIN, argv.data());
+    ::_exit(98);
+  }
+  Result finish(pid_t pid) const {
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read(path("out")),
+            read(path("err"))};
+  }
+  Result run(const std::vector<std::string>& args, rlim_t file_limit = 0) const {
+    return finish(start(args, file_limit));
+  }
+  void expect(const std::vector<std::string>& args, int status, const std::string& message) const {
+    const Result r = run(args);
+    EXPECT_EQ(r.status, status) << r.err;
+    EXPECT_THAT(r.err + r.out, HasSubstr(message));
+    EXPECT_THAT(r.err, Not(HasSubstr("internal error")));
+  }
+
+  // Tiny images: teacher and students are ResNet-8s, a handful of steps each.
+  std::string image_recipe() const {
+    images("a.bin", 40, 1);
+    images("b.bin", 40, 2);
+    images("t.bin", 30, 3);
+    return write("images.toml", R"(
+name = "tiny"
+seeds = [1, 2]
+data = { format = "cifar10", root = "data", train_files = ["a.bin"], test_files = ["t.bin"] }
+[teacher]
+arch = "resnet8"
+allow_untrained = true
+train = { files = ["b.bin"], epochs = 1, batch = 10, lr = 0.05 }
+[train]
+epochs = 2
+batch = 10
+lr = 0.05
+log_steps = 3
+schedule = "cosine"
+[[arm]]
+name = "unguided"
+distill.lambda = 0.0
+[[arm]]
+name = "kd_cl_inverse_sr"
+train.order = "curriculum"
+train.window_shuffle = 2
+curriculum.inverse = "reverse_exact"
+distill.reliance = { mode = "literal", s = "first_batch", per = "sample" }
+)");
+  }
+  // Tiny parity: every kind of stage, a few milliseconds each.
+  std::string parity_recipe() const {
+    return write("parity.toml", R"(
+name = "tiny"
+seeds = [1, 2]
+data = { format = "parity", bits = 12, support = 3, test_size = 200 }
+[teacher]
+arch = "mlp"
+hidden = [32]
+seeds = [1, 2]
+train = { steps = 1500, batch = 32, lr = 0.2, momentum = 0.0, checkpoint_steps = 50 }
+[student]
+arch = "mlp"
+hidden = [16]
+[distill]
+temperature = 1.0
+lambda = 1.0
+extraction.steps = 150
+progressive.steps = 150
+[train]
+steps = 700
+batch = 16
+lr = 0.05
+evaluate_steps = 70
+log_steps = 64
+checkpoint_steps = 130
+probe = false
+[[arm]]
+name = "one_shot"
+[[arm]]
+name = "progressive"
+distill.method = "progressive"
+[[arm]]
+name = "head"
+distill.method = "extraction"
+distill.extraction.variant = "head"
+distill.extraction.width = 4
+train.optimizer = "adamw"
+train.lr = 0.01
+)");
+  }
+
+  // What must be equal: weights, curricula, and the log but for times.
+  static std::string content(const fs::path& folder) {
+    std::string all;
+    std::set<fs::path> files;
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) files.insert(entry.path());
+    static const std::regex times(R"re("(samples_per_s|wall_s)":[^,}]*)re");
+    for (const fs::path& file : files) {
+      const std::string name = fs::relative(file, folder).string();
+      if (name.ends_with("model.safetensors") && name.find("ckpt-") == std::string::npos)
+        all += name + " " + hash_file(file.string()) + "\n";
+      if (name.ends_with(".csv")) all += name + "\n" + read(file);
+      if (name == "metrics.jsonl") all += std::regex_replace(read(file), times, "");
+    }
+    return all;
+  }
+
+  static std::size_t lines(const fs::path& file) {
+    const std::string text = read(file);
+    return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+  }
+
+  // Starts, waits until the log has some lines, sends the signal.
+  Result interrupted(std::vector<std::string> args, std::size_t after_lines, int signal) const {
+    const std::string out = args.back();
+    const pid_t pid = start(args);
+    for (int i = 0; i < 20000 && lines(folder_ / out / "metrics.jsonl") < after_lines; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    ::kill(pid, signal);
+    return finish(pid);
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(Kdtrain, says_what_it_is) {
+  expect({"--help"}, 0, "Exit codes");
+  expect({"--version"}, 0, "retort ");
+  expect({"ls"}, 0, "cifar10_six_arms");
+  expect({"doctor"}, 0, "RETORT_DATA");
+  expect({"doctor", "--json"}, 0, "\"version\"");
+  expect({"schema", "distill"}, 0, "temperature");
+  expect({"schema", "--json"}, 0, "\"key\":\"train.lr\"");
+  expect({"validate", "cifar10_kd"}, 0, "2 arms x 1 seed");
+  expect({"tokenize", "--vocab", "x"}, 2, "not in this version");
+}
+
+TEST_F(Kdtrain, usage_errors_are_2) {
+  expect({"rnu"}, 2, "did you mean 'run'?");
+  expect({}, 2, "kdtrain --help");
+  expect({"run", "--threads", "0"}, 2, "--threads");
+  expect({"run", "nowhere.toml"}, 2, "embedded recipes");
+  const std::string recipe = parity_recipe();
+  expect({"run", recipe, "train.batch=0"}, 2, "expected an integer in [1, 65536], found 0");
+  expect({"run", recipe, "trian.lr=1"}, 2, "did you mean 'train.lr'?");
+  expect({"run", write("bad.toml", "[train\n")}, 2, "bad.toml:1:");
+  expect({"run", recipe, "train.precision=bf16", "--out", "x"}, 2, "not in this version");
+  EXPECT_FALSE(fs::exists(folder_ / "x"));
+  const std::string pictures = image_recipe();
+  expect({"run", pictures, "train.batch=41", "--device", "cpu", "--out", "x"}, 2,
+         "train.batch = 41 is larger than its 40 training samples");
+  expect({"run", pictures, "data.root=", "--out", "x"}, std::getenv("RETORT_DATA") ? 4 : 2, "");
+}
+
+TEST_F(Kdtrain, bad_files_are_3_or_4_with_file_and_place) {
+  const std::string recipe = image_recipe();
+  const auto with = [&](const std::string& key, const std::string& value, int status,
+                        const std::string& message) {
+    expect({"run", recipe, key + "=" + value, "--device", "cpu", "--out", "x"}, status, message);
+    EXPECT_FALSE(fs::exists(folder_ / "x")) << "nothing was started, so nothing stays";
+  };
+  with("data.train_files", "missing.bin", 4, "missing.bin");
+  with("data.root", "elsewhere", 4, "elsewhere");
+  write("data/short.bin", read(folder_ / "data/a.bin").substr(0, 5000));
+  with("data.train_files", "short.bin", 3, "short.bin");
+  std::string wrong = read(folder_ / "data/a.bin");
+  wrong[3073 * 7] = 10;
+  write("data/label.bin", wrong);
+  with("data.train_files", "label.bin", 3, "label.bin");
+  with("teacher.weights", "no.safetensors", 4, "no.safetensors");
+  expect({"run", recipe, "--out", "/dev/null/x"}, 4, "/dev/null");
+  expect({"eval", "--model", "no.safetensors", "--arch", "resnet8", "data.root=data"}, 4,
+         "no.safe");
+  expect({"report", path("none")}, 4, "none");
+}
+
+TEST_F(Kdtrain, six_arms_fill_the_run_folder_and_eval_score_report_read_it) {
+  images("a.bin", 40, 1);
+  images("b.bin", 40, 2);
+  images("t.bin", 30, 3);
+  const Result r =
+      run({"run", "cifar10_six_arms", "data.root=data", "data.train_files=a.bin",
+           "teacher.train.files=b.bin", "data.validation_files=t.bin", "data.test_files=t.bin",
+           "teacher.arch=resnet8", "teacher.train.epochs=8", "teacher.train.batch=10",
+           "teacher.train.lr=0.05", "train.epochs=1", "train.batch=10", "train.log_steps=2",
+           "seeds=1", "--device", "cpu", "--out", "six"});
+  ASSERT_EQ(r.status, 0) << r.err;
+  EXPECT_THAT(r.out, HasSubstr("kd_cl_inverse_sr"));
+  std::set<std::string> top, arms;
+  for (const auto& entry : fs::directory_iterator(folder_ / "six"))
+    top.insert(entry.path().filename().string());
+  EXPECT_EQ(top, (std::set<std::string>{"arms", "curriculum", "metrics.jsonl",
+                                        "recipe.resolved.toml", "report.html", "results.json"}));
+  for (const auto& entry : fs::directory_iterator(folder_ / "six/arms")) {
+    arms.insert(entry.path().filename().string());
+    EXPECT_TRUE(fs::exists(entry.path() / "seed1/model.safetensors"));
+  }
+  EXPECT_EQ(arms.size(), 7u);  // six and the teacher
+  EXPECT_THAT(read(folder_ / "six/curriculum/logit.csv"),
+              ::testing::StartsWith("rank,index,label,score,correct,group\n"));
+  EXPECT_TRUE(fs::exists(folder_ / "six/curriculum/logit_reverse_correct_only.csv"));
+  const Json line = Json::parse(
+      read(folder_ / "six/metrics.jsonl").substr(0, read(folder_ / "six/metrics.jsonl").find('\n')),
+      "metrics.jsonl");
+  for (const char* key : {"arm", "seed", "epoch", "step", "split", "loss", "loss_ce", "loss_kd",
+                          "lambda", "temperature", "lr", "accuracy", "samples_per_s"})
+    EXPECT_NE(line.find(key), nullptr) << key;
+
+  const std::string model = "six/arms/kd/seed1/model.safetensors";
+  const Result e = run({"eval", "--model", model, "--arch", "resnet8", "data.root=data",
+                        "data.test_files=t.bin", "--logits", "logits.bin", "--device", "cpu"});
+  ASSERT_EQ(e.status, 0) << e.err;
+  EXPECT_EQ(Json::parse(e.out.substr(0, e.out.find('\n')), "eval").at("n").as_integer(), 30);
+  EXPECT_EQ(fs::file_size(folder_ / "logits.bin"), 30u * 10 * 4);
+  expect({"eval", "--model", model, "--arch", "resnet14", "data.root=data", "data.test_files=t.bin",
+          "--device", "cpu"},
+         3, "layer1");
+
+  const Result s = run({"score", "cifar10_six_arms", "data.root=data", "data.train_files=a.bin",
+                        "data.validation_files=[]", "data.test_files=t.bin", "teacher.arch=resnet8",
+                        "teacher.weights=six/arms/teacher/seed1/model.safetensors", "--out",
+                        "score.csv", "--device", "cpu"});
+  ASSERT_EQ(s.status, 0) << s.err;
+  EXPECT_EQ(read(folder_ / "score.csv"), read(folder_ / "six/curriculum/logit.csv"));
+
+  const std::string results = read(folder_ / "six/results.json");
+  fs::remove(folder_ / "six/results.json");
+  fs::remove(folder_ / "six/report.html");
+  expect({"report", "six"}, 0, "kd_cl_sr");
+  EXPECT_EQ(read(folder_ / "six/results.json"), results);
+
+  expect({"run", "cifar10_kd", "--out", "six"}, 2, "--resume");  // never over an earlier run
+  expect({"run", "cifar10_kd", "--out", "six", "--resume"}, 2, "the recipe changed");
+
+  // A teacher with a NaN, and one that knows nothing.
+  NamedTensors tensors;
+  const SafetensorsReader reader(path("six/arms/teacher/seed1/model.safetensors"));
+  for (const SafetensorsEntry& entry : reader.header().entries)
+    tensors.emplace_back(entry.name, reader.read(entry));
+  for (auto& [name, tensor] : tensors)
+    if (name.ends_with("weight") && tensor.rank() == 2) tensor.data<float>()[3] = NAN;
+  write_safetensors(path("nan.safetensors"), tensors);
+  const std::vector<std::string> common = {
+      "run", "images.toml", "teacher.weights=nan.safetensors", "--device", "cpu", "--out", "y"};
+  image_recipe();
+  expect(common, 3, "nan.safetensors");
+  for (auto& [name, tensor] : tensors)
+    if (tensor.dtype() == DType::kF32) tensor.fill(name.ends_with("running_var") ? 1.0 : 0.0);
+  write_safetensors(path("zero.safetensors"), tensors);
+  expect(
+      {"run", "images.toml", "teacher.weights=zero.safetensors", "--device", "cpu", "--out", "z"},
+      3, "zero");
+}
+
+TEST_F(Kdtrain, loss_that_is_not_finite_is_6_and_names_the_step) {
+  const std::string recipe = image_recipe();
+  expect({"run", recipe, "arms=unguided", "seeds=1", "train.lr=1000", "train.schedule=constant",
+          "train.epochs=30", "--device", "cpu", "--out", "x"},
+         6, "at step");
+}
+
+TEST_F(Kdtrain, resumed_runs_equal_uninterrupted_ones_at_any_thread_count) {
+  const std::string recipe = parity_recipe();
+  const Result whole = run({"run", recipe, "--device", "cpu", "--threads", "1", "--out", "whole"});
+  ASSERT_EQ(whole.status, 0) << whole.err;
+  const std::string want = content(folder_ / "whole");
+  EXPECT_GT(want.size(), 1000u);
+  const std::size_t all = lines(folder_ / "whole/metrics.jsonl");
+  int stops = 0;
+  for (const auto& [threads, share, signal] :
+       {std::tuple{2, 0.1, SIGTERM}, {3, 0.5, SIGINT}, {1, 0.8, SIGTERM}}) {
+    const std::string out = "t" + std::to_string(threads);
+    const Result cut = interrupted(
+        {"run", recipe, "--device", "cpu", "--threads", std::to_string(threads), "--out", out},
+        static_cast<std::size_t>(share * static_cast<double>(all)), signal);
+    if (cut.status != 0) {  // it may have been quicker than the signal
+      ++stops;
+      EXPECT_EQ(cut.status, 128 + signal) << cut.err;
+      EXPECT_THAT(cut.err, HasSubstr("--resume"));
+    }
+    const Result rest = run({"run", recipe, "--device", "cpu", "--threads",
+                             std::to_string(threads % 3 + 1), "--out", out, "--resume"});
+    EXPECT_EQ(rest.status, 0) << rest.err;
+    EXPECT_TRUE(content(folder_ / out) == want) << "after " << cut.err;
+  }
+  EXPECT_GE(stops, 1);
+}
+
+TEST_F(Kdtrain, image_runs_resume_to_the_same_bytes) {
+  const std::string recipe = image_recipe();
+  const Result whole = run({"run", recipe, "--device", "cpu", "--threads", "2", "--out", "whole"});
+  ASSERT_EQ(whole.status, 0) << whole.err;
+  const Result cut =
+      interrupted({"run", recipe, "--device", "cpu", "--threads", "3", "--out", "cut"}, 12, SIGINT);
+  EXPECT_EQ(cut.status, 130) << cut.err;
+  const Result rest =
+      run({"run", recipe, "--device", "cpu", "--threads", "1", "--out", "cut", "--resume"});
+  ASSERT_EQ(rest.status, 0) << rest.err;
+  EXPECT_EQ(content(folder_ / "cut"), content(folder_ / "whole"));
+}
+
+TEST_F(Kdtrain, full_disk_is_4_and_the_run_goes_on_afterwards) {
+  const std::string recipe = image_recipe();
+  const Result full =
+      run({"run", recipe, "seeds=1", "--threads", "1", "--device", "cpu", "--out", "x"}, 100'000);
+  EXPECT_EQ(full.status, 4) << full.err;
+  const std::string log = read(folder_ / "x/metrics.jsonl");
+  EXPECT_FALSE(log.empty());
+  EXPECT_EQ(log.back(), '\n');  // whole lines only
+  const Result rest = run({"run", recipe, "seeds=1", "--device", "cpu", "--out", "x", "--resume"});
+  ASSERT_EQ(rest.status, 0) << rest.err;
+  const Result whole = run({"run", recipe, "seeds=1", "--device", "cpu", "--out", "whole"});
+  EXPECT_EQ(content(folder_ / "x"), content(folder_ / "whole"));
+}
+
+TEST_F(Kdtrain, one_run_at_a_time_in_a_folder) {
+  fs::create_directories(folder_ / "x");
+  const int lock = ::open(path("x").c_str(), O_RDONLY | O_DIRECTORY);
+  ASSERT_EQ(::flock(lock, LOCK_EX | LOCK_NB), 0);
+  expect({"run", parity_recipe(), "--device", "cpu", "--out", "x"}, 2, "in use");
+  ::close(lock);
+}
+
+TEST_F(Kdtrain, runs_on_the_emulated_device) {
+  const std::string recipe = parity_recipe();
+  const Result r = run({"run", recipe, "seeds=1", "teacher.seeds=1", "train.steps=6",
+                        "distill.extraction.steps=3", "arms=head", "teacher.train.steps=6",
+                        "data.test_size=64", "distill.extraction.calibration=64",
+                        "arm.head.teacher.allow_untrained=true", "--device", "cuda", "--out", "x"});
+  if (r.err.find("no plug-in with this op") != std::string::npos)
+    GTEST_SKIP() << "the plug-in lacks an op: " << r.err;
+  EXPECT_EQ(r.status, 0) << r.err;
+}
+
+}  // namespace
+}  // namespace retort::tools
