@@ -214,6 +214,7 @@ TEST_F(Kdtrain, says_what_it_is) {
   expect({"--version"}, 0, "retort ");
   expect({"ls"}, 0, "cifar10_six_arms");
   expect({"doctor"}, 0, "RETORT_DATA");
+  expect({"selftest", "--device", "cpu"}, 0, "all correct");
   expect({"doctor", "--json"}, 0, "\"version\"");
   expect({"schema", "distill"}, 0, "temperature");
   expect({"schema", "--json"}, 0, "\"key\":\"train.lr\"");
@@ -333,9 +334,9 @@ TEST_F(Kdtrain, six_arms_fill_the_run_folder_and_eval_score_report_read_it) {
   for (auto& [name, tensor] : tensors)
     if (tensor.dtype() == DType::kF32) tensor.fill(name.ends_with("running_var") ? 1.0 : 0.0);
   write_safetensors(path("zero.safetensors"), tensors);
-  expect(
-      {"run", "images.toml", "teacher.weights=zero.safetensors", "--device", "cpu", "--out", "z"},
-      3, "zero");
+  expect({"run", "images.toml", "teacher.weights=zero.safetensors", "teacher.allow_untrained=false",
+          "--device", "cpu", "--out", "z"},
+         3, "zero");
 }
 
 TEST_F(Kdtrain, loss_that_is_not_finite_is_6_and_names_the_step) {
