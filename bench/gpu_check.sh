@@ -6,6 +6,7 @@
 # usage: bench/gpu_check.sh                  builds into build/gpu, then checks
 #        bench/gpu_check.sh --with FOLDER    uses binaries in FOLDER/bin and FOLDER/lib: a build folder, or one packed
 #        bench/gpu_check.sh --pack FOLDER    builds on a machine without a GPU and packs what --with needs
+#        RETORT_BUILD names the build folder (build/gpu, build/gpu-pack)
 # exit:  0 all passed, 1 something failed or did not finish, 2 usage, 77 no GPU here
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
@@ -19,7 +20,7 @@ case "${1:-}" in
 --with) folder=${2:?"usage: gpu_check.sh --with FOLDER"} ;;
 --pack) pack=${2:?"usage: gpu_check.sh --pack FOLDER"} ;;
 *)
-  sed -n '2,9s/^# \{0,1\}//p' "$0"
+  sed -n '2,10s/^# \{0,1\}//p' "$0"
   exit 2
   ;;
 esac
@@ -40,12 +41,13 @@ build() { # FOLDER [cmake options]: only what the check runs
 
 if [ -n "$pack" ]; then
   # Without oneDNN: it is large, and the CPU side is only the reference here.
-  build build/gpu-pack -DRETORT_ONEDNN=OFF || exit 1
+  from=${RETORT_BUILD:-build/gpu-pack}
+  if [ -n "${RETORT_BUILD:-}" ]; then build "$from" || exit 1; else build "$from" -DRETORT_ONEDNN=OFF || exit 1; fi
   mkdir -p "$pack/bin" "$pack/lib"
   for program in "${programs[@]}"; do
-    if [ -x "build/gpu-pack/bin/$program" ]; then cp "build/gpu-pack/bin/$program" "$pack/bin/"; fi
+    if [ -x "$from/bin/$program" ]; then cp "$from/bin/$program" "$pack/bin/"; fi
   done
-  cp build/gpu-pack/lib/libretort.so.0 build/gpu-pack/lib/libretort_cuda.so build/gpu-pack/lib/libretort_cuda_emulated.so "$pack/lib/"
+  cp "$from/lib/libretort.so.0" "$from/lib/libretort_cuda.so" "$from/lib/libretort_cuda_emulated.so" "$pack/lib/"
   # Everything else they load, but for the C library and what belongs to CUDA.
   ldd "$pack"/bin/* "$pack"/lib/* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
     grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so|libretort|libcublas|libcudnn|libnccl|libcuda' | xargs -r cp -t "$pack/lib/"
@@ -67,7 +69,7 @@ device=$(tr '[:upper:] ' '[:lower:]_' <<<"$gpu" | tr -cd 'a-z0-9_.-')
 SECONDS=0
 
 if [ -z "$folder" ]; then
-  folder=build/gpu
+  folder=${RETORT_BUILD:-build/gpu}
   build "$folder" || { echo "FAIL: the build failed" && exit 1; }
 fi
 if [ ! -e "$folder/lib/libretort_cuda.so" ]; then
@@ -145,7 +147,7 @@ if step plugin 60 "$folder/bin/plugin_check"; then
   for room in kernels engine nn distill; do
     step "${room}_tests" 90 "$folder/bin/${room}_tests" --gtest_brief=1
   done
-  step distill_bench 120 "$folder/bin/distill_bench" --json "$results/distill_bench.json"
+  step distill_bench 120 "$folder/bin/distill_bench" --device cuda --json "$results/distill_bench.json"
   sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer /opt/nvidia -name compute-sanitizer -type f -perm -u+x 2>/dev/null | head -1)
   if [ -z "$sanitizer" ]; then
     echo "== compute-sanitizer: skipped, neither on the PATH nor in /usr/local/cuda"
