@@ -100,6 +100,8 @@ struct ForwardResult {
   std::vector<Tensor> pre, post;
 };
 
+/// Mixed precision: give bf16 inputs to a model with f32 parameters. Activations are then bf16,
+/// statistics, logits, gradients of parameters and the parameters themselves stay f32.
 class Model : public Module {
  public:
   virtual ForwardResult forward(const Tensor& x, bool want_hidden = false) = 0;

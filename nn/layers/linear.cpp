@@ -1,8 +1,18 @@
 #include "nn/layers/linear.h"
 
+#include "engine/autograd/autograd.h"
 #include "engine/ops/linear.h"
 
 namespace retort::nn {
+namespace {
+
+Tensor cast(const Tensor& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  return record("cast", x.detach().to(dtype), {x},
+                [from = x.dtype()](const Tensor& dy) { return std::vector<Tensor>{dy.to(from)}; });
+}
+
+}  // namespace
 
 Linear::Linear(std::int64_t in, std::int64_t out) : Linear(in, out, Init::linear_default(in)) {}
 
@@ -10,6 +20,8 @@ Linear::Linear(std::int64_t in, std::int64_t out, const Init& weight_init)
     : weight_(add_parameter("weight", {out, in}, weight_init)),
       bias_(add_parameter("bias", {out}, Init::linear_default(in))) {}
 
-Tensor Linear::forward(const Tensor& x) const { return linear(x, weight_, bias_); }
+Tensor Linear::forward(const Tensor& x) const {
+  return linear(cast(x, weight_.dtype()), weight_, bias_);
+}
 
 }  // namespace retort::nn

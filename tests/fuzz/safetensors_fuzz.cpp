@@ -3,7 +3,8 @@
 //
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -I.
 //   tests/fuzz/safetensors_fuzz.cpp
-//     -Lbuild/lib -lretort -Wl,-rpath,build/lib -o safetensors_fuzz
+//     engine/io/{file,json,safetensors}.cpp -Lbuild/lib -lretort -lxxhash -Wl,-rpath,build/lib
+//     -o safetensors_fuzz && ./safetensors_fuzz -max_len=4096
 #include <unistd.h>
 
 #include <cstdint>
