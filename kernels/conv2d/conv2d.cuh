@@ -37,6 +37,31 @@ void dispatch_weight_type(DType weight_dtype, F&& f) {
     f.template operator()<T>();
 }
 
+// The weights as (columns, pitch), one such block per phase: rounded, padded with zeros, and for
+// the backward pass transposed.
+template <class T, class W>
+void pack_launch(const Context& context, const Conv2dShape& s, bool backward, std::int64_t pitch,
+                 const W* weight, T* to) {
+  const PackParams<T> params{to,
+                             weight,
+                             as_int(s.filters),
+                             as_int(s.filter_height),
+                             as_int(s.filter_width),
+                             as_int(s.channels),
+                             as_int(s.stride),
+                             as_int(s.padding),
+                             as_int(pitch),
+                             backward};
+  const std::int64_t packed = (backward ? s.channels : s.filters) * pitch;
+  const auto phases = static_cast<unsigned>(backward ? s.stride * s.stride : 1);
+  simt::launch({"conv2d_pack",
+                {grid_for(packed), phases},
+                256,
+                0,
+                static_cast<cudaStream_t>(context.stream)},
+               conv2d_pack_thread_per_element_kernel<T, W>, params);
+}
+
 // Forward: source x, out y. Backward: source dy, out dx. Tiles of 128 columns read less than those
 // of 64, but are taken only when they make at least `wide_from` blocks: enough to fill a GPU.
 template <class T>
@@ -61,20 +86,8 @@ void images_launch(const Context& context, bool backward, const Conv2dShape& s, 
     const std::int64_t packed = columns * pitch;
     T* const to = static_cast<T*>(
         context.scratch->get(static_cast<std::size_t>(phases * packed) * sizeof(T)));
-    const PackParams<T> pack{to,
-                             weight,
-                             as_int(s.filters),
-                             as_int(s.filter_height),
-                             as_int(s.filter_width),
-                             as_int(s.channels),
-                             as_int(s.stride),
-                             as_int(s.padding),
-                             as_int(pitch),
-                             backward};
     dispatch_weight_type<T>(weight_dtype, [&]<class W>() {
-      simt::launch(
-          {"conv2d_pack", {grid_for(packed), static_cast<unsigned>(phases)}, 256, 0, stream},
-          conv2d_pack_thread_per_element_kernel<T, W>, pack);
+      pack_launch<T, W>(context, s, backward, pitch, static_cast<const W*>(weight), to);
     });
     weight = to;
   }

@@ -1,5 +1,17 @@
 #include "kernels/common/plugin.h"
 #include "kernels/conv2d/conv2d.cuh"
+#include "kernels/conv2d/conv2d_round.h"
+
+namespace retort::kernels {
+
+void conv2d_round_weights(const Context& context, const Conv2dShape& shape, bf16* to,
+                          const float* weight) {
+  using namespace SIMT_NS;
+  const std::int64_t depth = shape.filter_height * shape.filter_width * shape.channels;
+  pack_launch<bf16, float>(context, shape, /*backward=*/false, depth, weight, to);
+}
+
+}  // namespace retort::kernels
 
 RETORT_CUDA_PLUGIN(conv2d) {
   using namespace retort::kernels;
