@@ -68,7 +68,7 @@ class Pieces {
   std::byte* next_;
 };
 
-Conv2dShape with_batch(Conv2dShape shape, std::int64_t batch) {
+[[maybe_unused]] Conv2dShape with_batch(Conv2dShape shape, std::int64_t batch) {
   shape.batch = batch;
   return shape;
 }
