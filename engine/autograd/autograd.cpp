@@ -164,10 +164,10 @@ void Tensor::backward(const Tensor& gradient) const {
       if (first) {
         queue.push(input);
       } else {
-        // The stored gradient may be shared with the op that made it: add into a copy.
-        Tensor sum = slot->second.clone();
+        // In place if nobody else holds the memory (an op may have handed on its own dy).
+        Tensor& sum = slot->second;
+        if (sum.storage().use_count() != 1 || !sum.is_contiguous()) sum = sum.clone();
         add_into(sum, gradients[i]);
-        slot->second = sum;
       }
     }
   }
