@@ -1,0 +1,22 @@
+// Data of the quickstart: points on the three arms of a spiral.
+#pragma once
+#include <cmath>
+#include <vector>
+
+#include "engine/tensor/tensor.h"
+
+struct Points {
+  retort::Tensor inputs, labels;  // (N, 2) f32, (N) i32
+};
+
+/// `points` points in turn on the three arms; of ten labels `wrong` are false.
+inline Points spiral(int points, int wrong) {
+  std::vector<float> x;
+  std::vector<int> y;
+  for (int i = 0; i < points; ++i) {
+    const float t = 0.5f + 3.5f * float(i) / float(points), angle = t + 2.0944f * float(i % 3);
+    x.insert(x.end(), {t * std::cos(angle), t * std::sin(angle)});
+    y.push_back((i + (7 * i % 10 < wrong)) % 3);
+  }
+  return {retort::Tensor::from(x, {points, 2}), retort::Tensor::from(y, {points})};
+}
