@@ -116,6 +116,7 @@ double train(nn::Model& model, const Teacher* teacher, const Toy::Set& data, con
 }
 
 TEST(Convergence, a_distilled_student_beats_its_twin_by_more_than_the_spread) {
+  if (kSlowBuild) GTEST_SKIP() << "a minute in a sanitizer build";
   Toy toy;
   const Toy::Set much = toy.make(8192, 1, true), test = toy.make(2000, 2, false);
   const auto teacher_model =
