@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <queue>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
 
 #include "engine/ops/axpy.h"
+#include "engine/ops/elementwise.h"
 #include "engine/runtime/allocator.h"
 
 namespace retort {
@@ -34,6 +36,55 @@ void run_hooks(const Tensor& leaf) {
     if (const auto hook = weak.lock(); hook && hook->leaf.lock() == leaf.autograd())
       hook->call(leaf.grad());
 }
+
+// How often the graph below `top` uses each leaf.
+std::unordered_map<const Tensor::Autograd*, int> count_leaf_uses(
+    const std::shared_ptr<Tensor::Autograd>& top) {
+  std::unordered_map<const Tensor::Autograd*, int> uses;
+  std::unordered_set<const Tensor::Autograd*> seen;
+  std::vector<const Tensor::Autograd*> stack{top.get()};
+  while (!stack.empty()) {
+    const Tensor::Autograd* const at = stack.back();
+    stack.pop_back();
+    if (!at->node) {
+      ++uses[at];
+      continue;
+    }
+    if (!seen.insert(at).second) continue;
+    for (const auto& input : at->node->inputs)
+      if (input) stack.push_back(input.get());
+  }
+  return uses;
+}
+
+// Nodes with a pending gradient, newest first.
+class Queue {
+ public:
+  Queue() { heap_.reserve(16); }
+  ~Queue() {  // after an error: gradients of half a backward must not meet those of the next
+    for (const auto& a : heap_) a->node->pending = Tensor();
+  }
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+  bool empty() const { return heap_.empty(); }
+  void push(const std::shared_ptr<Tensor::Autograd>& a) {
+    heap_.push_back(a);
+    std::push_heap(heap_.begin(), heap_.end(), older);
+  }
+  std::shared_ptr<Tensor::Autograd> pop() {
+    std::pop_heap(heap_.begin(), heap_.end(), older);
+    auto top = std::move(heap_.back());
+    heap_.pop_back();
+    return top;
+  }
+
+ private:
+  static bool older(const std::shared_ptr<Tensor::Autograd>& a,
+                    const std::shared_ptr<Tensor::Autograd>& b) {
+    return a->node->sequence < b->node->sequence;
+  }
+  std::vector<std::shared_ptr<Tensor::Autograd>> heap_;
+};
 
 }  // namespace
 
@@ -80,15 +131,52 @@ Tensor record(const char* name, Tensor result, std::vector<Tensor> inputs, Backw
   return result;
 }
 
-void accumulate_gradient(const Tensor& leaf, const Tensor& gradient) {
+namespace {
+
+// The node whose backward function runs in this thread.
+thread_local Node* t_running = nullptr;
+struct Running {
+  explicit Running(Node* node) : before(t_running) { t_running = node; }
+  ~Running() { t_running = before; }
+  Node* before;
+};
+
+void make_gradient(const Tensor& leaf) {
   Tensor::Autograd& a = *leaf.autograd();
+  if (a.gradient) return;
+  const MemoryRoleScope role(MemoryRole::kGradients);
+  a.gradient = std::make_shared<Tensor>(Tensor::empty(leaf.shape(), leaf.dtype(), leaf.device()));
+  a.gradient_is_fresh = true;
+}
+
+bool same_memory(const Tensor& a, const Tensor& b) {
+  return a.storage() == b.storage() && a.storage_offset() == b.storage_offset();
+}
+
+}  // namespace
+
+Tensor gradient_memory(std::size_t index, const Shape& shape, DType dtype, Device device) {
+  if (t_running != nullptr && index < t_running->leaves.size()) {
+    const Tensor& leaf = t_running->leaves[index];
+    if (leaf.defined() && leaf.shape() == shape && leaf.dtype() == dtype &&
+        leaf.device() == device) {
+      make_gradient(leaf);
+      Tensor::Autograd& a = *leaf.autograd();
+      if (a.gradient_is_fresh && a.gradient->is_contiguous()) {
+        a.gradient_is_fresh = false;
+        return *a.gradient;
+      }
+    }
+  }
+  return Tensor::empty(shape, dtype, device);
+}
+
+void accumulate_gradient(const Tensor& leaf, const Tensor& gradient) {
   RETORT_CHECK(gradient.shape() == leaf.shape(), "[backward] expected a gradient ", leaf.shape(),
                ", got ", gradient.shape());
-  if (!a.gradient) {
-    const MemoryRoleScope role(MemoryRole::kGradients);
-    a.gradient = std::make_shared<Tensor>(Tensor::empty(leaf.shape(), leaf.dtype(), leaf.device()));
-    a.gradient_is_fresh = true;
-  }
+  make_gradient(leaf);
+  Tensor::Autograd& a = *leaf.autograd();
+  if (same_memory(*a.gradient, gradient)) return;  // written there: see gradient_memory
   if (a.gradient_is_fresh) {
     a.gradient->copy_from(gradient);
     a.gradient_is_fresh = false;
@@ -113,40 +201,20 @@ void Tensor::backward(const Tensor& gradient) const {
     return;
   }
   // Nodes by creation order, newest first: every consumer of a tensor was created after it.
-  const auto older = [](const std::shared_ptr<Autograd>& a, const std::shared_ptr<Autograd>& b) {
-    return a->node->sequence < b->node->sequence;
-  };
-  std::priority_queue<std::shared_ptr<Autograd>, std::vector<std::shared_ptr<Autograd>>,
-                      decltype(older)>
-      queue(older);
-  std::unordered_map<const Autograd*, Tensor> pending;
-  std::unordered_map<const Autograd*, int> uses;  // of leaves: hooks run after the last one
-  std::vector<std::shared_ptr<Autograd>> stack{autograd_};
-  std::unordered_map<const Autograd*, bool> seen;
-  while (!stack.empty()) {
-    const auto top = stack.back();
-    stack.pop_back();
-    if (!top->node) {
-      ++uses[top.get()];
-      continue;
-    }
-    if (seen[top.get()]) continue;
-    seen[top.get()] = true;
-    for (const auto& input : top->node->inputs)
-      if (input) stack.push_back(input);
-  }
-  pending[autograd_.get()] = gradient;
+  Queue queue;
+  // How often each leaf is still used; counted only where someone waits for the last time.
+  std::unordered_map<const Autograd*, int> uses;
+  if (!hooks().empty()) uses = count_leaf_uses(autograd_);
+  autograd_->node->pending = gradient;
   queue.push(autograd_);
   while (!queue.empty()) {
-    const std::shared_ptr<Autograd> top = queue.top();
-    queue.pop();
-    const auto it = pending.find(top.get());
-    if (it == pending.end()) continue;
-    const Tensor dy = it->second;
-    pending.erase(it);
+    const std::shared_ptr<Autograd> top = queue.pop();
     const std::shared_ptr<Node> node = top->node;
+    const Tensor dy = std::move(node->pending);
+    node->pending = Tensor();
     RETORT_CHECK(node->backward != nullptr, "[backward] the history of '", node->name,
                  "' was freed by an earlier backward");
+    const Running running(node.get());
     std::vector<Tensor> gradients = node->backward(dy);
     node->backward = nullptr;  // frees what it saved
     RETORT_CHECK(gradients.size() == node->inputs.size(), "[backward] '", node->name, "' returned ",
@@ -156,18 +224,18 @@ void Tensor::backward(const Tensor& gradient) const {
       if (!input) continue;
       if (!input->node) {
         if (gradients[i].defined()) accumulate_gradient(node->leaves[i], gradients[i]);
-        if (--uses[input.get()] == 0) run_hooks(node->leaves[i]);
+        if (!uses.empty() && --uses[input.get()] == 0) run_hooks(node->leaves[i]);
         continue;
       }
       if (!gradients[i].defined()) continue;
-      auto [slot, first] = pending.try_emplace(input.get(), gradients[i]);
-      if (first) {
+      Node& below = *input->node;
+      if (!below.pending.defined()) {
+        below.pending = std::move(gradients[i]);
         queue.push(input);
+      } else if (below.pending.storage().use_count() == 1 && below.pending.is_contiguous()) {
+        add_into(below.pending, gradients[i]);  // in place: nobody else holds the memory
       } else {
-        // In place if nobody else holds the memory (an op may have handed on its own dy).
-        Tensor& sum = slot->second;
-        if (sum.storage().use_count() != 1 || !sum.is_contiguous()) sum = sum.clone();
-        add_into(sum, gradients[i]);
+        below.pending = add(below.pending, gradients[i]);  // an op may have handed on its own dy
       }
     }
   }

@@ -30,6 +30,8 @@ struct Node {
   std::vector<Tensor> leaves;  // handles of leaf inputs (same index), to accumulate into
   BackwardFn backward;
   std::weak_ptr<Tensor::Autograd> output;
+
+  Tensor pending;  // of a backward under way: the gradient gathered so far
 };
 
 /// True if gradients are recorded in this thread (default).
@@ -55,6 +57,11 @@ inline bool needs_grad(const Tensor& t) {
 /// Attaches a node to `result` if any input needs a gradient; returns result. `name` must be a
 /// literal.
 Tensor record(const char* name, Tensor result, std::vector<Tensor> inputs, BackwardFn backward);
+
+/// For use inside a backward function: memory for the gradient of input `index`, which the function
+/// must write whole and return. It is the leaf's own gradient if nothing was added to that yet, so
+/// that a large weight gradient is not copied; else new memory of the given shape.
+Tensor gradient_memory(std::size_t index, const Shape& shape, DType dtype, Device device);
 
 /// Adds `gradient` to the gradient of a leaf: in place, by copy if it is the first contribution.
 void accumulate_gradient(const Tensor& leaf, const Tensor& gradient);

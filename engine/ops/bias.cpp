@@ -29,7 +29,7 @@ Tensor apply(const char* name, const Tensor& x_given, const Tensor& bias_given, 
                   const Tensor dy = dy_given.contiguous();
                   Tensor dx = dy, dbias;
                   if (saved.defined()) dx = Tensor::empty(dy.shape(), dy.dtype(), dy.device());
-                  if (need_bias) dbias = Tensor::empty({columns}, dy.dtype(), dy.device());
+                  if (need_bias) dbias = gradient_memory(1, {columns}, dy.dtype(), dy.device());
                   if (saved.defined() || need_bias)
                     kernels::bias_backward(
                         context_of(dy.device()),

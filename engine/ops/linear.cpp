@@ -53,11 +53,11 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
                     multiply(gradients[0], dy, weight, false, false, out);
                   }
                   if (want_weight) {
-                    gradients[1] = Tensor::empty(weight.shape(), dy.dtype(), dy.device());
+                    gradients[1] = gradient_memory(1, weight.shape(), dy.dtype(), dy.device());
                     multiply(gradients[1], dy, x, true, false, rows);
                   }
                   if (want_bias) {
-                    gradients[2] = Tensor::empty({out}, dy.dtype(), dy.device());
+                    gradients[2] = gradient_memory(2, {out}, dy.dtype(), dy.device());
                     kernels::column_sum(
                         context_of(dy.device()),
                         {gradients[2].raw(), dy.raw(), rows, out, pitch_of(dy), dy.dtype()});

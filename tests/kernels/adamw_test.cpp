@@ -60,7 +60,7 @@ TEST(AdamW, steps_follow_the_formula) {
     for (const auto& [dtype, gradient_dtype] : {std::pair{DType::kF32, DType::kF32},
                                                 {DType::kF32, DType::kBF16},
                                                 {DType::kF64, DType::kF64}})
-      for (const std::int64_t n : {1, 31, 32, 33, 257, 70001}) {
+      for (const std::int64_t n : {1, 31, 32, 33, 257, 9001}) {
         const AdamWState s(n, device, dtype, gradient_dtype);
         std::vector<double> p = s.parameter.to_vector<double>(), g = s.gradient.to_vector<double>();
         std::vector<double> m(p.size(), 0.0), v(p.size(), 0.0);

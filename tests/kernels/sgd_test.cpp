@@ -78,7 +78,7 @@ TEST(Sgd, steps_follow_the_formula) {
       for (const auto& [dtype, gradient_dtype] : {std::pair{DType::kF32, DType::kF32},
                                                   {DType::kF32, DType::kBF16},
                                                   {DType::kF64, DType::kF64}})
-        for (const std::int64_t n : {1, 31, 257, 70001}) {
+        for (const std::int64_t n : {1, 31, 257, 9001}) {
           const SgdState s(n, device, dtype, gradient_dtype);
           std::vector<double> p = s.parameter.to_vector<double>(),
                               g = s.gradient.to_vector<double>(), b = s.buffer.to_vector<double>();

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "engine/autograd/gradcheck.h"
@@ -120,6 +121,48 @@ TEST(Autograd, a_long_chain_is_freed_without_deep_recursion) {
   for (int i = 0; i < 100000; ++i) z = scale(z, 1);
   z.backward();
   EXPECT_EQ(x.grad().item(), 1);
+}
+
+// A large weight gradient is written where it belongs; a second use of the weight is added.
+TEST(Autograd, gradient_memory_is_the_leafs_own_once) {
+  const Tensor x = leaf({1, 2}, {2}), w = leaf({3, 4}, {2});
+  std::vector<const void*> memory;
+  const auto op = [&](const Tensor& t) {
+    return record("op", t.clone(), {t}, [&](const Tensor& dy) {
+      const Tensor dx = gradient_memory(0, {2}, DType::kF32, Device::kCpu);
+      memory.push_back(dx.raw());
+      dx.copy_from(dy);
+      return std::vector<Tensor>{dx};
+    });
+  };
+  sum(add(op(w), add(op(w), op(x)))).backward();
+  EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{2, 2}));
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{1, 1}));
+  EXPECT_EQ(std::count(memory.begin(), memory.end(), w.grad().raw()), 1);
+  w.zero_grad();
+  sum(op(w)).backward();
+  EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{1, 1}));
+  // Outside a backward, or of another shape, it is plain new memory.
+  EXPECT_EQ(gradient_memory(0, {3}, DType::kF32, Device::kCpu).shape(), (Shape{3}));
+}
+
+// An error in the middle leaves no half gradient behind for the next backward.
+TEST(Autograd, an_error_in_backward_leaves_nothing_pending) {
+  const Tensor x = leaf({1}, {1});
+  const Tensor y = square(x);
+  bool bad = true;
+  const auto op = [&](const Tensor& t) {
+    return record("op", t.clone(), {t}, [&](const Tensor& dy) {
+      if (bad) fail(ErrorCode::kNumerics, "bad");
+      return std::vector<Tensor>{dy};
+    });
+  };
+  const Tensor z = op(y);
+  const Tensor w = scale(y, 3);  // newer than z: its gradient reaches y first
+  EXPECT_THROW(add(z, w).backward(), Error);
+  bad = false;
+  op(y).backward();
+  EXPECT_EQ(x.grad().item(), 2);
 }
 
 TEST(Autograd, recompute_gives_the_same_gradients) {
