@@ -77,6 +77,8 @@ class Kdtrain : public ::testing::Test {
     ::dup2(out, 1);
     ::dup2(err, 2);
     ::chdir(folder_.c_str()) == 0 ? void() : ::_exit(99);
+    // Threads of several processes on few cores must not spin for each other.
+    ::setenv("OMP_WAIT_POLICY", "passive", 1);
     if (file_limit != 0) {
       const rlimit limit{file_limit, file_limit};
       ::setrlimit(RLIMIT_FSIZE, &limit);
@@ -231,8 +233,6 @@ TEST_F(Kdtrain, usage_errors_are_2) {
   expect({"run", recipe, "train.batch=0"}, 2, "expected an integer in [1, 65536], found 0");
   expect({"run", recipe, "trian.lr=1"}, 2, "did you mean 'train.lr'?");
   expect({"run", write("bad.toml", "[train\n")}, 2, "bad.toml:1:");
-  expect({"run", recipe, "train.precision=bf16", "--out", "x"}, 2, "not in this version");
-  EXPECT_FALSE(fs::exists(folder_ / "x"));
   const std::string pictures = image_recipe();
   expect({"run", pictures, "train.batch=41", "--device", "cpu", "--out", "x"}, 2,
          "train.batch = 41 is larger than its 40 training samples");

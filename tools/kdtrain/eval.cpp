@@ -39,8 +39,8 @@ int eval_command(const CommandLine& line) {
   model->to(device);
   model->eval();
   std::vector<Tensor> logits;
-  const EvaluationRequest request{device, settings.integer("train.evaluate_batch"), normalize,
-                                  nullptr, line.logits.empty() ? nullptr : &logits};
+  const EvaluationRequest request{device,    DType::kF32, settings.integer("train.evaluate_batch"),
+                                  normalize, nullptr,     line.logits.empty() ? nullptr : &logits};
   const distill::EvaluationResult r = evaluate(*model, *data, request);
   if (!line.logits.empty()) {
     AtomicFile out(line.logits);

@@ -204,6 +204,7 @@ distill::EvaluationResult evaluate(nn::Model& model, const nn::Dataset& data,
   distill::EvaluationMeter meter;
   nn::BatchOptions options;
   options.device = request.device;
+  options.dtype = request.dtype;
   options.normalize = request.normalize;
   std::vector<std::int64_t> samples;
   std::size_t number = 0;
@@ -224,7 +225,7 @@ distill::EvaluationResult evaluate(nn::Model& model, const nn::Dataset& data,
 void score_samples(TeacherSet* teacher, const nn::Dataset& data, Device device,
                    std::int64_t batch) {
   std::vector<Tensor> logits;
-  EvaluationRequest request{device, batch, teacher->normalize, nullptr, &logits};
+  EvaluationRequest request{device, teacher->dtype, batch, teacher->normalize, nullptr, &logits};
   evaluate(teacher->final->model(), data, request);
   std::vector<float> rows;
   for (const Tensor& part : logits) {

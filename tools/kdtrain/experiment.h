@@ -55,6 +55,7 @@ std::string find_weights(const Settings& settings, const std::string& name);
 
 struct EvaluationRequest {
   Device device = Device::kCpu;
+  DType dtype = DType::kF32;  // of inputs and activations
   std::int64_t batch = 500;
   nn::Normalize normalize;
   const std::vector<Tensor>* teacher_logits = nullptr;  // by batch, as evaluate() returned them
@@ -70,6 +71,7 @@ struct TeacherSet {
   std::shared_ptr<distill::Teacher> final, untrained;
   std::map<double, std::shared_ptr<distill::Teacher>> snapshots;  // by accuracy first exceeded
   nn::Normalize normalize;
+  DType dtype = DType::kF32;
   std::vector<std::vector<Tensor>> evaluation_logits;  // of `final`: [set][batch]
   std::vector<distill::EvaluationResult> evaluation;   // [set]
   curriculum::SampleStatistics statistics;             // of the student's training samples

@@ -41,12 +41,19 @@ std::int64_t pair_seed(std::int64_t teacher, std::int64_t student, bool several_
   return several_teachers ? 100 * teacher + student : student;
 }
 
+// auto takes the GPU where there is one, but not for parity: its networks are so small that the
+// time to launch a kernel would be all.
+Device device_for(const std::string& name, const Settings& settings) {
+  if (name == "auto" && settings.text("data.format") == "parity") return Device::kCpu;
+  return parse_device(name);
+}
+
 class Run {
  public:
   Run(const CommandLine& line, const Recipe& recipe)
       : recipe_(recipe),
         base_(recipe.base),
-        device_(parse_device(line.device)),
+        device_(device_for(line.device, recipe.base)),
         folder_(line.out.empty() ? "runs/" + recipe.name : line.out, recipe, line.resume),
         log_(folder_.file("metrics.jsonl")) {
     for (const Arm& arm : recipe_.arms) needs_teacher_ |= uses_teacher(arm.settings);
@@ -58,7 +65,7 @@ class Run {
 
   // Returns the signal that stopped the run, or 0.
   int run() {
-    check_support();
+    check_names();
     data_ = open_data(base_, trains_teacher_);
     check_batches();
     std::string weights;
@@ -89,14 +96,9 @@ class Run {
     bool finished;
   };
 
-  // What the schema offers and this version does not.
-  void check_support() const {
-    for (const Arm& arm : recipe_.arms) {
+  void check_names() const {
+    for (const Arm& arm : recipe_.arms)
       RETORT_CHECK(arm.name != "teacher", "[recipe] an arm may not be named 'teacher'");
-      RETORT_CHECK(
-          arm.settings.text("train.precision") == "f32" && base_.text("teacher.precision") == "f32",
-          "[recipe] precision = \"bf16\" is not in this version");
-    }
   }
 
   void check_batches() const {
@@ -270,6 +272,7 @@ class Run {
     TeacherSet& set = teachers_[t];
     set.seed = teacher_seeds_[t];
     set.normalize = normalize_of(base_.value("teacher.normalize"));
+    if (base_.text("teacher.precision") == "bf16") set.dtype = DType::kBF16;
     const std::string folder = folder_.arm_folder("teacher", set.seed);
     const auto start = std::chrono::steady_clock::now();
     const auto load = [&](const std::string& file, const std::string& name) {
@@ -314,8 +317,8 @@ class Run {
     const std::int64_t batch = base_.integer("train.evaluate_batch");
     for (const EvaluationSet& evaluation : data_.evaluation) {
       set.evaluation_logits.emplace_back();
-      EvaluationRequest request{device_, batch, set.normalize, nullptr,
-                                &set.evaluation_logits.back()};
+      EvaluationRequest request{device_,       set.dtype, batch,
+                                set.normalize, nullptr,   &set.evaluation_logits.back()};
       set.evaluation.push_back(evaluate(set.final->model(), *evaluation.data, request));
     }
     if (!trains_teacher_) log_given_teacher(t, start);
@@ -354,7 +357,6 @@ class Run {
       line.set("samples_per_s", 0).set("calibration_error", r.calibration_error);
       log_.write(teacher_jobs_[t], line.dump());
       last.set(name + ".accuracy", r.accuracy).set(name + ".loss", r.loss);
-      last.set(name + ".calibration_error", r.calibration_error);
     }
     if (base_.flag("train.probe") && data_.parity)
       for (const auto& [name, value] : probe(fresh_copy(set), fresh_teacher(t)))
@@ -517,7 +519,16 @@ int run_command(const CommandLine& line) {
   if (!result.problems.empty()) return static_cast<int>(ErrorCode::kUsage);
   install_signal_handlers();
   Run run(line, result.recipe);
-  const int signal = run.run();
+  int signal = 0;
+  try {
+    signal = run.run();
+  } catch (...) {
+    try {
+      write_report(run.path());  // of what there is; the failure itself is what counts
+    } catch (const Error&) {
+    }
+    throw;
+  }
   write_report(run.path());
   if (signal != 0) {
     std::string again = "kdtrain run";

@@ -12,11 +12,11 @@
 #include "engine/autograd/autograd.h"
 #include "engine/io/json.h"
 #include "engine/runtime/device.h"
+#include "nn/checkpoint/checkpoint.h"
 #include "nn/checkpoint/weights.h"
 #include "nn/layers/linear.h"
 #include "nn/optim/optimizer.h"
 #include "nn/optim/schedule.h"
-#include "tools/kdtrain/job_checkpoint.h"
 #include "tools/kdtrain/signals.h"
 
 namespace retort::tools {
@@ -159,6 +159,11 @@ class Job {
     stop_at_ = s_.number("train.stop_at_accuracy");
     settings_.temperature = {static_cast<float>(s_.number("distill.temperature"))};
     settings_.divergence = divergence();
+    const auto dtype = [&](const char* key) {
+      return s_.text(key) == "bf16" ? DType::kBF16 : DType::kF32;
+    };
+    teacher_dtype_ = dtype("teacher.precision");
+    dtype_ = teacher ? teacher_dtype_ : dtype("train.precision");
   }
 
   distill::Divergence divergence() const {
@@ -232,6 +237,7 @@ class Job {
     options.device = context_.device;
     options.normalize = plan_.normalize;
     options.teacher_normalize = plan_.teacher->normalize;
+    options.dtype = dtype_;
     const nn::Batch batch = source->make_batch(samples, options);
     std::vector<Tensor> student_hidden;
     {
@@ -240,7 +246,8 @@ class Job {
       student_hidden = plan_.model->forward(batch.inputs.slice(0, 2), true).post;
       plan_.model->train();
     }
-    const std::vector<Tensor> teacher_hidden = teacher.forward(batch.teacher_inputs).post;
+    const std::vector<Tensor> teacher_hidden =
+        teacher.forward(batch.teacher_inputs.to(teacher_dtype_)).post;
     RETORT_CHECK(!student_hidden.empty() && !teacher_hidden.empty(),
                  "[extraction] expected models with hidden layers");
     teacher_layer_ = static_cast<std::size_t>(distill::teacher_layer(
@@ -275,24 +282,25 @@ class Job {
 
   void checkpoint(bool finished) {
     fold();
-    write_job_checkpoint(folder_, step_, trained_modules(), *optimizer_, state(finished),
-                         s_.integer("train.checkpoint_keep"));
+    nn::write_checkpoint(folder_,
+                         nn::checkpoint_of(step_, trained_modules(), *optimizer_, state(finished)),
+                         static_cast<int>(s_.integer("train.checkpoint_keep")));
   }
 
   void restore() {
     start_ = Clock::now();
     interval_start_ = start_;
     make_folders(folder_);
-    const auto saved = newest_job_checkpoint(folder_);
+    const auto saved = nn::read_newest_valid(folder_);
     if (saved) {
-      const Json& extra = saved->extra;
+      const Json& extra = saved->state;
       RETORT_CHECK_AS(
           kBadInput,
           extra.at("arm").as_string() == plan_.arm && extra.at("seed").as_integer() == plan_.seed,
           "[resume] the checkpoint in ", folder_, " is of another job");
       step_ = extra.at("step").as_integer();
       enter_stage(static_cast<std::size_t>(extra.at("stage").as_integer()));
-      restore_job_checkpoint(*saved, trained_modules(), optimizer_.get());
+      nn::restore_checkpoint(*saved, trained_modules(), optimizer_.get());
       sums_ = Sums::of(extra.at("sums"));
       steps_to_ = extra.at("steps_to").as_integer();
       reached_ = extra.at("reached").as_bool();
@@ -334,11 +342,13 @@ class Job {
     options.device = context_.device;
     options.augment = nn::parse_augment(
         parity_ ? "none" : s_.text(section_ == "train" ? "data.augment" : "teacher.train.augment"));
+    options.dtype = dtype_;
     options.seed = plan_.key;
     options.epoch = static_cast<std::uint32_t>(step_ / epoch_steps_);
     options.normalize = plan_.normalize;
     if (plan_.teacher != nullptr) options.teacher_normalize = plan_.teacher->normalize;
-    const nn::Batch batch = plan_.data->make_batch(samples, options);
+    nn::Batch batch = plan_.data->make_batch(samples, options);
+    batch.teacher_inputs = batch.teacher_inputs.to(teacher_dtype_);
 
     learning_rate_ = schedule_.at(step_);
     optimizer_->set_learning_rate(learning_rate_);
@@ -478,8 +488,8 @@ class Job {
     for (std::size_t i = 0; i < context_.data->evaluation.size(); ++i) {
       const EvaluationSet& set = context_.data->evaluation[i];
       const auto start = Clock::now();
-      EvaluationRequest request{context_.device, s_.integer("train.evaluate_batch"),
-                                plan_.normalize, nullptr, nullptr};
+      EvaluationRequest request{context_.device, dtype_, s_.integer("train.evaluate_batch"),
+                                plan_.normalize};
       if (plan_.teacher != nullptr && !plan_.teacher->evaluation_logits.empty())
         request.teacher_logits = &plan_.teacher->evaluation_logits[i];
       const distill::EvaluationResult r = evaluate_one(set, request);
@@ -492,7 +502,6 @@ class Job {
       line.set("calibration_error", r.calibration_error);
       last_[set.name + ".accuracy"] = r.accuracy;
       last_[set.name + ".loss"] = r.loss;
-      last_[set.name + ".calibration_error"] = r.calibration_error;
       if (request.teacher_logits != nullptr) {
         line.set("teacher_agreement", r.agreement);
         last_[set.name + ".teacher_agreement"] = r.agreement;
@@ -576,6 +585,13 @@ class Job {
     write(line);
     checkpoint(true);
     save_model();
+    if (parity_) {  // its evaluations are too many to show
+      char text[128];
+      std::snprintf(text, sizeof text, "%s  %lld steps, accuracy %.4f", title_.c_str(),
+                    static_cast<long long>(step_),
+                    last_[context_.data->evaluation[0].name + ".accuracy"]);
+      context_.progress->line(text);
+    }
   }
 
   RunContext& context_;
@@ -598,6 +614,7 @@ class Job {
   std::shared_ptr<nn::Linear> head_;
   std::unique_ptr<nn::Optimizer> optimizer_;
   distill::StepSettings settings_;
+  DType dtype_ = DType::kF32, teacher_dtype_ = DType::kF32;  // of inputs, so of activations
 
   std::int64_t step_ = 0;  // finished ones
   std::size_t stage_ = static_cast<std::size_t>(-1);
@@ -632,10 +649,10 @@ std::string snapshot_file(double accuracy) {
 
 std::optional<JobState> read_job_state(const std::string& folder) {
   if (!std::filesystem::is_directory(folder)) return std::nullopt;
-  const auto saved = newest_job_checkpoint(folder);
+  const auto saved = nn::read_newest_valid(folder);
   if (!saved) return std::nullopt;
-  return JobState{saved->extra.at("step").as_integer(), saved->extra.at("finished").as_bool(),
-                  saved->extra.at("lines").as_string()};
+  return JobState{saved->state.at("step").as_integer(), saved->state.at("finished").as_bool(),
+                  saved->state.at("lines").as_string()};
 }
 
 Outcome run_job(RunContext& context, const TrainingPlan& plan, std::size_t log_job) {
