@@ -81,8 +81,7 @@ struct Group {
   }
 };
 
-// ---- one row
-// -------------------------------------------------------------------------------------
+// ---- one row --------------------------------------------------------------------------------
 
 /// How exp(x) follows from exp(x / tau): the same for tau 1, a square for 2, two squares for 4.
 SIMT_D float one_from_tau(float e, float x, float tau) {
@@ -168,8 +167,7 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kThreads == 5
     return;
   }
   const bool has_teacher = t && (row.kd_weight != 0.0f || a.statistics);
-  const T* const other =
-      has_teacher ? t : s;  // one path: without a teacher s is read twice, from L1
+  const T* const other = has_teacher ? t : s;  // without a teacher s is read twice, from L1
   const bool ones = row.ce_weight != 0.0f || a.statistics;
   // 16-byte accesses need all rows in the same phase; the first and last chunk go element by
   // element.

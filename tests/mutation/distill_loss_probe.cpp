@@ -1,0 +1,314 @@
+// The distillation loss kernels on the emulator, against a double loop: a plain program, so that it
+// can be built quickly with a fault planted in a kernel (tests/mutation/mutate.py) and by itself as
+// a test. Every buffer is followed by guards, and another order of threads must give the same
+// bytes.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "kernels/distill_loss/distill_loss.cuh"
+#include "kernels/simt/emu.h"
+
+namespace retort::kernels {
+namespace {
+
+int failures = 0;
+void expect(bool ok, const std::string& what, const std::string& where) {
+  if (ok) return;
+  ++failures;
+  std::printf("FAIL %s: %s\n", what.c_str(), where.c_str());
+}
+
+struct HostScratch final : Scratch {
+  std::vector<std::vector<double>> blocks;
+  void* get(std::size_t bytes) override {
+    blocks.emplace_back(bytes / sizeof(double) + 1, std::nan(""));
+    return blocks.back().data();
+  }
+};
+
+double uniform(unsigned& seed) {
+  seed = seed * 1664525u + 1013904223u;
+  return (seed >> 8) / 16777216.0;
+}
+
+/// One call and what it must give.
+struct Probe {
+  std::string name;
+  std::int64_t rows, classes, pitch, offset;  // offset: elements before the first row
+  std::vector<float> tau, lambda, weights;
+  std::vector<std::uint8_t> mask;
+  std::vector<std::int32_t> targets;
+  std::vector<double> s, t;  // (N, V), exact in bf16
+  bool in_place = false, ramp = false, statistics = true;
+  Divergence divergence = Divergence::kForwardKl;
+
+  Probe(std::string n, std::int64_t r, std::int64_t v, std::int64_t gap, std::int64_t at)
+      : name(std::move(n)), rows(r), classes(v), pitch(v + gap), offset(at) {}
+
+  void draw(bool rising) {
+    unsigned seed = 7;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      tau.push_back(std::vector<float>{2, 1, 4, 3}[static_cast<std::size_t>(i % 4)]);
+      lambda.push_back(0.25f * static_cast<float>(1 + i % 3));
+      weights.push_back(0.5f + static_cast<float>(i % 3));
+      mask.push_back(i % 5 != 3);
+      targets.push_back(static_cast<std::int32_t>(uniform(seed) * static_cast<double>(classes)));
+      for (std::int64_t k = 0; k < classes; ++k)
+        for (std::vector<double>* x : {&s, &t}) {
+          const double slope =
+              rising ? 40.0 * static_cast<double>(k) / static_cast<double>(classes) : 0;
+          const double value = 8 * (uniform(seed) - 0.5) + (x == &s ? slope : -slope);
+          x->push_back(static_cast<double>(to_float(to_bf16(static_cast<float>(value)))));
+        }
+    }
+  }
+};
+
+struct Expected {
+  double total = 0;
+  std::vector<double> gradient, ce, kd, entropy, confidence, margin;
+  std::vector<int> argmax_s, argmax_t;
+};
+
+/// The formulas of DistillLossArgs, term by term.
+Expected oracle(const Probe& p) {
+  Expected e;
+  double z = 0;
+  for (std::size_t i = 0; i < p.mask.size(); ++i) z += p.mask[i] && p.targets[i] != -100;
+  const auto v = static_cast<std::size_t>(p.classes);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(p.rows); ++i) {
+    const double* const s = p.s.data() + i * v;
+    const double* const t = p.t.data() + i * v;
+    const bool counts = p.mask[i] && p.targets[i] != -100;
+    const double tau = static_cast<double>(p.tau[i]), lambda = static_cast<double>(p.lambda[i]);
+    const auto log_softmax = [v](const double* x, double temperature) {
+      double max = x[0], sum = 0;
+      for (std::size_t k = 0; k < v; ++k) max = std::fmax(max, x[k]);
+      for (std::size_t k = 0; k < v; ++k) sum += std::exp((x[k] - max) / temperature);
+      std::vector<double> l(v);
+      for (std::size_t k = 0; k < v; ++k) l[k] = (x[k] - max) / temperature - std::log(sum);
+      return l;
+    };
+    const std::vector<double> lp = log_softmax(t, tau), lq = log_softmax(s, tau),
+                              l1 = log_softmax(s, 1), t1 = log_softmax(t, 1);
+    const auto y = static_cast<std::size_t>(counts ? p.targets[i] : 0);
+    double kd = 0, entropy = 0, first = 0, second = 0;
+    std::size_t best_s = 0, best_t = 0;
+    for (std::size_t k = 0; k < v; ++k) {
+      const double pk = std::exp(lp[k]), qk = std::exp(lq[k]), tk = std::exp(t1[k]);
+      if (p.divergence == Divergence::kForwardKl)
+        kd += pk > 0 ? pk * (lp[k] - lq[k]) : 0;
+      else
+        kd += qk > 0 ? qk * (lq[k] - lp[k]) : 0;
+      entropy -= tk > 0 ? tk * t1[k] : 0;
+      second = std::fmax(second, std::fmin(first, tk));
+      first = std::fmax(first, tk);
+      if (s[k] > s[best_s]) best_s = k;
+      if (t[k] > t[best_t]) best_t = k;
+    }
+    const double c = counts ? static_cast<double>(p.weights[i]) / z : 0;
+    const double ce = -l1[y];
+    e.total += c * ((1 - lambda) * ce + lambda * tau * tau * kd);
+    e.ce.push_back(counts ? ce : 0);
+    e.kd.push_back(counts ? tau * tau * kd : 0);
+    e.entropy.push_back(counts ? entropy : 0);
+    e.confidence.push_back(counts ? first : 0);
+    e.margin.push_back(counts ? first - second : 0);
+    e.argmax_s.push_back(counts ? static_cast<int>(best_s) : -1);
+    e.argmax_t.push_back(counts ? static_cast<int>(best_t) : -1);
+    for (std::size_t k = 0; k < v; ++k) {
+      const double pk = std::exp(lp[k]), qk = std::exp(lq[k]);
+      const double soft =
+          p.divergence == Divergence::kForwardKl ? qk - pk : qk * (lq[k] - lp[k] - kd);
+      e.gradient.push_back(c * ((1 - lambda) * (std::exp(l1[k]) - (k == y)) + lambda * tau * soft));
+    }
+  }
+  return e;
+}
+
+constexpr double kSentinel = -77;
+
+template <class T>
+std::vector<T> place(const Probe& p, const std::vector<double>& x) {
+  std::vector<T> out(static_cast<std::size_t>(p.offset + p.rows * p.pitch + 8),
+                     from_float<T>(static_cast<float>(kSentinel)));
+  for (std::int64_t i = 0; i < p.rows; ++i)
+    for (std::int64_t k = 0; k < p.classes; ++k)
+      out[static_cast<std::size_t>(p.offset + i * p.pitch + k)] =
+          from_float<T>(static_cast<float>(x[static_cast<std::size_t>(i * p.classes + k)]));
+  return out;
+}
+
+template <class T>
+void run(const Probe& p) {
+  const std::string where = p.name + (sizeof(T) == 2 ? " bf16" : " f32");
+  const Expected want = oracle(p);
+  const auto n = static_cast<std::size_t>(p.rows);
+  std::vector<T> before;
+  std::vector<float> stats_before;
+  for (const auto schedule : {simt::emu::Schedule::forward, simt::emu::Schedule::reverse}) {
+    simt::emu::config().schedule = schedule;
+    std::vector<T> s = place<T>(p, p.s);
+    const std::vector<T> t = place<T>(p, p.t);
+    std::vector<T> own = place<T>(p, std::vector<double>(p.s.size(), std::nan("")));
+    std::vector<T>& ds = p.in_place ? s : own;
+    std::vector<float> stats(kRowStatistics * n + 1, static_cast<float>(kSentinel));
+    std::vector<std::int32_t> argmax(2 * n + 1, -77);
+    std::vector<std::uint8_t> correct(2 * n + 1, 77);
+    float total[2] = {0, static_cast<float>(kSentinel)};
+    std::int32_t invalid[2] = {-1, -77};
+    DistillLossArgs a;
+    a.student = s.data() + p.offset;
+    a.teacher = t.data() + p.offset;
+    a.dstudent = ds.data() + p.offset;
+    a.student_pitch = a.teacher_pitch = a.dstudent_pitch = p.pitch;
+    a.targets = p.targets.data();
+    a.lambda = p.lambda.data();
+    a.temperature = p.tau.data();
+    a.weights = p.weights.data();
+    a.mask = p.mask.data();
+    a.lambda_stride = a.temperature_stride = a.weights_stride = 1;
+    a.total = total;
+    a.invalid_row = invalid;
+    if (p.statistics) {
+      a.statistics = stats.data();
+      a.argmax = argmax.data();
+      a.correct = correct.data();
+    }
+    a.rows = p.rows;
+    a.classes = p.classes;
+    a.dtype = dtype_of<T>;
+    a.divergence = p.divergence;
+    HostScratch scratch;
+    Context context;
+    context.device = Device::kCuda;
+    context.scratch = &scratch;
+    distill_loss_launch(context, a);
+
+    // Not |difference| > bound: a NaN must fail.
+    const auto near = [](double got, double wanted, double bound) {
+      return std::abs(got - wanted) <= bound;
+    };
+    expect(near(static_cast<double>(total[0]), want.total, 1e-5 * std::abs(want.total)), "total",
+           where);
+    expect(total[1] == static_cast<float>(kSentinel) && invalid[1] == -77, "guard", where);
+    expect(invalid[0] == 0, "invalid row", where);
+    double worst = 0;
+    bool guards = true, nan = false;
+    for (std::size_t k = 0; k < ds.size(); ++k) {
+      const auto at = static_cast<std::int64_t>(k) - p.offset;
+      const double got = static_cast<double>(to_float(ds[k]));
+      const std::int64_t row = at < 0 ? -1 : at / p.pitch, column = at < 0 ? 0 : at % p.pitch;
+      if (at < 0 || row >= p.rows || column >= p.classes) {
+        guards = guards && got == static_cast<double>(to_float(from_float<T>(-77.0f)));
+        continue;
+      }
+      const double g = want.gradient[static_cast<std::size_t>(row * p.classes + column)];
+      nan = nan || std::isnan(got);
+      worst = std::fmax(worst, std::abs(got - g) - (sizeof(T) == 2 ? 0.004 * std::abs(g) : 0));
+    }
+    expect(guards, "gradient guard", where);
+    expect(!nan && worst <= 1e-6, "gradient", where);
+    if (p.statistics) {
+      const auto stat = [&](int k, const std::vector<double>& wanted, const char* what) {
+        bool ok = true;
+        for (std::size_t i = 0; i < n; ++i)
+          ok = ok && near(static_cast<double>(stats[static_cast<std::size_t>(k) * n + i]),
+                          wanted[i], 1e-5 * (1 + std::abs(wanted[i])));
+        expect(ok, what, where);
+      };
+      stat(kStatCe, want.ce, "ce");
+      stat(kStatKd, want.kd, "kd");
+      stat(kStatTeacherEntropy, want.entropy, "entropy");
+      stat(kStatTeacherConfidence, want.confidence, "confidence");
+      stat(kStatTeacherMargin, want.margin, "margin");
+      bool same = true;
+      for (std::size_t i = 0; i < n; ++i)
+        same = same && argmax[i] == want.argmax_s[i] && argmax[n + i] == want.argmax_t[i] &&
+               correct[i] == (want.argmax_s[i] >= 0 && want.argmax_s[i] == p.targets[i]) &&
+               correct[n + i] == (want.argmax_t[i] >= 0 && want.argmax_t[i] == p.targets[i]);
+      expect(same, "argmax", where);
+      expect(stats.back() == static_cast<float>(kSentinel) && argmax.back() == -77 &&
+                 correct.back() == 77,
+             "statistics guard", where);
+    }
+    if (before.empty()) {
+      before = ds;
+      stats_before = stats;
+    } else {
+      expect(std::memcmp(before.data(), ds.data(), ds.size() * sizeof(T)) == 0 &&
+                 stats_before == stats,
+             "order of threads", where);
+    }
+  }
+}
+
+/// A target outside the classes: NaN, and the row is named.
+void run_invalid() {
+  const float s[12] = {};
+  const std::int32_t targets[3] = {1, -100, 4};
+  float ds[12], total;
+  std::int32_t invalid = 0;
+  DistillLossArgs a;
+  a.student = s, a.dstudent = ds, a.targets = targets, a.total = &total, a.invalid_row = &invalid;
+  a.student_pitch = a.dstudent_pitch = a.classes = 4;
+  a.rows = 3;
+  HostScratch scratch;
+  Context context;
+  context.device = Device::kCuda;
+  context.scratch = &scratch;
+  distill_loss_launch(context, a);
+  expect(std::isnan(total) && invalid == 3, "invalid target", "4 classes");
+  expect(std::isnan(ds[8]) && ds[4] == 0 && std::isfinite(ds[0]), "its gradient", "4 classes");
+}
+
+}  // namespace
+}  // namespace retort::kernels
+
+int main() {
+  using namespace retort::kernels;
+  using retort::bf16;
+  retort::simt::emu::config().os_threads = 2;
+  const auto both = [](const Probe& p) {
+    run<float>(p);
+    run<bf16>(p);
+  };
+  // {a warp a row, a block a row} x {aligned, not} x {falling into place, ramps}
+  for (const std::int64_t classes : {1, 45, 128, 1101}) {
+    Probe p("V = " + std::to_string(classes), 7, classes, 0, 0);
+    p.draw(false);
+    both(p);
+    Probe q("pitched V = " + std::to_string(classes), 6, classes, 3, 1);
+    q.draw(true);
+    q.in_place = true;
+    both(q);
+  }
+  for (const std::int64_t classes : {45, 1101}) {
+    Probe p("-inf V = " + std::to_string(classes), 4, classes, 0, 0);
+    p.draw(false);
+    for (std::size_t k = 0; k < p.t.size(); k += 3) p.t[k] = -HUGE_VAL;
+    run<float>(p);
+    Probe q("reverse KL V = " + std::to_string(classes), 5, classes, 2, 0);
+    q.draw(false);
+    q.divergence = Divergence::kReverseKl;
+    both(q);
+    Probe r("no statistics V = " + std::to_string(classes), 5, classes, 0, 0);
+    r.draw(false);
+    r.statistics = false;
+    r.targets[1] = -100;
+    both(r);
+  }
+  Probe wide("V = 5000", 3, 5000, 0, 0);
+  wide.draw(true);
+  both(wide);
+  Probe many("N = 1500", 1500, 3, 0, 0);  // more rows than the reducing block has threads
+  many.draw(false);
+  run<float>(many);
+  run_invalid();
+  if (failures == 0) std::printf("distill_loss: all well\n");
+  return failures == 0 ? 0 : 1;
+}
