@@ -6,6 +6,7 @@
 
 #include "engine/autograd/gradcheck.h"
 #include "engine/ops/elementwise.h"
+#include "engine/runtime/allocator.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
@@ -65,8 +66,7 @@ Tensor composed(const DistillationLossArgs& a) {
   return distillation_loss_composed(to(a, Device::kCpu, DType::kF32)).total;
 }
 
-// -- hand-checked numbers
-// --------------------------------------------------------------------------
+// -- hand-checked numbers ----------------------------------------------------------------------
 
 TEST(DistillationLoss, hand_checked_numbers) {
   const float l3 = std::log(3.0f);
@@ -118,8 +118,7 @@ TEST(DistillationLoss, of_a_distribution_with_itself_is_exactly_zero) {
     }
 }
 
-// -- fused against composed
-// ------------------------------------------------------------------------
+// -- fused against composed --------------------------------------------------------------------
 
 TEST(DistillationLoss, equals_the_composed_definition) {
   for (const Device device : devices())
@@ -226,8 +225,7 @@ TEST(DistillationLoss, soft_gradient_keeps_its_size_when_temperature_grows) {
   EXPECT_NEAR(norm[1] / norm[0], 1, 0.05);  // without tau^2: 1 / 4096
 }
 
-// -- gradient check
-// --------------------------------------------------------------------------------
+// -- gradient check ----------------------------------------------------------------------------
 
 TEST(DistillationLoss, gradcheck) {
   for (const Divergence divergence : divergences())
@@ -272,8 +270,7 @@ TEST(DistillationLoss, per_row_results_are_detached) {
   EXPECT_FALSE(r.teacher_entropy.requires_grad());
 }
 
-// -- writing over the logits
-// -----------------------------------------------------------------------
+// -- writing over the logits -------------------------------------------------------------------
 
 TEST(DistillationLoss, consume_logits_writes_the_gradient_over_them) {
   for (const Device device : devices())
@@ -295,6 +292,26 @@ TEST(DistillationLoss, consume_logits_writes_the_gradient_over_them) {
         return a.student_logits.grad();
       };
       EXPECT_TRUE(same_bytes(run(true), run(false))) << name_of(device) << " " << name_of(dtype);
+    }
+}
+
+// A fused op that kept a loss or a probability per logit would fail this.
+TEST(DistillationLoss, needs_no_memory_beyond_the_gradient) {
+  for (const Device device : devices())
+    for (const bool consume : {false, true}) {
+      const std::int64_t rows = 16, classes = 3000;
+      DistillationLossArgs a;
+      a.student_logits = randn({rows, classes}, 21).to(device);
+      a.student_logits.set_requires_grad(true);
+      a.teacher_logits = randn({rows, classes}, 22).to(device);
+      a.temperature = Tensor::scalar(2, DType::kF32, device);
+      a.consume_logits = consume;
+      reset_peak_memory(device);
+      const std::size_t before = memory_statistics(device).current_bytes;
+      const DistillationLossResult r = distillation_loss(a);
+      const std::size_t used = memory_statistics(device).peak_bytes - before;
+      const std::size_t gradient = consume ? 0 : static_cast<std::size_t>(rows * classes) * 4;
+      EXPECT_LE(used, gradient + static_cast<std::size_t>(rows) * 256 + 16384) << name_of(device);
     }
 }
 
@@ -344,8 +361,7 @@ TEST(DistillationLoss, pitched_logits_and_their_padding) {
     }
 }
 
-// -- errors
-// ----------------------------------------------------------------------------------------
+// -- errors ------------------------------------------------------------------------------------
 
 TEST(DistillationLoss, what_does_not_fit_is_refused_by_name) {
   const DistillationLossArgs good = per_row_args({2});
