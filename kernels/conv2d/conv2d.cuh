@@ -148,10 +148,13 @@ void weight_launch(const Context& context, const Conv2dBackwardWeightArgs& args)
   const std::int64_t weights = s.weight_elements();
   const std::int64_t pixels = s.batch * s.out_height() * s.out_width();
 
-  // Slices: enough blocks to fill a GPU twice, at least 8 tiles each, partial sums below 64 MiB.
-  // From the shape alone, so that every GPU adds in the same order.
-  const int wide = s.filters > 32 || sizeof(T) == 4 ? 64 : 32;
-  const std::int64_t tiles = blocks_for(columns, 64) * blocks_for(s.filters, wide);
+  // Tiles, and slices: enough blocks to fill a GPU twice, at least 8 tiles each, partial sums below
+  // 64 MiB. From the shape alone, so that every GPU and every alignment adds in the same order.
+  const bool whole_chunks = s.channels % kE == 0 && s.filters % kE == 0;
+  const bool large = whole_chunks && s.filters > 64 && columns > 64;
+  const int rows = large ? 128 : s.filters > 32 || sizeof(T) == 4 ? 64 : 32;
+  const int tile_columns = large && sizeof(T) == 2 ? 128 : 64;
+  const std::int64_t tiles = blocks_for(columns, tile_columns) * blocks_for(s.filters, rows);
   std::int64_t slices = blocks_for(528, tiles);
   slices = std::min(slices, blocks_for(pixels, 8 * kDepth));
   slices = std::max<std::int64_t>(std::min(slices, (std::int64_t{16} << 20) / weights), 1);
@@ -191,23 +194,18 @@ void weight_launch(const Context& context, const Conv2dBackwardWeightArgs& args)
          stream},
         conv2d_weight_block_per_tile_kernel<T, kRows, kColumns, kVector>, params);
   };
-  const bool vector = s.channels % kE == 0 && aligned16(args.x) && vector_dy;
+  const bool vector = whole_chunks && aligned16(args.x) && vector_dy;
   if (slices > 0) {  // else the batch is empty, and the sum of no slices is zero
-    if constexpr (sizeof(T) == 2) {
-      if (wide == 32 && vector)
-        run.template operator()<32, 64, true>();
-      else if (wide == 32)
-        run.template operator()<32, 64, false>();
-      else if (vector)
-        run.template operator()<64, 64, true>();
-      else
-        run.template operator()<64, 64, false>();
-    } else {
-      if (vector)
-        run.template operator()<64, 64, true>();
-      else
-        run.template operator()<64, 64, false>();
-    }
+    if (vector && large)
+      run.template operator()<128, sizeof(T) == 2 ? 128 : 64, true>();
+    else if (sizeof(T) == 2 && rows == 32 && vector)
+      run.template operator()<sizeof(T) == 2 ? 32 : 64, 64, true>();
+    else if (sizeof(T) == 2 && rows == 32)
+      run.template operator()<sizeof(T) == 2 ? 32 : 64, 64, false>();
+    else if (vector)
+      run.template operator()<64, 64, true>();
+    else
+      run.template operator()<64, 64, false>();
   }
   dispatch_weight_type<T>(args.weight_dtype, [&]<class W>() {
     simt::launch({"conv2d_sum_slices", grid_for(weights), 256, 0, stream},

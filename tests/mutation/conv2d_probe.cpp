@@ -173,6 +173,7 @@ int main() {
   probe<bf16>({1, 6, 5, 64, 16, 1, 1, 3, 0}, 132, "bf16 1x1 stride 3");
   probe<bf16>({2, 7, 7, 3, 33, 3, 3, 2, 1}, 132, "bf16 odd channels");
   probe<float>({5, 8, 8, 8, 36, 3, 3, 1, 1}, 132, "f32 3x3");
+  probe<float>({1, 3, 4, 8, 72, 3, 3, 1, 1}, 132, "f32 large tiles");
   probe<float>({1, 7, 6, 3, 10, 7, 7, 2, 3}, 132, "f32 odd channels");
   const simt::emu::Stats stats = simt::emu::stats();
   kernels::expect(stats.ldmatrix > 0 && stats.ldmatrix_conflicts == 0, "bank conflicts",
