@@ -12,7 +12,7 @@ namespace {
 
 // liblzma may use this much for one decoder: the largest preset needs 65 MiB.
 constexpr std::uint64_t kDecoderMemory = std::uint64_t{256} << 20;
-constexpr std::size_t kBlock = std::size_t{1} << 20;
+constexpr std::size_t kBlock = std::size_t{1} << 18;
 
 const char* reason(lzma_ret code) {
   switch (code) {
