@@ -40,7 +40,8 @@ ForwardResult Mlp::forward(const Tensor& x, bool want_hidden) {
   }
   h = layers_.back()->forward(h);  // (B, classes) or (B, 1)
   if (scalar_output_) {
-    if (signs_.device() != h.device()) signs_ = signs_.to(h.device());
+    if (signs_.device() != h.device() || signs_.dtype() != h.dtype())
+      signs_ = signs_.to(h.device()).to(h.dtype());
     h = linear(h, signs_, {});  // (B, 2): (f, -f)
   }
   result.logits = h;
