@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
+#include "nn/models/registry.h"
 #include "tests/distill/models.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
@@ -148,6 +151,28 @@ TEST(StagedDistillation, micro_batches_give_the_same_projection_step) {
   const auto a = f.weights(), b = g.weights();
   for (std::size_t i = 0; i < a.size(); ++i)
     for (std::size_t j = 0; j < a[i].size(); ++j) EXPECT_TRUE(close(a[i][j], b[i][j], 1e-4, 1e-6));
+}
+
+TEST(StagedDistillation, extraction_between_convolutional_networks) {
+  // Hidden layers are images here: averaged over the image, 3 stages of 16, 32 and 64 channels.
+  const auto student = nn::make_model({.arch = "resnet8", .classes = 4, .seed = 1});
+  const auto teacher =
+      std::make_shared<Teacher>(nn::make_model({.arch = "resnet14", .classes = 4, .seed = 2}));
+  const Tensor images = randn({4, 32, 32, 3}, 3);
+  StagedDistillation run(
+      *student, {teacher},
+      extraction_stages(3, {.variant = ProjectionVariant::kPost, .until = {.steps = 1}}),
+      [](const nn::TrainedModules& modules) {
+        return std::make_unique<nn::Sgd>(modules, nn::SgdConfig{});
+      },
+      [&] { return images; });
+  const StepBatch batch{.inputs = images, .teacher_inputs = {}, .targets = randint({4}, 4, 4)};
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(run.stage_index(), static_cast<std::size_t>(i));
+    const double loss = run.step(batch, {}, 0.01).loss();
+    EXPECT_TRUE(std::isfinite(loss) && loss > 0) << loss;
+  }
+  EXPECT_TRUE(student->training());
 }
 
 TEST(StagedDistillation, errors) {
