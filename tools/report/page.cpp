@@ -32,7 +32,7 @@ h1{font-size:24px;margin:0 0 4px}h2{font-size:18px;margin:32px 0 8px}p{margin:6p
 th,td{padding:5px 14px 5px 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--soft)}tr.base td{background:var(--panel)}
 td .sub{color:var(--soft);font-size:12px;display:block}b.up{color:#15803d}b.down{color:#b91c1c}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:18px}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,560px),1fr));gap:18px}
 figure{margin:0;background:var(--panel);border-radius:8px;padding:12px 14px}figcaption{font-weight:600;margin-bottom:4px}
 svg{width:100%;height:auto}.grid{stroke:var(--line)}.axis{stroke:var(--soft)}.tick,.label{fill:var(--soft);font-size:11px}
 .line{fill:none;stroke-width:1.8}.dots{fill:none;stroke-width:2.4;stroke-linecap:round;opacity:.55}.band{stroke:none!important;opacity:.14}

@@ -168,7 +168,15 @@ RunResults gather_results(const std::vector<LogRecord>& log) {
       for (const auto& [metric, values] : arm.result.metrics) metric_names.insert(metric);
     (teacher ? results.teachers : results.arms).push_back(std::move(arm.result));
   }
+  // What people look for first stands first: accuracies, then losses and steps, then the rest.
   results.metric_names.assign(metric_names.begin(), metric_names.end());
+  const auto place = [](const std::string& metric) {
+    return metric.ends_with("accuracy") || metric.starts_with("steps_to") ? 0
+           : metric.ends_with("loss")                                     ? 1
+                                                                          : 2;
+  };
+  std::stable_sort(results.metric_names.begin(), results.metric_names.end(),
+                   [&](const std::string& a, const std::string& b) { return place(a) < place(b); });
   if (results.arms.empty()) return results;
   results.baseline = results.arms[0].name;
   for (const ArmResult& arm : results.arms)
