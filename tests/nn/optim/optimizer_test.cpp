@@ -251,7 +251,7 @@ TEST(Optimizers, training_lowers_the_loss_and_asks_for_no_memory_in_steady_state
     Sgd sgd(*model, config);
     const Tensor x = randn({32, 4}, 1).to(device), target = randn({32, 2}, 2).to(device);
     double first = 0, last = 0;
-    std::uint64_t asked = 0;
+    [[maybe_unused]] std::uint64_t asked = 0;
     for (int step = 0; step < 60; ++step) {
       if (step == 30) asked = memory_statistics(device).system_allocations;
       sgd.zero_grad();
