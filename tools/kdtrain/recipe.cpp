@@ -1,3 +1,5 @@
+// From text to settings: lines of the file and words of the command line become keys with their
+// place, the schema checks them, and every problem is kept until all are known.
 #include "tools/kdtrain/recipe.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// One job, an arm with a seed or a teacher: stages, batches, steps, evaluation, checkpoints, log
+// lines. The only code that sees both distill and curriculum.
 #include "tools/kdtrain/train_loop.h"
 
 #include <algorithm>
