@@ -106,6 +106,11 @@ class Model : public Module {
  public:
   virtual ForwardResult forward(const Tensor& x, bool want_hidden = false) = 0;
   virtual std::int64_t classes() const = 0;  // V
+
+  /// For a model whose weights are final: evaluation without gradients may fold batch norms into
+  /// the convolutions in front of them. The same outputs up to rounding, in fewer passes. A model
+  /// that has none ignores it.
+  virtual void fold_batch_norms(bool /*on*/) {}
 };
 
 }  // namespace retort::nn

@@ -38,6 +38,7 @@ Teacher::Teacher(std::shared_ptr<nn::Model> model, std::string name)
   RETORT_CHECK(model_ != nullptr, "[teacher] expected a model, got null");
   model_->eval();
   model_->requires_grad(false);
+  model_->fold_batch_norms(true);
   hash_ = weights_hash(*model_);
 }
 

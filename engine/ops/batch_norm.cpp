@@ -22,7 +22,7 @@ void check_parameter(const char* name, const Tensor& t, const Tensor& x) {
 
 Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias,
                   const Tensor& running_mean, const Tensor& running_var, const BatchNormOptions& o,
-                  const Tensor& residual_in) {
+                  const Tensor& residual_in, const ChannelStatistics& statistics) {
   RETORT_CHECK(x_in.defined() && x_in.rank() >= 1,
                "[batch_norm] expected x (..., C) with at least one dimension");
   check_parameter("weight", weight, x_in);
@@ -44,12 +44,24 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias,
   const Tensor mean = Tensor::empty({x.dim(-1)}, weight.dtype(), x.device());
   const Tensor rstd = Tensor::empty({x.dim(-1)}, weight.dtype(), x.device());
   const std::int64_t rows = x.rows(), channels = x.dim(-1);
+  const bool given = o.training && statistics.defined();
+  if (given) {
+    const Tensor& p = statistics.partial;
+    const std::int64_t chunk = statistics.rows > 0 ? statistics.rows : 1;
+    const Shape want{(rows + chunk - 1) / chunk, 2, channels};
+    RETORT_CHECK(p.shape() == want && p.dtype() == weight.dtype() && p.device() == x.device() &&
+                     p.is_contiguous() && statistics.rows >= 1,
+                 "[batch_norm] expected statistics ", want, " of ", name_of(weight.dtype()),
+                 " for chunks of ", statistics.rows, " rows, got ", p.shape(), " of ",
+                 name_of(p.dtype()));
+  }
   kernels::batch_norm(
       context_of(x.device()),
       {x.raw(), residual.defined() ? residual.raw() : nullptr, y.raw(), weight.raw(), bias.raw(),
        running_mean.defined() ? running_mean.raw() : nullptr,
        running_var.defined() ? running_var.raw() : nullptr, mean.raw(), rstd.raw(), rows, channels,
-       o.momentum, o.epsilon, o.training, o.relu, x.dtype()});
+       o.momentum, o.epsilon, o.training, o.relu, x.dtype(),
+       given ? statistics.partial.raw() : nullptr, statistics.rows});
   // Saved: x, mean, rstd, weight, bias; y only where a residual has a part in relu's mask.
   return record(
       "batch_norm", y, {x_in, weight, bias, residual_in},

@@ -1,5 +1,6 @@
 // Differentiable batch normalisation, fused with a residual add and ReLU.
 #pragma once
+#include "engine/ops/channel_statistics.h"
 #include "engine/tensor/tensor.h"
 
 namespace retort {
@@ -18,8 +19,10 @@ struct BatchNormOptions {
 /// Cost      saves x, mean, rstd, and y with relu and a residual; residual itself is not kept.
 /// Errors    Error on shapes, dtypes or devices that do not fit, or an empty batch in training.
 /// In training the running statistics are updated in place, once per call; both may be undefined.
+/// statistics: those of x, if the convolution that made it has them; used in training only.
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
                   const Tensor& running_mean, const Tensor& running_var,
-                  const BatchNormOptions& options, const Tensor& residual = {});
+                  const BatchNormOptions& options, const Tensor& residual = {},
+                  const ChannelStatistics& statistics = {});
 
 }  // namespace retort

@@ -21,15 +21,32 @@ kernels::Conv2dShape shape_of(const Tensor& x, const Tensor& weight, const Conv2
   return shape;
 }
 
+DType statistics_dtype(const Tensor& x) {
+  return x.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
+}
+
 }  // namespace
 
-Tensor conv2d(const Tensor& x, const Tensor& weight, const Conv2dOptions& options) {
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Conv2dOptions& options,
+              ChannelStatistics* statistics) {
   const kernels::Conv2dShape shape = shape_of(x, weight, options);
   const Tensor input = x.contiguous().detach(), filter = weight.contiguous().detach();
   const Tensor y = Tensor::empty(
       {shape.batch, shape.out_height(), shape.out_width(), shape.filters}, x.dtype(), x.device());
-  kernels::conv2d(context_of(x.device()),
-                  {y.raw(), input.raw(), filter.raw(), shape, x.dtype(), weight.dtype()});
+  if (statistics) {
+    const kernels::Conv2dChunks chunks = kernels::conv2d_statistics_chunks(shape, x.device());
+    statistics->rows = chunks.rows;
+    statistics->partial =
+        Tensor::empty({chunks.count, 2, shape.filters}, statistics_dtype(x), x.device());
+  }
+  kernels::conv2d(context_of(x.device()), {y.raw(),
+                                           input.raw(),
+                                           filter.raw(),
+                                           shape,
+                                           x.dtype(),
+                                           weight.dtype(),
+                                           {},
+                                           statistics ? statistics->partial.raw() : nullptr});
 
   // Saved: the weights if x wants a gradient, x if the weights want one.
   const bool want_dx = needs_grad(x), want_dweight = needs_grad(weight);
@@ -53,6 +70,39 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Conv2dOptions& option
         }
         return gradients;
       });
+}
+
+Tensor conv2d_inference(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                        const Conv2dOptions& options, bool relu, const Tensor& residual) {
+  const kernels::Conv2dShape shape = shape_of(x, weight, options);
+  const Shape y_shape{shape.batch, shape.out_height(), shape.out_width(), shape.filters};
+  RETORT_CHECK(!needs_grad(x) && !needs_grad(weight) && !needs_grad(bias) && !needs_grad(residual),
+               "[conv2d_inference] expected no wanted gradient: use conv2d, or NoGrad");
+  RETORT_CHECK(bias.defined() && bias.shape() == Shape{shape.filters} &&
+                   bias.dtype() == statistics_dtype(x) && bias.device() == x.device(),
+               "[conv2d_inference] expected bias (", shape.filters, ") of ",
+               name_of(statistics_dtype(x)), " on ", name_of(x.device()), ", got ",
+               bias.defined() ? join(bias.shape(), " of ", name_of(bias.dtype()), " on ",
+                                     name_of(bias.device()))
+                              : std::string("an undefined tensor"));
+  if (residual.defined())
+    RETORT_CHECK(residual.shape() == y_shape && residual.dtype() == x.dtype() &&
+                     residual.device() == x.device(),
+                 "[conv2d_inference] expected a residual ", y_shape, " of ", name_of(x.dtype()),
+                 " on ", name_of(x.device()), ", got ", residual.shape(), " of ",
+                 name_of(residual.dtype()), " on ", name_of(residual.device()));
+  const Tensor input = x.contiguous(), filter = weight.contiguous(), offset = bias.contiguous();
+  const Tensor added = residual.defined() ? residual.contiguous() : Tensor{};
+  const Tensor y = Tensor::empty(y_shape, x.dtype(), x.device());
+  kernels::conv2d(context_of(x.device()),
+                  {y.raw(),
+                   input.raw(),
+                   filter.raw(),
+                   shape,
+                   x.dtype(),
+                   weight.dtype(),
+                   {offset.raw(), added.defined() ? added.raw() : nullptr, relu}});
+  return y;
 }
 
 }  // namespace retort

@@ -1,5 +1,6 @@
 // Two-dimensional convolution as a differentiable op.
 #pragma once
+#include "engine/ops/channel_statistics.h"
 #include "engine/tensor/tensor.h"
 
 namespace retort {
@@ -17,6 +18,18 @@ struct Conv2dOptions {
 /// Numerics  f64, f32 or bf16; the weights of a bf16 x may be f32. Sums in f32 (f64 for f64).
 ///           The same bytes with any number of threads.
 /// Errors    Error if the shapes, dtypes or devices do not fit.
-Tensor conv2d(const Tensor& x, const Tensor& weight, const Conv2dOptions& options);
+/// statistics: where to put those of the result, for the batch_norm that takes it; null: not
+/// wanted.
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Conv2dOptions& options,
+              ChannelStatistics* statistics = nullptr);
+
+/// For inference: [relu](conv2d(x, weight) + bias [+ residual]) in one pass over the result, where
+/// bias and weight hold a batch norm folded into them. Records nothing.
+///
+/// Shapes    as conv2d; bias (K), f64 for f64, else f32; residual as the result.
+/// Errors    Error if the shapes, dtypes or devices do not fit, or if a gradient is wanted.
+Tensor conv2d_inference(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                        const Conv2dOptions& options, bool relu = false,
+                        const Tensor& residual = {});
 
 }  // namespace retort

@@ -50,6 +50,7 @@ SIMT_D void merge_moments(A n, A& mean, A& m2, A n_b, A mean_b, A m2_b) {
   m2 += m2_b + delta * delta * n * share;
 }
 
+// Mean and centred sum of squares of each split of the rows.
 // One block per (row split, column tile); a thread takes rows ty, ty + step, ... four at a time.
 // Shared: 256 * (2 V + 1) accumulators: moments per thread, merged in a tree over ty.
 // Launch: grid (splits, column tiles), block 256.
@@ -115,6 +116,31 @@ __global__ void __launch_bounds__(kBatchNormThreads)
 }
 
 inline constexpr int kFinishRows = 16;
+
+// Merges the moments of `group` consecutive chunks of rows_per_chunk rows into one, in order: a
+// convolution leaves a chunk per tile, far too many for one block to finish.
+// One thread per (group, channel). Shared: none. Launch: grid (groups, ceil(C / 256)), block 256.
+template <class A>
+__global__ void __launch_bounds__(kBatchNormThreads)
+    batch_norm_merge_chunks_kernel(const A* chunks, A* merged, std::int64_t rows,
+                                   std::int64_t channels, std::int64_t rows_per_chunk, int group) {
+  const std::int64_t c = std::int64_t{blockIdx.y} * kBatchNormThreads + threadIdx.x;
+  if (c >= channels) return;
+  const std::int64_t count = (rows + rows_per_chunk - 1) / rows_per_chunk;
+  const std::int64_t begin = std::int64_t{blockIdx.x} * group;
+  const std::int64_t end = begin + group < count ? begin + group : count;
+  A n = 0, mean = 0, m2 = 0;
+#pragma unroll 4
+  for (std::int64_t k = begin; k < end; ++k) {
+    const std::int64_t left = rows - k * rows_per_chunk;
+    const A n_b = static_cast<A>(left < rows_per_chunk ? left : rows_per_chunk);
+    const A* const from = chunks + k * 2 * channels + c;
+    merge_moments(n, mean, m2, n_b, from[0], from[channels]);
+    n += n_b;
+  }
+  A* const to = merged + std::int64_t{blockIdx.x} * 2 * channels + c;
+  to[0] = mean, to[channels] = m2;
+}
 
 // One block per 32 channels; 16 threads of a channel share the splits, then merge in a tree.
 // Shared: 3 * 512 accumulators. Launch: grid ceil(C / 32), block 512.
@@ -370,6 +396,44 @@ struct BatchNormGrid {
   }
 };
 
+// (count, 2, C): mean and centred sum of squares of chunks of `rows` rows.
+struct MomentChunks {
+  const void* data;
+  int count;
+  std::int64_t rows;
+};
+
+template <class T, int V>
+MomentChunks moments_of(const Context& context, const BatchNormArgs& args, const BatchNormGrid& g) {
+  using A = accumulator_t<T>;
+  A* const partial =
+      static_cast<A*>(context.scratch->get(static_cast<std::size_t>(g.splits) * 2 *
+                                           static_cast<std::size_t>(args.channels) * sizeof(A)));
+  simt::launch({"batch_norm_stats", dim3(static_cast<unsigned>(g.splits), g.tiles),
+                dim3(kBatchNormThreads), 0, static_cast<cudaStream_t>(context.stream)},
+               batch_norm_stats_column_tile_kernel<T, V>, static_cast<const T*>(args.x), partial,
+               args.rows, args.channels, g.rows_per_split, g.shift);
+  return {partial, g.splits, g.rows_per_split};
+}
+
+// The given statistics, brought down to at most 256 chunks.
+template <class A>
+MomentChunks merged_moments(const Context& context, const BatchNormArgs& args) {
+  const std::int64_t count = (args.rows + args.statistics_rows - 1) / args.statistics_rows;
+  const std::int64_t group = (count + 255) / 256, groups = (count + group - 1) / group;
+  if (group == 1) return {args.statistics, static_cast<int>(count), args.statistics_rows};
+  A* const merged = static_cast<A*>(
+      context.scratch->get(static_cast<std::size_t>(groups * 2 * args.channels) * sizeof(A)));
+  simt::launch(
+      {"batch_norm_merge_chunks",
+       dim3(static_cast<unsigned>(groups),
+            static_cast<unsigned>((args.channels + kBatchNormThreads - 1) / kBatchNormThreads)),
+       dim3(kBatchNormThreads), 0, static_cast<cudaStream_t>(context.stream)},
+      batch_norm_merge_chunks_kernel<A>, static_cast<const A*>(args.statistics), merged, args.rows,
+      args.channels, args.statistics_rows, static_cast<int>(group));
+  return {merged, static_cast<int>(groups), group * args.statistics_rows};
+}
+
 inline bool aligned16(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 // Calls f<T, V>() with 16-byte vectors where the sizes and pointers allow, else with V = 1.
@@ -401,19 +465,14 @@ inline void batch_norm_launch(const Context& context, const BatchNormArgs& args)
     A* const running_var = static_cast<A*>(args.running_var);
     const A epsilon = static_cast<A>(args.epsilon);
     if (args.training) {
-      A* const partial = static_cast<A*>(
-          context.scratch->get(static_cast<std::size_t>(g.splits) * 2 *
-                               static_cast<std::size_t>(args.channels) * sizeof(A)));
-      simt::launch({"batch_norm_stats", dim3(static_cast<unsigned>(g.splits), g.tiles),
-                    dim3(kBatchNormThreads), 0, stream},
-                   batch_norm_stats_column_tile_kernel<T, V>, x, partial, args.rows, args.channels,
-                   g.rows_per_split, g.shift);
+      const MomentChunks moments =
+          args.statistics ? merged_moments<A>(context, args) : moments_of<T, V>(context, args, g);
       simt::launch(
           {"batch_norm_finish_stats", dim3(static_cast<unsigned>((args.channels + 31) / 32)),
            dim3(32 * kFinishRows), 0, stream},
-          batch_norm_finish_stats_kernel<A>, partial, g.splits, g.rows_per_split, args.rows,
-          args.channels, mean, rstd, running_mean, running_var, static_cast<A>(args.momentum),
-          epsilon);
+          batch_norm_finish_stats_kernel<A>, static_cast<const A*>(moments.data), moments.count,
+          moments.rows, args.rows, args.channels, mean, rstd, running_mean, running_var,
+          static_cast<A>(args.momentum), epsilon);
     }
     // An empty batch still writes mean and rstd: one block with no rows.
     simt::launch({"batch_norm_apply", dim3(g.chunks == 0 ? 1 : g.chunks, g.tiles),

@@ -14,11 +14,18 @@ namespace retort::kernels {
 ///   running_var  := (1 - momentum) * running_var  + momentum * var * R / max(R - 1, 1)
 /// otherwise mean = running_mean, var = running_var, which are only read.
 ///
-/// Shapes    x, residual, y (R, C) adjacent, of `dtype`; the others (C), f64 for f64, else f32.
+/// With `statistics` (training only) mean and var come from these instead of a pass over x:
+/// statistics[i, 0, c] = mean and [i, 1, c] = centred sum of squares of x over rows
+/// i * statistics_rows to (i + 1) * statistics_rows, as conv2d writes them.
+///
+/// Shapes    x, residual, y (R, C) adjacent, of `dtype`; the others (C), f64 for f64, else f32;
+///           statistics (ceil(R / statistics_rows), 2, C).
 /// Units     momentum weighs the new value, as in PyTorch (default 0.1).
 /// Numerics  f32 statistics for f32 and bf16: mean and centred sum of squares per chunk of rows,
 ///           merged by Chan's formula in a fixed order; no cancellation where |mean| >> std.
-/// Cost      training reads x twice (and residual), writes y; scratch 2 * C per chunk, <= 256.
+/// Cost      training reads x twice (once with statistics) and residual, writes y; scratch 2 * C
+/// per
+///           chunk.
 /// Errors    Error if R < 1 in training, C < 1, epsilon <= 0, a needed pointer is null, or dtype is
 ///           f64 on CUDA (f64 is for checks, which run on the CPU).
 /// Source    Ioffe, Szegedy 2015, arXiv:1502.03167; Chan, Golub, LeVeque 1979 (merging).
@@ -39,6 +46,8 @@ struct BatchNormArgs {
   bool training;
   bool relu;
   DType dtype;
+  const void* statistics = nullptr;
+  std::int64_t statistics_rows = 0;
 };
 
 /// Gradients of the above. With g = dy where y > 0 (relu) or dy, xhat = (x - mean) * rstd:
@@ -88,6 +97,10 @@ inline void batch_norm(const Context& context, const BatchNormArgs& a) {
                "[batch_norm] expected both running_mean and running_var, or neither");
   RETORT_CHECK(a.training || a.running_mean,
                "[batch_norm] expected running statistics outside training");
+  RETORT_CHECK(
+      !a.statistics || (a.training && a.statistics_rows >= 1),
+      "[batch_norm] expected statistics in training only, of at least one row a chunk, got ",
+      a.statistics_rows, " rows");
   dispatch("batch_norm", context, a, batch_norm_cpu, batch_norm_cuda);
 }
 

@@ -414,29 +414,37 @@ void forward(const BatchNormArgs& args) {
   A* const running_mean = static_cast<A*>(args.running_mean);
   A* const running_var = static_cast<A*>(args.running_var);
   if (args.training) {
-    std::vector<A> partial(2 * width * static_cast<std::size_t>(cut.chunks));
-    A *const means = partial.data(), *const m2s = means + cut.chunks * channels;
-    parallel_for(args.rows, cut.rows, [&](std::int64_t begin, std::int64_t end) {
-      const std::int64_t at = begin / cut.rows * channels;
-      std::vector<A> buffer;
-      Reader<T, A> read;
-      chunk_stats<A>(read(args.x, begin * channels, (end - begin) * channels), end - begin,
-                     cut.fold, channels, means + at, m2s + at, buffer);
-    });
+    // (chunks, 2, C): given, or from x.
+    const std::int64_t chunk_rows = args.statistics ? args.statistics_rows : cut.rows;
+    const std::int64_t chunks = (args.rows + chunk_rows - 1) / chunk_rows;
+    const A* partial = static_cast<const A*>(args.statistics);
+    std::vector<A> own;
+    if (partial == nullptr) {
+      own.resize(2 * width * static_cast<std::size_t>(chunks));
+      partial = own.data();
+      parallel_for(args.rows, chunk_rows, [&](std::int64_t begin, std::int64_t end) {
+        A* const mean_of_chunk = own.data() + begin / chunk_rows * 2 * channels;
+        std::vector<A> buffer;
+        Reader<T, A> read;
+        chunk_stats<A>(read(args.x, begin * channels, (end - begin) * channels), end - begin,
+                       cut.fold, channels, mean_of_chunk, mean_of_chunk + channels, buffer);
+      });
+    }
     const double n = static_cast<double>(args.rows);
     const auto rows_of = [&](std::int64_t chunk) {
-      return static_cast<double>(chunk + 1 == cut.chunks ? args.rows - chunk * cut.rows : cut.rows);
+      return static_cast<double>(chunk + 1 == chunks ? args.rows - chunk * chunk_rows : chunk_rows);
     };
     std::vector<double> sum(width), square(width);
-    for (std::int64_t k = 0; k < cut.chunks; ++k)
+    for (std::int64_t k = 0; k < chunks; ++k)
       for (std::size_t c = 0; c < width; ++c)
-        sum[c] += rows_of(k) * static_cast<double>(means[static_cast<std::size_t>(k) * width + c]);
+        sum[c] +=
+            rows_of(k) * static_cast<double>(partial[static_cast<std::size_t>(k) * 2 * width + c]);
     for (std::size_t c = 0; c < width; ++c) sum[c] /= n;
-    for (std::int64_t k = 0; k < cut.chunks; ++k)
+    for (std::int64_t k = 0; k < chunks; ++k)
       for (std::size_t c = 0; c < width; ++c) {
-        const std::size_t at = static_cast<std::size_t>(k) * width + c;
-        const double e = static_cast<double>(means[at]) - sum[c];
-        square[c] += static_cast<double>(m2s[at]) + rows_of(k) * e * e;
+        const std::size_t at = static_cast<std::size_t>(k) * 2 * width + c;
+        const double e = static_cast<double>(partial[at]) - sum[c];
+        square[c] += static_cast<double>(partial[at + width]) + rows_of(k) * e * e;
       }
     for (std::size_t c = 0; c < width; ++c) {
       mean[c] = static_cast<A>(sum[c]);

@@ -1,13 +1,13 @@
 // Launch configurations of the convolution kernels.
 #pragma once
 #include "kernels/conv2d/conv2d.h"
+#include "kernels/conv2d/conv2d_finish.cuh"
 #include "kernels/conv2d/conv2d_images.cuh"
 #include "kernels/conv2d/conv2d_weight.cuh"
 
 namespace retort::kernels {
 namespace SIMT_NS {
 
-inline bool aligned16(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 inline std::int64_t blocks_for(std::int64_t n, std::int64_t per_block) {
   return (n + per_block - 1) / per_block;
 }
@@ -227,6 +227,7 @@ inline void conv2d_launch(const Context& context, const Conv2dArgs& args) {
   using namespace SIMT_NS;
   dispatch_conv2d(args.dtype, [&]<class T>() {
     images_launch<T>(context, false, args.shape, args.x, args.weight, args.weight_dtype, args.y);
+    finish_launch<T>(context, args);
   });
 }
 

@@ -33,17 +33,40 @@ struct Conv2dShape {
   bool operator==(const Conv2dShape&) const = default;
 };
 
+/// How conv2d cuts y, seen as (N*Ho*Wo, K), for its statistics: `count` chunks of `rows` rows, the
+/// last one shorter if need be. Fixed by shape and device.
+struct Conv2dChunks {
+  std::int64_t rows, count;
+};
+Conv2dChunks conv2d_statistics_chunks(const Conv2dShape& shape, Device device);
+
+/// What is done to the sums before they are stored: [relu](sum + bias[k] [+ residual]).
+struct Conv2dEpilogue {
+  const void* bias = nullptr;      // (K), f64 for f64, else f32; null: none
+  const void* residual = nullptr;  // (N,Ho,Wo,K) of y's dtype; null: none
+  bool relu = false;               // a NaN stays a NaN
+
+  bool any() const { return bias != nullptr || residual != nullptr || relu; }
+};
+
 /// y[n,p,q,k] = sum_{r,s,c} x[n, p*stride - padding + r, q*stride - padding + s, c] * w[k,r,s,c],
-/// x being 0 outside the image.
+/// x being 0 outside the image; then the epilogue.
 ///
-/// Shapes    x (N,H,W,C), weight (K,R,S,C), y (N,Ho,Wo,K), all contiguous and none overlapping.
+/// With `statistics`: for chunk i of y's rows (conv2d_statistics_chunks) and filter k,
+///   statistics[i, 0, k] = mean of y over the chunk
+///   statistics[i, 1, k] = sum of (y - that mean)^2 over the chunk
+/// of y as it is stored, rounding included: what batch_norm needs, without reading y again.
+///
+/// Shapes    x (N,H,W,C), weight (K,R,S,C), y (N,Ho,Wo,K), statistics (chunks, 2, K) of f64 for
+///           f64, else f32; all contiguous and none overlapping.
 /// Numerics  sums in f32 (f64 for f64), order fixed by the shape: same bytes with any number of
 ///           threads, run to run. f32 weights of a bf16 convolution are rounded to bf16 first
 ///           (their gradient is not). On CUDA f32 is true f32 unless context.allow_tf32.
 /// Cost      flops() operations.
 /// Errors    Error if a size is below 1 (batch may be 0), the filter is larger than the padded
 ///           image, a pointer is null, or the dtypes are not f64, f32, bf16 (weights of a bf16
-///           convolution may be f32).
+///           convolution may be f32), or both an epilogue and statistics are asked for: one is for
+///           inference, the other for training.
 struct Conv2dArgs {
   void* y;
   const void* x;
@@ -51,6 +74,8 @@ struct Conv2dArgs {
   Conv2dShape shape;
   DType dtype;         // of x and y
   DType weight_dtype;  // dtype, or f32 when dtype is bf16
+  Conv2dEpilogue epilogue = {};
+  void* statistics = nullptr;  // null: not wanted
 };
 
 /// dx[n,h,w,c] = sum_{k,r,s} dy[n,p,q,k] * w[k,r,s,c] over the (r, s, p, q) with
@@ -83,6 +108,15 @@ extern CudaOp<Conv2dArgs> conv2d_cuda;
 extern CudaOp<Conv2dBackwardDataArgs> conv2d_backward_data_cuda;
 extern CudaOp<Conv2dBackwardWeightArgs> conv2d_backward_weight_cuda;
 
+inline Conv2dChunks conv2d_statistics_chunks(const Conv2dShape& shape, Device device) {
+  const std::int64_t image = shape.out_height() * shape.out_width(), rows = shape.batch * image;
+  // CUDA: a tile of the kernels. CPU: whole images, at most 256 chunks.
+  std::int64_t chunk = 128;
+  if (device == Device::kCpu)
+    chunk = image * (shape.batch > 256 ? (shape.batch + 255) / 256 : std::int64_t{1});
+  return {chunk, (rows + chunk - 1) / chunk};
+}
+
 inline void check_conv2d(const char* op, const Conv2dShape& s, DType dtype, DType weight_dtype) {
   RETORT_CHECK(s.batch >= 0, "[", op, "] expected batch >= 0, got ", s.batch);
   RETORT_CHECK(s.height >= 1 && s.width >= 1 && s.channels >= 1 && s.filters >= 1, "[", op,
@@ -107,6 +141,8 @@ inline void conv2d(const Context& context, const Conv2dArgs& args) {
   check_conv2d("conv2d", args.shape, args.dtype, args.weight_dtype);
   if (args.shape.batch == 0) return;
   RETORT_CHECK(args.y && args.x && args.weight, "[conv2d] expected non-null y, x and weight");
+  RETORT_CHECK(!args.statistics || !args.epilogue.any(),
+               "[conv2d] expected statistics or an epilogue, got both");
   dispatch("conv2d", context, args, conv2d_cpu, conv2d_cuda);
 }
 

@@ -12,6 +12,7 @@
 
 #include "kernels/common/parallel.h"
 #include "kernels/conv2d/conv2d.h"
+#include "kernels/conv2d/conv2d_finish.h"
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
@@ -606,9 +607,10 @@ void conv2d_cpu(const Context& context, const Conv2dArgs& args) {
   const Conv2dShape& s = args.shape;
   if (args.dtype == DType::kF64) {
     Pieces pieces(context, columns_workspace<double>(Pass::kForward, s));
-    return columns_forward(pieces, s, static_cast<double*>(args.y),
-                           static_cast<const double*>(args.x),
-                           static_cast<const double*>(args.weight));
+    columns_forward(pieces, s, static_cast<double*>(args.y), static_cast<const double*>(args.x),
+                    static_cast<const double*>(args.weight));
+    conv2d_apply_epilogue<double>(args, static_cast<double*>(args.y));
+    return conv2d_statistics_of<double>(args);
   }
   with_onednn("conv2d", [&] {
     const Operand y{args.y, s.y_elements(), args.dtype}, x{args.x, s.x_elements(), args.dtype},
@@ -623,7 +625,14 @@ void conv2d_cpu(const Context& context, const Conv2dArgs& args) {
       onednn_images(*plan, Pass::kForward, pieces, s, to, from, w);
     else
       columns_forward(pieces, s, to, from, w);
-    y.write(to);
+    if (args.dtype == DType::kBF16) {
+      conv2d_apply_epilogue<bf16>(args, to);
+      y.write(to);
+      conv2d_statistics_of<bf16>(args);
+    } else {
+      conv2d_apply_epilogue<float>(args, to);
+      conv2d_statistics_of<float>(args);
+    }
   });
 }
 

@@ -1,5 +1,7 @@
 #include "nn/layers/batch_norm.h"
 
+#include <cmath>
+
 #include "engine/ops/batch_norm.h"
 
 namespace retort::nn {
@@ -10,11 +12,24 @@ BatchNorm::BatchNorm(std::int64_t channels)
       running_mean_(add_buffer("running_mean", Tensor::zeros({channels}))),
       running_var_(add_buffer("running_var", Tensor::full({channels}, 1))) {}
 
-Tensor BatchNorm::forward(const Tensor& x, bool relu, const Tensor& residual) const {
+Tensor BatchNorm::forward(const Tensor& x, bool relu, const Tensor& residual,
+                          const ChannelStatistics& statistics) const {
   BatchNormOptions options;
   options.training = training();
   options.relu = relu;
-  return batch_norm(x, weight_, bias_, running_mean_, running_var_, options, residual);
+  return batch_norm(x, weight_, bias_, running_mean_, running_var_, options, residual, statistics);
+}
+
+BatchNorm::Affine BatchNorm::affine() const {
+  const std::vector<double> weight = weight_.to_vector<double>(), bias = bias_.to_vector<double>(),
+                            mean = running_mean_.to_vector<double>(),
+                            var = running_var_.to_vector<double>();
+  Affine a{weight, bias};
+  for (std::size_t c = 0; c < weight.size(); ++c) {
+    a.scale[c] = weight[c] / std::sqrt(var[c] + BatchNormOptions{}.epsilon);
+    a.shift[c] = bias[c] - mean[c] * a.scale[c];
+  }
+  return a;
 }
 
 }  // namespace retort::nn

@@ -1,5 +1,8 @@
 // Batch normalisation layer, with the ReLU and the residual addition that follow it in ResNets.
 #pragma once
+#include <vector>
+
+#include "engine/ops/channel_statistics.h"
 #include "nn/module.h"
 
 namespace retort::nn {
@@ -10,7 +13,15 @@ namespace retort::nn {
 class BatchNorm : public Module {
  public:
   explicit BatchNorm(std::int64_t channels);
-  Tensor forward(const Tensor& x, bool relu = false, const Tensor& residual = {}) const;
+  /// statistics: those of x, from the convolution that made it (engine/ops/channel_statistics.h).
+  Tensor forward(const Tensor& x, bool relu = false, const Tensor& residual = {},
+                 const ChannelStatistics& statistics = {}) const;
+
+  /// What evaluation mode does to a channel: bn(x) = scale * x + shift.
+  struct Affine {
+    std::vector<double> scale, shift;  // (C)
+  };
+  Affine affine() const;
 
  private:
   Tensor& weight_;

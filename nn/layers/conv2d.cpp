@@ -1,7 +1,5 @@
 #include "nn/layers/conv2d.h"
 
-#include "engine/ops/conv2d.h"
-
 namespace retort::nn {
 namespace {
 
@@ -14,11 +12,8 @@ Init he_init(const Conv2d::Config& c) {
 Conv2d::Conv2d(const Config& c)
     : config_(c), weight_(add_parameter("weight", {c.out, c.kernel, c.kernel, c.in}, he_init(c))) {}
 
-Tensor Conv2d::forward(const Tensor& x) const {
-  Conv2dOptions options;
-  options.stride = config_.stride;
-  options.padding = config_.padding;
-  return conv2d(x, weight_, options);
+Tensor Conv2d::forward(const Tensor& x, ChannelStatistics* statistics) const {
+  return conv2d(x, weight_, options(), statistics);
 }
 
 }  // namespace retort::nn

@@ -1,5 +1,6 @@
 // 2-D convolution layer without bias (a batch norm follows it in every model here).
 #pragma once
+#include "engine/ops/conv2d.h"
 #include "nn/module.h"
 
 namespace retort::nn {
@@ -17,7 +18,11 @@ class Conv2d : public Module {
     Fan fan = Fan::kOut;
   };
   explicit Conv2d(const Config& config);
-  Tensor forward(const Tensor& x) const;
+  /// statistics: see engine/ops/conv2d.h.
+  Tensor forward(const Tensor& x, ChannelStatistics* statistics = nullptr) const;
+
+  const Tensor& weight() const { return weight_; }
+  Conv2dOptions options() const { return {config_.stride, config_.padding}; }
 
  private:
   Config config_;

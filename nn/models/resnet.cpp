@@ -1,5 +1,7 @@
 #include "nn/models/resnet.h"
 
+#include <deque>
+
 #include "engine/ops/elementwise.h"
 #include "engine/ops/pool.h"
 #include "engine/ops/shortcut.h"
@@ -20,12 +22,15 @@ class Projection : public Module {
  public:
   Projection(const ResNetConfig& c, std::int64_t in, std::int64_t out, int stride)
       : conv_(add_module("0", std::make_shared<Conv2d>(convolution(c, in, out, 1, stride)))),
-        bn_(add_module("1", std::make_shared<BatchNorm>(out))) {}
-  Tensor forward(const Tensor& x) const { return bn_.forward(conv_.forward(x)); }
+        bn_(add_module("1", std::make_shared<BatchNorm>(out))),
+        step_(conv_, bn_) {}
+  Tensor forward(const Tensor& x) const { return step_.forward(x, /*relu=*/false); }
+  void fold(bool on) { step_.fold(on); }
 
  private:
   Conv2d& conv_;
   BatchNorm& bn_;
+  ConvNorm step_;
 };
 
 }  // namespace
@@ -51,32 +56,34 @@ class ResNet::Block : public Module {
 
   // pre: where to put the sum before the last ReLU, if it is wanted.
   Tensor forward(const Tensor& x, Tensor* pre) const {
-    Tensor h = x;  // (B, H, W, in)
-    for (std::size_t i = 0; i + 1 < convs_.size(); ++i)
-      h = norms_[i]->forward(convs_[i]->forward(h), /*relu=*/true);
-    h = convs_.back()->forward(h);  // (B, H', W', out)
+    Tensor h = x;  // (B, H, W, in), then (B, H', W', width)
+    for (std::size_t i = 0; i + 1 < steps_.size(); ++i) h = steps_[i].forward(h, /*relu=*/true);
     const Tensor shortcut = !reshapes_    ? x
                             : projection_ ? projection_->forward(x)
                                           : shortcut_a(x, stride_, out_);  // (B, H', W', out)
-    if (pre == nullptr) return norms_.back()->forward(h, /*relu=*/true, shortcut);
-    *pre = norms_.back()->forward(h, /*relu=*/false, shortcut);
+    if (pre == nullptr) return steps_.back().forward(h, /*relu=*/true, shortcut);
+    *pre = steps_.back().forward(h, /*relu=*/false, shortcut);
     return relu(*pre);
+  }
+  void fold(bool on) {
+    for (ConvNorm& step : steps_) step.fold(on);
+    if (projection_) projection_->fold(on);
   }
   std::int64_t out() const { return out_; }
 
  private:
   void add(const ResNetConfig& c, std::int64_t in, std::int64_t out, int kernel, int stride) {
-    const std::string number = std::to_string(convs_.size() + 1);
-    convs_.push_back(&add_module(
-        "conv" + number, std::make_shared<Conv2d>(convolution(c, in, out, kernel, stride))));
-    norms_.push_back(&add_module("bn" + number, std::make_shared<BatchNorm>(out)));
+    const std::string number = std::to_string(steps_.size() + 1);
+    const Conv2d& conv = add_module(
+        "conv" + number, std::make_shared<Conv2d>(convolution(c, in, out, kernel, stride)));
+    const BatchNorm& norm = add_module("bn" + number, std::make_shared<BatchNorm>(out));
+    steps_.emplace_back(conv, norm);
   }
 
   std::int64_t out_;
   int stride_;
   bool reshapes_;
-  std::vector<Conv2d*> convs_;
-  std::vector<BatchNorm*> norms_;
+  std::deque<ConvNorm> steps_;
   Projection* projection_ = nullptr;
 };
 
@@ -94,21 +101,24 @@ class ResNet::Stage : public Module {
       h = block->forward(h, block == blocks_.back() ? pre : nullptr);
     return h;
   }
+  void fold(bool on) {
+    for (Block* block : blocks_) block->fold(on);
+  }
   std::int64_t out() const { return blocks_.back()->out(); }
 
  private:
   std::vector<Block*> blocks_;
 };
 
-ResNet::ResNet(const ResNetConfig& c)
-    : config_(c),
-      conv1_(add_module("conv1", std::make_shared<Conv2d>(
-                                     c.stem == Stem::k7x7MaxPool
-                                         ? convolution(c, c.input_channels, c.stem_width, 7, 2)
-                                         : convolution(c, c.input_channels, c.stem_width, 3, 1)))),
-      bn1_(add_module("bn1", std::make_shared<BatchNorm>(c.stem_width))) {
+ResNet::ResNet(const ResNetConfig& c) : config_(c) {
   RETORT_CHECK(!c.blocks.empty() && c.blocks.size() == c.widths.size(), "[resnet] expected ",
                c.blocks.size(), " widths, got ", c.widths.size());
+  const bool large = c.stem == Stem::k7x7MaxPool;
+  const Conv2d& conv1 =
+      add_module("conv1", std::make_shared<Conv2d>(convolution(c, c.input_channels, c.stem_width,
+                                                               large ? 7 : 3, large ? 2 : 1)));
+  const BatchNorm& bn1 = add_module("bn1", std::make_shared<BatchNorm>(c.stem_width));
+  stem_ = std::make_unique<ConvNorm>(conv1, bn1);
   std::int64_t in = c.stem_width;
   for (std::size_t i = 0; i < c.blocks.size(); ++i) {
     RETORT_CHECK(c.blocks[i] >= 1, "[resnet] expected at least one block per stage, got ",
@@ -123,11 +133,16 @@ ResNet::ResNet(const ResNetConfig& c)
                                 : std::make_shared<Linear>(in, c.classes));
 }
 
+void ResNet::fold_batch_norms(bool on) {
+  stem_->fold(on);
+  for (Stage* stage : stages_) stage->fold(on);
+}
+
 ForwardResult ResNet::forward(const Tensor& x, bool want_hidden) {
   RETORT_CHECK(x.rank() == 4 && x.dim(3) == config_.input_channels,
                "[resnet] expected images (B, H, W, ", config_.input_channels, "), got ", x.shape());
   ForwardResult result;
-  Tensor h = bn1_.forward(conv1_.forward(x), /*relu=*/true);  // (B, H, W, stem)
+  Tensor h = stem_->forward(x, /*relu=*/true);  // (B, H, W, stem)
   if (config_.stem == Stem::k7x7MaxPool) h = max_pool2d(h, 3, 2, 1);
   for (const Stage* stage : stages_) {
     Tensor pre;

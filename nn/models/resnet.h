@@ -1,7 +1,6 @@
 // Residual networks: the CIFAR family (three stages) and the ImageNet family (four stages).
 #pragma once
-#include "nn/layers/batch_norm.h"
-#include "nn/layers/conv2d.h"
+#include "nn/layers/conv_norm.h"
 #include "nn/layers/linear.h"
 #include "nn/module.h"
 
@@ -34,14 +33,14 @@ class ResNet : public Model {
   explicit ResNet(const ResNetConfig& config);
   ForwardResult forward(const Tensor& x, bool want_hidden = false) override;
   std::int64_t classes() const override { return config_.classes; }
+  void fold_batch_norms(bool on) override;
   const ResNetConfig& config() const { return config_; }
 
  private:
   class Block;
   class Stage;
   ResNetConfig config_;
-  Conv2d& conv1_;
-  BatchNorm& bn1_;
+  std::unique_ptr<ConvNorm> stem_;
   std::vector<Stage*> stages_;  // owned by the module tree
   Linear* head_;
 };

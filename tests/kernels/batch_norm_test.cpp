@@ -217,6 +217,79 @@ TEST(BatchNorm, nan_stays_visible_through_relu) {
   }
 }
 
+// Mean and centred sum of squares of chunks of x, as a convolution leaves them.
+ChannelStatistics statistics_of(const Tensor& x, std::int64_t chunk, DType dtype) {
+  const Values v = x.to_vector<double>();
+  const auto rows = static_cast<std::size_t>(x.rows()), width = static_cast<std::size_t>(x.dim(-1)),
+             per_chunk = static_cast<std::size_t>(chunk),
+             chunks = (rows + per_chunk - 1) / per_chunk;
+  Values partial(chunks * 2 * width);
+  for (std::size_t i = 0; i < chunks; ++i)
+    for (std::size_t c = 0; c < width; ++c) {
+      const std::size_t begin = i * per_chunk, end = std::min(rows, begin + per_chunk);
+      double &mean = partial[i * 2 * width + c], &m2 = partial[(i * 2 + 1) * width + c];
+      for (std::size_t r = begin; r < end; ++r) mean += v[r * width + c];
+      mean /= static_cast<double>(end - begin);
+      for (std::size_t r = begin; r < end; ++r) m2 += std::pow(v[r * width + c] - mean, 2);
+    }
+  const Shape shape{static_cast<std::int64_t>(chunks), 2, x.dim(-1)};
+  return {tensor(partial, shape).to(dtype).to(x.device()), chunk};
+}
+
+TEST(BatchNorm, given_statistics_replace_the_pass_over_x) {
+  struct Cut {
+    std::int64_t rows, channels, chunk;
+  };
+  for (const Device device : devices())
+    for (const DType dtype : dtypes(device))
+      for (const Cut& cut : {Cut{7, 3, 2}, Cut{1, 5, 128}, Cut{401, 40, 128}, Cut{256, 8, 128},
+                             Cut{1300, 4, 2},     // 650 chunks: merged first on CUDA
+                             Cut{1025, 300, 4}})  // 257 of them, and two blocks of channels
+      {
+        SCOPED_TRACE(join(name_of(device), " ", name_of(dtype), " ", cut.rows, " ", cut.channels));
+        const DType wide = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+        const Tensor x = randn({cut.rows, cut.channels}, 1, dtype, 1, 3).to(device),
+                     w = randn({cut.channels}, 2, wide, 0.5, 1).to(device),
+                     b = randn({cut.channels}, 3, wide).to(device);
+        const ChannelStatistics statistics = statistics_of(x, cut.chunk, wide);
+        std::vector<Tensor> plain, given, again;
+        for (auto* results : {&plain, &given, &again}) {
+          Tensor leaf = x.clone();
+          leaf.set_requires_grad(true);
+          const Tensor mean = Tensor::zeros({cut.channels}, wide, device),
+                       var = Tensor::full({cut.channels}, 1, wide, device);
+          const Tensor y = batch_norm(leaf, w, b, mean, var, {true, 0.1, 1e-5, true}, {},
+                                      results == &plain ? ChannelStatistics{} : statistics);
+          y.backward(randn(x.shape(), 4, dtype).to(device));
+          *results = {y.detach(), mean, var, leaf.grad()};
+        }
+        const double e = dtype == DType::kF64 ? 1e-10 : dtype == DType::kF32 ? 2e-5 : 1e-2;
+        for (std::size_t i = 0; i < plain.size(); ++i) {
+          EXPECT_TRUE(all_close(given[i], plain[i], {e, e})) << i;
+          EXPECT_TRUE(same_bytes(given[i], again[i])) << i;
+        }
+      }
+}
+
+// Not those of x: they must be what the op uses, not a pass of its own.
+TEST(BatchNorm, given_statistics_are_believed) {
+  for (const Device device : devices()) {
+    const Tensor x = Tensor::from<float>({1, 3}, {2, 1}, device),
+                 one = Tensor::full({1}, 1, DType::kF32, device),
+                 zero = Tensor::zeros({1}, DType::kF32, device);
+    // Two chunks of one row: means 4 and 8, so mean 6, var (0 + 0 + 4 + 4) / 2 = 4.
+    const ChannelStatistics s{Tensor::from<float>({4, 0, 8, 0}, {2, 2, 1}, device), 1};
+    const Tensor mean = Tensor::zeros({1}, DType::kF32, device), var = one.clone();
+    const Tensor y = batch_norm(x, one, zero, mean, var, {true, 0.5, 1e-12, false}, {}, s);
+    EXPECT_TRUE(all_close(y, Tensor::from<float>({-2.5f, -1.5f}, {2, 1}))) << name_of(device);
+    EXPECT_TRUE(all_close(mean, Tensor::from<float>({3}, {1}))) << name_of(device);
+    EXPECT_TRUE(all_close(var, Tensor::from<float>({4.5f}, {1}))) << name_of(device);
+    // Outside training the running statistics count.
+    const Tensor z = batch_norm(x, one, zero, zero, one, {false, 0.5, 1e-12, false}, {}, s);
+    EXPECT_TRUE(all_close(z, x)) << name_of(device);
+  }
+}
+
 TEST(BatchNorm, errors_name_what_is_wrong) {
   const Tensor x = Tensor::zeros({4, 3}), c = Tensor::zeros({3}), d = Tensor::zeros({2});
   EXPECT_THROW(batch_norm(x, d, c, c, c, {}), Error);
@@ -227,6 +300,14 @@ TEST(BatchNorm, errors_name_what_is_wrong) {
   EXPECT_THROW(batch_norm(x, c, c, c, c, {}, d), Error);
   EXPECT_THROW(batch_norm(Tensor::zeros({0, 3}), c, c, c, c, {}), Error);
   EXPECT_THROW(batch_norm(x, c.to(DType::kF64), c, c, c, {}), Error);
+  const auto with = [&](const Tensor& partial, std::int64_t rows) {
+    batch_norm(x, c, c, c, c, {}, {}, {partial, rows});
+  };
+  EXPECT_NO_THROW(with(Tensor::zeros({2, 2, 3}), 2));
+  EXPECT_THROW(with(Tensor::zeros({2, 2, 3}), 1), Error);
+  EXPECT_THROW(with(Tensor::zeros({2, 2, 4}), 2), Error);
+  EXPECT_THROW(with(Tensor::zeros({2, 2, 3}), 0), Error);
+  EXPECT_THROW(with(Tensor::zeros({2, 2, 3}, DType::kF64), 2), Error);
 }
 
 TEST(BatchNorm, an_empty_batch_is_fine_outside_training) {

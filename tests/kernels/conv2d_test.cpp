@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "engine/runtime/device.h"
@@ -244,6 +246,153 @@ TEST(Conv2dKernel, unaligned_pointers_give_the_same_bytes) {
     }
 }
 
+// The epilogue, against the same in double on sums that were not rounded.
+void check_epilogue(const Conv2dShape& s, DType dtype, Device device, bool bias, bool residual,
+                    bool relu) {
+  const std::string what =
+      join(text_of(s, dtype, device), " bias ", bias, " residual ", residual, " relu ", relu);
+  const Case c(s, dtype, dtype);
+  const DType wide = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+  const Tensor offsets = randn({s.filters}, 4, wide), added = randn(c.dy.shape(), 5, dtype);
+  std::vector<double> want = c.y_want, size = c.y_size;
+  const std::vector<double> offset = offsets.to_vector<double>(), e = added.to_vector<double>();
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    if (bias) want[i] += offset[i % offset.size()];
+    if (residual) want[i] += e[i];
+    if (relu && want[i] < 0) want[i] = 0;
+    size[i] += std::abs(want[i]) + 3;
+    if (device == Device::kCuda && dtype == DType::kBF16) size[i] *= 1000;  // rounded twice so far
+  }
+  const Tensor x = c.x.to(device), weight = c.weight.to(device), o = offsets.to(device),
+               r = added.to(device);
+  const Guarded y(c.dy.shape(), dtype, device);
+  kernels::conv2d(context_of(device),
+                  {y.out.raw(),
+                   x.raw(),
+                   weight.raw(),
+                   s,
+                   dtype,
+                   dtype,
+                   {bias ? o.raw() : nullptr, residual ? r.raw() : nullptr, relu}});
+  y.expect_untouched(what);
+  expect_near(y.out, want, size, what);
+}
+
+// clang-format off
+const Conv2dShape kFusedShapes[] = {
+    //  N   H   W   C   K  R  S  stride padding
+    {   3,  8,  6, 16, 16, 3, 3, 1, 1},
+    {   2,  7,  9,  8, 33, 3, 3, 2, 1},   // filters no multiple of a chunk
+    {   1,  9,  9,  3, 10, 7, 7, 2, 3},
+    {   5,  6,  5, 64, 72, 1, 1, 1, 0},   // a chunk and a part of one
+    {   1,  1,  1,  8,  8, 1, 1, 1, 0},   // one row
+};
+// clang-format on
+
+TEST(Conv2dKernel, epilogue_equals_its_formula) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16}) {
+      if (device == Device::kCuda && dtype == DType::kF64) continue;
+      for (const Conv2dShape& s : kFusedShapes) check_epilogue(s, dtype, device, true, true, true);
+      for (int bits = 1; bits < 7; ++bits)
+        check_epilogue(kFusedShapes[1], dtype, device, bits & 1, bits & 2, bits & 4);
+    }
+}
+
+TEST(Conv2dKernel, epilogue_keeps_a_nan) {
+  for (const Device device : devices()) {
+    const Conv2dShape s{1, 1, 2, 1, 1, 1, 1, 1, 0};
+    const Tensor x = Tensor::from<float>({NAN, -1}, {1, 1, 2, 1}, device),
+                 weight = Tensor::full({1, 1, 1, 1}, 1, DType::kF32, device),
+                 y = Tensor::zeros({1, 1, 2, 1}, DType::kF32, device);
+    kernels::conv2d(
+        context_of(device),
+        {y.raw(), x.raw(), weight.raw(), s, DType::kF32, DType::kF32, {nullptr, nullptr, true}});
+    const std::vector<float> values = y.to_vector<float>();
+    EXPECT_TRUE(std::isnan(values[0])) << name_of(device);
+    EXPECT_EQ(values[1], 0) << name_of(device);
+  }
+}
+
+// Mean and centred sum of squares of every chunk, of y as it was stored.
+void check_statistics(const Conv2dShape& s, DType dtype, Device device, double shift = 0) {
+  const std::string what = text_of(s, dtype, device);
+  const DType wide = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+  const Tensor x = randn({s.batch, s.height, s.width, s.channels}, 1, dtype, 1, shift).to(device),
+               weight = randn({s.filters, s.filter_height, s.filter_width, s.channels}, 2, dtype)
+                            .to(device);
+  const Shape y_shape{s.batch, s.out_height(), s.out_width(), s.filters};
+  const kernels::Conv2dChunks chunks = kernels::conv2d_statistics_chunks(s, device);
+  ASSERT_GE(chunks.rows * chunks.count, y_shape.numel() / s.filters) << what;
+  ASSERT_LT(chunks.rows * (chunks.count - 1), y_shape.numel() / s.filters) << what;
+  const Tensor plain = Tensor::empty(y_shape, dtype, device);
+  kernels::conv2d(context_of(device), {plain.raw(), x.raw(), weight.raw(), s, dtype, dtype});
+  const Guarded y(y_shape, dtype, device), first({chunks.count, 2, s.filters}, wide, device),
+      second({chunks.count, 2, s.filters}, wide, device);
+  for (const Guarded* statistics : {&first, &second}) {
+    kernels::conv2d(
+        context_of(device),
+        {y.out.raw(), x.raw(), weight.raw(), s, dtype, dtype, {}, statistics->out.raw()});
+    y.expect_untouched(what);
+    statistics->expect_untouched("statistics " + what);
+  }
+  EXPECT_TRUE(same_bytes(y.out, plain)) << what;
+  EXPECT_TRUE(same_bytes(first.out, second.out)) << what;
+  const std::vector<double> values = y.out.to_vector<double>(), got = first.out.to_vector<double>();
+  const auto filters = static_cast<std::size_t>(s.filters), rows = values.size() / filters,
+             per_chunk = static_cast<std::size_t>(chunks.rows);
+  for (std::size_t begin = 0; begin < rows; begin += per_chunk)
+    for (std::size_t k = 0; k < filters; ++k) {
+      const std::size_t end = std::min(rows, begin + per_chunk);
+      double mean = 0, square = 0, size = 0;
+      for (std::size_t r = begin; r < end; ++r) mean += values[r * filters + k];
+      mean /= static_cast<double>(end - begin);
+      for (std::size_t r = begin; r < end; ++r) {
+        square += std::pow(values[r * filters + k] - mean, 2);
+        size += std::abs(values[r * filters + k]);
+      }
+      size /= static_cast<double>(end - begin);
+      const double e = dtype == DType::kF64 ? 1e-12 : 1e-6;
+      const std::size_t at = begin / per_chunk * 2 * filters + k;
+      ASSERT_TRUE(close(got[at], mean, 0, e * size + 1e-30)) << what << " mean of " << k;
+      ASSERT_TRUE(close(got[at + filters], square, 20 * e,
+                        e * e * size * size * static_cast<double>(end - begin) * 100 + 1e-30))
+          << what << " squares of " << k;
+    }
+}
+
+TEST(Conv2dKernel, statistics_are_those_of_the_result) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16}) {
+      if (device == Device::kCuda && dtype == DType::kF64) continue;
+      for (const Conv2dShape& s : kFusedShapes) check_statistics(s, dtype, device);
+      check_statistics({1, 16, 20, 8, 16, 1, 1, 1, 0}, dtype, device);       // 2.5 chunks on CUDA
+      check_statistics({1, 12, 12, 8, 16, 1, 1, 1, 0}, dtype, device, 100);  // mean >> deviation
+    }
+  check_statistics({300, 2, 2, 8, 8, 1, 1, 1, 0}, DType::kF32, Device::kCpu);  // 2 images a chunk
+}
+
+TEST(Conv2dKernel, statistics_do_not_depend_on_the_thread_count) {
+  const int before = thread_count();
+  const Conv2dShape s{37, 6, 6, 8, 24, 3, 3, 1, 1};
+  for (const Device device : devices()) {
+    const Tensor x = randn({37, 6, 6, 8}, 1).to(device),
+                 weight = randn({24, 3, 3, 8}, 2).to(device);
+    const std::int64_t chunks = kernels::conv2d_statistics_chunks(s, device).count;
+    std::vector<Tensor> results;
+    for (const int threads : {1, 3}) {
+      set_thread_count(threads);
+      const Tensor y = Tensor::empty({37, 6, 6, 24}, DType::kF32, device);
+      results.push_back(Tensor::empty({chunks, 2, 24}, DType::kF32, device));
+      kernels::conv2d(
+          context_of(device),
+          {y.raw(), x.raw(), weight.raw(), s, DType::kF32, DType::kF32, {}, results.back().raw()});
+    }
+    EXPECT_TRUE(same_bytes(results[0], results[1])) << name_of(device);
+  }
+  set_thread_count(before);
+}
+
 TEST(Conv2dKernel, cuda_refuses_f64) {
   if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
   const Tensor t = Tensor::zeros({1, 1, 1, 1}, DType::kF64, Device::kCuda);
@@ -285,6 +434,15 @@ TEST(Conv2dKernel, bad_arguments_throw) {
   EXPECT_THROW(run_shape({1, 4, 4, 1, 1, 7, 7, 1, 1}), Error);
   EXPECT_THROW(run_shape({1, 4, 4, 1, 1, 1, 1, 1, 0}, DType::kI32, DType::kI32), Error);
   EXPECT_THROW(run_shape({1, 4, 4, 1, 1, 1, 1, 1, 0}, DType::kF32, DType::kBF16), Error);
+  EXPECT_THROW(kernels::conv2d(context, {value,
+                                         value,
+                                         value,
+                                         {1, 4, 4, 1, 1, 1, 1, 1, 0},
+                                         DType::kF32,
+                                         DType::kF32,
+                                         {nullptr, nullptr, true},
+                                         value}),
+               Error);
   EXPECT_THROW(
       kernels::conv2d(
           context, {nullptr, value, value, {1, 4, 4, 1, 1, 1, 1, 1, 0}, DType::kF32, DType::kF32}),

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "engine/autograd/autograd.h"
+#include "engine/ops/batch_norm.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
@@ -87,6 +90,98 @@ TEST(Conv2dOp, computes_only_the_gradients_that_are_wanted) {
   EXPECT_TRUE(weight.grad().defined());
   EXPECT_FALSE(x.grad().defined());
   EXPECT_FALSE(conv2d(x, weight.detach(), {1, 1}).requires_grad());
+}
+
+// conv2d's statistics go into batch_norm: values and gradients as without them.
+TEST(Conv2dOp, statistics_feed_batch_norm) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      std::vector<Tensor> results[2];
+      for (const bool handed : {false, true}) {
+        Tensor x = randn({3, 9, 8, 5}, 1, dtype).to(device).detach(),
+               weight = randn({12, 3, 3, 5}, 2).to(device).detach();
+        x.set_requires_grad(true);
+        weight.set_requires_grad(true);
+        const Tensor scale = randn({12}, 3, DType::kF32, 0.5, 1).to(device),
+                     shift = randn({12}, 4).to(device),
+                     mean = Tensor::zeros({12}, DType::kF32, device),
+                     var = Tensor::full({12}, 1, DType::kF32, device);
+        ChannelStatistics statistics;
+        const Tensor h = conv2d(x, weight, {1, 1}, handed ? &statistics : nullptr);
+        EXPECT_EQ(statistics.defined(), handed);
+        const Tensor y =
+            batch_norm(h, scale, shift, mean, var, {true, 0.1, 1e-5, true}, {}, statistics);
+        y.backward(randn(y.shape(), 5, dtype).to(device));
+        results[handed] = {y.detach(), mean, var, x.grad(), weight.grad()};
+      }
+      const double e = dtype == DType::kF32 ? 1e-4 : 3e-2;
+      for (std::size_t i = 0; i < results[0].size(); ++i)
+        EXPECT_TRUE(all_close(results[1][i], results[0][i], {e, e}))
+            << i << " on " << name_of(device) << " in " << name_of(dtype);
+    }
+}
+
+// With a batch norm in between, and its statistics from the convolution.
+TEST(Conv2dOp, gradients_through_handed_statistics_equal_central_differences) {
+  Tensor x = randn({2, 3, 4, 2}, 1, DType::kF64), weight = randn({3, 3, 3, 2}, 2, DType::kF64);
+  const Tensor scale = randn({3}, 3, DType::kF64), shift = randn({3}, 4, DType::kF64);
+  const auto f = [&](const Tensor& in, const Tensor& filter) {
+    ChannelStatistics statistics;
+    const Tensor h = conv2d(in, filter, {1, 1}, &statistics);
+    return batch_norm(h, scale, shift, {}, {}, {true, 0.1, 1e-5, false}, {}, statistics);
+  };
+  x.set_requires_grad(true);
+  weight.set_requires_grad(true);
+  const Tensor y = f(x, weight), dy = randn(y.shape(), 5, DType::kF64);
+  y.backward(dy);
+  const NoGrad no_grad;
+  for (const Tensor& input : {x, weight}) {
+    const std::vector<double> got = input.grad().to_vector<double>();
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      double* const value = input.data<double>() + i;
+      const double before = *value, step = 1e-5;
+      *value = before + step;
+      const double up = dot(f(x, weight).to_vector<double>(), dy.to_vector<double>());
+      *value = before - step;
+      const double down = dot(f(x, weight).to_vector<double>(), dy.to_vector<double>());
+      *value = before;
+      EXPECT_TRUE(close(got[i], (up - down) / (2 * step), 1e-6, 1e-7)) << i;
+    }
+  }
+}
+
+TEST(Conv2dOp, inference_equals_its_parts) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const Tensor x = randn({2, 5, 6, 8}, 1, dtype).to(device),
+                   weight = randn({10, 3, 3, 8}, 2, dtype).to(device),
+                   bias = randn({10}, 3).to(device);
+      const Tensor residual = randn({2, 3, 3, 10}, 4, dtype).to(device);
+      const Tensor y = conv2d(x, weight, {2, 1});
+      std::vector<double> want = y.to_vector<double>();
+      const std::vector<double> b = bias.to_vector<double>(), r = residual.to_vector<double>();
+      for (std::size_t i = 0; i < want.size(); ++i)
+        want[i] = std::max(0.0, want[i] + b[i % 10] + r[i]);
+      const Tensor got = conv2d_inference(x, weight, bias, {2, 1}, true, residual);
+      const double e = dtype == DType::kF32 ? 1e-5 : 2e-2;
+      EXPECT_TRUE(all_close(got, Tensor::from(want, y.shape()), {e, 4 * e})) << name_of(device);
+      EXPECT_FALSE(got.requires_grad());
+    }
+}
+
+TEST(Conv2dOp, inference_refuses_what_does_not_fit) {
+  const Tensor x = Tensor::zeros({1, 4, 4, 2}), weight = Tensor::zeros({3, 3, 3, 2}),
+               bias = Tensor::zeros({3});
+  Tensor learned = weight.clone();
+  learned.set_requires_grad(true);
+  EXPECT_NO_THROW(conv2d_inference(x, weight, bias, {1, 1}));
+  EXPECT_THROW(conv2d_inference(x, learned, bias, {1, 1}), Error);
+  EXPECT_THROW(conv2d_inference(x, weight, {}, {1, 1}), Error);
+  EXPECT_THROW(conv2d_inference(x, weight, Tensor::zeros({2}), {1, 1}), Error);
+  EXPECT_THROW(conv2d_inference(x, weight, Tensor::zeros({3}, DType::kF64), {1, 1}), Error);
+  EXPECT_THROW(conv2d_inference(x, weight, bias, {1, 1}, false, x), Error);
+  const NoGrad no_grad;
+  EXPECT_NO_THROW(conv2d_inference(x, learned, bias, {1, 1}));
 }
 
 TEST(Conv2dOp, wrong_shapes_throw) {
