@@ -67,6 +67,7 @@ void pack_launch(const Context& context, const Conv2dShape& s, bool backward, st
 template <class T>
 void images_launch(const Context& context, bool backward, const Conv2dShape& s, const void* source,
                    const void* weight, DType weight_dtype, void* out,
+                   const Conv2dEpilogue& epilogue = {}, void* statistics = nullptr,
                    std::int64_t wide_from = 132) {
   check_conv2d_limits(s);
   const auto stream = static_cast<cudaStream_t>(context.stream);
@@ -94,24 +95,25 @@ void images_launch(const Context& context, bool backward, const Conv2dShape& s, 
 
   const std::int64_t out_h = backward ? s.height : s.out_height(),
                      out_w = backward ? s.width : s.out_width();
-  const ImagesParams<T> params{static_cast<const T*>(source),
-                               static_cast<const T*>(weight),
-                               static_cast<T*>(out),
-                               as_int(s.batch),
-                               as_int(backward ? s.out_height() : s.height),
-                               as_int(backward ? s.out_width() : s.width),
-                               as_int(source_c),
-                               as_int(out_h),
-                               as_int(out_w),
-                               as_int(columns),
-                               as_int(s.filter_height),
-                               as_int(s.filter_width),
-                               as_int(s.stride),
-                               as_int(s.padding),
-                               as_int(pitch),
-                               backward,
-                               columns % kE == 0 && aligned16(out),
-                               divisor(source_c)};
+  const ImagesParams<T> params{
+      static_cast<const T*>(source),
+      static_cast<const T*>(weight),
+      as_int(s.batch),
+      as_int(backward ? s.out_height() : s.height),
+      as_int(backward ? s.out_width() : s.width),
+      as_int(source_c),
+      as_int(out_h),
+      as_int(out_w),
+      as_int(s.filter_height),
+      as_int(s.filter_width),
+      as_int(s.stride),
+      as_int(s.padding),
+      as_int(pitch),
+      backward,
+      divisor(source_c),
+      {static_cast<T*>(out), static_cast<const T*>(epilogue.residual),
+       static_cast<const float*>(epilogue.bias), static_cast<float*>(statistics), as_int(columns),
+       epilogue.relu, columns % kE == 0 && aligned16(out) && aligned16(epilogue.residual)}};
   const std::int64_t by = backward ? s.stride : 1;
   const std::int64_t row_blocks =
       blocks_for(s.batch * blocks_for(out_h, by) * blocks_for(out_w, by), 128);
@@ -226,8 +228,8 @@ void dispatch_conv2d(DType dtype, F&& f) {
 inline void conv2d_launch(const Context& context, const Conv2dArgs& args) {
   using namespace SIMT_NS;
   dispatch_conv2d(args.dtype, [&]<class T>() {
-    images_launch<T>(context, false, args.shape, args.x, args.weight, args.weight_dtype, args.y);
-    finish_launch<T>(context, args);
+    images_launch<T>(context, false, args.shape, args.x, args.weight, args.weight_dtype, args.y,
+                     args.epilogue, args.statistics);
   });
 }
 

@@ -10,7 +10,7 @@
 // stride^2 phases (blockIdx.z) leaves no product with a zero that the stride put there.
 #pragma once
 #include "kernels/conv2d/conv2d.h"
-#include "kernels/conv2d/conv2d_tile.cuh"
+#include "kernels/conv2d/conv2d_epilogue.cuh"
 
 namespace retort::kernels {
 namespace SIMT_NS {
@@ -19,13 +19,12 @@ template <class T>
 struct ImagesParams {
   const T* source;  // x (N,H,W,C), or dy (N,Ho,Wo,K)
   const T* weight;  // per phase: (columns, pitch) with the source's channels innermost
-  T* out;           // y, or dx
   int batch, source_h, source_w, source_c, out_h, out_w;
-  int columns;  // channels of out
   int filter_h, filter_w, stride, padding;
   int pitch;  // elements between columns of weight, a multiple of a chunk
-  bool backward, vector_out;
+  bool backward;
   Divisor by_source_c;
+  TileOutput<T> output;  // y, or dx
 };
 
 struct Axis {
@@ -102,7 +101,7 @@ __global__ void __launch_bounds__(kConvThreads)
             column0 = static_cast<int>(blockIdx.y) * kColumns;
   if (row0 >= rows) return;  // the whole block: another phase has more rows
   const int depth = h.taps * w.taps * p.source_c;
-  const T* const weight = p.weight + std::int64_t{phase} * p.columns * p.pitch;
+  const T* const weight = p.weight + std::int64_t{phase} * p.output.columns * p.pitch;
 
   {  // where row tid of the tile goes
     const int row = row0 + tid, j = row % w.rows, i = row / w.rows % h.rows,
@@ -173,7 +172,7 @@ __global__ void __launch_bounds__(kConvThreads)
 #pragma unroll
     for (int l = 0; l < kLoadsB; ++l) {
       const int column = tid / 4 + 32 * l;
-      const bool inside = k < depth && column0 + column < p.columns;
+      const bool inside = k < depth && column0 + column < p.output.columns;
       const std::int64_t at = inside ? std::int64_t{column0 + column} * p.pitch + k : 0;
       cp_async16(s_b + tile_offset<kTileChunks>(column, chunk), weight + at, inside ? 16 : 0);
     }
@@ -196,25 +195,10 @@ __global__ void __launch_bounds__(kConvThreads)
   cp_async_wait<0>();
   __syncthreads();
 
-  // Through shared memory, so that the stores are 16 bytes of neighbouring columns.
-  constexpr int kPitch = kColumns + kE;
-  static_assert(kRows * kPitch * sizeof(T) <= kConvStages * kStage);
-  T* const s_out = reinterpret_cast<T*>(s_tiles);
-  product.for_each(
-      [&](int row, int column, float sum) { s_out[row * kPitch + column] = from_float<T>(sum); });
-  __syncthreads();
-  constexpr int kChunks = kColumns / kE;
-  for (int i = tid; i < kRows * kChunks; i += kConvThreads) {
-    const int row = i / kChunks, column = i % kChunks * kE, pixel = s_pixel[row];
-    if (pixel < 0 || column0 + column >= p.columns) continue;
-    const T* const from = s_out + row * kPitch + column;
-    T* const to = p.out + std::int64_t{pixel} * p.columns + column0 + column;
-    if (p.vector_out) {
-      *reinterpret_cast<Chunk<T>*>(to) = *reinterpret_cast<const Chunk<T>*>(from);
-    } else {
-      for (int e = 0; e < kE && column0 + column + e < p.columns; ++e) to[e] = from[e];
-    }
-  }
+  static_assert(finish_tile_bytes<T, kRows, kColumns, kConvThreads>() <= kConvStages * kStage);
+  finish_tile<T, kRows, kColumns, kConvThreads>(product, s_tiles, s_pixel,
+                                                rows - row0 < kRows ? rows - row0 : kRows, column0,
+                                                static_cast<int>(blockIdx.x), p.output);
 }
 
 }  // namespace SIMT_NS

@@ -138,6 +138,32 @@ struct TileProduct<bf16, kRows, kColumns> {
             acc[i][j][e]);
   }
 
+  // f(row, column, sum, sum at column + 1): neighbours lie in one thread.
+  template <class F>
+  SIMT_D void for_each_pair(F&& f) const {
+#pragma unroll
+    for (int i = 0; i < kM; ++i)
+#pragma unroll
+      for (int j = 0; j < kN; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; e += 2)
+          f(row0 + i * 16 + lane / 4 + e * 4, column0 + j * 8 + lane % 4 * 2, acc[i][j][e],
+            acc[i][j][e + 1]);
+  }
+
+  // Adds f(column) to every row.
+  template <class F>
+  SIMT_D void add_to_columns(F&& f) {
+#pragma unroll
+    for (int j = 0; j < kN; ++j)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const float value = f(column0 + j * 8 + lane % 4 * 2 + e);
+#pragma unroll
+        for (int i = 0; i < kM; ++i) acc[i][j][e] += value, acc[i][j][e + 2] += value;
+      }
+  }
+
  private:
   SIMT_D void multiply(int j, const std::uint32_t (&a)[kM][4], const std::uint32_t (&b)[4]) {
 #pragma unroll
@@ -220,6 +246,17 @@ struct TileProduct<float, kRows, kColumns> {
         else
           f(ty + 16 * i, tx + 8 * j, acc[i][j]);
       }
+  }
+
+  // Adds f(column) to every row of tiles by rows.
+  template <class F>
+  SIMT_D void add_to_columns(F&& f) {
+#pragma unroll
+    for (int j = 0; j < kN; ++j) {
+      const float value = f(tx + 8 * j);
+#pragma unroll
+      for (int i = 0; i < kM; ++i) acc[i][j] += value;
+    }
   }
 
  private:

@@ -261,7 +261,6 @@ void check_epilogue(const Conv2dShape& s, DType dtype, Device device, bool bias,
     if (residual) want[i] += e[i];
     if (relu && want[i] < 0) want[i] = 0;
     size[i] += std::abs(want[i]) + 3;
-    if (device == Device::kCuda && dtype == DType::kBF16) size[i] *= 1000;  // rounded twice so far
   }
   const Tensor x = c.x.to(device), weight = c.weight.to(device), o = offsets.to(device),
                r = added.to(device);

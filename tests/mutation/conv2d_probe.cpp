@@ -139,10 +139,10 @@ void probe(const Conv2dShape& s, std::int64_t wide_from, const char* name) {
   OneBlock scratch;
   const Context context{Device::kCuda, nullptr, nullptr, &scratch, false};
   auto run = [&](const Array<T>& out, const Array<T>& dsource, const Array<float>& dfilter) {
-    SIMT_NS::images_launch<T>(context, false, s, x.data(), weight.data(), dtype, out.data(),
-                              wide_from);
-    SIMT_NS::images_launch<T>(context, true, s, dy.data(), weight.data(), dtype, dsource.data(),
-                              wide_from);
+    SIMT_NS::images_launch<T>(context, false, s, x.data(), weight.data(), dtype, out.data(), {},
+                              nullptr, wide_from);
+    SIMT_NS::images_launch<T>(context, true, s, dy.data(), weight.data(), dtype, dsource.data(), {},
+                              nullptr, wide_from);
     conv2d_backward_weight_launch(context, {dfilter.data(), x.data(), dy.data(), s, dtype,
                                             sizeof(T) == 2 ? DType::kF32 : dtype});
     scratch.check();
