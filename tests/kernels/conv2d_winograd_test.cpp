@@ -98,7 +98,7 @@ void expect_near(const std::vector<float>& got, const std::vector<double>& want,
   // An output beside the padding shares its tile's errors, so the largest magnitude counts.
   const double largest = *std::max_element(size.begin(), size.end());
   for (std::size_t i = 0; i < want.size(); ++i)
-    ASSERT_TRUE(close(static_cast<double>(got[i]), want[i], 0, 5e-7 * largest))
+    ASSERT_TRUE(close(static_cast<double>(got[i]), want[i], 0, 1e-6 * largest))
         << what << " at " << i << ": got " << got[i] << ", want " << want[i] << " (magnitude "
         << largest << ")";
 }
