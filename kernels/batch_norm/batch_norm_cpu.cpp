@@ -243,6 +243,7 @@ HWY_AFTER_NAMESPACE();
 #include <type_traits>
 #include <vector>
 
+#include "kernels/common/bf16_convert.h"
 #include "kernels/common/parallel.h"
 
 namespace retort::kernels {
@@ -337,7 +338,7 @@ struct Reader {
       return p;
     } else {
       buffer.resize(static_cast<std::size_t>(n));
-      for (std::int64_t i = 0; i < n; ++i) buffer[static_cast<std::size_t>(i)] = to_float(p[i]);
+      widen(buffer.data(), p, n);
       return buffer.data();
     }
   }
@@ -354,9 +355,7 @@ struct Writer {
   void end(void* base, std::int64_t offset, std::int64_t n) {
     if constexpr (!std::is_same_v<T, A>) {
       if (base == nullptr) return;
-      T* const p = static_cast<T*>(base) + offset;
-      for (std::int64_t i = 0; i < n; ++i)
-        p[i] = from_float<T>(buffer[static_cast<std::size_t>(i)]);
+      narrow(static_cast<T*>(base) + offset, buffer.data(), n);
     }
   }
 };

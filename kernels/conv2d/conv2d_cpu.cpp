@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/common/bf16_convert.h"
 #include "kernels/common/parallel.h"
 #include "kernels/conv2d/conv2d_providers.h"
 
@@ -14,9 +15,20 @@ CudaOp<Conv2dBackwardWeightArgs> conv2d_backward_weight_cuda = nullptr;
 namespace {
 using namespace conv;
 
-std::size_t provider_workspace(Pass pass, const Conv2dShape& s) {
-  if (winograd_fits(s)) return winograd_workspace(pass, s);
-  return onednn_fits(pass, s) ? onednn_workspace(pass, s) : columns_workspace<float>(pass, s);
+enum class Provider { kWinograd, kOneDnn, kColumns };
+
+struct Choice {
+  Provider provider;
+  DType dtype;  // that the images are given in: bf16, or f32 copies of them
+  std::size_t workspace;
+};
+
+Choice choose(Pass pass, const Conv2dShape& s, DType dtype) {
+  if (winograd_fits(s)) return {Provider::kWinograd, dtype, winograd_workspace(pass, s)};
+  for (const DType given : {dtype, DType::kF32})
+    if (onednn_fits(pass, s, given))
+      return {Provider::kOneDnn, given, onednn_workspace(pass, s, given)};
+  return {Provider::kColumns, DType::kF32, columns_workspace<float>(pass, s)};
 }
 
 std::size_t f32_bytes(std::int64_t elements) {
@@ -32,8 +44,7 @@ const float* as_f32(const void* values, DType dtype, bool rounded, std::int64_t 
       const auto* const from = static_cast<const float*>(values);
       for (std::int64_t i = begin; i < end; ++i) wide[i] = to_float(to_bf16(from[i]));
     } else {
-      const auto* const from = static_cast<const bf16*>(values);
-      for (std::int64_t i = begin; i < end; ++i) wide[i] = to_float(from[i]);
+      widen(wide + begin, static_cast<const bf16*>(values) + begin, end - begin);
     }
   });
   return wide;
@@ -44,21 +55,25 @@ const float* as_f32(const void* values, DType dtype, bool rounded, std::int64_t 
 void run_images(const Context& context, Pass pass, const Conv2dShape& s, void* out, const void* in,
                 DType dtype, const void* weight, DType weight_dtype,
                 const ImagesDone<float>& done) {
-  const bool wide = dtype == DType::kF32, winograd = winograd_fits(s);
+  const Choice choice = choose(pass, s, dtype);
+  const bool rounded = dtype == DType::kBF16, copied = choice.dtype != dtype;
   const std::int64_t outs = pass == Pass::kForward ? s.y_elements() : s.x_elements(),
                      ins = pass == Pass::kForward ? s.x_elements() : s.y_elements();
-  const std::size_t copies = winograd ? 0 : f32_bytes(ins) + f32_bytes(outs);
-  const std::size_t bytes =
-      provider_workspace(pass, s) + (wide ? 0 : f32_bytes(s.weight_elements()) + copies);
+  const std::size_t bytes = choice.workspace + (rounded ? f32_bytes(s.weight_elements()) : 0) +
+                            (copied ? f32_bytes(ins) + f32_bytes(outs) : 0);
   Pieces pieces(bytes == 0 ? nullptr : static_cast<std::byte*>(context.scratch->get(bytes)));
-  const float* const w = as_f32(weight, weight_dtype, !wide, s.weight_elements(), pieces);
-  if (winograd)
-    return winograd_images(pass, s, out, dtype, in, dtype, w, pieces.take<std::byte>(0), done);
-  const float* const from = as_f32(in, dtype, false, ins, pieces);
-  float* const to =
-      wide ? static_cast<float*>(out) : pieces.take<float>(static_cast<std::size_t>(outs));
-  (onednn_fits(pass, s) ? onednn_images : columns_images<float>)(pass, s, to, from, w,
-                                                                 pieces.take<std::byte>(0), done);
+  const float* const w = as_f32(weight, weight_dtype, rounded, s.weight_elements(), pieces);
+  const void* const from = copied ? as_f32(in, dtype, false, ins, pieces) : in;
+  void* const to = copied ? pieces.take<float>(static_cast<std::size_t>(outs)) : out;
+  std::byte* const scratch = pieces.take<std::byte>(0);
+  switch (choice.provider) {
+    case Provider::kWinograd:
+      return winograd_images(pass, s, to, from, choice.dtype, w, scratch, done);
+    case Provider::kOneDnn: return onednn_images(pass, s, to, from, choice.dtype, w, scratch, done);
+    case Provider::kColumns:
+      return columns_images<float>(pass, s, static_cast<float*>(to),
+                                   static_cast<const float*>(from), w, scratch, done);
+  }
 }
 
 }  // namespace
@@ -97,7 +112,7 @@ void conv2d_backward_data_cpu(const Context& context, const Conv2dBackwardDataAr
   const std::int64_t image = s.height * s.width * s.channels;
   if (args.dtype == DType::kBF16)
     done = [&args, image](std::int64_t begin, std::int64_t end, float* sums) {
-      round_to_bf16(static_cast<bf16*>(args.dx) + begin * image, sums, (end - begin) * image);
+      narrow(static_cast<bf16*>(args.dx) + begin * image, sums, (end - begin) * image);
     };
   run_images(context, Pass::kBackwardData, s, args.dx, args.dy, args.dtype, args.weight,
              args.weight_dtype, done);
@@ -117,24 +132,26 @@ void conv2d_backward_weight_cpu(const Context& context, const Conv2dBackwardWeig
         static_cast<const double*>(args.dy),
         static_cast<std::byte*>(context.scratch->get(columns_workspace<double>(pass, s))));
 
-  const bool wide = args.dtype == DType::kF32, winograd = winograd_fits(s),
-             round = args.weight_dtype == DType::kBF16;
-  const std::size_t copies =
-      wide || winograd ? 0 : f32_bytes(s.x_elements()) + f32_bytes(s.y_elements());
-  const std::size_t bytes =
-      provider_workspace(pass, s) + copies + (round ? f32_bytes(s.weight_elements()) : 0);
+  const Choice choice = choose(pass, s, args.dtype);
+  const bool copied = choice.dtype != args.dtype, round = args.weight_dtype == DType::kBF16;
+  const std::size_t bytes = choice.workspace +
+                            (copied ? f32_bytes(s.x_elements()) + f32_bytes(s.y_elements()) : 0) +
+                            (round ? f32_bytes(s.weight_elements()) : 0);
   Pieces pieces(static_cast<std::byte*>(context.scratch->get(bytes)));
   float* const sums = round ? pieces.take<float>(static_cast<std::size_t>(s.weight_elements()))
                             : static_cast<float*>(args.dweight);
-  if (winograd) {
-    winograd_weight(s, sums, args.x, args.dy, args.dtype, pieces.take<std::byte>(0));
-  } else {
-    const float* const x = as_f32(args.x, args.dtype, false, s.x_elements(), pieces);
-    const float* const dy = as_f32(args.dy, args.dtype, false, s.y_elements(), pieces);
-    (onednn_fits(pass, s) ? onednn_weight : columns_weight<float>)(s, sums, x, dy,
-                                                                   pieces.take<std::byte>(0));
+  const void* const x = copied ? as_f32(args.x, args.dtype, false, s.x_elements(), pieces) : args.x;
+  const void* const dy =
+      copied ? as_f32(args.dy, args.dtype, false, s.y_elements(), pieces) : args.dy;
+  std::byte* const scratch = pieces.take<std::byte>(0);
+  switch (choice.provider) {
+    case Provider::kWinograd: winograd_weight(s, sums, x, dy, choice.dtype, scratch); break;
+    case Provider::kOneDnn: onednn_weight(s, sums, x, dy, choice.dtype, scratch); break;
+    case Provider::kColumns:
+      columns_weight<float>(s, sums, static_cast<const float*>(x), static_cast<const float*>(dy),
+                            scratch);
   }
-  if (round) round_to_bf16(static_cast<bf16*>(args.dweight), sums, s.weight_elements());
+  if (round) narrow(static_cast<bf16*>(args.dweight), sums, s.weight_elements());
 }
 
 }  // namespace retort::kernels

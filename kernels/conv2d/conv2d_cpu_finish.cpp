@@ -104,24 +104,17 @@ void moments_f64(std::int64_t rows, std::int64_t filters, const double* x, doubl
   moments(rows, filters, x, mean, m2);
 }
 
-// Plain loops, which GCC vectorises for each instruction set.
-void round_block(bf16* to, float* from, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    to[i] = to_bf16(from[i]);
-    from[i] = to_float(to[i]);
-  }
-}
-void widen_block(float* to, const bf16* from, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) to[i] = to_float(from[i]);
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace retort::kernels::conv
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <algorithm>
 #include <type_traits>
 #include <vector>
+
+#include "hwy/aligned_allocator.h"
+#include "kernels/common/bf16_convert.h"
 
 namespace retort::kernels::conv {
 namespace {
@@ -129,12 +122,20 @@ HWY_EXPORT(add_and_clamp_f32);
 HWY_EXPORT(add_and_clamp_f64);
 HWY_EXPORT(moments_f32);
 HWY_EXPORT(moments_f64);
-HWY_EXPORT(round_block);
-HWY_EXPORT(widen_block);
 }  // namespace
 
-void round_to_bf16(bf16* to, float* from, std::int64_t n) {
-  HWY_DYNAMIC_DISPATCH(round_block)(to, from, n);
+float* thread_space(std::size_t floats) {
+  thread_local hwy::AlignedFreeUniquePtr<float[]> space;
+  thread_local std::size_t size = 0;
+  if (size < floats) {
+    space = nullptr;
+    size = 0;
+    space = hwy::AllocateAligned<float>(floats);
+    RETORT_CHECK_AS(kMemory, space != nullptr, "[conv2d] no memory for ", floats, " floats");
+    std::fill_n(space.get(), floats, 0.0f);
+    size = floats;
+  }
+  return space.get();
 }
 
 template <class T>
@@ -142,19 +143,17 @@ void finish_images(const Conv2dArgs& args, std::int64_t begin, std::int64_t end,
   const std::int64_t filters = args.shape.filters;
   const std::int64_t image = args.shape.out_height() * args.shape.out_width() * filters;
   const std::int64_t rows = (end - begin) * image / filters;
-  [[maybe_unused]] const bool narrow = args.dtype == DType::kBF16;
   if (args.epilogue.any()) {
     const T* const bias = static_cast<const T*>(args.epilogue.bias);
     const T* residual = nullptr;
     std::vector<T> wide;
-    if (args.epilogue.residual && !narrow)
+    if (args.epilogue.residual && args.dtype != DType::kBF16)
       residual = static_cast<const T*>(args.epilogue.residual) + begin * image;
     if constexpr (std::is_same_v<T, float>) {
-      if (args.epilogue.residual && narrow) {
+      if (args.epilogue.residual && args.dtype == DType::kBF16) {
         wide.resize(static_cast<std::size_t>((end - begin) * image));
-        HWY_DYNAMIC_DISPATCH(widen_block)
-        (wide.data(), static_cast<const bf16*>(args.epilogue.residual) + begin * image,
-         (end - begin) * image);
+        widen(wide.data(), static_cast<const bf16*>(args.epilogue.residual) + begin * image,
+              (end - begin) * image);
         residual = wide.data();
       }
       HWY_DYNAMIC_DISPATCH(add_and_clamp_f32)
@@ -165,8 +164,11 @@ void finish_images(const Conv2dArgs& args, std::int64_t begin, std::int64_t end,
     }
   }
   if constexpr (std::is_same_v<T, float>) {
-    if (narrow)
-      round_to_bf16(static_cast<bf16*>(args.y) + begin * image, sums, (end - begin) * image);
+    if (args.dtype == DType::kBF16) {
+      bf16* const y = static_cast<bf16*>(args.y) + begin * image;
+      narrow(y, sums, (end - begin) * image);
+      if (args.statistics) widen(sums, y, (end - begin) * image);  // they are those of y as stored
+    }
   }
   if (args.statistics == nullptr) return;
   const std::int64_t chunk = conv2d_statistics_chunks(args.shape, Device::kCpu).rows;

@@ -572,7 +572,6 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 #include <algorithm>
 
-#include "hwy/aligned_allocator.h"
 #include "kernels/common/parallel.h"
 
 namespace retort::kernels::conv {
@@ -621,26 +620,11 @@ std::int64_t tiles_at_once(const Images& s, std::int64_t images) {
   return std::min(all, std::clamp<std::int64_t>(fit / kTileStep * kTileStep, least, 64));
 }
 
-// V and another operand for `tiles` tiles.
+// V and another operand for `tiles` tiles. The last group of tiles may be read past the last tile:
+// into numbers that go nowhere.
 std::size_t space_of(const Images& s, std::int64_t tiles) {
   return static_cast<std::size_t>(
       kPoints * (point_stride(s.in_c / kPanel, tiles) + point_stride(s.out_c / kPanel, tiles)));
-}
-
-// Space of this thread, kept for the next call.
-float* thread_space(std::size_t floats) {
-  thread_local hwy::AlignedFreeUniquePtr<float[]> space;
-  thread_local std::size_t size = 0;
-  if (size < floats) {
-    space = nullptr;
-    size = 0;
-    space = hwy::AllocateAligned<float>(floats);
-    RETORT_CHECK_AS(kMemory, space != nullptr, "[conv2d] no memory for ", floats, " floats");
-    // The last group of tiles may be read past its end: into numbers that go nowhere.
-    std::fill_n(space.get(), floats, 0.0f);
-    size = floats;
-  }
-  return space.get();
 }
 
 // Note [Two weight gradients]
@@ -722,9 +706,8 @@ std::size_t winograd_workspace(Pass pass, const Conv2dShape& shape) {
   return (sums + space_of(s, block_tiles(s))) * sizeof(float);
 }
 
-void winograd_images(Pass pass, const Conv2dShape& shape, void* out, DType out_dtype,
-                     const void* in, DType in_dtype, const float* weight, std::byte* scratch,
-                     const ImagesDone<float>& done) {
+void winograd_images(Pass pass, const Conv2dShape& shape, void* out, const void* in, DType dtype,
+                     const float* weight, std::byte* scratch, const ImagesDone<float>& done) {
   const Images s = images_of(pass, shape);
   float* const u = reinterpret_cast<float*>(scratch);
   parallel_for(shape.filters, kPanel, [&](std::int64_t begin, std::int64_t end) {
@@ -735,13 +718,13 @@ void winograd_images(Pass pass, const Conv2dShape& shape, void* out, DType out_d
   });
   const std::int64_t each = images_per_task(shape, s), tiles = tiles_at_once(s, each),
                      image = s.out_h * s.out_w * s.out_c;
-  const bool narrow = out_dtype == DType::kBF16;
+  const bool narrow = dtype == DType::kBF16;
   const std::size_t products = space_of(s, tiles);
   parallel_for(s.batch, each, [&](std::int64_t begin, std::int64_t end) {
     float* const space =
         thread_space(products + (narrow ? static_cast<std::size_t>(each * image) : 0));
     float* const to = narrow ? space + products : static_cast<float*>(out) + begin * image;
-    if (in_dtype == DType::kBF16)
+    if (narrow)
       HWY_DYNAMIC_DISPATCH(images_bf16)(s, begin, end, tiles, in, u, to, space);
     else
       HWY_DYNAMIC_DISPATCH(images_f32)(s, begin, end, tiles, in, u, to, space);

@@ -87,13 +87,15 @@ void columns_weight(const Conv2dShape& shape, T* dweight, const T* x, const T* d
 
 // ---- oneDNN, where the build has it ------------------------------------------------------------
 
-/// False without oneDNN, or if it cannot run this shape in slices.
-bool onednn_fits(Pass pass, const Conv2dShape& shape);
-std::size_t onednn_workspace(Pass pass, const Conv2dShape& shape);
-void onednn_images(Pass pass, const Conv2dShape& shape, float* out, const float* in,
+/// dtype is that of the images, f32 or bf16. False without oneDNN, if it cannot run this shape in
+/// slices, or for bf16 on a processor without bf16 products.
+bool onednn_fits(Pass pass, const Conv2dShape& shape, DType dtype);
+std::size_t onednn_workspace(Pass pass, const Conv2dShape& shape, DType dtype);
+/// A bf16 result is only given to `done`, which must store it.
+void onednn_images(Pass pass, const Conv2dShape& shape, void* out, const void* in, DType dtype,
                    const float* weight, std::byte* scratch, const ImagesDone<float>& done);
-void onednn_weight(const Conv2dShape& shape, float* dweight, const float* x, const float* dy,
-                   std::byte* scratch);
+void onednn_weight(const Conv2dShape& shape, float* dweight, const void* x, const void* dy,
+                   DType dtype, std::byte* scratch);
 
 // ---- Winograd: 3x3 at stride 1 ------------------------------------------------------------------
 // 36 products where the definition has 144:
@@ -111,11 +113,10 @@ void onednn_weight(const Conv2dShape& shape, float* dweight, const float* x, con
 /// enough pixels to pay for transforming the filters.
 bool winograd_fits(const Conv2dShape& shape);
 std::size_t winograd_workspace(Pass pass, const Conv2dShape& shape);
-/// in and out are f32 or bf16. A bf16 result is only given to `done`, which must store it.
-void winograd_images(Pass pass, const Conv2dShape& shape, void* out, DType out_dtype,
-                     const void* in, DType in_dtype, const float* weight, std::byte* scratch,
-                     const ImagesDone<float>& done);
-/// dtype of x and dy: f32 or bf16.
+/// dtype is that of the images, f32 or bf16. A bf16 result is only given to `done`, which must
+/// store it.
+void winograd_images(Pass pass, const Conv2dShape& shape, void* out, const void* in, DType dtype,
+                     const float* weight, std::byte* scratch, const ImagesDone<float>& done);
 void winograd_weight(const Conv2dShape& shape, float* dweight, const void* x, const void* dy,
                      DType dtype, std::byte* scratch);
 
@@ -126,7 +127,8 @@ void winograd_weight(const Conv2dShape& shape, float* dweight, const void* x, co
 template <class T>
 void finish_images(const Conv2dArgs& args, std::int64_t begin, std::int64_t end, T* sums);
 
-/// to := from rounded to nearest even; from := that value.
-void round_to_bf16(bf16* to, float* from, std::int64_t n);
+/// Aligned memory of this thread for the sums of a slice and the like, kept for its next call; the
+/// content before is lost if it grows. Never uninitialised.
+float* thread_space(std::size_t floats);
 
 }  // namespace retort::kernels::conv

@@ -76,8 +76,8 @@ Results run(const Case& c) {
       const std::int64_t image = shape.numel() / c.s.batch;
       std::copy(sums, sums + (end - begin) * image, out.data<float>() + begin * image);
     };
-    winograd_images(pass, c.s, c.dtype == DType::kF32 ? out.raw() : nullptr, c.dtype, in.raw(),
-                    c.dtype, c.weight.data<float>(), static_cast<std::byte*>(scratch.raw()),
+    winograd_images(pass, c.s, c.dtype == DType::kF32 ? out.raw() : nullptr, in.raw(), c.dtype,
+                    c.weight.data<float>(), static_cast<std::byte*>(scratch.raw()),
                     c.dtype == DType::kF32 ? ImagesDone<float>{} : keep);
     return out.to_vector<float>();
   };
