@@ -1176,6 +1176,11 @@ void cluster_wait(Loc loc) {
   if (c.phase == t->cluster_phase) {
     c.waiting.push_back(t);
     w->wait(t, "cluster_wait", loc);
+  } else {  // queues like those that waited, so that it is not always the first to go on
+    w->ready.push(t);
+    w->leave(*t->fiber);
+    w->set_current(t);
+    if (w->cancelling) throw Cancelled{};
   }
   t->cluster_arrived = false;
   if (has_tsan()) acquire(w->blocks[0]->cluster_sync(t->cluster_phase));

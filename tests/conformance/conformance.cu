@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/conformance/cluster_probes.cuh"
 #include "tests/conformance/probes.cuh"
 
 namespace retort::probes {
@@ -174,6 +175,16 @@ int dump(const std::string& path) {
     const Buffer in(random_floats(256, 5, 8)), out(Words(5 * 256));
     simt::launch({"approximate", 1, 256}, approximate_probe, f32(out), f32(in));
     file.close("approximate", 4e-6, 1e-5, out.read());
+  }
+  if (sm >= 90) {
+    for (const unsigned size : {1u, 2u, 4u, 8u}) {
+      const Buffer out(Words(2 * size * 64 * kClusterWords));
+      run_cluster_probe(u32(out), size);
+      file.exact(join("cluster_", size).c_str(), out.read());
+    }
+    const Buffer in(random_words(512, 8)), out(Words(512));
+    simt::launch({"tile", 1, 256}, tile_probe, u32(out), u32(in));
+    file.exact("tile", out.read());
   }
   if (sm == 90) {
     constexpr int kM = 130, kN = 70, kK = 192;
