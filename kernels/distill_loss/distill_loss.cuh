@@ -243,8 +243,8 @@ void launch_two_pass(const char* name, const DistillLossArgs& a, const float* z,
 }
 
 template <class T, bool kForward>
-void launch_rows(const DistillLossArgs& a, const float* z, float* row_loss, cudaStream_t stream) {
-  const RowPlan plan = plan_rows(a.rows, a.classes, sizeof(T), a.teacher ? 2 : 1, capability());
+void launch_rows(const RowPlan& plan, const DistillLossArgs& a, const float* z, float* row_loss,
+                 cudaStream_t stream) {
   switch (plan.kernel) {
     case RowKernel::kFourLanes:
       return launch_two_pass<T, kForward, 4>("distill_loss (four lanes a row)", a, z, row_loss,
@@ -265,7 +265,9 @@ void launch_rows(const DistillLossArgs& a, const float* z, float* row_loss, cuda
 
 }  // namespace SIMT_NS
 
-inline void distill_loss_launch(const Context& context, const DistillLossArgs& a) {
+/// `plan` is plan_rows() of these arguments, or another one that fits (tests).
+inline void distill_loss_launch(const Context& context, const DistillLossArgs& a,
+                                const RowPlan& plan) {
   using namespace SIMT_NS;
   RETORT_CHECK(a.dtype == DType::kF32 || a.dtype == DType::kBF16,
                "[distill_loss] expected f32 or bf16 on cuda, got ", name_of(a.dtype));
@@ -285,14 +287,20 @@ inline void distill_loss_launch(const Context& context, const DistillLossArgs& a
     }
     const bool forward = a.divergence == Divergence::kForwardKl;
     if (a.dtype == DType::kF32)
-      forward ? launch_rows<float, true>(a, z, row_loss, stream)
-              : launch_rows<float, false>(a, z, row_loss, stream);
+      forward ? launch_rows<float, true>(plan, a, z, row_loss, stream)
+              : launch_rows<float, false>(plan, a, z, row_loss, stream);
     else
-      forward ? launch_rows<bf16, true>(a, z, row_loss, stream)
-              : launch_rows<bf16, false>(a, z, row_loss, stream);
+      forward ? launch_rows<bf16, true>(plan, a, z, row_loss, stream)
+              : launch_rows<bf16, false>(plan, a, z, row_loss, stream);
   }
   simt::launch({"distill_loss (total)", 1, kReduceThreads, 0, stream}, distill_loss_total_kernel, a,
                row_loss);
+}
+
+inline void distill_loss_launch(const Context& context, const DistillLossArgs& a) {
+  const std::size_t element = a.dtype == DType::kBF16 ? 2 : 4;  // others are refused
+  distill_loss_launch(context, a,
+                      plan_rows(a.rows, a.classes, element, a.teacher ? 2 : 1, simt::capability()));
 }
 
 inline void scale_rows_launch(const Context& context, const ScaleRowsArgs& a) {

@@ -79,6 +79,17 @@ struct Slice {
   }
 };
 
+/// The largest element of a chunk in shared memory. NaN does not count.
+SIMT_D float largest_of(const float* p) {
+  const float4 v = *reinterpret_cast<const float4*>(p);
+  return fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
+}
+SIMT_D float largest_of(const bf16* p) {
+  const uint4 v = *reinterpret_cast<const uint4*>(p);
+  const std::uint32_t m = max_bf16x2(max_bf16x2(v.x, v.y), max_bf16x2(v.z, v.w));
+  return fmaxf(float_from_bits(m << 16), float_from_bits(m & 0xffff0000u));
+}
+
 // ---- what is known about a row: by a thread, a block, the cluster ------------------------------
 
 /// A block's sums, relative to its own maxima, for the other blocks to read.
@@ -114,10 +125,9 @@ SIMT_D void block_sums(float (&x)[kCount], float* slots) {
 }
 
 /// One chunk of both rows into the thread's sums; the maxima in `a` are the block's and final.
-/// ties: how often the teacher's maximum was met.
 template <int kPower, bool kForward, int kVec>
-SIMT_D void add_chunk(ThreadSums& a, float& ties, const float (&x)[kVec], const float (&y)[kVec],
-                      int v, float scale, bool ones, bool has_teacher, bool statistics) {
+SIMT_D void add_chunk(ThreadSums& a, const float (&x)[kVec], const float (&y)[kVec], float scale,
+                      bool ones, bool has_teacher, bool statistics) {
   float dx[kVec];
 #pragma unroll
   for (int j = 0; j < kVec; ++j) {
@@ -129,29 +139,39 @@ SIMT_D void add_chunk(ThreadSums& a, float& ties, const float (&x)[kVec], const 
   if (kPower == 0 && ones)
 #pragma unroll
     for (int j = 0; j < kVec; ++j) a.s.sum1 += exp2_fast(dx[j] * kLog2E);
-  if (!has_teacher && !statistics) return;
+  if (!has_teacher) return;
   float dy[kVec], f[kVec];
-  if (has_teacher)
 #pragma unroll
-    for (int j = 0; j < kVec; ++j) {
-      dy[j] = y[j] - a.t.max;
-      f[j] = exp2_fast(dy[j] * scale);
-      a.t.sum += f[j];
-      if (kForward && f[j] > 0.0f) a.kd += f[j] * (dy[j] - dx[j]);
-    }
+  for (int j = 0; j < kVec; ++j) {
+    dy[j] = y[j] - a.t.max;
+    f[j] = exp2_fast(dy[j] * scale);
+    a.t.sum += f[j];
+    if (kForward && f[j] > 0.0f) a.kd += f[j] * (dy[j] - dx[j]);
+  }
   if (!statistics) return;
 #pragma unroll
   for (int j = 0; j < kVec; ++j) {
-    if (x[j] == a.s.max && a.s.argmax < 0) a.s.argmax = v + j;
-    if (!has_teacher) continue;
     const float f1 = at_one<kPower>(f[j], dy[j]);
     a.t.sum1 += f1;
     if (f1 > 0.0f) a.t.dot1 += f1 * dy[j];
-    if (y[j] == a.t.max) {
-      if (a.t.argmax < 0) a.t.argmax = v + j;
+  }
+}
+
+/// Where the largest element of a row is, how often it occurs, and the largest of the others; chunk
+/// by chunk, so that only chunks that hold the maximum are looked at closely.
+template <int kVec>
+SIMT_D void find_top(LogitSums<float>& a, float& ties, float largest, const float (&x)[kVec],
+                     int v) {
+  if (largest != a.max) {
+    a.next = fmaxf(a.next, largest);
+    return;
+  }
+  for (int j = 0; j < kVec; ++j) {
+    if (x[j] == a.max) {
+      if (a.argmax < 0) a.argmax = v + j;
       ties += 1.0f;
     } else {
-      a.t.next = fmaxf(a.t.next, y[j]);
+      a.next = fmaxf(a.next, x[j]);
     }
   }
 }
@@ -221,11 +241,11 @@ __global__ void __launch_bounds__(kClusterThreads, 3)
   const T* const rows[2] = {s, t};
   const bool bulk[2] = {true, has_teacher && phase_of(t) == phase};
   const int parts = slice.step > 0 ? (slice.chunks + slice.step - 1) / slice.step : 0;
-  if (thread == 0)
-    for (int p = 0; p < parts; ++p) {
-      tile_barrier_init(full + p, 1);
-      slice.ask(mine, rows, bulk, p, full + p);
-    }
+  if (thread == 0) {
+    for (int p = 0; p < parts; ++p) tile_barrier_init(full + p, 1);
+    tile_barriers_ready();
+    for (int p = 0; p < parts; ++p) slice.ask(mine, rows, bulk, p, full + p);
+  }
   slice.fill_edges(mine[0], s);
   if (bulk[1])
     slice.fill_edges(mine[1], t);
@@ -238,27 +258,23 @@ __global__ void __launch_bounds__(kClusterThreads, 3)
     tile_wait(full + p, 0);
     const int end = slice.begin_of(p + 1);
     for (int c = p * slice.step + thread; c < end; c += kClusterThreads) {
-      float x[kVec];
-      unpack(mine[0] + c * kVec, x);
-#pragma unroll
-      for (int j = 0; j < kVec; ++j) sums.s.max = fmaxf(sums.s.max, x[j]);
-      if (!has_teacher) continue;
-      unpack(mine[1] + c * kVec, x);
-#pragma unroll
-      for (int j = 0; j < kVec; ++j) sums.t.max = fmaxf(sums.t.max, x[j]);
+      sums.s.max = fmaxf(sums.s.max, largest_of(mine[0] + c * kVec));
+      if (has_teacher) sums.t.max = fmaxf(sums.t.max, largest_of(mine[1] + c * kVec));
     }
   }
   block_max(sums.s.max, sums.t.max, slots2);
 
   // ---- sums of the block
-  float ties = 0.0f;
+  float ties = 0.0f, ties_s = 0.0f;  // how often a maximum occurs
   with_power(row.tau, [&](auto power) {
     for (int c = thread; c < slice.chunks; c += kClusterThreads) {
       float x[kVec], y[kVec];
       unpack(mine[0] + c * kVec, x);
       if (has_teacher) unpack(mine[1] + c * kVec, y);
-      add_chunk<decltype(power)::value, kForward>(sums, ties, x, y, slice.v(c), scale, ones,
-                                                  has_teacher, statistics);
+      add_chunk<decltype(power)::value, kForward>(sums, x, y, scale, ones, has_teacher, statistics);
+      if (!statistics) continue;
+      find_top(sums.s, ties_s, largest_of(mine[0] + c * kVec), x, slice.v(c));
+      if (has_teacher) find_top(sums.t, ties, largest_of(mine[1] + c * kVec), y, slice.v(c));
     }
   });
   {

@@ -225,6 +225,7 @@ struct TileCopy {
 // copies themselves are made by the first thread that waits.
 struct TileBarrierState {
   const void* at = nullptr;
+  bool ready = false;
   unsigned arrivals = 0, pending = 0, phase = 0, copies = 0;
   std::int64_t bytes = 0;  // expected, less those under way
   TileCopy copy[kTileCopies];
@@ -1247,9 +1248,15 @@ void tile_barrier_init(const void* barrier, unsigned arrivals, Loc loc) {
   if (i == b.tile_count) ++b.tile_count;
   TileBarrierState& tile = b.tiles[i];
   tile.at = barrier;
+  tile.ready = false;
   tile.arrivals = tile.pending = arrivals;
   tile.phase = tile.copies = 0;
   tile.bytes = 0;
+}
+
+void tile_barriers_ready() {
+  BlockState& b = *self()->home;
+  for (unsigned i = 0; i < b.tile_count; ++i) b.tiles[i].ready = true;
 }
 
 void tile_barrier_arrive(const void* barrier, unsigned bytes, Loc loc) {
@@ -1263,6 +1270,7 @@ void tile_barrier_arrive(const void* barrier, unsigned bytes, Loc loc) {
 void tile_load(void* dst, const void* src, unsigned bytes, const void* barrier, Loc loc) {
   BlockState& b = *self()->home;
   TileBarrierState& tile = tile_of(barrier, loc);
+  if (!tile.ready) fail(Fault::bad_tile, "no tile_barriers_ready() after tile_barrier_init", loc);
   check_aligned(dst, 16, "bulk copy destination", loc);
   check_aligned(src, 16, "bulk copy source", loc);
   if (bytes == 0 || bytes % 16)

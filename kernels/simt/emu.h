@@ -130,6 +130,7 @@ void cluster_arrive(Loc loc);
 void cluster_wait(Loc loc);
 void* map_shared_rank(const void* p, unsigned rank, Loc loc);
 void tile_barrier_init(const void* barrier, unsigned arrivals, Loc loc);
+void tile_barriers_ready();
 void tile_barrier_arrive(const void* barrier, unsigned bytes, Loc loc);
 void tile_load(void* dst, const void* src, unsigned bytes, const void* barrier, Loc loc);
 void tile_barrier_wait(const void* barrier, unsigned parity, Loc loc);

@@ -271,6 +271,24 @@ SIMT_HD std::uint32_t pack_bf16(float lo, float hi) {
 #endif
 }
 
+/// The larger of each of two bf16, as fmaxf: a number rather than a NaN.
+SIMT_D std::uint32_t max_bf16x2(std::uint32_t a, std::uint32_t b) {
+#if SIMT_CUDA
+  std::uint32_t r;
+  asm("max.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+#else
+  std::uint32_t r = 0;
+  for (int shift = 0; shift < 32; shift += 16) {
+    const std::uint32_t p = a >> shift & 0xffffu, q = b >> shift & 0xffffu;
+    const float x = float_from_bits(p << 16), y = float_from_bits(q << 16);
+    const std::uint32_t larger = x > y || y != y ? p : x < y || x != x ? q : p & q;  // +0 over -0
+    r |= (x != x && y != y ? 0x7fffu : larger) << shift;
+  }
+  return r;
+#endif
+}
+
 SIMT_D float exp_fast(float x) {
 #if SIMT_CUDA
   return __expf(x);

@@ -2,15 +2,14 @@
 // every thread waits for it at a barrier that lies in shared memory (an mbarrier).
 //
 //   SIMT_SHARED(TileBarrier, full, [1]);
-//   if (threadIdx.x == 0) tile_barrier_init(full, 1);       // 1: threads that will call
-//   tile_expect
-//   __syncthreads();
 //   if (threadIdx.x == 0) {
-//     tile_expect(full, bytes);                             // of all loads of this phase together
-//     tile_load(shared, global, bytes, full);               // one or more; 16-byte aligned, whole
-//     16s
+//     tile_barrier_init(full, 1);               // 1: threads that will call tile_expect
+//     tile_barriers_ready();                    // once, after all of them
+//     tile_expect(full, bytes);                 // of all loads of this phase together
+//     tile_load(shared, global, bytes, full);   // one or more; 16-byte aligned, whole 16s
 //   }
-//   tile_wait(full, 0);                                     // phases 0, 1, 0, 1, ...
+//   __syncthreads();                            // the others see the barrier
+//   tile_wait(full, 0);                         // phases 0, 1, 0, 1, ...
 //
 // A phase ends when its expecting threads came and all the bytes have; then the next one begins. A
 // buffer may be loaded again once a barrier has followed its last ordinary read; after ordinary
@@ -26,10 +25,12 @@ struct alignas(8) TileBarrier {
 
 #if SIMT_CUDA
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-// The fences make the barrier known to the copy engine.
 SIMT_D void tile_barrier_init(TileBarrier* b, unsigned arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals)
                : "memory");
+}
+// The fences make the barriers known to the copy engine.
+SIMT_D void tile_barriers_ready() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
@@ -56,6 +57,7 @@ SIMT_D void tile_wait(TileBarrier* b, unsigned parity) {
 }
 #else
 SIMT_D void tile_barrier_init(TileBarrier*, unsigned) { __trap(); }
+SIMT_D void tile_barriers_ready() { __trap(); }
 SIMT_D void tile_expect(TileBarrier*, unsigned) { __trap(); }
 SIMT_D void tile_load(void*, const void*, unsigned, TileBarrier*) { __trap(); }
 SIMT_D void tile_wait(TileBarrier*, unsigned) { __trap(); }
@@ -66,6 +68,7 @@ inline void tile_barrier_init(TileBarrier* b, unsigned arrivals, emu::Loc l = em
   b->word = arrivals;
   emu::tile_barrier_init(b, arrivals, l);
 }
+inline void tile_barriers_ready() { emu::tile_barriers_ready(); }
 inline void simt_touch(const TileBarrier* b) {
   (void)*static_cast<const volatile std::uint64_t*>(&b->word);
 }

@@ -52,13 +52,14 @@ __global__ void tile_probe(std::uint32_t* out, const std::uint32_t* in) {
   SIMT_SHARED(TileBarrier, full, [1]);
   std::uint32_t* const words = reinterpret_cast<std::uint32_t*>(buffer);
   const unsigned t = threadIdx.x;
-  if (t == 0) tile_barrier_init(full, 1);
-  __syncthreads();
   if (t == 0) {
+    tile_barrier_init(full, 1);
+    tile_barriers_ready();
     tile_expect(full, 1024);
     tile_load(words, in + 256, 512, full);
     tile_load(words + 128, in, 512, full);
   }
+  __syncthreads();
   tile_wait(full, 0);
   out[t] = words[255 - t];
   __syncthreads();
@@ -68,6 +69,12 @@ __global__ void tile_probe(std::uint32_t* out, const std::uint32_t* in) {
   }
   tile_wait(full, 1);
   out[256 + t] = words[t];
+}
+
+// Of each pair of neighbours. Launch: any.
+__global__ void max_bf16_probe(std::uint32_t* out, const std::uint32_t* in, int n) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i < n) out[i] = max_bf16x2(in[i], in[(i + 1) % n]);
 }
 
 }  // namespace SIMT_NS

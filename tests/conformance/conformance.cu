@@ -162,6 +162,12 @@ int dump(const std::string& path) {
     simt::launch({"philox", 4, 256}, philox_probe, u32(out), 1000);
     file.exact("philox", out.read());
   }
+  {
+    const Words inputs = random_words(4096, 10);
+    const Buffer in(inputs), out(Words(inputs.size()));
+    simt::launch({"max_bf16", 16, 256}, max_bf16_probe, u32(out), u32(in), 4096);
+    file.exact("max_bf16", out.read());
+  }
   for (const bool integers : {true, false}) {
     const Buffer a(random_bf16(128, 2, integers)), b(random_bf16(64, 3, integers)),
         c(integers ? Words(128, bits_from_float(3)) : random_floats(128, 4, 1)), d(Words(128));

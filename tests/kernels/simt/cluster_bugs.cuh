@@ -79,12 +79,13 @@ __global__ void reads_after_exit(float* o) {
 __global__ void tile_bytes_missing(const float* in, float* o) {
   SIMT_SHARED(float4, a, [64]);
   SIMT_SHARED(TileBarrier, full, [1]);
-  if (threadIdx.x == 0) tile_barrier_init(full, 1);
-  __syncthreads();
   if (threadIdx.x == 0) {
+    tile_barrier_init(full, 1);
+    tile_barriers_ready();
     tile_expect(full, 512);
     tile_load(a, in, 256, full);
   }
+  __syncthreads();
   tile_wait(full, 0);
   o[threadIdx.x] = a[threadIdx.x].x;
 }
@@ -93,11 +94,19 @@ __global__ void tile_never_initialised(const float* in, float*) {
   SIMT_SHARED(TileBarrier, full, [1]);
   if (threadIdx.x == 0) tile_load(a, in, 256, full);
 }
+__global__ void tile_barrier_not_made_ready(const float* in, float*) {
+  SIMT_SHARED(float4, a, [64]);
+  SIMT_SHARED(TileBarrier, full, [1]);
+  if (threadIdx.x != 0) return;
+  tile_barrier_init(full, 1);
+  tile_load(a, in, 256, full);
+}
 __global__ void tile_never_waited(const float* in, float*) {
   SIMT_SHARED(float4, a, [64]);
   SIMT_SHARED(TileBarrier, full, [1]);
   if (threadIdx.x != 0) return;
   tile_barrier_init(full, 1);
+  tile_barriers_ready();
   tile_expect(full, 256);
   tile_load(a, in, 256, full);
 }
@@ -106,17 +115,19 @@ __global__ void tile_past_the_array(const float* in, float*) {
   SIMT_SHARED(TileBarrier, full, [1]);
   if (threadIdx.x != 0) return;
   tile_barrier_init(full, 1);
+  tile_barriers_ready();
   tile_load(a + 4, in, 80, full);
 }
 __global__ void tile_load_of(const float* in, float* o, unsigned bytes) {  // correct if aligned
   SIMT_SHARED(float4, a, [64]);
   SIMT_SHARED(TileBarrier, full, [1]);
-  if (threadIdx.x == 0) tile_barrier_init(full, 1);
-  __syncthreads();
   if (threadIdx.x == 0) {
+    tile_barrier_init(full, 1);
+    tile_barriers_ready();
     tile_expect(full, bytes);
     tile_load(a, in, bytes, full);
   }
+  __syncthreads();
   tile_wait(full, 0);
   o[threadIdx.x] = reinterpret_cast<const float*>(a)[threadIdx.x];
 }
@@ -129,6 +140,7 @@ __global__ void tile_read_before_the_wait(const float* in, float* o) {
   SIMT_SHARED(TileBarrier, full, [1]);
   if (threadIdx.x == 0) {
     tile_barrier_init(full, 1);
+    tile_barriers_ready();
     tile_expect(full, 1024);
     tile_load(a, in, 1024, full);
   }
@@ -140,7 +152,10 @@ __global__ void tile_overwrites_what_is_read(const float* in, float* o) {
   SIMT_SHARED(float4, a, [64]);
   SIMT_SHARED(TileBarrier, full, [1]);
   a[threadIdx.x] = make_float4(1, 1, 1, 1);
-  if (threadIdx.x == 0) tile_barrier_init(full, 1);
+  if (threadIdx.x == 0) {
+    tile_barrier_init(full, 1);
+    tile_barriers_ready();
+  }
   __syncthreads();
   const float v = a[threadIdx.x].x;  // no barrier between this and the load
   if (threadIdx.x == 0) {

@@ -138,6 +138,15 @@ TEST_F(SimtCluster, remote_memory_read_too_early_is_nan) {
 }
 #endif
 
+TEST(SimtPacked, larger_of_two_bf16) {
+  const auto of = [](std::uint32_t a, std::uint32_t b) { return simt::max_bf16x2(a, b); };
+  constexpr std::uint32_t kOne = 0x3f80, kMinusTwo = 0xc000, kInf = 0x7f80, kNan = 0x7fc0;
+  EXPECT_EQ(of(kOne << 16 | kMinusTwo, kMinusTwo << 16 | kOne), kOne << 16 | kOne);
+  EXPECT_EQ(of(kNan << 16 | kOne, kInf << 16 | kNan), kInf << 16 | kOne);
+  EXPECT_EQ(of(0x80000000u, 0x00008000u), 0u);
+  EXPECT_EQ(of(kNan, kNan), 0x7fffu);
+}
+
 class SimtTile : public SimtCluster {
  protected:
   void load(void (*kernel)(const float*, float*)) {
@@ -167,6 +176,9 @@ TEST_F(SimtTile, deadlock_says_what_is_missing) {
 }
 TEST_F(SimtTile, barrier_never_initialised) {
   expect(Fault::bad_tile, tile_never_initialised, "never initialised");
+}
+TEST_F(SimtTile, barrier_not_made_ready) {
+  expect(Fault::bad_tile, tile_barrier_not_made_ready, "tile_barriers_ready");
 }
 TEST_F(SimtTile, load_never_waited_for) {
   expect(Fault::async_outstanding, tile_never_waited, "no thread waited for");
