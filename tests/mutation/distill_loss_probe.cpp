@@ -46,8 +46,8 @@ struct Probe {
   std::vector<std::int32_t> targets;
   std::vector<double> s, t;  // (N, V), exact in bf16
   bool in_place = false, ramp = false, statistics = true;
-  std::int64_t teacher_shift = 0;  // elements: the rows lie differently against 16 bytes
-  double tau_of_all = 0;           // 0: mixed
+  std::int64_t teacher_shift = 0, gradient_shift = 0;  // elements: rows that lie differently
+  double tau_of_all = 0;                               // 0: mixed
   std::vector<int> clusters = {2};
   Divergence divergence = Divergence::kForwardKl;
 
@@ -200,7 +200,8 @@ void run_planned(const Probe& p, const std::string& kernel, const RowPlan& plan,
     simt::emu::config().schedule = schedule;
     std::vector<T> s = place<T>(p, p.s);
     const std::vector<T> t = place<T>(p, p.t, p.teacher_shift);
-    std::vector<T> own = place<T>(p, std::vector<double>(p.s.size(), std::nan("")));
+    std::vector<T> own =
+        place<T>(p, std::vector<double>(p.s.size(), std::nan("")), p.gradient_shift);
     std::vector<T>& ds = p.in_place ? s : own;
     std::vector<float> stats(kRowStatistics * n + 1, static_cast<float>(kSentinel));
     std::vector<std::int32_t> argmax(2 * n + 1, -77);
@@ -210,7 +211,7 @@ void run_planned(const Probe& p, const std::string& kernel, const RowPlan& plan,
     DistillLossArgs a;
     a.student = s.data() + p.offset;
     a.teacher = t.data() + p.offset + p.teacher_shift;
-    a.dstudent = ds.data() + p.offset;
+    a.dstudent = ds.data() + p.offset + p.gradient_shift;
     a.student_pitch = a.teacher_pitch = a.dstudent_pitch = p.pitch;
     a.targets = p.targets.data();
     a.lambda = p.lambda.data();
@@ -248,7 +249,7 @@ void run_planned(const Probe& p, const std::string& kernel, const RowPlan& plan,
     double worst = 0;
     bool guards = true, nan = false;
     for (std::size_t k = 0; k < ds.size(); ++k) {
-      const auto at = static_cast<std::int64_t>(k) - p.offset;
+      const auto at = static_cast<std::int64_t>(k) - p.offset - p.gradient_shift;
       const double got = static_cast<double>(to_float(ds[k]));
       const std::int64_t row = at < 0 ? -1 : at / p.pitch, column = at < 0 ? 0 : at % p.pitch;
       if (at < 0 || row >= p.rows || column >= p.classes) {
@@ -371,6 +372,7 @@ int main() {
   }
   Probe apart("teacher shifted against the student", 3, 1101, 0, 1);
   apart.teacher_shift = 2;
+  apart.gradient_shift = 1;
   apart.draw(false);
   both(apart);
   Probe ties("equal maxima in several slices", 3, 1200, 0, 0);
