@@ -1,152 +1,39 @@
-// CUDA kernels of the distillation loss and their launch configuration.
+// CUDA kernels of the distillation loss and their launch configuration. Rows in clusters are in
+// distill_loss_cluster.cuh; which kernel takes a launch is decided in distill_loss_plan.h.
 #pragma once
-#include "kernels/common/row_io.cuh"
-#include "kernels/distill_loss/distill_loss_math.h"
-#include "kernels/simt/simt.h"
+#include "kernels/distill_loss/distill_loss_cluster.cuh"
+#include "kernels/distill_loss/distill_loss_group.cuh"
+#include "kernels/distill_loss/distill_loss_plan.h"
 
 namespace retort::kernels {
 namespace SIMT_NS {
 using namespace simt;
 using namespace distill;
 
-inline constexpr float kLog2E = 1.4426950408889634f;
-inline constexpr int kWarpRowClasses = 1024;  // up to here one warp takes a row
-// Beyond, one block. The other divergences need more registers than 512 threads leave.
+// A block a row. The other divergences need more registers than 512 threads leave.
 template <bool kForward>
 inline constexpr int kBlockThreads = kForward ? 512 : 256;
 inline constexpr int kReduceThreads = 1024;
 
-// ---- a row's group of threads: one warp, or the whole block -----------------------------------
-
-/// Merges over the group, in an order fixed by the number of threads; every thread gets the result.
-template <int kThreads>
-struct Group {
-  static constexpr int kWarps = kThreads / 32;
-  static constexpr int kSlots = 8;
-  float* shared;  // kSlots * kWarps floats; unused by a warp
-
-  SIMT_D int rank() const { return kWarps == 1 ? threadIdx.x % 32 : threadIdx.x; }
-
-  template <int kCount>
-  SIMT_D void sum(float (&x)[kCount]) const {
-    static_assert(kCount <= kSlots);
-#pragma unroll
-    for (int k = 0; k < kCount; ++k) x[k] = warp_sum(x[k]);
-    if constexpr (kWarps > 1) {
-      __syncthreads();
-      if (threadIdx.x % 32 == 0)
-        for (int k = 0; k < kCount; ++k) shared[k * kWarps + threadIdx.x / 32] = x[k];
-      __syncthreads();
-      const int lane = threadIdx.x % 32;
-#pragma unroll
-      for (int k = 0; k < kCount; ++k)
-        x[k] = warp_sum(lane < kWarps ? shared[k * kWarps + lane] : 0.0f);
-    }
-  }
-
-  /// Largest, its lowest index, and second largest.
-  SIMT_D void top(float& max, float& next, int& argmax) const {
-    warp_top(max, next, argmax);
-    if constexpr (kWarps > 1) {
-      const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-      __syncthreads();
-      if (lane == 0) {
-        shared[warp] = max, shared[kWarps + warp] = next;
-        shared[2 * kWarps + warp] = __int_as_float(argmax);
-      }
-      __syncthreads();
-      max = lane < kWarps ? shared[lane] : lowest<float>();
-      next = lane < kWarps ? shared[kWarps + lane] : lowest<float>();
-      argmax = lane < kWarps ? __float_as_int(shared[2 * kWarps + lane]) : -1;
-      warp_top(max, next, argmax);
-    }
-  }
-
-  SIMT_D static void warp_top(float& max, float& next, int& argmax) {
-#pragma unroll
-    for (int d = 16; d > 0; d >>= 1)
-      take_top(max, next, argmax, __shfl_xor_sync(~0u, max, d), __shfl_xor_sync(~0u, next, d),
-               __shfl_xor_sync(~0u, argmax, d));
-  }
-
-  /// Index -1 means none.
-  SIMT_D static void take_top(float& max, float& next, int& argmax, float max2, float next2,
-                              int argmax2) {
-    const float low = fminf(max, max2);
-    next = fmaxf(low, fmaxf(next, next2));
-    if (max2 > max ||
-        (max2 == max && static_cast<unsigned>(argmax2) < static_cast<unsigned>(argmax)))
-      argmax = argmax2;
-    max = fmaxf(max, max2);
-  }
-};
-
-// ---- one row --------------------------------------------------------------------------------
-
-/// How exp(x) follows from exp(x / tau): the same for tau 1, a square for 2, two squares for 4.
-SIMT_D float one_from_tau(float e, float x, float tau) {
-  if (tau == 1.0f) return e;
-  if (tau == 2.0f) return e * e;
-  if (tau == 4.0f) return (e * e) * (e * e);
-  return exp2_fast(x * kLog2E);
-}
-
-/// Sums of the logits one thread has seen, relative to the largest of them.
-struct ThreadSums {
-  LogitSums<float> s, t;
-  float kd = 0;  // sum e_t ((t - m_t) - (s - m_s)), tau not yet divided out
-};
-
-/// Moves the sums to other maxima.
-SIMT_D void rebase(ThreadSums& a, float max_s, float max_t, float scale) {
-  const float ds = max_s - a.s.max, dt = max_t - a.t.max;
-  if (ds != 0.0f) {
-    a.s.sum *= exp2_fast(-ds * scale);
-    a.s.sum1 *= exp2_fast(-ds * kLog2E);
-  }
-  if (a.t.sum != 0.0f) {  // nothing to move (and huge differences) before the first element
-    const float f = exp2_fast(-dt * scale), f1 = exp2_fast(-dt * kLog2E);
-    // What underflows against the new maximum has p = 0 and counts as 0, even times an infinity.
-    a.kd = f == 0.0f ? 0.0f : f * (a.kd + a.t.sum * (ds - dt));
-    a.t.dot1 = f1 == 0.0f ? 0.0f : f1 * (a.t.dot1 - a.t.sum1 * dt);
-    a.t.sum *= f;
-    a.t.sum1 *= f1;
-  }
-  a.s.max = max_s;
-  a.t.max = max_t;
-}
-
-template <int kVec>
-SIMT_D void track_top(LogitSums<float>& a, float& max, const float (&x)[kVec], int v) {
-#pragma unroll
-  for (int j = 0; j < kVec; ++j) {
-    if (x[j] > max) {
-      a.next = max;
-      max = x[j];
-      a.argmax = v + j;
-    } else {
-      a.next = fmaxf(a.next, x[j]);
-    }
-  }
-}
-
-// One warp (kThreads = 32, four rows a block) or one block of kThreads per row.
-// Pass 1: every thread keeps running maxima and sums of its 16-byte chunks (chunk c belongs to
-// thread c mod kThreads); the group merges them. Other divergences than the forward KL need p and
-// q, so they take one more pass. The last pass reads the logits again (from L1 or L2) and writes
-// the gradient; each element is read by the thread that writes it, so the gradient may take the
-// place of the logits. Shared: 8 floats a warp where the group is a block. Launch: any N, V < 2^31
+// A few lanes or one warp (kThreads <= 32; blocks of 128 threads hold several rows), or one block
+// of kThreads per row. Pass 1: every thread keeps running maxima and sums of its 16-byte chunks
+// (chunk c belongs to thread c mod kThreads); the group merges them. Other divergences than the
+// forward KL need p and q, so they take one more pass. The last pass reads the logits again (from
+// L1 or L2) and writes the gradient; each element is read by the thread that writes it, so the
+// gradient may take the place of the logits. Shared: 8 floats a warp where the group is a block.
+// Launch: any N, V < 2^31
 // - 2^13.
 template <class T, bool kForward, int kThreads>
-__global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kThreads == 512 ? 2 : 3)
+__global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 512 ? 2 : 3)
     distill_loss_row_kernel(const DistillLossArgs a, const float* z, float* row_loss) {
   constexpr int kVec = RowAccess<T>::kVec;
-  SIMT_SHARED(float, shared, [kThreads == 32 ? 1 : Group<kThreads>::kSlots * (kThreads / 32)]);
+  constexpr bool kShared = kThreads > 32;
+  SIMT_SHARED(float, shared, [kShared ? Group<kThreads>::kSlots * (kThreads / 32) : 1]);
   const Group<kThreads> group{shared};
-  const std::int64_t i = kThreads == 32
-                             ? std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32
-                             : std::int64_t{blockIdx.x};
-  if (i >= a.rows) return;  // a whole warp; never a part of a block that meets at barriers
+  const std::int64_t i =
+      kShared ? std::int64_t{blockIdx.x}
+              : std::int64_t{blockIdx.x} * (blockDim.x / kThreads) + threadIdx.x / kThreads;
+  if (i >= a.rows) return;  // a whole group; never a part of a block that meets at barriers
   const int rank = group.rank();
   const int classes = static_cast<int>(a.classes);
   const T* const s = static_cast<const T*>(a.student) + i * a.student_pitch;
@@ -155,7 +42,7 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kThreads == 5
   if (ds)
     for (int v = rank; v < a.gradient_padding; v += kThreads) ds[classes + v] = from_float<T>(0.0f);
 
-  const Row<float> row = row_of<float>(a, i);
+  Row<float> row = row_of<float>(a, i);
   if (row.state != RowState::kCounts) {
     const float value = row.state == RowState::kIgnored ? 0.0f : not_a_number<float>();
     if (ds)
@@ -167,7 +54,8 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kThreads == 5
     return;
   }
   const bool has_teacher = t && (row.kd_weight != 0.0f || a.statistics);
-  const T* const other = has_teacher ? t : s;  // without a teacher s is read twice, from L1
+  if (!has_teacher) row.tau = row.inv_tau = 1.0f;  // one exponential serves both sums
+  const T* const other = has_teacher ? t : s;      // without a teacher s is read twice, from L1
   const bool ones = row.ce_weight != 0.0f || a.statistics;
   // 16-byte accesses need all rows in the same phase; the first and last chunk go element by
   // element.
@@ -258,7 +146,8 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kThreads == 5
     if (a.statistics) store_statistics(a, i, row, r, sums.s, has_teacher, sums.t, at_t);
   }
   if (!ds) return;
-  if constexpr (kThreads == 32) __syncwarp();  // all have read s[target], which may be ds[target]
+  // All have read s[target], which may be ds[target].
+  if constexpr (!kShared) __syncwarp(group.mask());
   for (int c = rank; c < chunks; c += kThreads) {
     const int v = first + c * kVec;
     float x[kVec], y[kVec], g[kVec];
@@ -344,21 +233,41 @@ __global__ void __launch_bounds__(256)
       x[r * pitch + c] = from_float<T>(to_float(x[r * pitch + c]) * factor);
 }
 
+template <class T, bool kForward, int kThreads>
+void launch_two_pass(const char* name, const DistillLossArgs& a, const float* z, float* row_loss,
+                     cudaStream_t stream) {
+  constexpr int kRows = kThreads > 32 ? 1 : 128 / kThreads;  // a block's
+  simt::launch({name, static_cast<unsigned>((a.rows + kRows - 1) / kRows),
+                static_cast<unsigned>(kRows * kThreads), 0, stream},
+               distill_loss_row_kernel<T, kForward, kThreads>, a, z, row_loss);
+}
+
 template <class T, bool kForward>
-void launch_rows(const DistillLossArgs& a, const float* z, float* row_loss, cudaStream_t stream) {
-  if (a.classes <= kWarpRowClasses)
-    simt::launch(
-        {"distill_loss (a warp a row)", static_cast<unsigned>((a.rows + 3) / 4), 128, 0, stream},
-        distill_loss_row_kernel<T, kForward, 32>, a, z, row_loss);
-  else
-    simt::launch({"distill_loss (a block a row)", static_cast<unsigned>(a.rows),
-                  kBlockThreads<kForward>, 0, stream},
-                 distill_loss_row_kernel<T, kForward, kBlockThreads<kForward>>, a, z, row_loss);
+void launch_rows(const RowPlan& plan, const DistillLossArgs& a, const float* z, float* row_loss,
+                 cudaStream_t stream) {
+  switch (plan.kernel) {
+    case RowKernel::kFourLanes:
+      return launch_two_pass<T, kForward, 4>("distill_loss (four lanes a row)", a, z, row_loss,
+                                             stream);
+    case RowKernel::kWarp:
+      return launch_two_pass<T, kForward, 32>("distill_loss (a warp a row)", a, z, row_loss,
+                                              stream);
+    case RowKernel::kCluster:
+      return simt::launch(
+          {"distill_loss (a cluster a row)", static_cast<unsigned>(a.rows * plan.cluster),
+           kClusterThreads, plan.shared_bytes, stream, static_cast<unsigned>(plan.cluster)},
+          distill_loss_cluster_kernel<T, kForward>, a, z, row_loss, plan.slice_chunks);
+    case RowKernel::kBlockTwoPass: break;
+  }
+  launch_two_pass<T, kForward, kBlockThreads<kForward>>("distill_loss (a block a row)", a, z,
+                                                        row_loss, stream);
 }
 
 }  // namespace SIMT_NS
 
-inline void distill_loss_launch(const Context& context, const DistillLossArgs& a) {
+/// `plan` is plan_rows() of these arguments, or another one that fits (tests).
+inline void distill_loss_launch(const Context& context, const DistillLossArgs& a,
+                                const RowPlan& plan) {
   using namespace SIMT_NS;
   RETORT_CHECK(a.dtype == DType::kF32 || a.dtype == DType::kBF16,
                "[distill_loss] expected f32 or bf16 on cuda, got ", name_of(a.dtype));
@@ -378,14 +287,20 @@ inline void distill_loss_launch(const Context& context, const DistillLossArgs& a
     }
     const bool forward = a.divergence == Divergence::kForwardKl;
     if (a.dtype == DType::kF32)
-      forward ? launch_rows<float, true>(a, z, row_loss, stream)
-              : launch_rows<float, false>(a, z, row_loss, stream);
+      forward ? launch_rows<float, true>(plan, a, z, row_loss, stream)
+              : launch_rows<float, false>(plan, a, z, row_loss, stream);
     else
-      forward ? launch_rows<bf16, true>(a, z, row_loss, stream)
-              : launch_rows<bf16, false>(a, z, row_loss, stream);
+      forward ? launch_rows<bf16, true>(plan, a, z, row_loss, stream)
+              : launch_rows<bf16, false>(plan, a, z, row_loss, stream);
   }
   simt::launch({"distill_loss (total)", 1, kReduceThreads, 0, stream}, distill_loss_total_kernel, a,
                row_loss);
+}
+
+inline void distill_loss_launch(const Context& context, const DistillLossArgs& a) {
+  const std::size_t element = a.dtype == DType::kBF16 ? 2 : 4;  // others are refused
+  distill_loss_launch(context, a,
+                      plan_rows(a.rows, a.classes, element, a.teacher ? 2 : 1, simt::capability()));
 }
 
 inline void scale_rows_launch(const Context& context, const ScaleRowsArgs& a) {

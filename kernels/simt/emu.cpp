@@ -135,13 +135,18 @@ struct PendingCopy {
   unsigned bytes = 0, src_bytes = 0, group = 0;
 };
 
+struct BlockState;
 struct ThreadState : Thread {
   State state = State::not_started;
+  BlockState* home = nullptr;
   Fiber* fiber = nullptr;
   const char* wait_what = "";
   Loc wait_loc{};
   unsigned async_group = 0;  // groups committed so far
   bool fenced = false;
+  bool cluster_arrived = false;  // at the cluster barrier, and has not waited yet
+  unsigned cluster_phase = 0;    // of that arrival
+  const void* waits_for_tile = nullptr;
   std::vector<PendingCopy> copies;
 };
 
@@ -149,7 +154,6 @@ struct Barrier {
   int arrived = 0, expect = 0, acc = 0, result = 0;
   unsigned phase = 0;
   Loc loc{};
-  struct ThreadList* waiting = nullptr;
 };
 
 struct Collective {
@@ -164,26 +168,31 @@ struct Collective {
 struct Warp {
   std::uint32_t exited = 0;  // exited or never existed
   unsigned phase = 0, open = 0;
+  unsigned at_cluster_barrier = 0;  // lanes that arrived in this phase, the first of them at:
+  Loc cluster_loc{};
   Collective pending[32];  // each holds a waiting lane: never more than 32
 };
 
-// FIFO of at most 1024 runnable threads. Fixed storage, like everything the fibers share: a heap
-// block freed by another fiber than the one that allocated it would look like a race to TSan.
+constexpr unsigned kMaxCluster = 16, kBlockThreads = 1024, kThreads = kMaxCluster * kBlockThreads;
+
+// FIFO of the runnable threads. Fixed storage, like everything the fibers share: a heap block
+// freed by another fiber than the one that allocated it would look like a race to TSan.
 struct ReadyQueue {
-  ThreadState* item[1024];
+  ThreadState* item[kThreads];
   unsigned head = 0, size = 0;
   bool empty() const { return size == 0; }
   void clear() { head = size = 0; }
-  void push(ThreadState* t) { item[(head + size++) % 1024] = t; }
+  void push(ThreadState* t) { item[(head + size++) % kThreads] = t; }
   ThreadState* pop() {
     ThreadState* t = item[head];
-    head = (head + 1) % 1024;
+    head = (head + 1) % kThreads;
     --size;
     return t;
   }
 };
+template <unsigned kMost>
 struct ThreadList {
-  ThreadState* item[1024];
+  ThreadState* item[kMost];
   unsigned size = 0;
   void push_back(ThreadState* t) { item[size++] = t; }
   void clear() { size = 0; }
@@ -202,9 +211,25 @@ struct WarpGroup {
 struct SharedEntry {
   const void* key;
   char* ptr;
-  std::size_t bytes;
+  std::size_t bytes, align;
 };
 struct Cancelled {};
+
+constexpr unsigned kTileBarriers = 16, kTileCopies = 64;
+struct TileCopy {
+  void* dst;
+  const void* src;
+  unsigned bytes, phase;
+};
+// An mbarrier. Its phase ends when all arrivals came and all expected bytes were asked for; the
+// copies themselves are made by the first thread that waits.
+struct TileBarrierState {
+  const void* at = nullptr;
+  bool ready = false;
+  unsigned arrivals = 0, pending = 0, phase = 0, copies = 0;
+  std::int64_t bytes = 0;  // expected, less those under way
+  TileCopy copy[kTileCopies];
+};
 
 constexpr std::size_t kArena = 512 * 1024, kRedZone = 256;
 constexpr unsigned char kPoison = 0xFF, kCanary = 0xC5;
@@ -231,7 +256,8 @@ bool same(const Loc& a, const Loc& b) {
 struct Launch {  // shared by the workers of one launch
   const Grid* grid = nullptr;
   std::atomic<std::uint64_t> next{0};
-  std::uint64_t total = 0;
+  std::uint64_t total = 0;  // clusters
+  std::size_t shared_limit = 0;
   std::atomic<bool> failed{false};
   std::mutex mutex;
   Fault fault{};
@@ -254,59 +280,115 @@ struct Block {};
 
 namespace {
 
-struct Worker : Block {
-  Launch* launch = nullptr;
+struct Worker;
+
+// One block of the cluster that a worker runs: what its threads share.
+struct BlockState : Block {
+  Worker* worker = nullptr;
+  unsigned rank = 0;  // in the cluster
   BlockIds ids;
   std::vector<ThreadState> threads;
   std::vector<Warp> warps;
   Barrier bars[kBarriers];
-  std::vector<std::unique_ptr<Fiber>> fibers;
-  std::vector<Fiber*> free_fibers;
-  ReadyQueue ready;
-  ThreadList wake, bar_waiting[kBarriers];
+  ThreadList<kBlockThreads> bar_waiting[kBarriers];
   WarpGroup groups[8];
-  Fiber main;
-  unsigned count = 0, done = 0;
-  bool cancelling = false, faulted = false;
-  std::mt19937_64 rng;
+  TileBarrierState tiles[kTileBarriers];
+  unsigned count = 0, done = 0, tile_count = 0;
   char* arena = nullptr;
   std::size_t arena_used = 0, shared_bytes = 0;
   std::vector<SharedEntry> shared;
   char* dyn = nullptr;
-  char* sync_base = nullptr;  // addresses used as TSan sync objects
+  char* sync = nullptr;  // addresses used as TSan sync objects
+  // The last time another block asked for an address in this one's shared memory.
+  bool mapped = false;
+  unsigned mapped_phase = 0, mapped_by = 0;
+  Loc mapped_loc{};
+
+  BlockState() : threads(kBlockThreads), warps(32) { shared.reserve(64); }
+  BlockState(const BlockState&) = delete;
+  ~BlockState() {
+    if (!arena) return;
+    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(arena, kArena);
+    munmap(arena, kArena);
+  }
+
+  void* sync_addr(std::size_t slot) { return sync + 8 * slot; }
+  void* bar_sync(int id, unsigned phase) { return sync_addr(2u * unsigned(id) + (phase & 1)); }
+  void* warp_sync(unsigned w, unsigned phase) {
+    return sync_addr(2 * kBarriers + 2 * w + (phase & 1));
+  }
+  void* tile_sync(const TileBarrierState* b) {
+    return sync_addr(2 * kBarriers + 2 * 32 + std::size_t(b - tiles));
+  }
+  void* cluster_sync(unsigned phase) {  // block 0's count
+    return sync_addr(2 * kBarriers + 2 * 32 + kTileBarriers + (phase & 1));
+  }
+  static constexpr std::size_t kSyncBytes = 8 * (2 * kBarriers + 2 * 32 + kTileBarriers + 8);
+
+  void begin(const Grid& g, std::uint64_t index);
+  void retire();
+  char* carve(std::size_t bytes, std::size_t align);
+  void check_canaries();
+  void complete(Warp& w, unsigned i, unsigned warp_index);
+  const SharedEntry* entry_of(const void* p) const {
+    const char* c = static_cast<const char*>(p);
+    for (const auto& e : shared)
+      if (c >= e.ptr && c < e.ptr + e.bytes) return &e;
+    return nullptr;
+  }
+  void* shared_array(const void* key, std::size_t bytes, std::size_t align) {
+    for (const auto& e : shared)
+      if (e.key == key) return e.ptr;
+    char* p = carve(bytes, align);
+    shared.push_back({key, p, bytes, align});
+    return p;
+  }
+};
+
+struct ClusterBarrier {
+  unsigned arrived = 0, phase = 0;
+  ThreadList<kThreads> waiting;
+};
+
+// One OS thread. It runs one cluster at a time (one block, where a launch has no clusters), all of
+// its blocks at once.
+struct Worker {
+  Launch* launch = nullptr;
+  std::vector<std::unique_ptr<BlockState>> blocks;
+  unsigned cluster = 1;  // blocks in use
+  ClusterBarrier cluster_barrier;
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  std::vector<Fiber*> free_fibers;
+  ReadyQueue ready;
+  ThreadList<kThreads> wake;
+  Fiber main;
+  unsigned count = 0, done = 0;  // threads of the cluster
+  bool cancelling = false, faulted = false;
+  std::mt19937_64 rng;
+  char* sync_base = nullptr;  // where the blocks' TSan sync objects lie
   std::size_t sync_next = 0;
   Stats stats;
 
-  Worker() : threads(1024), warps(32) {
-    shared.reserve(64);
+  Worker() {
     release(this);  // TSan: fibers see what was made up to here
   }
+  Worker(const Worker&) = delete;
   ~Worker() {
     for (auto& f : fibers) {
       if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(f->stack, f->size);
       munmap(f->map, f->map_size);
     }
-    if (arena) {
-      if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(arena, kArena);
-      munmap(arena, kArena);
-    }
     if (sync_base) munmap(sync_base, kSyncBytes);
   }
 
   static constexpr std::size_t kSyncBytes = std::size_t{64} << 20;
-  static constexpr std::size_t kSyncPerBlock = 8 * (2 * kBarriers + 2 * 32 + 8);
-
-  void* sync_addr(std::size_t slot) { return sync_base + sync_next + 8 * slot; }
-  void* bar_sync(int id, unsigned phase) { return sync_addr(2u * unsigned(id) + (phase & 1)); }
-  void* warp_sync(unsigned w, unsigned phase) {
-    return sync_addr(2 * kBarriers + 2 * w + (phase & 1));
-  }
 
   // ------------------------------------------------------------ fibers
   Fiber* new_fiber();
   void jump(Fiber& from, Fiber& to);
   ThreadState* pop() { return ready.empty() ? nullptr : ready.pop(); }
-  void push_all(ThreadList& v) {
+  template <unsigned kMost>
+  void push_all(ThreadList<kMost>& v) {
     auto s = config().schedule;
     if (s == Schedule::reverse) std::reverse(v.begin(), v.end());
     if (s == Schedule::random) std::shuffle(v.begin(), v.end(), rng);
@@ -318,7 +400,7 @@ struct Worker : Block {
   Fiber* fiber_for(ThreadState* t) {
     if (t->fiber) return t->fiber;
     if (has_tsan()) {  // one TSan fiber per CUDA thread, always
-      t->fiber = fibers[t->linear].get();
+      t->fiber = fibers[t->home->rank * t->home->count + t->linear].get();
     } else if (!free_fibers.empty()) {
       t->fiber = free_fibers.back();
       free_fibers.pop_back();
@@ -330,7 +412,12 @@ struct Worker : Block {
   }
   void set_current(ThreadState* t) {
     t_cur = t;
-    t_ids = &ids;
+    t_ids = &t->home->ids;
+  }
+  void gone(ThreadState* t) {
+    t->state = State::done;
+    ++t->home->done;
+    ++done;
   }
   void leave(Fiber& from) {  // run something else
     ThreadState* n = pop();
@@ -346,19 +433,19 @@ struct Worker : Block {
     if (cancelling) throw Cancelled{};
   }
 
-  // ------------------------------------------------------------ block
-  void run_block(std::uint64_t index);
+  // ------------------------------------------------------------ cluster
+  void run_cluster(std::uint64_t index);
   void finish(ThreadState* t);
-  void complete(Warp& w, unsigned i, unsigned warp_index);
   void deadlock();
+  static std::string name_of(const BlockIds& ids) {
+    return "block(" + std::to_string(ids.block_idx.x) + "," + std::to_string(ids.block_idx.y) +
+           "," + std::to_string(ids.block_idx.z) + ")";
+  }
   std::string where(const ThreadState* t) const {
-    return std::string(launch->grid->name) + " block(" + std::to_string(ids.block_idx.x) + "," +
-           std::to_string(ids.block_idx.y) + "," + std::to_string(ids.block_idx.z) + ") thread(" +
+    return std::string(launch->grid->name) + " " + name_of(t->home->ids) + " thread(" +
            std::to_string(t->thread_idx.x) + "," + std::to_string(t->thread_idx.y) + "," +
            std::to_string(t->thread_idx.z) + ")";
   }
-  char* carve(std::size_t bytes, std::size_t align);
-  void check_canaries();
 };
 
 constinit thread_local Worker* t_worker = nullptr;
@@ -416,17 +503,14 @@ void fiber_main() {
         w->launch->grid->entry(w->launch->grid->closure);
         w->finish(t);
       } catch (const Cancelled&) {
-        t->state = State::done;
-        ++w->done;
+        w->gone(t);
       } catch (const Error& e) {
         w->launch->record(e.fault, e.what());
         w->faulted = true;
-        t->state = State::done;
-        ++w->done;
+        w->gone(t);
       }
     } else {
-      t->state = State::done;
-      ++w->done;
+      w->gone(t);
     }
     if (has_tsan()) release(&w->launch->failed);
     f->job = nullptr;
@@ -469,7 +553,7 @@ Fiber* Worker::new_fiber() {
   return fibers.back().get();
 }
 
-char* Worker::carve(std::size_t bytes, std::size_t align) {
+char* BlockState::carve(std::size_t bytes, std::size_t align) {
   std::size_t off = (arena_used + align - 1) / align * align;
   std::size_t end = off + bytes;
   if (end + kRedZone > kArena)
@@ -484,16 +568,18 @@ char* Worker::carve(std::size_t bytes, std::size_t align) {
 #endif
   arena_used = end + kRedZone;
   shared_bytes += bytes;
-  if (shared_bytes > config().shared_limit)
+  const std::size_t limit = worker->launch->shared_limit;
+  if (shared_bytes > limit)
     fail(Fault::shared_limit,
          "block uses " + std::to_string(shared_bytes) + " bytes of shared memory, limit " +
-             std::to_string(config().shared_limit),
+             std::to_string(limit),
          Loc::current());
   return p;
 }
 
-void Worker::check_canaries() {
+void BlockState::check_canaries() {
   if (has_asan()) return;
+  Launch* const launch = worker->launch;
   for (const auto& e : shared) {
     const char* z = e.ptr + e.bytes;
     for (std::size_t i = 0; i < kRedZone; ++i)
@@ -501,33 +587,22 @@ void Worker::check_canaries() {
         launch->record(Fault::shared_overflow,
                        std::string(launch->grid->name) + ": write " + std::to_string(i) +
                            " bytes past a shared array of " + std::to_string(e.bytes) + " bytes");
-        faulted = true;
+        worker->faulted = true;
         return;
       }
   }
 }
 
-void Worker::run_block(std::uint64_t index) {
-  const Grid& g = *launch->grid;
+void BlockState::begin(const Grid& g, std::uint64_t index) {
   ids.block_dim = g.block;
   ids.grid_dim = g.grid;
   ids.block_idx = {unsigned(index % g.grid.x), unsigned(index / g.grid.x % g.grid.y),
                    unsigned(index / g.grid.x / g.grid.y)};
   count = g.block.x * g.block.y * g.block.z;
   done = 0;
-  cancelling = faulted = false;
-  if (has_tsan()) {  // a remapped range has no TSan history
-    if (arena) munmap(arena, kArena);
+  if (has_tsan() && arena) {  // a remapped range has no TSan history
+    munmap(arena, kArena);
     arena = nullptr;
-    if (!sync_base) {
-      void* m = mmap(nullptr, kSyncBytes, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      if (m == MAP_FAILED) throw std::bad_alloc();
-      sync_base = static_cast<char*>(m);
-    }
-    sync_next += kSyncPerBlock;
-    if (sync_next + kSyncPerBlock > kSyncBytes) sync_next = 0;
-    while (fibers.size() < count) new_fiber();
   }
   if (!arena) {
     void* m = mmap(nullptr, kArena, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -538,16 +613,16 @@ void Worker::run_block(std::uint64_t index) {
   arena_used = kRedZone;
   shared_bytes = 0;
   shared.clear();
-  for (auto& w : warps) w.exited = w.phase = w.open = 0;
+  mapped = false;
+  tile_count = 0;
+  for (auto& w : warps) w.exited = w.phase = w.open = w.at_cluster_barrier = 0;
   if (count % 32) warps[count / 32].exited = ~0u << (count % 32);
   for (int i = 0; i < kBarriers; ++i) {
     bars[i].arrived = 0;
     bars[i].phase = 0;
-    bars[i].waiting = &bar_waiting[i];
     bar_waiting[i].clear();
   }
-  for (auto& g : groups) g.arrived = 0;
-  wake.clear();
+  for (auto& group : groups) group.arrived = 0;
   for (unsigned i = 0; i < count; ++i) {
     ThreadState& t = threads[i];
     t.thread_idx = {i % g.block.x, i / g.block.x % g.block.y, i / g.block.x / g.block.y};
@@ -555,19 +630,78 @@ void Worker::run_block(std::uint64_t index) {
     t.lane = i % 32;
     t.warp = i / 32;
     t.block = this;
+    t.home = this;
     t.state = State::not_started;
     t.fiber = nullptr;
     t.async_group = 0;
     t.fenced = false;
+    t.cluster_arrived = false;
+    t.waits_for_tile = nullptr;
     t.copies.clear();
-    wake.push_back(&t);
+  }
+  dyn = carve(g.smem, 1024);
+  shared.push_back({nullptr, dyn, g.smem, 1024});
+}
+
+// The block's last thread has exited. Its shared memory is gone: others must not read it any more.
+void BlockState::retire() {
+  for (unsigned i = 0; i < tile_count; ++i)
+    if (config().strict && tiles[i].copies > 0)
+      throw Error(Fault::async_outstanding,
+                  std::string(worker->launch->grid->name) + " " + Worker::name_of(ids) +
+                      " exits with bulk copies that no thread waited for");
+  check_canaries();
+  if (worker->cluster == 1) return;
+  if (config().strict && mapped && mapped_phase == worker->cluster_barrier.phase)
+    throw Error(Fault::cluster_exit, std::string(worker->launch->grid->name) + " " +
+                                         Worker::name_of(ids) + " exits, but block " +
+                                         std::to_string(mapped_by) +
+                                         " of its cluster mapped its shared memory at " +
+                                         at(mapped_loc) + " and no cluster barrier followed");
+  if (__asan_poison_memory_region)
+    __asan_poison_memory_region(arena, kArena);
+  else
+    for (const auto& e : shared) fill(e.ptr, kPoison, e.bytes);
+}
+
+void Worker::run_cluster(std::uint64_t index) {
+  const Grid& g = *launch->grid;
+  cluster = g.cluster;
+  const unsigned block_threads = g.block.x * g.block.y * g.block.z;
+  count = cluster * block_threads;
+  done = 0;
+  cancelling = faulted = false;
+  while (blocks.size() < cluster) {
+    blocks.push_back(std::make_unique<BlockState>());
+    blocks.back()->worker = this;
+    blocks.back()->rank = unsigned(blocks.size() - 1);
+    release(this);
+  }
+  if (has_tsan()) {
+    if (!sync_base) {
+      void* m = mmap(nullptr, kSyncBytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (m == MAP_FAILED) throw std::bad_alloc();
+      sync_base = static_cast<char*>(m);
+    }
+    while (fibers.size() < count) new_fiber();
+  }
+  cluster_barrier.arrived = cluster_barrier.phase = 0;
+  cluster_barrier.waiting.clear();
+  wake.clear();
+  for (unsigned r = 0; r < cluster; ++r) {
+    if (has_tsan()) {
+      sync_next += BlockState::kSyncBytes;
+      if (sync_next + BlockState::kSyncBytes > kSyncBytes) sync_next = 0;
+      blocks[r]->sync = sync_base + sync_next;
+    }
+    blocks[r]->begin(g, index * cluster + r);
+    for (unsigned i = 0; i < block_threads; ++i) wake.push_back(&blocks[r]->threads[i]);
   }
   ready.clear();
   if (config().schedule == Schedule::random)
     rng.seed(config().seed * 0x9E3779B97F4A7C15ull + index);
   push_all(wake);
-  dyn = carve(g.smem, 1024);
-  shared.push_back({nullptr, dyn, g.smem});
 
   while (ThreadState* t = pop()) {
     jump(main, *fiber_for(t));
@@ -577,82 +711,98 @@ void Worker::run_block(std::uint64_t index) {
   if (done < count) {  // unwind what is left
     cancelling = true;
     ready.clear();
-    for (unsigned i = 0; i < count; ++i)
-      if (ThreadState& t = threads[i]; t.state != State::done) {
-        if (!t.fiber) {
-          t.state = State::done;
-          ++done;
-          continue;
+    for (unsigned r = 0; r < cluster; ++r)
+      for (unsigned i = 0; i < block_threads; ++i)
+        if (ThreadState& t = blocks[r]->threads[i]; t.state != State::done) {
+          if (!t.fiber) {
+            gone(&t);
+            continue;
+          }
+          faulted = true;
+          jump(main, *t.fiber);
         }
-        faulted = true;
-        jump(main, *t.fiber);
-      }
-  } else {
-    check_canaries();
   }
   t_cur = nullptr;
-  ++stats.blocks;
+  stats.blocks += cluster;
   stats.threads += count;
 }
 
 void Worker::deadlock() {
-  std::string m = std::string(launch->grid->name) + ": deadlock in block(" +
-                  std::to_string(ids.block_idx.x) + "," + std::to_string(ids.block_idx.y) + "," +
-                  std::to_string(ids.block_idx.z) + "):";
-  std::vector<bool> seen(count, false);
-  for (unsigned i = 0; i < count; ++i) {
-    const auto& t = threads[i];
-    if (t.state != State::waiting || seen[i]) continue;
-    unsigned n = 0;
-    for (unsigned j = i; j < count; ++j)
-      if (threads[j].state == State::waiting && threads[j].wait_what == t.wait_what &&
-          same(threads[j].wait_loc, t.wait_loc)) {
-        seen[j] = true;
-        ++n;
-      }
+  const char* what = cluster > 1 ? ": deadlock in the cluster of " : ": deadlock in ";
+  std::string m = std::string(launch->grid->name) + what + name_of(blocks[0]->ids) + ":";
+  for (unsigned r = 0; r < cluster; ++r) {
+    const BlockState& b = *blocks[r];
+    if (cluster > 1) m += " block " + std::to_string(r) + ":";
+    std::vector<bool> seen(b.count, false);
+    for (unsigned i = 0; i < b.count; ++i) {
+      const auto& t = b.threads[i];
+      if (t.state != State::waiting || seen[i]) continue;
+      unsigned n = 0;
+      for (unsigned j = i; j < b.count; ++j)
+        if (b.threads[j].state == State::waiting && b.threads[j].wait_what == t.wait_what &&
+            same(b.threads[j].wait_loc, t.wait_loc)) {
+          seen[j] = true;
+          ++n;
+        }
+      m += ' ';
+      m += std::to_string(n) + " thread(s) from " + std::to_string(i) + " on wait in " +
+           t.wait_what + " at " + at(t.wait_loc) + ";";
+    }
+    for (unsigned i = 0; i < b.tile_count; ++i)
+      if (const TileBarrierState& tile = b.tiles[i]; tile.pending || tile.bytes)
+        m += " tile barrier " + std::to_string(i) + " lacks " + std::to_string(tile.pending) +
+             " arrival(s) and " + std::to_string(tile.bytes) + " bytes;";
     m += ' ';
-    m += std::to_string(n) + " thread(s) from " + std::to_string(i) + " on wait in " + t.wait_what +
-         " at " + at(t.wait_loc) + ";";
+    m += std::to_string(b.done) + " exited";
   }
-  m += ' ';
-  m += std::to_string(done) + " exited";
   launch->record(Fault::deadlock, m);
   faulted = true;
 }
 
 void Worker::finish(ThreadState* t) {
+  BlockState& b = *t->home;
   if (config().strict && !t->copies.empty())
     throw Error(Fault::async_outstanding,
                 where(t) + " exits with cp.async copies it never waited for");
-  t->state = State::done;
-  ++done;
-  if (config().strict && bars[0].arrived > 0) {
-    --done;
-    throw Error(Fault::early_exit, where(t) + " exits while " + std::to_string(bars[0].arrived) +
-                                       " thread(s) wait in __syncthreads at " + at(bars[0].loc));
-  }
-  Warp& w = warps[t->warp];
+  if (config().strict && t->cluster_arrived)
+    throw Error(Fault::early_exit, where(t) + " exits between cluster_arrive and cluster_wait");
+  if (config().strict && cluster_barrier.arrived > 0)
+    throw Error(Fault::early_exit, where(t) + " exits while " +
+                                       std::to_string(cluster_barrier.arrived) +
+                                       " thread(s) of its cluster are at the cluster barrier");
+  if (config().strict && b.bars[0].arrived > 0)
+    throw Error(Fault::early_exit, where(t) + " exits while " + std::to_string(b.bars[0].arrived) +
+                                       " thread(s) wait in __syncthreads at " + at(b.bars[0].loc));
+  gone(t);
+  Warp& w = b.warps[t->warp];
   w.exited |= 1u << t->lane;
   for (unsigned i = 0; i < w.open;) {
     if ((w.pending[i].mask & ~w.exited & ~w.pending[i].arrived) == 0)
-      complete(w, i, t->warp);
+      b.complete(w, i, t->warp);
     else
       ++i;
   }
+  if (b.done < b.count) return;
+  try {
+    b.retire();
+  } catch (const Error& e) {
+    launch->record(e.fault, e.what());
+    faulted = true;
+  }
 }
 
-void Worker::complete(Warp& w, unsigned i, unsigned warp_index) {
+void BlockState::complete(Warp& w, unsigned i, unsigned warp_index) {
   Collective& c = w.pending[i];
   c.fn(c.req, c.arrived);
-  wake.clear();
+  worker->wake.clear();
   for (unsigned l = 0; l < 32; ++l)
     if (c.arrived >> l & 1) {
       ThreadState* o = &threads[warp_index * 32 + l];
-      if (o->state == State::waiting) wake.push_back(o);
+      if (o->state == State::waiting) worker->wake.push_back(o);
     }
-  push_all(wake);
+  worker->push_all(worker->wake);
   if (i != --w.open) w.pending[i] = w.pending[w.open];
-  ++stats.collectives;
+  ++worker->stats.collectives;
   ++w.phase;
 }
 
@@ -680,7 +830,7 @@ struct Pool {
       if (i >= l->total || l->failed.load(std::memory_order_relaxed)) break;
       if (config().schedule == Schedule::reverse) i = l->total - 1 - i;
       try {
-        w->run_block(i);
+        w->run_cluster(i);
       } catch (const Error& e) {
         l->record(e.fault, e.what());
       }
@@ -694,6 +844,9 @@ struct Pool {
     g_stats.mma += w->stats.mma;
     g_stats.ldmatrix += w->stats.ldmatrix;
     g_stats.ldmatrix_conflicts += w->stats.ldmatrix_conflicts;
+    g_stats.cluster_barriers += w->stats.cluster_barriers;
+    g_stats.exp2 += w->stats.exp2;
+    g_stats.bulk_bytes += w->stats.bulk_bytes;
   }
   void grow(unsigned n) {
     while (threads.size() < n)
@@ -779,7 +932,10 @@ const char* to_string(Fault f) {
     case Fault::shared_overflow: return "shared memory overflow";
     case Fault::shared_limit: return "shared memory limit";
     case Fault::misaligned: return "misaligned access";
-    case Fault::async_outstanding: return "outstanding cp.async";
+    case Fault::async_outstanding: return "outstanding asynchronous copy";
+    case Fault::bad_cluster: return "bad use of a cluster";
+    case Fault::cluster_exit: return "shared memory of an exited block";
+    case Fault::bad_tile: return "bad use of a tile barrier";
     case Fault::launch_config: return "launch configuration";
   }
   return "?";
@@ -791,16 +947,26 @@ void run_grid(const Grid& g) {
   if (threads == 0 || threads > 1024 || blocks == 0 || g.block.z > 64 || g.grid.y > 65535 ||
       g.grid.z > 65535)
     throw Error(Fault::launch_config, std::string(g.name) + ": invalid grid or block size");
+  if (g.cluster == 0 || g.cluster > kMaxCluster || (g.cluster & (g.cluster - 1)) != 0 ||
+      g.grid.x % g.cluster != 0)
+    throw Error(Fault::launch_config,
+                std::string(g.name) + ": clusters of " + std::to_string(g.cluster) +
+                    " blocks do not divide the grid's " + std::to_string(g.grid.x));
+  if (g.cluster > 1 && capability() < 90)
+    throw Error(Fault::launch_config, std::string(g.name) + ": clusters need capability 9.0");
   static Pool pool;
   static std::mutex one;  // launches are serialised: one "stream"
   std::lock_guard lock(one);
   Launch l;
   l.grid = &g;
-  l.total = blocks;
+  l.total = blocks / g.cluster;
+  l.shared_limit = config().shared_limit ? config().shared_limit
+                   : capability() >= 90  ? 227 * 1024
+                                         : 163 * 1024;
   unsigned n =
       config().os_threads ? config().os_threads : std::max(1u, std::thread::hardware_concurrency());
   if (has_tsan()) release(&l.total);
-  pool.run(l, unsigned(std::min<std::uint64_t>(n, blocks)));
+  pool.run(l, unsigned(std::min<std::uint64_t>(n, l.total)));
   if (has_tsan()) acquire(&l.failed);
   if (l.failed) throw Error(l.fault, std::string(to_string(l.fault)) + ": " + l.message);
 }
@@ -818,14 +984,15 @@ void check_aligned(const void* p, std::size_t a, const char* what, Loc loc) {
 int block_barrier(int id, int want, BarOp op, int pred, Loc loc) {
   Worker* w = t_worker;
   ThreadState* t = self();
-  Barrier& b = w->bars[id];
-  int expect = want ? want : int(w->count);
-  if (!want && w->done) {
+  BlockState& home = *t->home;
+  Barrier& b = home.bars[id];
+  int expect = want ? want : int(home.count);
+  if (!want && home.done) {
     if (config().strict)
       fail(Fault::early_exit,
-           "__syncthreads after " + std::to_string(w->done) + " thread(s) of the block exited",
+           "__syncthreads after " + std::to_string(home.done) + " thread(s) of the block exited",
            loc);
-    expect -= int(w->done);
+    expect -= int(home.done);
   }
   if (b.arrived == 0) {
     b.loc = loc;
@@ -839,25 +1006,25 @@ int block_barrier(int id, int want, BarOp op, int pred, Loc loc) {
   if (op == BarOp::all_of) b.acc &= pred != 0;
   if (op == BarOp::any_of) b.acc |= pred != 0;
   unsigned phase = b.phase;
-  if (has_tsan()) release(w->bar_sync(id, phase));
+  if (has_tsan()) release(home.bar_sync(id, phase));
   if (++b.arrived == b.expect) {
     b.arrived = 0;
     ++b.phase;
     b.result = b.acc;
     ++w->stats.barriers;
-    b.waiting->push_back(t);  // the last to come queues like the others
+    home.bar_waiting[id].push_back(t);  // the last to come queues like the others
     t->state = State::waiting;
-    w->push_all(*b.waiting);
-    b.waiting->clear();
+    w->push_all(home.bar_waiting[id]);
+    home.bar_waiting[id].clear();
     t->wait_what = "__syncthreads";
     w->leave(*t->fiber);
     w->set_current(t);
     if (w->cancelling) throw Cancelled{};
   } else {
-    b.waiting->push_back(t);
+    home.bar_waiting[id].push_back(t);
     w->wait(t, "__syncthreads", loc);
   }
-  if (has_tsan()) acquire(w->bar_sync(id, phase));
+  if (has_tsan()) acquire(home.bar_sync(id, phase));
   return b.result;
 }
 
@@ -865,7 +1032,7 @@ void warp_collective(CollectiveFn fn, std::uint32_t mask, void* req, bool orders
                      Loc loc) {
   Worker* w = t_worker;
   ThreadState* t = self();
-  Warp& warp = w->warps[t->warp];
+  Warp& warp = t->home->warps[t->warp];
   const std::uint32_t bit = 1u << t->lane;
   if (!(mask & bit))
     fail(Fault::bad_collective, std::string(what) + ": the caller's lane is not in its mask", loc);
@@ -889,19 +1056,20 @@ void warp_collective(CollectiveFn fn, std::uint32_t mask, void* req, bool orders
   c.req[t->lane] = req;
   c.arrived |= bit;
   unsigned phase = warp.phase;
-  if (has_tsan() && orders) release(w->warp_sync(t->warp, phase));
+  if (has_tsan() && orders) release(t->home->warp_sync(t->warp, phase));
   if ((mask & ~warp.exited & ~c.arrived) == 0)
-    w->complete(warp, i, t->warp);
+    t->home->complete(warp, i, t->warp);
   else
     w->wait(t, what, loc);
-  if (has_tsan() && orders) acquire(w->warp_sync(t->warp, phase));
+  if (has_tsan() && orders) acquire(t->home->warp_sync(t->warp, phase));
 }
 
 void warpgroup_collective(GroupFn fn, void* req, const char* what, Loc loc) {
   Worker* w = t_worker;
   ThreadState* t = self();
-  WarpGroup& g = w->groups[t->linear / 128];
-  if (w->count < (t->linear / 128 + 1) * 128)
+  BlockState& home = *t->home;
+  WarpGroup& g = home.groups[t->linear / 128];
+  if (home.count < (t->linear / 128 + 1) * 128)
     fail(Fault::bad_collective, std::string(what) + ": incomplete warp group", loc);
   if (g.arrived == 0) {
     g.fn = fn;
@@ -920,28 +1088,23 @@ void warpgroup_collective(GroupFn fn, void* req, const char* what, Loc loc) {
   fn(g.req);
   w->wake.clear();
   for (unsigned i = t->linear / 128 * 128, n = 0; n < 128; ++n)
-    if (&w->threads[i + n] != t) w->wake.push_back(&w->threads[i + n]);
+    if (&home.threads[i + n] != t) w->wake.push_back(&home.threads[i + n]);
   w->push_all(w->wake);
   ++w->stats.collectives;
 }
 
 std::uint32_t shared_offset(const void* p, Loc loc) {
-  const auto d = static_cast<const char*>(p) - t_worker->arena;
+  const auto d = static_cast<const char*>(p) - self()->home->arena;
   if (d < 0 || std::size_t(d) >= kArena)
     fail(Fault::bad_collective, "not a shared-memory address", loc);
   return std::uint32_t(d);
 }
-const void* shared_at(std::uint32_t o) { return t_worker->arena + o; }
+const void* shared_at(std::uint32_t o) { return self()->home->arena + o; }
 
 void* shared_alloc(const void* key, std::size_t bytes, std::size_t align) {
-  Worker* w = t_worker;
-  for (const auto& e : w->shared)
-    if (e.key == key) return e.ptr;
-  char* p = w->carve(bytes, std::max<std::size_t>(align, 16));
-  w->shared.push_back({key, p, bytes});
-  return p;
+  return self()->home->shared_array(key, bytes, std::max<std::size_t>(align, 16));
 }
-void* dynamic_shared() { return t_worker->dyn; }
+void* dynamic_shared() { return self()->home->dyn; }
 std::size_t dynamic_shared_size() { return t_worker->launch->grid->smem; }
 
 void cp_async_enqueue(void* dst, const void* src, std::size_t bytes, std::size_t src_bytes,
@@ -969,6 +1132,195 @@ void cp_async_wait(unsigned newest_left) {
   v.resize(keep);
 }
 void cp_async_commit() { ++self()->async_group; }
+
+// ---------------------------------------------------------------- clusters
+unsigned cluster_rank() { return self()->home->rank; }
+unsigned cluster_size() { return t_worker->cluster; }
+
+void cluster_arrive(Loc loc) {
+  Worker* w = t_worker;
+  ThreadState* t = self();
+  ClusterBarrier& c = w->cluster_barrier;
+  if (t->cluster_arrived)
+    fail(Fault::bad_cluster, "cluster_arrive twice without a cluster_wait", loc);
+  if (w->done && config().strict)
+    fail(Fault::early_exit,
+         "cluster_arrive after " + std::to_string(w->done) + " thread(s) of the cluster exited",
+         loc);
+  // .aligned: the lanes of a warp execute the same instruction.
+  Warp& warp = t->home->warps[t->warp];
+  if (warp.at_cluster_barrier == 0)
+    warp.cluster_loc = loc;
+  else if (!same(warp.cluster_loc, loc))
+    fail(Fault::barrier_divergence,
+         "lanes of one warp meet at different cluster barriers: " + at(warp.cluster_loc) +
+             " and here",
+         loc);
+  if (++warp.at_cluster_barrier == std::min(32u, t->home->count - 32 * t->warp))
+    warp.at_cluster_barrier = 0;
+  t->cluster_arrived = true;
+  t->cluster_phase = c.phase;
+  if (has_tsan()) release(w->blocks[0]->cluster_sync(c.phase));
+  if (++c.arrived < w->count - w->done) return;
+  c.arrived = 0;
+  ++c.phase;
+  ++w->stats.cluster_barriers;
+  w->push_all(c.waiting);
+  c.waiting.clear();
+}
+
+void cluster_wait(Loc loc) {
+  Worker* w = t_worker;
+  ThreadState* t = self();
+  ClusterBarrier& c = w->cluster_barrier;
+  if (!t->cluster_arrived) fail(Fault::bad_cluster, "cluster_wait without a cluster_arrive", loc);
+  if (c.phase == t->cluster_phase) {
+    c.waiting.push_back(t);
+    w->wait(t, "cluster_wait", loc);
+  } else {  // queues like those that waited, so that it is not always the first to go on
+    w->ready.push(t);
+    w->leave(*t->fiber);
+    w->set_current(t);
+    if (w->cancelling) throw Cancelled{};
+  }
+  t->cluster_arrived = false;
+  if (has_tsan()) acquire(w->blocks[0]->cluster_sync(t->cluster_phase));
+}
+
+void* map_shared_rank(const void* p, unsigned rank, Loc loc) {
+  Worker* w = t_worker;
+  BlockState& home = *self()->home;
+  if (rank >= w->cluster)
+    fail(Fault::bad_cluster,
+         "block " + std::to_string(rank) + " of a cluster of " + std::to_string(w->cluster), loc);
+  const SharedEntry* own = home.entry_of(p);
+  if (!own) fail(Fault::bad_cluster, "not an address in a shared array of this block", loc);
+  const SharedEntry e = *own;
+  const std::ptrdiff_t offset = static_cast<const char*>(p) - e.ptr;
+  if (rank == home.rank) return e.ptr + offset;
+  BlockState& other = *w->blocks[rank];
+  if (config().strict && w->cluster_barrier.phase == 0)
+    fail(Fault::bad_cluster,
+         "shared memory mapped before the first cluster barrier: block " + std::to_string(rank) +
+             " may not have started",
+         loc);
+  if (other.done == other.count)
+    fail(Fault::cluster_exit, "block " + std::to_string(rank) + " of the cluster has exited", loc);
+  other.mapped = true;
+  other.mapped_phase = w->cluster_barrier.phase;
+  other.mapped_by = home.rank;
+  other.mapped_loc = loc;
+  return static_cast<char*>(other.shared_array(e.key, e.bytes, e.align)) + offset;
+}
+
+// ---------------------------------------------------------------- tiles
+namespace {
+TileBarrierState& tile_of(const void* barrier, Loc loc) {
+  BlockState& b = *self()->home;
+  for (unsigned i = 0; i < b.tile_count; ++i)
+    if (b.tiles[i].at == barrier) return b.tiles[i];
+  fail(Fault::bad_tile, "a tile barrier that was never initialised", loc);
+}
+void end_phase_if_complete(BlockState& b, TileBarrierState& tile) {
+  if (tile.pending || tile.bytes) return;
+  ++tile.phase;
+  tile.pending = tile.arrivals;
+  Worker* w = b.worker;
+  w->wake.clear();
+  for (unsigned i = 0; i < b.count; ++i)
+    if (b.threads[i].waits_for_tile == tile.at) {
+      b.threads[i].waits_for_tile = nullptr;
+      w->wake.push_back(&b.threads[i]);
+    }
+  w->push_all(w->wake);
+}
+}  // namespace
+
+void tile_barrier_init(const void* barrier, unsigned arrivals, Loc loc) {
+  BlockState& b = *self()->home;
+  check_aligned(barrier, 8, "tile barrier", loc);
+  if (!b.entry_of(barrier)) fail(Fault::bad_tile, "a tile barrier outside shared memory", loc);
+  if (arrivals == 0) fail(Fault::bad_tile, "a tile barrier without arrivals", loc);
+  unsigned i = 0;
+  while (i < b.tile_count && b.tiles[i].at != barrier) ++i;
+  if (i == kTileBarriers)
+    fail(Fault::bad_tile, "more than " + std::to_string(kTileBarriers) + " tile barriers", loc);
+  if (i == b.tile_count) ++b.tile_count;
+  TileBarrierState& tile = b.tiles[i];
+  tile.at = barrier;
+  tile.ready = false;
+  tile.arrivals = tile.pending = arrivals;
+  tile.phase = tile.copies = 0;
+  tile.bytes = 0;
+}
+
+void tile_barriers_ready() {
+  BlockState& b = *self()->home;
+  for (unsigned i = 0; i < b.tile_count; ++i) b.tiles[i].ready = true;
+}
+
+void tile_barrier_arrive(const void* barrier, unsigned bytes, Loc loc) {
+  TileBarrierState& tile = tile_of(barrier, loc);
+  if (has_tsan()) release(self()->home->tile_sync(&tile));
+  tile.bytes += bytes;
+  --tile.pending;  // > 0: a phase with none pending has ended
+  end_phase_if_complete(*self()->home, tile);
+}
+
+void tile_load(void* dst, const void* src, unsigned bytes, const void* barrier, Loc loc) {
+  BlockState& b = *self()->home;
+  TileBarrierState& tile = tile_of(barrier, loc);
+  if (!tile.ready) fail(Fault::bad_tile, "no tile_barriers_ready() after tile_barrier_init", loc);
+  check_aligned(dst, 16, "bulk copy destination", loc);
+  check_aligned(src, 16, "bulk copy source", loc);
+  if (bytes == 0 || bytes % 16)
+    fail(Fault::misaligned, "a bulk copy of " + std::to_string(bytes) + " bytes: not whole 16s",
+         loc);
+  const SharedEntry* e = b.entry_of(dst);
+  if (!e || static_cast<char*>(dst) + bytes > e->ptr + e->bytes)
+    fail(Fault::shared_overflow, "a bulk copy past the end of a shared array", loc);
+  if (tile.copies == kTileCopies)
+    fail(Fault::bad_tile, "more than " + std::to_string(kTileCopies) + " bulk copies under way",
+         loc);
+  std::memset(dst, kPoison, bytes);  // as for cp.async: used too early, it is NaN
+  if (has_tsan()) release(b.tile_sync(&tile));
+  tile.copy[tile.copies++] = {dst, src, bytes, tile.phase};
+  tile.bytes -= bytes;
+  b.worker->stats.bulk_bytes += bytes;
+  end_phase_if_complete(b, tile);
+}
+
+void tile_barrier_wait(const void* barrier, unsigned parity, Loc loc) {
+  ThreadState* t = self();
+  BlockState& b = *t->home;
+  TileBarrierState& tile = tile_of(barrier, loc);
+  if ((tile.phase & 1) == (parity & 1)) {
+    t->waits_for_tile = barrier;
+    b.worker->wait(t, "tile_wait", loc);
+  }
+  if (has_tsan()) acquire(b.tile_sync(&tile));
+  // The first to wait makes the copies: memcpy of run-time size, seen by sanitizers as this
+  // thread's accesses.
+  unsigned kept = 0, landed = 0;
+  for (unsigned i = 0; i < tile.copies; ++i) {
+    const TileCopy c = tile.copy[i];
+    if (c.phase == tile.phase) {
+      tile.copy[kept++] = c;
+      continue;
+    }
+    std::memcpy(c.dst, c.src, c.bytes);
+    ++landed;
+  }
+  tile.copies = kept;
+  if (has_tsan() && landed) release(b.tile_sync(&tile));
+}
+
+void count_exp2() { ++t_worker->stats.exp2; }
+int capability() {
+  if (config().capability) return config().capability;
+  const char* text = std::getenv("RETORT_SIMT_CAPABILITY");
+  return text ? std::atoi(text) : 90;
+}
 
 void thread_fence() { self()->fenced = true; }
 bool thread_fenced() { return self()->fenced; }

@@ -1,12 +1,15 @@
 // CPU emulator of the CUDA execution model: interface seen by kernels and tests.
 //
-// A block's threads are fibers on one OS thread; blocks are spread over OS threads. A fiber runs
+// A block's threads are fibers on one OS thread, and so are those of all blocks of a cluster;
+// blocks (clusters) are spread over OS threads. A fiber runs
 // until it blocks in a barrier or a warp collective, so between two synchronisation points the
 // order of threads is whatever Config::schedule says (forward, reverse, random(seed)).
 //
 // What it detects by itself (always on): barrier divergence, deadlock, early exit, mismatched warp
 // collectives and masks, writes past shared arrays (canaries), too much shared memory, misaligned
-// vector/cp.async/ldmatrix addresses, cp.async data used before it was waited for (NaN poison).
+// vector/cp.async/ldmatrix addresses, cp.async and bulk data used before it was waited for (NaN
+// poison), shared memory of another block mapped before that block surely runs or left unguarded
+// when it exits.
 // What it prepares for sanitizers, with no wrapper in the kernels:
 //   ASan  red zones around every shared array, fiber stack switches announced
 //   UBSan alignment of vector types, array bounds
@@ -59,7 +62,10 @@ enum class Fault {
   shared_limit,
   misaligned,
   async_outstanding,
-  launch_config
+  launch_config,
+  bad_cluster,
+  cluster_exit,
+  bad_tile
 };
 const char* to_string(Fault);
 
@@ -74,15 +80,19 @@ struct Config {
   unsigned os_threads = 0;  // 0: hardware_concurrency
   Schedule schedule = Schedule::forward;
   std::uint64_t seed = 1;
-  std::size_t shared_limit = 232448;  // bytes a block may use: sm_90 227 KiB (sm_80: 166912)
-  std::size_t stack_bytes = 0;        // 0: 64 KiB (256 KiB under a sanitizer)
-  bool strict = true;                 // early exit / outstanding cp.async are faults
+  std::size_t shared_limit = 0;  // bytes a block may use; 0: the capability's
+  int capability = 0;            // 0: RETORT_SIMT_CAPABILITY, read at every launch, or 90
+  std::size_t stack_bytes = 0;   // 0: 64 KiB (256 KiB under a sanitizer)
+  bool strict = true;            // early exit / outstanding cp.async are faults
 };
 Config& config();
+/// Of the device that is emulated: 80 or 90. Decides which launches are refused.
+int capability();
 
 struct Stats {  // summed over the launches since reset
   std::uint64_t blocks = 0, threads = 0, barriers = 0, collectives = 0, switches = 0, mma = 0,
-                ldmatrix = 0, ldmatrix_conflicts = 0;
+                ldmatrix = 0, ldmatrix_conflicts = 0, cluster_barriers = 0, bulk_bytes = 0,
+                exp2 = 0;  // calls of exp2_fast and exp_fast: what the special-function unit does
 };
 Stats stats();
 void reset_stats();
@@ -93,6 +103,7 @@ struct Grid {
   std::size_t smem = 0;
   void (*entry)(void*) = nullptr;
   void* closure = nullptr;
+  unsigned cluster = 1;  // blocks along x that run together: 1, 2, 4, 8 or 16
 };
 void run_grid(const Grid&);  // throws Error (the first fault of the launch)
 
@@ -112,6 +123,18 @@ void warpgroup_collective(GroupFn fn, void* request, const char* what, Loc loc);
 std::uint32_t shared_offset(const void* p, Loc loc);
 const void* shared_at(std::uint32_t offset);
 
+// Thread-block clusters and bulk copies: see cluster.h and tile.h, which kernels include.
+unsigned cluster_rank();
+unsigned cluster_size();
+void cluster_arrive(Loc loc);
+void cluster_wait(Loc loc);
+void* map_shared_rank(const void* p, unsigned rank, Loc loc);
+void tile_barrier_init(const void* barrier, unsigned arrivals, Loc loc);
+void tile_barriers_ready();
+void tile_barrier_arrive(const void* barrier, unsigned bytes, Loc loc);
+void tile_load(void* dst, const void* src, unsigned bytes, const void* barrier, Loc loc);
+void tile_barrier_wait(const void* barrier, unsigned parity, Loc loc);
+
 void* shared_alloc(const void* key, std::size_t bytes, std::size_t align);
 void* dynamic_shared();
 std::size_t dynamic_shared_size();
@@ -124,6 +147,7 @@ bool thread_fenced();
 void check_aligned(const void* p, std::size_t a, const char* what, Loc loc);
 void count_ldmatrix(unsigned conflicts);
 void count_mma();
+void count_exp2();
 [[noreturn]] void fail(Fault, const std::string&, Loc);
 
 // Collective bodies that live in the uninstrumented runtime (see emu.cpp).

@@ -271,10 +271,29 @@ SIMT_HD std::uint32_t pack_bf16(float lo, float hi) {
 #endif
 }
 
+/// The larger of each of two bf16, as fmaxf: a number rather than a NaN.
+SIMT_D std::uint32_t max_bf16x2(std::uint32_t a, std::uint32_t b) {
+#if SIMT_CUDA
+  std::uint32_t r;
+  asm("max.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+#else
+  std::uint32_t r = 0;
+  for (int shift = 0; shift < 32; shift += 16) {
+    const std::uint32_t p = a >> shift & 0xffffu, q = b >> shift & 0xffffu;
+    const float x = float_from_bits(p << 16), y = float_from_bits(q << 16);
+    const std::uint32_t larger = x > y || y != y ? p : x < y || x != x ? q : p & q;  // +0 over -0
+    r |= (x != x && y != y ? 0x7fffu : larger) << shift;
+  }
+  return r;
+#endif
+}
+
 SIMT_D float exp_fast(float x) {
 #if SIMT_CUDA
   return __expf(x);
 #else
+  emu::count_exp2();
   return std::exp(x);
 #endif
 }
@@ -291,6 +310,7 @@ SIMT_D float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 #else
+  emu::count_exp2();
   return std::exp2(x);
 #endif
 }
@@ -398,11 +418,47 @@ struct LaunchConfig {
   dim3 grid, block;
   std::size_t smem = 0;
   cudaStream_t stream = nullptr;
+  unsigned cluster = 1;  // blocks along x that run together (cluster.h): 1, 2, 4 or 8; sm_90
 };
 template <class T>
 struct type_id {
   using type = T;
 };
+
+/// Compute capability of the current device, 90 for 9.0. What launchers choose kernels by.
+#if SIMT_CUDA
+inline int capability() {
+  int device = 0, major = 0, minor = 0;
+  cudaError_t e = cudaGetDevice(&device);
+  if (e == cudaSuccess)
+    e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (e == cudaSuccess)
+    e = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (e != cudaSuccess)
+    fail(ErrorCode::kDevice, "no current device: ", cudaGetErrorName(e), ": ",
+         cudaGetErrorString(e));
+  return 10 * major + minor;
+}
+template <class... P>
+cudaError_t launch_clusters(const LaunchConfig& c, void (*kernel)(P...),
+                            typename type_id<P>::type... args) {
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = c.cluster;
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = c.grid;
+  config.blockDim = c.block;
+  config.dynamicSmemBytes = c.smem;
+  config.stream = c.stream;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, args...);
+}
+#else
+inline int capability() { return emu::capability(); }
+#endif
+
 /// Launches and checks: throws Error(kDevice) naming the kernel.
 #if SIMT_CUDA
 template <class... P>
@@ -411,7 +467,9 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), typename type_id<P>::ty
   if (c.smem > 48 * 1024)
     e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(c.smem));
-  if (e == cudaSuccess) {
+  if (e == cudaSuccess && c.cluster > 1) {
+    e = launch_clusters(c, kernel, args...);
+  } else if (e == cudaSuccess) {
     kernel<<<c.grid, c.block, c.smem, c.stream>>>(args...);
     e = cudaGetLastError();
   }
@@ -426,7 +484,7 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), typename type_id<P>::ty
     fail(ErrorCode::kDevice, "launch of ", c.name, " failed: empty grid");
   auto body = [&] { kernel(args...); };
   emu::run_grid({c.name, c.grid, c.block, c.smem,
-                 [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body});
+                 [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body, c.cluster});
 }
 #endif
 #endif  // __CUDACC_RTC__

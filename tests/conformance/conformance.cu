@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/conformance/cluster_probes.cuh"
 #include "tests/conformance/probes.cuh"
 
 namespace retort::probes {
@@ -161,6 +162,12 @@ int dump(const std::string& path) {
     simt::launch({"philox", 4, 256}, philox_probe, u32(out), 1000);
     file.exact("philox", out.read());
   }
+  {
+    const Words inputs = random_words(4096, 10);
+    const Buffer in(inputs), out(Words(inputs.size()));
+    simt::launch({"max_bf16", 16, 256}, max_bf16_probe, u32(out), u32(in), 4096);
+    file.exact("max_bf16", out.read());
+  }
   for (const bool integers : {true, false}) {
     const Buffer a(random_bf16(128, 2, integers)), b(random_bf16(64, 3, integers)),
         c(integers ? Words(128, bits_from_float(3)) : random_floats(128, 4, 1)), d(Words(128));
@@ -174,6 +181,16 @@ int dump(const std::string& path) {
     const Buffer in(random_floats(256, 5, 8)), out(Words(5 * 256));
     simt::launch({"approximate", 1, 256}, approximate_probe, f32(out), f32(in));
     file.close("approximate", 4e-6, 1e-5, out.read());
+  }
+  if (sm >= 90) {
+    for (const unsigned size : {1u, 2u, 4u, 8u}) {
+      const Buffer out(Words(2 * size * 64 * kClusterWords));
+      run_cluster_probe(u32(out), size);
+      file.exact(join("cluster_", size).c_str(), out.read());
+    }
+    const Buffer in(random_words(512, 8)), out(Words(512));
+    simt::launch({"tile", 1, 256}, tile_probe, u32(out), u32(in));
+    file.exact("tile", out.read());
   }
   if (sm == 90) {
     constexpr int kM = 130, kN = 70, kK = 192;

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/common/parallel.h"
+#include "kernels/distill_loss/distill_loss_plan.h"
 #include "kernels/distill_loss/distill_loss_rows.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
@@ -243,6 +244,19 @@ TEST(DistillLossKernel, edge_shapes) {
   expect_all_close(make_case(2, 50257, 3), "V = 50257");
 }
 
+TEST(DistillLossKernel, rows_that_just_fit_a_cluster_and_rows_that_just_do_not) {
+  for (const int cluster : {1, 2, 4}) {
+    std::int64_t v = 1025;  // the largest whose rows lie in `cluster` blocks
+    while (kernels::plan_rows(2, v + 1, 4, 2, 90).cluster <= cluster) ++v;
+    for (const std::int64_t classes : {v, v + 1})
+      for (const std::int64_t offset : {0, 3}) {
+        Case c = make_case(2, classes, 31);
+        c.offset = offset, c.pitch = classes + offset, c.in_place = offset != 0;
+        expect_all_close(c, "V = " + std::to_string(classes));
+      }
+  }
+}
+
 TEST(DistillLossKernel, alignments_and_pitches) {
   for (const std::int64_t classes : {37, 1100})
     for (const std::int64_t offset : {0, 1, 2, 3, 5})
@@ -336,8 +350,8 @@ TEST(DistillLossKernel, one_term_alone_and_no_gradient) {
 
 TEST(DistillLossKernel, all_divergences) {
   for (int d = 0; d < kernels::kDivergences; ++d)
-    for (const std::int64_t v : {2, 33, 1100}) {
-      Case c = make_case(7, v, 8);
+    for (const std::int64_t v : {2, 33, 1100, 20000}) {
+      Case c = make_case(v < 20000 ? 7 : 3, v, 8);
       c.divergence = static_cast<Divergence>(d);
       expect_all_close(c, name_of(c.divergence));
     }
@@ -371,7 +385,7 @@ TEST(DistillLossKernel, rising_and_falling_rows) {
 }
 
 TEST(DistillLossKernel, equal_logits_and_ties) {
-  for (const std::int64_t v : {7, 1300}) {
+  for (const std::int64_t v : {7, 1300, 20000}) {
     Case c = make_case(6, v, 11);
     std::fill(c.student.begin(), c.student.end(), 3.0f);
     std::fill(c.teacher.begin(), c.teacher.end(), -2.0f);
@@ -385,9 +399,10 @@ TEST(DistillLossKernel, equal_logits_and_ties) {
       }
     }
     const auto last = static_cast<std::size_t>(v - 1);
-    c.teacher[last] = c.teacher[last / 2] = 1;  // two equal winners: the first counts
+    // Two equal winners: the first counts, also where another block holds it.
+    c.teacher[last] = c.teacher[last / 3] = 1;
     for (const Device device : devices())
-      EXPECT_EQ(run(c, device, DType::kF32).argmax[6], static_cast<int>(last / 2));
+      EXPECT_EQ(run(c, device, DType::kF32).argmax[6], static_cast<int>(last / 3));
   }
 }
 
@@ -468,7 +483,7 @@ TEST(DistillLossKernel, minus_infinity_in_both_counts_nothing) {
 
 TEST(DistillLossKernel, minus_infinity_in_the_student_costs_infinity) {
   for (const Device device : devices())
-    for (const std::int64_t v : {6, 1300}) {
+    for (const std::int64_t v : {6, 1300, 20000}) {
       Case c = make_case(2, v, 16);
       c.lambda = {1}, c.tau = {2};
       for (const std::int64_t dead : {std::int64_t{0}, v - 1}) {
@@ -493,7 +508,7 @@ TEST(DistillLossKernel, minus_infinity_in_the_student_costs_infinity) {
 
 TEST(DistillLossKernel, rows_of_minus_infinity) {
   for (const Device device : devices())
-    for (const std::int64_t v : {1, 6, 1300}) {
+    for (const std::int64_t v : {1, 6, 1300, 20000}) {
       const auto n = static_cast<std::size_t>(v);
       const Case c = make_case(2, v, 17);
       Case student = c, teacher = c;
@@ -515,7 +530,7 @@ TEST(DistillLossKernel, rows_of_minus_infinity) {
 
 TEST(DistillLossKernel, nan_shows) {
   for (const Device device : devices())
-    for (const std::int64_t v : {6, 1300})
+    for (const std::int64_t v : {6, 1300, 20000})
       for (const bool in_teacher : {false, true})
         for (const float bad : {kNaN, kInf}) {
           Case c = make_case(2, v, 18);
@@ -533,9 +548,9 @@ TEST(DistillLossKernel, nan_shows) {
 // rounding of each gradient element: 2^-8 of it.
 TEST(DistillLossKernel, bf16_rounds_once) {
   for (const Device device : devices())
-    for (const std::int64_t v : {10, 33, 1000, 1500})
+    for (const std::int64_t v : {10, 33, 1000, 1500, 40000})
       for (const std::int64_t offset : {0, 3}) {
-        Case c = make_case(7, v, 19);
+        Case c = make_case(v < 40000 ? 7 : 3, v, 19);
         c.offset = offset;
         c.in_place = offset != 0;
         const Outcome want = run(c, Device::kCpu, DType::kF64), got = run(c, device, DType::kBF16);
@@ -559,8 +574,8 @@ TEST(DistillLossKernel, bf16_rounds_once) {
 TEST(DistillLossKernel, twice_the_same_bits_for_any_thread_count) {
   const int before = thread_count();
   for (const Device device : devices())
-    for (const std::int64_t v : {33, 3000}) {
-      const Case c = make_case(60, v, 20);
+    for (const std::int64_t v : {10, 33, 3000, 20000}) {
+      const Case c = make_case(v < 20000 ? 60 : 3, v, 20);
       set_thread_count(1);
       const Outcome one = run(c, device, DType::kF32);
       set_thread_count(3);

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/kernels/simt/cluster_bugs.cuh"
 #include "tests/kernels/simt/planted_bugs.cuh"
 
 int main(int argc, char** argv) {
@@ -15,6 +16,15 @@ int main(int argc, char** argv) {
   const auto go = [&](void (*kernel)(float*), unsigned grid, unsigned block) {
     simt::launch({bug.c_str(), grid, block}, kernel, o);
   };
+  const auto pair = [&](void (*kernel)(float*)) {  // a cluster of two
+    simt::launch({bug.c_str(), 2, 64, 0, nullptr, 2}, kernel, o);
+  };
+  alignas(16) static const float in[256] = {};
+  const auto load = [&](void (*kernel)(const float*, float*)) {
+    simt::launch({bug.c_str(), 1, 64}, kernel, in, o);
+  };
+  // Threads in order, so that the bug shows in the same way each time.
+  simt::emu::config().schedule = simt::emu::Schedule::forward;
   if (bug == "shared_overflow") {
     go(shared_overflow, 1, 32);
   } else if (bug == "misaligned_vector") {
@@ -27,7 +37,26 @@ int main(int argc, char** argv) {
     go(missing_syncwarp, 1, 32);
   } else if (bug == "cross_block_race") {
     go(cross_block_race, 8, 32);
+  } else if (bug == "remote_overflow") {
+    pair(remote_overflow);
+  } else if (bug == "reads_after_exit") {
+    pair(reads_after_exit);
+  } else if (bug == "remote_read_without_a_barrier") {
+    pair(remote_read_without_a_barrier);
+  } else if (bug == "block_barrier_instead_of_the_cluster_s") {
+    pair(block_barrier_instead_of_the_cluster_s);
+  } else if (bug == "tile_read_before_the_wait") {
+    load(tile_read_before_the_wait);
+  } else if (bug == "tile_overwrites_what_is_read") {
+    load(tile_overwrites_what_is_read);
+  } else if (bug == "tile_past_the_source") {
+    std::vector<float> small(128);
+    simt::launch({bug.c_str(), 1, 64}, tile_load_of, small.data(), o, 1024u);
   } else if (bug == "clean") {
+    simt::launch({"cluster_sum", 16, 64, 0, nullptr, 8}, cluster_sum, o);
+    if (o[1023] != 512.f * 511.f / 2) return 1;
+    simt::launch({"tile_load_of", 1, 64}, tile_load_of, in, o, 1024u);
+    o[0] = 0;
     go(cross_block_atomic, 8, 32);
     unsigned ticket = 0;
     float result = 0;
