@@ -3,6 +3,7 @@
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/conv2d/conv2d_finish.cuh"
 #include "kernels/conv2d/conv2d_images.cuh"
+#include "kernels/conv2d/conv2d_warpgroup.cuh"
 #include "kernels/conv2d/conv2d_weight.cuh"
 
 namespace retort::kernels {
@@ -62,82 +63,149 @@ void pack_launch(const Context& context, const Conv2dShape& s, bool backward, st
                conv2d_pack_thread_per_element_kernel<T, W>, params);
 }
 
-// Forward: source x, out y. Backward: source dy, out dx. Tiles of 128 columns read less than those
-// of 64, but are taken only when they make at least `wide_from` blocks: enough to fill a GPU.
+// One pass of images, forward (source x, out y) or backward (source dy, out dx).
+struct ImagesCall {
+  bool backward;
+  Conv2dShape shape;
+  const void* source;
+  const void* weight;
+  DType weight_dtype;
+  void* out;
+  Conv2dEpilogue epilogue = {};
+  void* statistics = nullptr;
+  Conv2dAlgorithm algorithm = Conv2dAlgorithm::kAuto;
+  // Wide tiles read less than narrow ones, but are taken only when they make at least this many
+  // blocks: enough to fill a GPU.
+  std::int64_t wide_from = 132;
+
+  std::int64_t depth() const { return backward ? shape.filters : shape.channels; }
+  std::int64_t columns() const { return backward ? shape.channels : shape.filters; }
+  std::int64_t phases() const { return backward ? shape.stride * shape.stride : 1; }
+  std::int64_t row_blocks() const {
+    const std::int64_t by = backward ? shape.stride : 1;
+    const std::int64_t out_h = backward ? shape.height : shape.out_height(),
+                       out_w = backward ? shape.width : shape.out_width();
+    return blocks_for(shape.batch * blocks_for(out_h, by) * blocks_for(out_w, by), 128);
+  }
+};
+
+// The weights as the kernels read them: as they are where they fit, else packed into scratch.
 template <class T>
-void images_launch(const Context& context, bool backward, const Conv2dShape& s, const void* source,
-                   const void* weight, DType weight_dtype, void* out,
-                   const Conv2dEpilogue& epilogue = {}, void* statistics = nullptr,
-                   std::int64_t wide_from = 132) {
-  check_conv2d_limits(s);
-  const auto stream = static_cast<cudaStream_t>(context.stream);
+const T* packed_weights(const Context& context, const ImagesCall& call, std::int64_t pitch,
+                        std::int64_t taps) {
+  const bool as_they_are = !call.backward && call.weight_dtype == dtype_of<T> &&
+                           aligned16(call.weight) && pitch == taps * call.depth();
+  if (as_they_are) return static_cast<const T*>(call.weight);
+  T* const to = static_cast<T*>(context.scratch->get(
+      static_cast<std::size_t>(call.phases() * call.columns() * pitch) * sizeof(T)));
+  dispatch_weight_type<T>(call.weight_dtype, [&]<class W>() {
+    pack_launch<T, W>(context, call.shape, call.backward, pitch, static_cast<const W*>(call.weight),
+                      to);
+  });
+  return to;
+}
+
+template <class T>
+ImagesParams<T> images_params(const Context& context, const ImagesCall& call) {
+  const Conv2dShape& s = call.shape;
+  const bool backward = call.backward;
   constexpr int kE = kChunkElements<T>;
-  const std::int64_t source_c = backward ? s.filters : s.channels;
-  const std::int64_t columns = backward ? s.channels : s.filters;
-  const std::int64_t phases = backward ? s.stride * s.stride : 1;
   // The most taps of a phase.
   const std::int64_t taps =
       backward ? blocks_for(s.filter_height, s.stride) * blocks_for(s.filter_width, s.stride)
                : s.filter_height * s.filter_width;
-  const std::int64_t pitch = blocks_for(taps * source_c, kE) * kE;
+  const std::int64_t pitch = blocks_for(taps * call.depth(), kE) * kE;
+  return {static_cast<const T*>(call.source),
+          packed_weights<T>(context, call, pitch, taps),
+          as_int(s.batch),
+          as_int(backward ? s.out_height() : s.height),
+          as_int(backward ? s.out_width() : s.width),
+          as_int(call.depth()),
+          as_int(backward ? s.height : s.out_height()),
+          as_int(backward ? s.width : s.out_width()),
+          as_int(s.filter_height),
+          as_int(s.filter_width),
+          as_int(s.stride),
+          as_int(s.padding),
+          as_int(pitch),
+          backward,
+          divisor(call.depth()),
+          {static_cast<T*>(call.out), static_cast<const T*>(call.epilogue.residual),
+           static_cast<const float*>(call.epilogue.bias), static_cast<float*>(call.statistics),
+           as_int(call.columns()), call.epilogue.relu,
+           call.columns() % kE == 0 && aligned16(call.out) && aligned16(call.epilogue.residual)}};
+}
 
-  const bool as_they_are =
-      !backward && weight_dtype == dtype_of<T> && aligned16(weight) && pitch == taps * source_c;
-  if (!as_they_are) {
-    const std::int64_t packed = columns * pitch;
-    T* const to = static_cast<T*>(
-        context.scratch->get(static_cast<std::size_t>(phases * packed) * sizeof(T)));
-    dispatch_weight_type<T>(weight_dtype, [&]<class W>() {
-      pack_launch<T, W>(context, s, backward, pitch, static_cast<const W*>(weight), to);
-    });
-    weight = to;
-  }
+inline bool images_fit_wgmma(const ImagesCall& call, DType dtype) {
+  return dtype == DType::kBF16 && call.depth() % kWarpgroupDepth == 0 && aligned16(call.source) &&
+         warpgroup_available();
+}
 
-  const std::int64_t out_h = backward ? s.height : s.out_height(),
-                     out_w = backward ? s.width : s.out_width();
-  const ImagesParams<T> params{
-      static_cast<const T*>(source),
-      static_cast<const T*>(weight),
-      as_int(s.batch),
-      as_int(backward ? s.out_height() : s.height),
-      as_int(backward ? s.out_width() : s.width),
-      as_int(source_c),
-      as_int(out_h),
-      as_int(out_w),
-      as_int(s.filter_height),
-      as_int(s.filter_width),
-      as_int(s.stride),
-      as_int(s.padding),
-      as_int(pitch),
-      backward,
-      divisor(source_c),
-      {static_cast<T*>(out), static_cast<const T*>(epilogue.residual),
-       static_cast<const float*>(epilogue.bias), static_cast<float*>(statistics), as_int(columns),
-       epilogue.relu, columns % kE == 0 && aligned16(out) && aligned16(epilogue.residual)}};
-  const std::int64_t by = backward ? s.stride : 1;
-  const std::int64_t row_blocks =
-      blocks_for(s.batch * blocks_for(out_h, by) * blocks_for(out_w, by), 128);
-  auto run = [&]<int kColumns, bool kVector>() {
-    simt::launch(
-        {"conv2d_images",
-         {static_cast<unsigned>(row_blocks), static_cast<unsigned>(blocks_for(columns, kColumns)),
-          static_cast<unsigned>(phases)},
-         kConvThreads,
-         static_cast<std::size_t>(kConvStages * (128 + kColumns) * 64),
-         stream},
-        conv2d_images_block_per_tile_kernel<T, kColumns, kVector>, params);
+inline void images_wgmma_launch(const Context& context, const ImagesCall& call) {
+  RETORT_CHECK(images_fit_wgmma(call, DType::kBF16),
+               "expected a Hopper GPU, a depth that is a multiple of 64 and 16-byte alignment for "
+               "the wgmma convolution, got a depth of ",
+               call.depth());
+  const ImagesParams<bf16> params = images_params<bf16>(context, call);
+  const auto blocks = [&](int columns) {
+    return call.row_blocks() * call.phases() * blocks_for(call.columns(), columns);
   };
-  const bool vector = source_c % kE == 0 && aligned16(source);
+  auto run = [&]<int kColumns>() {
+    simt::launch({"conv2d_images_warpgroup",
+                  {static_cast<unsigned>(call.row_blocks()),
+                   static_cast<unsigned>(blocks_for(call.columns(), kColumns)),
+                   static_cast<unsigned>(call.phases())},
+                  kWarpgroupThreads,
+                  static_cast<std::size_t>(WarpgroupTile<kColumns>::kBytes),
+                  static_cast<cudaStream_t>(context.stream)},
+                 conv2d_images_warpgroup_kernel<kColumns>, params);
+  };
+  if (call.columns() % 256 == 0 && blocks(256) >= call.wide_from)
+    return run.template operator()<256>();
+  if (call.columns() % 128 == 0 && blocks(128) >= call.wide_from)
+    return run.template operator()<128>();
+  run.template operator()<64>();
+}
+
+template <class T>
+void images_mma_launch(const Context& context, const ImagesCall& call) {
+  const ImagesParams<T> params = images_params<T>(context, call);
+  auto run = [&]<int kColumns, bool kVector>() {
+    simt::launch({"conv2d_images",
+                  {static_cast<unsigned>(call.row_blocks()),
+                   static_cast<unsigned>(blocks_for(call.columns(), kColumns)),
+                   static_cast<unsigned>(call.phases())},
+                  kConvThreads,
+                  static_cast<std::size_t>(kConvStages * (128 + kColumns) * 64),
+                  static_cast<cudaStream_t>(context.stream)},
+                 conv2d_images_block_per_tile_kernel<T, kColumns, kVector>, params);
+  };
+  const std::int64_t columns = call.columns();
+  const bool vector = call.depth() % kChunkElements<T> == 0 && aligned16(call.source);
   if (!vector) {
     if (columns <= 32) return run.template operator()<32, false>();
     return run.template operator()<64, false>();
   }
   if (columns <= 32) return run.template operator()<32, true>();
   if constexpr (sizeof(T) == 2) {
-    if (columns > 64 && row_blocks * phases * blocks_for(columns, 128) >= wide_from)
+    if (columns > 64 &&
+        call.row_blocks() * call.phases() * blocks_for(columns, 128) >= call.wide_from)
       return run.template operator()<128, true>();
   }
   run.template operator()<64, true>();
+}
+
+template <class T>
+void images_launch(const Context& context, const ImagesCall& call) {
+  check_conv2d_limits(call.shape);
+  if constexpr (sizeof(T) == 2) {
+    if (call.algorithm == Conv2dAlgorithm::kWgmma ||
+        (call.algorithm == Conv2dAlgorithm::kAuto && images_fit_wgmma(call, dtype_of<T>)))
+      return images_wgmma_launch(context, call);
+  }
+  RETORT_CHECK(call.algorithm != Conv2dAlgorithm::kWgmma, "expected bf16 for wgmma, got ",
+               name_of(dtype_of<T>));
+  images_mma_launch<T>(context, call);
 }
 
 template <class T>
@@ -228,8 +296,8 @@ void dispatch_conv2d(DType dtype, F&& f) {
 inline void conv2d_launch(const Context& context, const Conv2dArgs& args) {
   using namespace SIMT_NS;
   dispatch_conv2d(args.dtype, [&]<class T>() {
-    images_launch<T>(context, false, args.shape, args.x, args.weight, args.weight_dtype, args.y,
-                     args.epilogue, args.statistics);
+    images_launch<T>(context, {false, args.shape, args.x, args.weight, args.weight_dtype, args.y,
+                               args.epilogue, args.statistics, args.algorithm});
   });
 }
 
@@ -237,7 +305,15 @@ inline void conv2d_backward_data_launch(const Context& context,
                                         const Conv2dBackwardDataArgs& args) {
   using namespace SIMT_NS;
   dispatch_conv2d(args.dtype, [&]<class T>() {
-    images_launch<T>(context, true, args.shape, args.dy, args.weight, args.weight_dtype, args.dx);
+    images_launch<T>(context, {true,
+                               args.shape,
+                               args.dy,
+                               args.weight,
+                               args.weight_dtype,
+                               args.dx,
+                               {},
+                               nullptr,
+                               args.algorithm});
   });
 }
 

@@ -2,6 +2,7 @@
 // be built quickly with a fault planted in a kernel (tests/mutation/mutate.py) and by itself as a
 // test. Beside the numbers it asserts that no ldmatrix of a main loop meets a bank conflict, that
 // nothing is written outside the outputs, and that another order of threads gives the same bytes.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -124,38 +125,93 @@ void compare(const Array<T>& got, const std::vector<Sum>& want, const char* what
   expect(got.guards_intact(), "sentinel", what);
 }
 
+// What batch norm is handed, of y as it was stored.
 template <class T>
-void probe(const Conv2dShape& s, std::int64_t wide_from, const char* name) {
+void compare_statistics(const Array<float>& got, const Array<T>& y, std::int64_t filters,
+                        const char* what) {
+  const auto width = static_cast<std::size_t>(filters), rows = y.size() / width;
+  bool ok = true;
+  for (std::size_t begin = 0; begin < rows; begin += 128)
+    for (std::size_t k = 0; k < width; ++k) {
+      const std::size_t end = std::min(rows, begin + 128), at = begin / 128 * 2 * width + k;
+      double mean = 0, square = 0;
+      for (std::size_t r = begin; r < end; ++r) mean += y[r * width + k];
+      mean /= static_cast<double>(end - begin);
+      for (std::size_t r = begin; r < end; ++r) square += std::pow(y[r * width + k] - mean, 2);
+      ok = ok && std::abs(got[at] - mean) <= 1e-5 * (1 + std::abs(mean)) &&
+           std::abs(got[at + width] - square) <= 1e-4 * square + 1e-6;
+    }
+  expect(ok, "statistics", what);
+  expect(got.guards_intact(), "sentinel", what);
+}
+
+// The outputs of a run of all passes; NaN until written.
+template <class T>
+struct Outputs {
+  explicit Outputs(const Conv2dShape& s)
+      : y(s.y_elements()),
+        fused(s.y_elements()),
+        dx(s.x_elements()),
+        dweight(s.weight_elements()),
+        statistics(conv2d_statistics_chunks(s, Device::kCuda).count * 2 * s.filters) {}
+  bool same(const Outputs& o) const {
+    return y.same(o.y) && fused.same(o.fused) && dx.same(o.dx) && dweight.same(o.dweight) &&
+           statistics.same(o.statistics);
+  }
+  Array<T> y, fused, dx;
+  Array<float> dweight, statistics;
+};
+
+template <class T>
+void probe(const Conv2dShape& s, std::int64_t wide_from, const char* name,
+           Conv2dAlgorithm algorithm = Conv2dAlgorithm::kMma) {
   constexpr DType dtype = dtype_of<T>;
-  const Array<T> x(s.x_elements(), 1), weight(s.weight_elements(), 2), dy(s.y_elements(), 3);
+  const Array<T> x(s.x_elements(), 1), weight(s.weight_elements(), 2), dy(s.y_elements(), 3),
+      residual(s.y_elements(), 4);
+  const Array<float> bias(s.filters, 5);
   std::vector<Sum> y_want(dy.size()), dx_want(x.size()), dweight_want(weight.size());
   for_each_product(s, [&](std::size_t i, std::size_t j, std::size_t o) {
     y_want[o].add(x[i] * weight[j]);
     dx_want[i].add(dy[o] * weight[j]);
     dweight_want[j].add(dy[o] * x[i]);
   });
-  const Array<T> y(s.y_elements()), dx(s.x_elements()), y2(s.y_elements()), dx2(s.x_elements());
-  const Array<float> dweight(s.weight_elements()), dweight2(s.weight_elements());
+  std::vector<Sum> fused_want = y_want;  // [relu](y + bias + residual)
+  for (std::size_t i = 0; i < fused_want.size(); ++i) {
+    fused_want[i].add(bias[i % bias.size()]);
+    fused_want[i].add(residual[i]);
+    if (fused_want[i].value < 0) fused_want[i].value = 0;
+  }
   OneBlock scratch;
   const Context context{Device::kCuda, nullptr, nullptr, &scratch, false};
-  auto run = [&](const Array<T>& out, const Array<T>& dsource, const Array<float>& dfilter) {
-    SIMT_NS::images_launch<T>(context, false, s, x.data(), weight.data(), dtype, out.data(), {},
-                              nullptr, wide_from);
-    SIMT_NS::images_launch<T>(context, true, s, dy.data(), weight.data(), dtype, dsource.data(), {},
-                              nullptr, wide_from);
-    conv2d_backward_weight_launch(context, {dfilter.data(), x.data(), dy.data(), s, dtype,
+  auto run = [&](const Outputs<T>& to) {
+    SIMT_NS::ImagesCall call{false,       s,  x.data(), weight.data(), dtype,
+                             to.y.data(), {}, nullptr,  algorithm,     wide_from};
+    call.statistics = to.statistics.data();
+    SIMT_NS::images_launch<T>(context, call);
+    call.statistics = nullptr;
+    call.out = to.fused.data();
+    call.epilogue = {bias.data(), residual.data(), true};
+    SIMT_NS::images_launch<T>(context, call);
+    call = {true,         s,  dy.data(), weight.data(), dtype,
+            to.dx.data(), {}, nullptr,   algorithm,     wide_from};
+    if (s.filters % 64 != 0) call.algorithm = Conv2dAlgorithm::kAuto;
+    SIMT_NS::images_launch<T>(context, call);
+    conv2d_backward_weight_launch(context, {to.dweight.data(), x.data(), dy.data(), s, dtype,
                                             sizeof(T) == 2 ? DType::kF32 : dtype});
     scratch.check();
   };
   using simt::emu::Schedule;
+  const Outputs<T> first(s), second(s);
   simt::emu::config().schedule = Schedule::forward;
-  run(y, dx, dweight);
+  run(first);
   simt::emu::config().schedule = Schedule::reverse;
-  run(y2, dx2, dweight2);
-  compare(y, y_want, name);
-  compare(dx, dx_want, name);
-  compare(dweight, dweight_want, name);
-  expect(y.same(y2) && dx.same(dx2) && dweight.same(dweight2), "order of threads", name);
+  run(second);
+  compare(first.y, y_want, name);
+  compare(first.fused, fused_want, name);
+  compare(first.dx, dx_want, name);
+  compare(first.dweight, dweight_want, name);
+  compare_statistics(first.statistics, first.y, s.filters, name);
+  expect(first.same(second), "order of threads", name);
 }
 
 }  // namespace
@@ -172,6 +228,12 @@ int main() {
   probe<bf16>({1, 4, 4, 24, 136, 3, 3, 1, 1}, 0, "bf16 wide tiles");
   probe<bf16>({1, 6, 5, 64, 16, 1, 1, 3, 0}, 132, "bf16 1x1 stride 3");
   probe<bf16>({2, 7, 7, 3, 33, 3, 3, 2, 1}, 132, "bf16 odd channels");
+  constexpr auto kWgmma = kernels::Conv2dAlgorithm::kWgmma;
+  // Tiles of 64, 128 and 256 columns; more tiles of depth than stages; part of a tile of rows.
+  probe<bf16>({3, 7, 8, 128, 72, 3, 3, 1, 1}, 132, "wgmma 3x3", kWgmma);
+  probe<bf16>({2, 6, 7, 64, 128, 3, 3, 2, 1}, 0, "wgmma stride 2", kWgmma);
+  probe<bf16>({1, 5, 5, 64, 256, 1, 1, 1, 0}, 0, "wgmma 1x1", kWgmma);
+  probe<bf16>({1, 6, 5, 256, 64, 1, 1, 3, 0}, 0, "wgmma 1x1 stride 3", kWgmma);
   probe<float>({5, 8, 8, 8, 36, 3, 3, 1, 1}, 132, "f32 3x3");
   probe<float>({1, 3, 4, 8, 72, 3, 3, 1, 1}, 132, "f32 large tiles");
   probe<float>({1, 7, 6, 3, 10, 7, 7, 2, 3}, 132, "f32 odd channels");
