@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/conv2d/conv2d.cuh"
+#include "kernels/conv2d/conv2d_fingerprint.cuh"
 #include "kernels/simt/emu.h"
 
 namespace retort::kernels {
@@ -214,6 +215,50 @@ void probe(const Conv2dShape& s, std::int64_t wide_from, const char* name,
   expect(first.same(second), "order of threads", name);
 }
 
+// What a library's convolution needs behind it: the epilogue and the statistics as passes over y.
+template <class T>
+void probe_finish(const Conv2dShape& s, const char* name) {
+  constexpr DType dtype = dtype_of<T>;
+  const Array<T> y(s.y_elements(), 1), residual(s.y_elements(), 2);
+  const Array<float> bias(s.filters, 3),
+      statistics(conv2d_statistics_chunks(s, Device::kCuda).count * 2 * s.filters);
+  std::vector<Sum> want(y.size());
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    for (const double v : {y[i], bias[i % bias.size()], residual[i]}) want[i].add(v);
+    if (want[i].value < 0) want[i].value = 0;
+  }
+  OneBlock scratch;
+  const Context context{Device::kCuda, nullptr, nullptr, &scratch, false};
+  Conv2dArgs args{
+      y.data(), nullptr, nullptr, s, dtype, dtype, {bias.data(), residual.data(), true}};
+  SIMT_NS::finish_launch<T>(context, args);
+  compare(y, want, name);
+  args.epilogue = {};
+  args.statistics = statistics.data();
+  SIMT_NS::finish_launch<T>(context, args);
+  compare_statistics(statistics, y, s.filters, name);
+}
+
+// Equal for equal values, another one for the same values elsewhere; the last piece is short.
+template <class T>
+void probe_fingerprint(const char* name) {
+  const std::int64_t n = 700, pieces = conv2d_fingerprint_pieces(n);
+  const Array<T> a(n, 1), b(n, 1);
+  const Array<float> of_a(2 * pieces), of_b(2 * pieces);
+  const Context context{Device::kCuda};
+  SIMT_NS::fingerprint_launch<T>(context, a.data(), n, of_a.data());
+  double sum = 0, size = 0;
+  for (std::size_t i = 512; i < 700; ++i) {
+    sum += static_cast<std::uint32_t>(i) * 0x9E3779B1u >> 31 ? -a[i] : a[i];
+    size += std::abs(a[i]);
+  }
+  expect(std::abs(of_a[4] - sum) < 1e-4 && std::abs(of_a[5] - size) < 1e-4, "fingerprint", name);
+  std::reverse(b.data(), b.data() + 256);
+  SIMT_NS::fingerprint_launch<T>(context, b.data(), n, of_b.data());
+  expect(std::abs(of_a[0] - of_b[0]) > 0.02 * of_a[1], "fingerprint of another order", name);
+  expect(of_a.guards_intact() && of_b.guards_intact(), "sentinel", name);
+}
+
 }  // namespace
 }  // namespace retort::kernels
 
@@ -237,6 +282,10 @@ int main() {
   probe<float>({5, 8, 8, 8, 36, 3, 3, 1, 1}, 132, "f32 3x3");
   probe<float>({1, 3, 4, 8, 72, 3, 3, 1, 1}, 132, "f32 large tiles");
   probe<float>({1, 7, 6, 3, 10, 7, 7, 2, 3}, 132, "f32 odd channels");
+  kernels::probe_finish<bf16>({3, 7, 9, 8, 24, 1, 1, 1, 0}, "bf16 finish");
+  kernels::probe_finish<float>({2, 9, 9, 8, 7, 1, 1, 1, 0}, "f32 finish");
+  kernels::probe_fingerprint<bf16>("bf16");
+  kernels::probe_fingerprint<float>("f32");
   const simt::emu::Stats stats = simt::emu::stats();
   kernels::expect(stats.ldmatrix > 0 && stats.ldmatrix_conflicts == 0, "bank conflicts",
                   "ldmatrix");
