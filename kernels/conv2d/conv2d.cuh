@@ -5,6 +5,7 @@
 #include "kernels/conv2d/conv2d_images.cuh"
 #include "kernels/conv2d/conv2d_warpgroup.cuh"
 #include "kernels/conv2d/conv2d_weight.cuh"
+#include "kernels/conv2d/conv2d_weight_warpgroup.cuh"
 
 namespace retort::kernels {
 namespace SIMT_NS {
@@ -208,79 +209,132 @@ void images_launch(const Context& context, const ImagesCall& call) {
   images_mma_launch<T>(context, call);
 }
 
+// The tile of a weight gradient's blocks, and the slices of its pixels: enough blocks to fill a GPU
+// twice, at least 256 pixels each (8 tiles of bf16 or 16 of f32), partial sums below 64 MiB. From
+// the shape and kernel alone, so that every GPU and every alignment adds in the same order.
+struct WeightCut {
+  int rows, columns;  // of a tile
+  std::int64_t slice, slices;
+  WeightCut(const Conv2dShape& s, int tile_rows, int tile_columns, int depth)
+      : rows(tile_rows), columns(tile_columns) {
+    const std::int64_t pixels = s.batch * s.out_height() * s.out_width();
+    const std::int64_t weights = s.weight_elements();
+    const std::int64_t tiles =
+        blocks_for(weights / s.filters, columns) * blocks_for(s.filters, rows);
+    slices = blocks_for(528, tiles);
+    slices = std::min(slices, blocks_for(pixels, 8 * depth));
+    slices = std::max<std::int64_t>(std::min(slices, (std::int64_t{16} << 20) / weights), 1);
+    slice = std::max<std::int64_t>(blocks_for(blocks_for(pixels, slices), depth), 1) * depth;
+    slices = blocks_for(pixels, slice);
+  }
+};
+
+template <class T>
+WeightParams<T> weight_params(const Conv2dBackwardWeightArgs& args, const WeightCut& cut,
+                              float* parts) {
+  const Conv2dShape& s = args.shape;
+  return {static_cast<const T*>(args.x),
+          static_cast<const T*>(args.dy),
+          parts,
+          as_int(s.height),
+          as_int(s.width),
+          as_int(s.channels),
+          as_int(s.filters),
+          as_int(s.out_height()),
+          as_int(s.out_width()),
+          as_int(s.stride),
+          as_int(s.padding),
+          as_int(s.weight_elements() / s.filters),
+          as_int(s.batch * s.out_height() * s.out_width()),
+          as_int(cut.slice),
+          s.filters % kChunkElements<T> == 0 && aligned16(args.dy),
+          divisor(s.out_width()),
+          divisor(s.out_height()),
+          divisor(s.channels),
+          divisor(s.filter_width)};
+}
+
+inline bool weight_fits_wgmma(const Conv2dBackwardWeightArgs& args) {
+  return args.dtype == DType::kBF16 && args.shape.channels % 64 == 0 &&
+         args.shape.filters % 64 == 0 && aligned16(args.x) && aligned16(args.dy) &&
+         warpgroup_available();
+}
+
+// The grid of a weight gradient.
+template <int kRows, int kColumns>
+dim3 weight_grid(const Conv2dShape& s, const WeightCut& cut) {
+  return {static_cast<unsigned>(blocks_for(s.weight_elements() / s.filters, kColumns)),
+          static_cast<unsigned>(blocks_for(s.filters, kRows)), static_cast<unsigned>(cut.slices)};
+}
+
+inline void weight_wgmma_launch(const Context& context, const Conv2dShape& s, const WeightCut& cut,
+                                const WeightParams<bf16>& params) {
+  auto run = [&]<int kRows>() {
+    simt::launch({"conv2d_weight_warpgroup", weight_grid<kRows, 128>(s, cut), 256,
+                  static_cast<std::size_t>(WeightWarpgroupTile<kRows, 128>::kBytes),
+                  static_cast<cudaStream_t>(context.stream)},
+                 conv2d_weight_warpgroup_kernel<kRows, 128>, params);
+  };
+  cut.rows == 128 ? run.template operator()<128>() : run.template operator()<64>();
+}
+
+template <class T>
+void weight_mma_launch(const Context& context, const Conv2dBackwardWeightArgs& args,
+                       const WeightCut& cut, const WeightParams<T>& params, bool large) {
+  const Conv2dShape& s = args.shape;
+  auto run = [&]<int kRows, int kColumns, bool kVector>() {
+    simt::launch(
+        {"conv2d_weight", weight_grid<kRows, kColumns>(s, cut), kConvThreads,
+         static_cast<std::size_t>(kConvStages * (kRows + kColumns) * kTileDepth<T>) * sizeof(T),
+         static_cast<cudaStream_t>(context.stream)},
+        conv2d_weight_block_per_tile_kernel<T, kRows, kColumns, kVector>, params);
+  };
+  constexpr bool kNarrow = sizeof(T) == 2;
+  const bool vector = s.channels % kChunkElements<T> == 0 && aligned16(args.x) && params.vector_dy;
+  if (vector && large)
+    run.template operator()<128, kNarrow ? 128 : 64, true>();
+  else if (kNarrow && cut.rows == 32 && vector)
+    run.template operator()<kNarrow ? 32 : 64, 64, true>();
+  else if (kNarrow && cut.rows == 32)
+    run.template operator()<kNarrow ? 32 : 64, 64, false>();
+  else if (vector)
+    run.template operator()<64, 64, true>();
+  else
+    run.template operator()<64, 64, false>();
+}
+
 template <class T>
 void weight_launch(const Context& context, const Conv2dBackwardWeightArgs& args) {
   const Conv2dShape& s = args.shape;
   check_conv2d_limits(s);
-  const auto stream = static_cast<cudaStream_t>(context.stream);
-  constexpr int kE = kChunkElements<T>, kDepth = kTileDepth<T>;
-  const std::int64_t columns = s.filter_height * s.filter_width * s.channels;
-  const std::int64_t weights = s.weight_elements();
-  const std::int64_t pixels = s.batch * s.out_height() * s.out_width();
-
-  // Tiles, and slices: enough blocks to fill a GPU twice, at least 8 tiles each, partial sums below
-  // 64 MiB. From the shape alone, so that every GPU and every alignment adds in the same order.
-  const bool whole_chunks = s.channels % kE == 0 && s.filters % kE == 0;
-  const bool large = whole_chunks && s.filters > 64 && columns > 64;
-  const int rows = large ? 128 : s.filters > 32 || sizeof(T) == 4 ? 64 : 32;
-  const int tile_columns = large && sizeof(T) == 2 ? 128 : 64;
-  const std::int64_t tiles = blocks_for(columns, tile_columns) * blocks_for(s.filters, rows);
-  std::int64_t slices = blocks_for(528, tiles);
-  slices = std::min(slices, blocks_for(pixels, 8 * kDepth));
-  slices = std::max<std::int64_t>(std::min(slices, (std::int64_t{16} << 20) / weights), 1);
-  const std::int64_t slice =
-      std::max<std::int64_t>(blocks_for(blocks_for(pixels, slices), kDepth), 1) * kDepth;
-  slices = blocks_for(pixels, slice);
-
+  constexpr int kE = kChunkElements<T>;
+  const bool wgmma = args.algorithm != Conv2dAlgorithm::kMma && weight_fits_wgmma(args);
+  RETORT_CHECK(wgmma || args.algorithm != Conv2dAlgorithm::kWgmma,
+               "expected a Hopper GPU, bf16, channels and filters that are multiples of 64 and "
+               "16-byte alignment for wgmma, got ",
+               name_of(args.dtype), ", ", s.channels, " and ", s.filters);
+  const std::int64_t columns = s.weight_elements() / s.filters, weights = s.weight_elements();
+  const bool large = s.channels % kE == 0 && s.filters % kE == 0 && s.filters > 64 && columns > 64;
+  const WeightCut cut = wgmma ? WeightCut(s, s.filters % 128 == 0 ? 128 : 64, 128, kWeightDepth)
+                              : WeightCut(s,
+                                          large                              ? 128
+                                          : s.filters > 32 || sizeof(T) == 4 ? 64
+                                                                             : 32,
+                                          large && sizeof(T) == 2 ? 128 : 64, kTileDepth<T>);
   float* const parts = static_cast<float*>(context.scratch->get(
-      static_cast<std::size_t>(std::max<std::int64_t>(slices, 1) * weights) * sizeof(float)));
-  const bool vector_dy = s.filters % kE == 0 && aligned16(args.dy);
-  const WeightParams<T> params{static_cast<const T*>(args.x),
-                               static_cast<const T*>(args.dy),
-                               parts,
-                               as_int(s.height),
-                               as_int(s.width),
-                               as_int(s.channels),
-                               as_int(s.filters),
-                               as_int(s.out_height()),
-                               as_int(s.out_width()),
-                               as_int(s.stride),
-                               as_int(s.padding),
-                               as_int(columns),
-                               as_int(pixels),
-                               as_int(slice),
-                               vector_dy,
-                               divisor(s.out_width()),
-                               divisor(s.out_height()),
-                               divisor(s.channels),
-                               divisor(s.filter_width)};
-  auto run = [&]<int kRows, int kColumns, bool kVector>() {
-    simt::launch(
-        {"conv2d_weight",
-         {static_cast<unsigned>(blocks_for(columns, kColumns)),
-          static_cast<unsigned>(blocks_for(s.filters, kRows)), static_cast<unsigned>(slices)},
-         kConvThreads,
-         static_cast<std::size_t>(kConvStages * (kRows + kColumns) * kDepth) * sizeof(T),
-         stream},
-        conv2d_weight_block_per_tile_kernel<T, kRows, kColumns, kVector>, params);
-  };
-  const bool vector = whole_chunks && aligned16(args.x) && vector_dy;
-  if (slices > 0) {  // else the batch is empty, and the sum of no slices is zero
-    if (vector && large)
-      run.template operator()<128, sizeof(T) == 2 ? 128 : 64, true>();
-    else if (sizeof(T) == 2 && rows == 32 && vector)
-      run.template operator()<sizeof(T) == 2 ? 32 : 64, 64, true>();
-    else if (sizeof(T) == 2 && rows == 32)
-      run.template operator()<sizeof(T) == 2 ? 32 : 64, 64, false>();
-    else if (vector)
-      run.template operator()<64, 64, true>();
-    else
-      run.template operator()<64, 64, false>();
+      static_cast<std::size_t>(std::max<std::int64_t>(cut.slices, 1) * weights) * sizeof(float)));
+  const WeightParams<T> params = weight_params<T>(args, cut, parts);
+  if (cut.slices > 0) {  // else the batch is empty, and the sum of no slices is zero
+    if constexpr (sizeof(T) == 2) {
+      if (wgmma) weight_wgmma_launch(context, s, cut, params);
+    }
+    if (!wgmma) weight_mma_launch<T>(context, args, cut, params, large);
   }
   dispatch_weight_type<T>(args.weight_dtype, [&]<class W>() {
-    simt::launch({"conv2d_sum_slices", grid_for(weights), 256, 0, stream},
-                 conv2d_sum_slices_thread_per_element_kernel<W>, static_cast<W*>(args.dweight),
-                 static_cast<const float*>(parts), weights, as_int(slices));
+    simt::launch(
+        {"conv2d_sum_slices", grid_for(weights), 256, 0, static_cast<cudaStream_t>(context.stream)},
+        conv2d_sum_slices_thread_per_element_kernel<W>, static_cast<W*>(args.dweight),
+        static_cast<const float*>(parts), weights, as_int(cut.slices));
   });
 }
 

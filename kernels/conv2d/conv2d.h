@@ -44,7 +44,8 @@ Conv2dChunks conv2d_statistics_chunks(const Conv2dShape& shape, Device device);
 enum class Conv2dAlgorithm : std::uint8_t {
   kAuto,
   kMma,    // any shape and dtype: mma.sync for bf16, fused multiply-adds for f32
-  kWgmma,  // Hopper only: bf16, depth (channels; filters for the data gradient) a multiple of 64
+  kWgmma,  // Hopper only: bf16; channels (forward), filters (data gradient) or both (weight
+           // gradient) multiples of 64
 };
 
 /// What is done to the sums before they are stored: [relu](sum + bias[k] [+ residual]).

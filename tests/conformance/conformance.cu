@@ -188,6 +188,9 @@ int dump(const std::string& path) {
     file.exact("wgmma_integers_128", c.read());
     run_warpgroup_gemm<256>(gemm);
     file.exact("wgmma_integers_256", c.read());
+    const WarpgroupGemm by_depth{f32(c), gemm.a, gemm.b, 64, 128, 50};
+    run_warpgroup_by_depth<128>(by_depth);
+    file.exact("wgmma_by_depth_128", c.read());
   }
   return 0;
 }

@@ -197,6 +197,47 @@ __global__ void __launch_bounds__(128) warpgroup_gemm_probe(const WarpgroupGemm 
     }
 }
 
+// c = a^T b with a (k, m) and b (k, n), k up to 64 and zero beyond, one tile each: both by depth.
+// Shared: (64 + kColumns) * 128 bytes. Launch: grid 1, block 128. m = 64, n = kColumns. sm_90a
+// only.
+template <int kColumns>
+__global__ void __launch_bounds__(128) warpgroup_by_depth_probe(const WarpgroupGemm p) {
+  SIMT_DYNAMIC_SHARED(bf16, tiles);
+  const int tid = static_cast<int>(threadIdx.x);
+  for (int block = 0; block < 1 + kColumns / 64; ++block)  // A, then B's tiles of 64 columns
+    for (int i = tid; i < 512; i += 128) {
+      const int row = i / 8, c = i % 8;
+      const bf16* const from = block == 0
+                                   ? p.a + static_cast<std::int64_t>(row) * p.m
+                                   : p.b + static_cast<std::int64_t>(row) * p.n + (block - 1) * 64;
+      cp_async16(tiles + block * 4096 + swizzle128_place(row, c), from + c * 8, row < p.k ? 16 : 0);
+    }
+  cp_async_commit();
+  cp_async_wait<0>();
+  async_proxy_fence();
+  __syncthreads();
+  WarpgroupAcc<kColumns> acc;
+#pragma unroll
+  for (int i = 0; i < kColumns / 2; ++i) acc.d[i] = 0.f;
+  warpgroup_fence(acc);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) warpgroup_mma_by_depth(acc, tiles, tiles + 4096, k, k == 0);
+  warpgroup_commit(acc);
+  warpgroup_wait<0>(acc);
+  const int row = tid / 32 * 16 + tid % 32 / 4, column = 2 * (tid % 4);
+#pragma unroll
+  for (int i = 0; i < kColumns / 8; ++i)
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      p.c[(row + 8 * (e / 2)) * p.n + column + 8 * i + e % 2] = acc.d[4 * i + e];
+}
+
+template <int kColumns>
+void run_warpgroup_by_depth(const WarpgroupGemm& p) {
+  simt::launch({"warpgroup_by_depth_probe", 1, 128, (64 + kColumns) * 128},
+               warpgroup_by_depth_probe<kColumns>, p);
+}
+
 template <int kColumns = 64>
 void run_warpgroup_gemm(const WarpgroupGemm& p) {
   simt::launch({"warpgroup_gemm_probe",

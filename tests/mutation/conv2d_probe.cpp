@@ -198,7 +198,7 @@ void probe(const Conv2dShape& s, std::int64_t wide_from, const char* name,
     if (s.filters % 64 != 0) call.algorithm = Conv2dAlgorithm::kAuto;
     SIMT_NS::images_launch<T>(context, call);
     conv2d_backward_weight_launch(context, {to.dweight.data(), x.data(), dy.data(), s, dtype,
-                                            sizeof(T) == 2 ? DType::kF32 : dtype});
+                                            sizeof(T) == 2 ? DType::kF32 : dtype, call.algorithm});
     scratch.check();
   };
   using simt::emu::Schedule;
@@ -279,6 +279,9 @@ int main() {
   probe<bf16>({2, 6, 7, 64, 128, 3, 3, 2, 1}, 0, "wgmma stride 2", kWgmma);
   probe<bf16>({1, 5, 5, 64, 256, 1, 1, 1, 0}, 0, "wgmma 1x1", kWgmma);
   probe<bf16>({1, 6, 5, 256, 64, 1, 1, 3, 0}, 0, "wgmma 1x1 stride 3", kWgmma);
+  // The weight gradient: 5 tiles of pixels, in one and in two slices; tiles of 64 filters.
+  probe<bf16>({1, 16, 18, 64, 128, 3, 3, 1, 1}, 132, "wgmma 288 pixels", kWgmma);
+  probe<bf16>({4, 13, 12, 64, 64, 1, 1, 1, 0}, 132, "wgmma two slices", kWgmma);
   probe<float>({5, 8, 8, 8, 36, 3, 3, 1, 1}, 132, "f32 3x3");
   probe<float>({1, 3, 4, 8, 72, 3, 3, 1, 1}, 132, "f32 large tiles");
   probe<float>({1, 7, 6, 3, 10, 7, 7, 2, 3}, 132, "f32 odd channels");

@@ -137,6 +137,27 @@ TEST(SimtMma, warpgroup_product_decodes_the_descriptor) {
   check.operator()<256>();
 }
 
+TEST(SimtMma, warpgroup_product_by_depth_decodes_the_descriptor) {
+  const auto check = [&]<int kColumns>() {
+    constexpr int kM = 64, kN = kColumns, kK = 50;
+    Integers next;
+    std::vector<bf16> a(std::size_t{64} * kM), b(std::size_t{64} * kN);
+    for (bf16& e : a) e = to_bf16(next());
+    for (bf16& e : b) e = to_bf16(next());
+    std::vector<float> c(std::size_t{kM} * kN, NAN);
+    run_warpgroup_by_depth<kColumns>({c.data(), a.data(), b.data(), kM, kN, kK});
+    for (std::size_t m = 0; m < kM; ++m)
+      for (std::size_t n = 0; n < kN; ++n) {
+        float sum = 0;
+        for (std::size_t k = 0; k < kK; ++k)
+          sum += to_float(a[k * kM + m]) * to_float(b[k * kN + n]);
+        ASSERT_EQ(c[m * kN + n], sum) << m << ", " << n << " by " << kColumns << " columns";
+      }
+  };
+  check.operator()<64>();
+  check.operator()<128>();
+}
+
 // Four kinds of misuse of the asynchronous product, and the sound kernel.
 enum class Misuse { none, written_early, read_early, started_early, never_committed };
 __global__ void warpgroup_misuse_probe(const bf16* ones, float* out, Misuse misuse) {
