@@ -40,6 +40,14 @@ struct Conv2dChunks {
 };
 Conv2dChunks conv2d_statistics_chunks(const Conv2dShape& shape, Device device);
 
+/// Which hand-written CUDA kernel runs a pass. kAuto: wgmma where it can run, else mma.
+enum class Conv2dAlgorithm : std::uint8_t {
+  kAuto,
+  kMma,    // any shape and dtype: mma.sync for bf16, fused multiply-adds for f32
+  kWgmma,  // Hopper only: bf16; channels (forward), filters (data gradient) or both (weight
+           // gradient) multiples of 64
+};
+
 /// What is done to the sums before they are stored: [relu](sum + bias[k] [+ residual]).
 struct Conv2dEpilogue {
   const void* bias = nullptr;      // (K), f64 for f64, else f32; null: none
@@ -75,7 +83,8 @@ struct Conv2dArgs {
   DType dtype;         // of x and y
   DType weight_dtype;  // dtype, or f32 when dtype is bf16
   Conv2dEpilogue epilogue = {};
-  void* statistics = nullptr;  // null: not wanted
+  void* statistics = nullptr;                          // null: not wanted
+  Conv2dAlgorithm algorithm = Conv2dAlgorithm::kAuto;  // of CUDA; the CPU has its own choice
 };
 
 /// dx[n,h,w,c] = sum_{k,r,s} dy[n,p,q,k] * w[k,r,s,c] over the (r, s, p, q) with
@@ -87,6 +96,7 @@ struct Conv2dBackwardDataArgs {
   Conv2dShape shape;
   DType dtype;         // of dx and dy
   DType weight_dtype;  // dtype, or f32 when dtype is bf16
+  Conv2dAlgorithm algorithm = Conv2dAlgorithm::kAuto;
 };
 
 /// dweight[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] * x[n, p*stride - padding + r, q*stride - padding +
@@ -99,6 +109,7 @@ struct Conv2dBackwardWeightArgs {
   Conv2dShape shape;
   DType dtype;         // of x and dy
   DType weight_dtype;  // of dweight: dtype, or f32 when dtype is bf16
+  Conv2dAlgorithm algorithm = Conv2dAlgorithm::kAuto;
 };
 
 void conv2d_cpu(const Context& context, const Conv2dArgs& args);

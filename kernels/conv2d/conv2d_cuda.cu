@@ -1,6 +1,7 @@
 #include "kernels/common/plugin.h"
 #include "kernels/conv2d/conv2d.cuh"
-#include "kernels/conv2d/conv2d_round.h"
+#include "kernels/conv2d/conv2d_device.h"
+#include "kernels/conv2d/conv2d_fingerprint.cuh"
 
 namespace retort::kernels {
 
@@ -9,6 +10,18 @@ void conv2d_round_weights(const Context& context, const Conv2dShape& shape, bf16
   using namespace SIMT_NS;
   const std::int64_t depth = shape.filter_height * shape.filter_width * shape.channels;
   pack_launch<bf16, float>(context, shape, /*backward=*/false, depth, weight, to);
+}
+
+void conv2d_finish(const Context& context, const Conv2dArgs& args) {
+  using namespace SIMT_NS;
+  dispatch_conv2d(args.dtype, [&]<class T>() { finish_launch<T>(context, args); });
+}
+
+void conv2d_fingerprint(const Context& context, const void* data, DType dtype, std::int64_t n,
+                        float* to) {
+  using namespace SIMT_NS;
+  dispatch_conv2d(
+      dtype, [&]<class T>() { fingerprint_launch(context, static_cast<const T*>(data), n, to); });
 }
 
 }  // namespace retort::kernels

@@ -77,6 +77,25 @@ __global__ void __launch_bounds__(256) conv2d_pack_thread_per_element_kernel(Pac
   }
 }
 
+// The pixel of out that row `row` of a phase is, -1 past the end.
+template <class T>
+SIMT_D int pixel_of(const ImagesParams<T>& p, const Axis& h, const Axis& w, int phase_h,
+                    int phase_w, int row, int rows) {
+  const int j = row % w.rows, i = row / w.rows % h.rows, n = row / w.rows / h.rows,
+            by = p.backward ? p.stride : 1;
+  return row < rows ? (n * p.out_h + phase_h + by * i) * p.out_w + phase_w + by * j : -1;
+}
+
+// The first pixel of the row's image in source, and where in it tap (0, 0) of the row lies.
+template <class T>
+SIMT_D void source_of(const ImagesParams<T>& p, const Axis& h, const Axis& w, int row, int rows,
+                      int& image, int& top, int& left) {
+  const int j = row % w.rows, i = row / w.rows % h.rows, n = row / w.rows / h.rows;
+  image = n * p.source_h * p.source_w;
+  top = row < rows ? i * h.scale + h.offset : -(1 << 30);  // a row outside reads zeros
+  left = j * w.scale + w.offset;
+}
+
 // A block computes 128 rows x kColumns columns; thread t brings chunk t % 4 of rows t/4 + 32 i of
 // both operands, four tiles ahead.
 // Shared: 4 stages of (128 + kColumns) * 64 bytes, reused for the result.
@@ -103,22 +122,12 @@ __global__ void __launch_bounds__(kConvThreads)
   const int depth = h.taps * w.taps * p.source_c;
   const T* const weight = p.weight + std::int64_t{phase} * p.output.columns * p.pitch;
 
-  {  // where row tid of the tile goes
-    const int row = row0 + tid, j = row % w.rows, i = row / w.rows % h.rows,
-              n = row / w.rows / h.rows, by = p.backward ? p.stride : 1;
-    s_pixel[tid] = row < rows ? (n * p.out_h + phase_h + by * i) * p.out_w + phase_w + by * j : -1;
-  }
-  // The source pixels of tap (0, 0) for the rows this thread loads.
+  s_pixel[tid] = pixel_of(p, h, w, phase_h, phase_w, row0 + tid, rows);
   const int chunk = tid % 4;
   int image[kLoadsA], top[kLoadsA], left[kLoadsA];
 #pragma unroll
-  for (int l = 0; l < kLoadsA; ++l) {
-    const int row = row0 + tid / 4 + 32 * l, j = row % w.rows, i = row / w.rows % h.rows,
-              n = row / w.rows / h.rows;
-    image[l] = n * p.source_h * p.source_w;
-    top[l] = row < rows ? i * h.scale + h.offset : -(1 << 30);  // a row outside reads zeros
-    left[l] = j * w.scale + w.offset;
-  }
+  for (int l = 0; l < kLoadsA; ++l)
+    source_of(p, h, w, row0 + tid / 4 + 32 * l, rows, image[l], top[l], left[l]);
   // The tap and channel of this thread's chunk in the next tile to load (vector path).
   int tap_h = 0, tap_w = 0, channel = chunk * kE;
   auto carry = [&] {

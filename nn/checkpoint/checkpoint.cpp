@@ -6,6 +6,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "kernels/conv2d/conv2d_choice.h"
 #include "nn/checkpoint/weights.h"
 
 namespace retort::nn {
@@ -16,6 +17,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kPrefix = "ckpt-", kTemporary = ".tmp-", kSuffix = ".safetensors";
 constexpr const char* kManifest = "MANIFEST.json";
 constexpr const char* kState = "state.json";
+constexpr const char* kConv2dChoices = "conv2d_choices";     // in the state: see conv2d_choice.h
 constexpr std::uint64_t kMaxState = std::uint64_t{1} << 30;  // bytes; it may hold a metrics log
 constexpr std::int64_t kFormat = 1;
 
@@ -72,6 +74,10 @@ CheckpointContents checkpoint_of(std::int64_t step, const TrainedModules& module
   CheckpointContents contents;
   contents.step = step;
   contents.state = std::move(state);
+  const Json::Kind kind = contents.state.kind();
+  if (const std::string choices = kernels::conv2d_choices().used();
+      !choices.empty() && (kind == Json::Kind::kObject || kind == Json::Kind::kNull))
+    contents.state.set(kConv2dChoices, choices);
   contents.files.push_back({"model", weights_of(modules)});
   contents.files.push_back({"optimizer", optimizer.state()});
   return contents;
@@ -177,6 +183,9 @@ void restore_checkpoint(const FoundCheckpoint& checkpoint, const TrainedModules&
                         Optimizer* optimizer) {
   load_weights(modules, checkpoint.file("model"));
   if (optimizer) optimizer->load_state(read_safetensors(checkpoint.file("optimizer")));
+  if (checkpoint.state.kind() != Json::Kind::kObject) return;
+  if (const Json* choices = checkpoint.state.find(kConv2dChoices))
+    kernels::conv2d_choices().pin(choices->as_string());
 }
 
 }  // namespace retort::nn

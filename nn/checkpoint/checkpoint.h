@@ -31,7 +31,8 @@ struct CheckpointContents {
 };
 
 /// Weights and optimizer state under their usual names, "model" and "optimizer". Tensors of models
-/// are in PyTorch's layout, those of the optimizer in ours.
+/// are in PyTorch's layout, those of the optimizer in ours. The state gets one more key,
+/// "conv2d_choices", where implementations of convolutions were chosen by measuring.
 CheckpointContents checkpoint_of(std::int64_t step, const TrainedModules& modules,
                                  const Optimizer& optimizer, Json state);
 
@@ -56,7 +57,8 @@ std::optional<FoundCheckpoint> read_newest_valid(const std::string& folder);
 /// "" if the checkpoint in this folder is whole, else what is wrong with it.
 std::string verify_checkpoint(const std::string& path);
 
-/// Puts "model" into the modules and "optimizer" into the optimizer (null: left out).
+/// Puts "model" into the modules and "optimizer" into the optimizer (null: left out), and goes on
+/// with the recorded choices of convolutions.
 /// Errors    Error(kBadInput) if they do not fit.
 void restore_checkpoint(const FoundCheckpoint& checkpoint, const TrainedModules& modules,
                         Optimizer* optimizer);

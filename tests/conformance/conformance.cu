@@ -194,11 +194,20 @@ int dump(const std::string& path) {
   }
   if (sm == 90) {
     constexpr int kM = 130, kN = 70, kK = 192;
-    const Buffer a(random_bf16(192 * kK / 2, 6, true)), b(random_bf16(128 * kK / 2, 7, true)),
+    const Buffer a(random_bf16(192 * kK / 2, 6, true)), b(random_bf16(256 * kK / 2, 7, true)),
         c(Words(kM * kN));
-    run_warpgroup_gemm({f32(c), static_cast<const bf16*>(a.pointer),
-                        static_cast<const bf16*>(b.pointer), kM, kN, kK});
-    file.exact("wgmma_integers", c.read());
+    const WarpgroupGemm gemm{
+        f32(c), static_cast<const bf16*>(a.pointer), static_cast<const bf16*>(b.pointer), kM, kN,
+        kK};
+    run_warpgroup_gemm<64>(gemm);
+    file.exact("wgmma_integers_64", c.read());
+    run_warpgroup_gemm<128>(gemm);
+    file.exact("wgmma_integers_128", c.read());
+    run_warpgroup_gemm<256>(gemm);
+    file.exact("wgmma_integers_256", c.read());
+    const WarpgroupGemm by_depth{f32(c), gemm.a, gemm.b, 64, 128, 50};
+    run_warpgroup_by_depth<128>(by_depth);
+    file.exact("wgmma_by_depth_128", c.read());
   }
   return 0;
 }

@@ -50,11 +50,12 @@ extern "C" __global__ void tile(float* out, const bf16* in) {
 }
 extern "C" __global__ void wide(float* out) {
   SIMT_DYNAMIC_SHARED(bf16, tiles);
-  WarpgroupAcc acc;
+  WarpgroupAcc<> acc;
   async_proxy_fence();
-  warpgroup_fence();
+  warpgroup_fence(acc);
   warpgroup_mma(acc, tiles, tiles + 4096, 0, true);
-  warpgroup_commit_wait();
+  warpgroup_commit(acc);
+  warpgroup_wait<0>(acc);
   out[threadIdx.x] = acc.d[0];
 }
 }  // namespace user

@@ -141,45 +141,55 @@ __global__ void approximate_probe(float* out, const float* x) {
 
 struct WarpgroupGemm {
   float* c;           // (m, n)
-  const bf16 *a, *b;  // (m, k), (n, k); k a multiple of 64, rows padded to 64
+  const bf16 *a, *b;  // (m, k), (n, k); k a multiple of 64, m padded to 64, n to kColumns
   int m, n, k;
 };
 
-// c = a b^T by wgmma, tiles of 64 x 64 x 64 in two stages. Shared: 32 KiB. Launch: grid (m / 64,
-// n / 64), block 128. sm_90a only.
+// c = a b^T by wgmma, tiles of 64 x kColumns x 64 in three stages, one product under way while the
+// next tile is waited for. Shared: 3 * (64 + kColumns) * 128 bytes. Launch: grid (m / 64, n /
+// kColumns), block 128. sm_90a only.
+template <int kColumns>
 __global__ void __launch_bounds__(128) warpgroup_gemm_probe(const WarpgroupGemm p) {
-  SIMT_DYNAMIC_SHARED(bf16, tiles);  // [stage][A, B][64][64]
+  SIMT_DYNAMIC_SHARED(bf16, tiles);  // [stage][A, B][rows][64]
+  constexpr int kStage = (64 + kColumns) * 64;
   const int tid = static_cast<int>(threadIdx.x), m0 = static_cast<int>(blockIdx.x) * 64,
-            n0 = static_cast<int>(blockIdx.y) * 64;
-  const auto load = [&](int stage, int k0) {
-    for (int i = tid; i < 512; i += 128) {
-      const int row = i / 8, c = i % 8, at = row * 64 + ((c ^ (row & 7)) << 3);
-      bf16* const to = tiles + stage * 8192;
-      cp_async16(to + at, p.a + static_cast<std::int64_t>(m0 + row) * p.k + k0 + c * 8,
-                 m0 + row < p.m ? 16 : 0);
-      cp_async16(to + 4096 + at, p.b + static_cast<std::int64_t>(n0 + row) * p.k + k0 + c * 8,
-                 n0 + row < p.n ? 16 : 0);
-    }
-    cp_async_commit();
+            n0 = static_cast<int>(blockIdx.y) * kColumns;
+  const auto load = [&](int tile) {
+    bf16* const to = tiles + tile % 3 * kStage;
+    const auto rows = [&](bf16* at, const bf16* from, int first, int count, int end) {
+      for (int i = tid; i < count * 8; i += 128) {
+        const int row = i / 8, c = i % 8;
+        cp_async16(at + swizzle128_place(row, c),
+                   from + static_cast<std::int64_t>(first + row) * p.k + tile * 64 + c * 8,
+                   first + row < end ? 16 : 0);
+      }
+    };
+    rows(to, p.a, m0, 64, p.m);
+    rows(to + 64 * 64, p.b, n0, kColumns, p.n);
   };
-  WarpgroupAcc acc;
+  WarpgroupAcc<kColumns> acc;
 #pragma unroll
-  for (int i = 0; i < 32; ++i) acc.d[i] = 0.f;
-  load(0, 0);
-  for (int k0 = 0, s = 0; k0 < p.k; k0 += 64, s ^= 1) {
+  for (int i = 0; i < kColumns / 2; ++i) acc.d[i] = 0.f;
+  load(0);
+  cp_async_commit();
+  for (int t = 0; t * 64 < p.k; ++t) {
     cp_async_wait<0>();
     async_proxy_fence();
-    __syncthreads();  // tile s is in; everyone is done with the other
-    if (k0 + 64 < p.k) load(s ^ 1, k0 + 64);
-    warpgroup_fence();
+    __syncthreads();  // tile t is in; everyone is done with tile t - 2
+    const bf16* const s = tiles + t % 3 * kStage;
+    warpgroup_fence(acc);
 #pragma unroll
-    for (int k = 0; k < 4; ++k)
-      warpgroup_mma(acc, tiles + s * 8192, tiles + s * 8192 + 4096, k, k0 == 0 && k == 0);
-    warpgroup_commit_wait();
+    for (int k = 0; k < 4; ++k) warpgroup_mma(acc, s, s + 64 * 64, k, t == 0 && k == 0);
+    warpgroup_commit(acc);
+    if ((t + 1) * 64 < p.k) load(t + 1);
+    cp_async_commit();
+    warpgroup_wait<1>(acc);
   }
+  cp_async_wait<0>();
+  warpgroup_wait<0>(acc);
   const int row = m0 + tid / 32 * 16 + tid % 32 / 4, column = n0 + 2 * (tid % 4);
 #pragma unroll
-  for (int i = 0; i < 8; ++i)
+  for (int i = 0; i < kColumns / 8; ++i)
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int r = row + 8 * (e / 2), q = column + 8 * i + e % 2;
@@ -187,12 +197,54 @@ __global__ void __launch_bounds__(128) warpgroup_gemm_probe(const WarpgroupGemm 
     }
 }
 
-inline void run_warpgroup_gemm(const WarpgroupGemm& p) {
-  simt::launch(
-      {"warpgroup_gemm_probe",
-       dim3(static_cast<unsigned>((p.m + 63) / 64), static_cast<unsigned>((p.n + 63) / 64)), 128,
-       32768},
-      warpgroup_gemm_probe, p);
+// c = a^T b with a (k, m) and b (k, n), k up to 64 and zero beyond, one tile each: both by depth.
+// Shared: (64 + kColumns) * 128 bytes. Launch: grid 1, block 128. m = 64, n = kColumns. sm_90a
+// only.
+template <int kColumns>
+__global__ void __launch_bounds__(128) warpgroup_by_depth_probe(const WarpgroupGemm p) {
+  SIMT_DYNAMIC_SHARED(bf16, tiles);
+  const int tid = static_cast<int>(threadIdx.x);
+  for (int block = 0; block < 1 + kColumns / 64; ++block)  // A, then B's tiles of 64 columns
+    for (int i = tid; i < 512; i += 128) {
+      const int row = i / 8, c = i % 8;
+      const bf16* const from = block == 0
+                                   ? p.a + static_cast<std::int64_t>(row) * p.m
+                                   : p.b + static_cast<std::int64_t>(row) * p.n + (block - 1) * 64;
+      cp_async16(tiles + block * 4096 + swizzle128_place(row, c), from + c * 8, row < p.k ? 16 : 0);
+    }
+  cp_async_commit();
+  cp_async_wait<0>();
+  async_proxy_fence();
+  __syncthreads();
+  WarpgroupAcc<kColumns> acc;
+#pragma unroll
+  for (int i = 0; i < kColumns / 2; ++i) acc.d[i] = 0.f;
+  warpgroup_fence(acc);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) warpgroup_mma_by_depth(acc, tiles, tiles + 4096, k, k == 0);
+  warpgroup_commit(acc);
+  warpgroup_wait<0>(acc);
+  const int row = tid / 32 * 16 + tid % 32 / 4, column = 2 * (tid % 4);
+#pragma unroll
+  for (int i = 0; i < kColumns / 8; ++i)
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      p.c[(row + 8 * (e / 2)) * p.n + column + 8 * i + e % 2] = acc.d[4 * i + e];
+}
+
+template <int kColumns>
+void run_warpgroup_by_depth(const WarpgroupGemm& p) {
+  simt::launch({"warpgroup_by_depth_probe", 1, 128, (64 + kColumns) * 128},
+               warpgroup_by_depth_probe<kColumns>, p);
+}
+
+template <int kColumns = 64>
+void run_warpgroup_gemm(const WarpgroupGemm& p) {
+  simt::launch({"warpgroup_gemm_probe",
+                dim3(static_cast<unsigned>((p.m + 63) / 64),
+                     static_cast<unsigned>((p.n + kColumns - 1) / kColumns)),
+                128, 3 * (64 + kColumns) * 128},
+               warpgroup_gemm_probe<kColumns>, p);
 }
 
 }  // namespace SIMT_NS

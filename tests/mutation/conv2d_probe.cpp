@@ -2,6 +2,7 @@
 // be built quickly with a fault planted in a kernel (tests/mutation/mutate.py) and by itself as a
 // test. Beside the numbers it asserts that no ldmatrix of a main loop meets a bank conflict, that
 // nothing is written outside the outputs, and that another order of threads gives the same bytes.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "kernels/conv2d/conv2d.cuh"
+#include "kernels/conv2d/conv2d_fingerprint.cuh"
 #include "kernels/simt/emu.h"
 
 namespace retort::kernels {
@@ -124,38 +126,137 @@ void compare(const Array<T>& got, const std::vector<Sum>& want, const char* what
   expect(got.guards_intact(), "sentinel", what);
 }
 
+// What batch norm is handed, of y as it was stored.
 template <class T>
-void probe(const Conv2dShape& s, std::int64_t wide_from, const char* name) {
+void compare_statistics(const Array<float>& got, const Array<T>& y, std::int64_t filters,
+                        const char* what) {
+  const auto width = static_cast<std::size_t>(filters), rows = y.size() / width;
+  bool ok = true;
+  for (std::size_t begin = 0; begin < rows; begin += 128)
+    for (std::size_t k = 0; k < width; ++k) {
+      const std::size_t end = std::min(rows, begin + 128), at = begin / 128 * 2 * width + k;
+      double mean = 0, square = 0;
+      for (std::size_t r = begin; r < end; ++r) mean += y[r * width + k];
+      mean /= static_cast<double>(end - begin);
+      for (std::size_t r = begin; r < end; ++r) square += std::pow(y[r * width + k] - mean, 2);
+      ok = ok && std::abs(got[at] - mean) <= 1e-5 * (1 + std::abs(mean)) &&
+           std::abs(got[at + width] - square) <= 1e-4 * square + 1e-6;
+    }
+  expect(ok, "statistics", what);
+  expect(got.guards_intact(), "sentinel", what);
+}
+
+// The outputs of a run of all passes; NaN until written.
+template <class T>
+struct Outputs {
+  explicit Outputs(const Conv2dShape& s)
+      : y(s.y_elements()),
+        fused(s.y_elements()),
+        dx(s.x_elements()),
+        dweight(s.weight_elements()),
+        statistics(conv2d_statistics_chunks(s, Device::kCuda).count * 2 * s.filters) {}
+  bool same(const Outputs& o) const {
+    return y.same(o.y) && fused.same(o.fused) && dx.same(o.dx) && dweight.same(o.dweight) &&
+           statistics.same(o.statistics);
+  }
+  Array<T> y, fused, dx;
+  Array<float> dweight, statistics;
+};
+
+template <class T>
+void probe(const Conv2dShape& s, std::int64_t wide_from, const char* name,
+           Conv2dAlgorithm algorithm = Conv2dAlgorithm::kMma) {
   constexpr DType dtype = dtype_of<T>;
-  const Array<T> x(s.x_elements(), 1), weight(s.weight_elements(), 2), dy(s.y_elements(), 3);
+  const Array<T> x(s.x_elements(), 1), weight(s.weight_elements(), 2), dy(s.y_elements(), 3),
+      residual(s.y_elements(), 4);
+  const Array<float> bias(s.filters, 5);
   std::vector<Sum> y_want(dy.size()), dx_want(x.size()), dweight_want(weight.size());
   for_each_product(s, [&](std::size_t i, std::size_t j, std::size_t o) {
     y_want[o].add(x[i] * weight[j]);
     dx_want[i].add(dy[o] * weight[j]);
     dweight_want[j].add(dy[o] * x[i]);
   });
-  const Array<T> y(s.y_elements()), dx(s.x_elements()), y2(s.y_elements()), dx2(s.x_elements());
-  const Array<float> dweight(s.weight_elements()), dweight2(s.weight_elements());
+  std::vector<Sum> fused_want = y_want;  // [relu](y + bias + residual)
+  for (std::size_t i = 0; i < fused_want.size(); ++i) {
+    fused_want[i].add(bias[i % bias.size()]);
+    fused_want[i].add(residual[i]);
+    if (fused_want[i].value < 0) fused_want[i].value = 0;
+  }
   OneBlock scratch;
   const Context context{Device::kCuda, nullptr, nullptr, &scratch, false};
-  auto run = [&](const Array<T>& out, const Array<T>& dsource, const Array<float>& dfilter) {
-    SIMT_NS::images_launch<T>(context, false, s, x.data(), weight.data(), dtype, out.data(), {},
-                              nullptr, wide_from);
-    SIMT_NS::images_launch<T>(context, true, s, dy.data(), weight.data(), dtype, dsource.data(), {},
-                              nullptr, wide_from);
-    conv2d_backward_weight_launch(context, {dfilter.data(), x.data(), dy.data(), s, dtype,
-                                            sizeof(T) == 2 ? DType::kF32 : dtype});
+  auto run = [&](const Outputs<T>& to) {
+    SIMT_NS::ImagesCall call{false,       s,  x.data(), weight.data(), dtype,
+                             to.y.data(), {}, nullptr,  algorithm,     wide_from};
+    call.statistics = to.statistics.data();
+    SIMT_NS::images_launch<T>(context, call);
+    call.statistics = nullptr;
+    call.out = to.fused.data();
+    call.epilogue = {bias.data(), residual.data(), true};
+    SIMT_NS::images_launch<T>(context, call);
+    call = {true,         s,  dy.data(), weight.data(), dtype,
+            to.dx.data(), {}, nullptr,   algorithm,     wide_from};
+    if (s.filters % 64 != 0) call.algorithm = Conv2dAlgorithm::kAuto;
+    SIMT_NS::images_launch<T>(context, call);
+    conv2d_backward_weight_launch(context, {to.dweight.data(), x.data(), dy.data(), s, dtype,
+                                            sizeof(T) == 2 ? DType::kF32 : dtype, call.algorithm});
     scratch.check();
   };
   using simt::emu::Schedule;
+  const Outputs<T> first(s), second(s);
   simt::emu::config().schedule = Schedule::forward;
-  run(y, dx, dweight);
+  run(first);
   simt::emu::config().schedule = Schedule::reverse;
-  run(y2, dx2, dweight2);
-  compare(y, y_want, name);
-  compare(dx, dx_want, name);
-  compare(dweight, dweight_want, name);
-  expect(y.same(y2) && dx.same(dx2) && dweight.same(dweight2), "order of threads", name);
+  run(second);
+  compare(first.y, y_want, name);
+  compare(first.fused, fused_want, name);
+  compare(first.dx, dx_want, name);
+  compare(first.dweight, dweight_want, name);
+  compare_statistics(first.statistics, first.y, s.filters, name);
+  expect(first.same(second), "order of threads", name);
+}
+
+// What a library's convolution needs behind it: the epilogue and the statistics as passes over y.
+template <class T>
+void probe_finish(const Conv2dShape& s, const char* name) {
+  constexpr DType dtype = dtype_of<T>;
+  const Array<T> y(s.y_elements(), 1), residual(s.y_elements(), 2);
+  const Array<float> bias(s.filters, 3),
+      statistics(conv2d_statistics_chunks(s, Device::kCuda).count * 2 * s.filters);
+  std::vector<Sum> want(y.size());
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    for (const double v : {y[i], bias[i % bias.size()], residual[i]}) want[i].add(v);
+    if (want[i].value < 0) want[i].value = 0;
+  }
+  OneBlock scratch;
+  const Context context{Device::kCuda, nullptr, nullptr, &scratch, false};
+  Conv2dArgs args{
+      y.data(), nullptr, nullptr, s, dtype, dtype, {bias.data(), residual.data(), true}};
+  SIMT_NS::finish_launch<T>(context, args);
+  compare(y, want, name);
+  args.epilogue = {};
+  args.statistics = statistics.data();
+  SIMT_NS::finish_launch<T>(context, args);
+  compare_statistics(statistics, y, s.filters, name);
+}
+
+// Equal for equal values, another one for the same values elsewhere; the last piece is short.
+template <class T>
+void probe_fingerprint(const char* name) {
+  const std::int64_t n = 700, pieces = conv2d_fingerprint_pieces(n);
+  const Array<T> a(n, 1), b(n, 1);
+  const Array<float> of_a(2 * pieces), of_b(2 * pieces);
+  const Context context{Device::kCuda};
+  SIMT_NS::fingerprint_launch<T>(context, a.data(), n, of_a.data());
+  double sum = 0, size = 0;
+  for (std::size_t i = 512; i < 700; ++i) {
+    sum += static_cast<std::uint32_t>(i) * 0x9E3779B1u >> 31 ? -a[i] : a[i];
+    size += std::abs(a[i]);
+  }
+  expect(std::abs(of_a[4] - sum) < 1e-4 && std::abs(of_a[5] - size) < 1e-4, "fingerprint", name);
+  std::reverse(b.data(), b.data() + 256);
+  SIMT_NS::fingerprint_launch<T>(context, b.data(), n, of_b.data());
+  expect(std::abs(of_a[0] - of_b[0]) > 0.02 * of_a[1], "fingerprint of another order", name);
+  expect(of_a.guards_intact() && of_b.guards_intact(), "sentinel", name);
 }
 
 }  // namespace
@@ -172,9 +273,22 @@ int main() {
   probe<bf16>({1, 4, 4, 24, 136, 3, 3, 1, 1}, 0, "bf16 wide tiles");
   probe<bf16>({1, 6, 5, 64, 16, 1, 1, 3, 0}, 132, "bf16 1x1 stride 3");
   probe<bf16>({2, 7, 7, 3, 33, 3, 3, 2, 1}, 132, "bf16 odd channels");
+  constexpr auto kWgmma = kernels::Conv2dAlgorithm::kWgmma;
+  // Tiles of 64, 128 and 256 columns; more tiles of depth than stages; part of a tile of rows.
+  probe<bf16>({3, 7, 8, 128, 72, 3, 3, 1, 1}, 132, "wgmma 3x3", kWgmma);
+  probe<bf16>({2, 6, 7, 64, 128, 3, 3, 2, 1}, 0, "wgmma stride 2", kWgmma);
+  probe<bf16>({1, 5, 5, 64, 256, 1, 1, 1, 0}, 0, "wgmma 1x1", kWgmma);
+  probe<bf16>({1, 6, 5, 256, 64, 1, 1, 3, 0}, 0, "wgmma 1x1 stride 3", kWgmma);
+  // The weight gradient: 5 tiles of pixels, in one and in two slices; tiles of 64 filters.
+  probe<bf16>({1, 16, 18, 64, 128, 3, 3, 1, 1}, 132, "wgmma 288 pixels", kWgmma);
+  probe<bf16>({4, 13, 12, 64, 64, 1, 1, 1, 0}, 132, "wgmma two slices", kWgmma);
   probe<float>({5, 8, 8, 8, 36, 3, 3, 1, 1}, 132, "f32 3x3");
   probe<float>({1, 3, 4, 8, 72, 3, 3, 1, 1}, 132, "f32 large tiles");
   probe<float>({1, 7, 6, 3, 10, 7, 7, 2, 3}, 132, "f32 odd channels");
+  kernels::probe_finish<bf16>({3, 7, 9, 8, 24, 1, 1, 1, 0}, "bf16 finish");
+  kernels::probe_finish<float>({2, 9, 9, 8, 7, 1, 1, 1, 0}, "f32 finish");
+  kernels::probe_fingerprint<bf16>("bf16");
+  kernels::probe_fingerprint<float>("f32");
   const simt::emu::Stats stats = simt::emu::stats();
   kernels::expect(stats.ldmatrix > 0 && stats.ldmatrix_conflicts == 0, "bank conflicts",
                   "ldmatrix");

@@ -1,5 +1,5 @@
-# libretort_cuda: every <op>_cuda.cu, the providers of kernels/plugin whose library was found, and the
-# CUDA runtime, statically. Loaded on first use; nothing links to it.
+# libretort_cuda: every <op>_cuda.cu, the providers of kernels/plugin whose library was found, those
+# that need none (*_choice.cpp), and the CUDA runtime, statically. Loaded on first use; nothing links to it.
 set(_sources "${PROJECT_SOURCE_DIR}/kernels/plugin/plugin_cuda.cpp")
 set(_providers "")
 set(_libraries CUDA::cudart_static)
@@ -18,6 +18,12 @@ foreach(_pair cublaslt:cublasLt cudnn:cudnn)
       list(APPEND _sources "${_file}")
     endforeach()
   endif()
+endforeach()
+file(GLOB _files CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/kernels/plugin/*_choice.cpp")
+foreach(_file IN LISTS _files)
+  get_filename_component(_name "${_file}" NAME_WE)
+  string(APPEND _providers "RETORT_PLUGIN_PROVIDER(${_name})\n")
+  list(APPEND _sources "${_file}")
 endforeach()
 file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/generated/plugin_providers.inc" CONTENT "${_providers}")
 

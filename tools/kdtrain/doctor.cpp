@@ -9,8 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "engine/io/file.h"
 #include "engine/runtime/device.h"
 #include "kernels/common/parallel.h"
+#include "kernels/conv2d/conv2d_choice.h"
 #include "tools/kdtrain/command_line.h"
 #include "tools/kdtrain/schema.h"
 
@@ -64,6 +66,22 @@ std::string data_state() {
   return std::string(folder) + " (" + (found.empty() ? "empty" : found) + ")";
 }
 
+// What the cache folder remembers of convolutions: a line in words, and in `details` every choice.
+std::string convolution_choices(std::string& details) {
+  const std::string folder = kernels::conv2d_cache_folder();
+  if (folder.empty()) return "not kept (RETORT_CACHE=DIR names a folder)";
+  std::vector<std::string> notes;
+  std::string line = escaped(folder, 512);
+  std::size_t count = 0;
+  for (const auto& file : kernels::read_conv2d_cache(folder, &notes)) {
+    count += file.choices.size();
+    details += kernels::write_conv2d_choices(file);
+  }
+  line += ": " + (count == 0 ? std::string("none yet") : std::to_string(count) + " measured");
+  for (const std::string& note : notes) line += "; " + escaped(note, 1024);
+  return line;
+}
+
 }  // namespace
 
 int doctor_command(const CommandLine& line) {
@@ -107,6 +125,8 @@ int doctor_command(const CommandLine& line) {
   }
   rows.emplace_back("device used by auto", cuda_available() ? "cuda" : "cpu");
   rows.emplace_back("RETORT_DATA", data_state());
+  std::string choices;
+  rows.emplace_back("convolution choices", convolution_choices(choices));
   if (line.json) {
     std::string out = "{";
     for (const auto& [key, value] : rows)
@@ -114,6 +134,7 @@ int doctor_command(const CommandLine& line) {
     std::printf("%s}\n", out.c_str());
   } else {
     for (const auto& [key, value] : rows) std::printf("%-20s %s\n", key.c_str(), value.c_str());
+    std::printf("%s", choices.c_str());
   }
   return 0;
 }

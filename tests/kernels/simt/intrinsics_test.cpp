@@ -115,20 +115,94 @@ TEST(SimtMma, fragments_follow_the_published_layout) {
 }
 
 TEST(SimtMma, warpgroup_product_decodes_the_descriptor) {
-  constexpr int kM = 130, kN = 70, kK = 192;
+  constexpr int kM = 130, kN = 300, kK = 192;
   Integers next;
   // Rows past m and n exist for their addresses only.
-  std::vector<bf16> a(std::size_t{192} * kK), b(std::size_t{128} * kK);
+  std::vector<bf16> a(std::size_t{192} * kK), b(std::size_t{512} * kK);
   for (bf16& e : a) e = to_bf16(next());
   for (bf16& e : b) e = to_bf16(next());
-  std::vector<float> c(std::size_t{kM} * kN, NAN);
-  run_warpgroup_gemm({c.data(), a.data(), b.data(), kM, kN, kK});
-  for (std::size_t m = 0; m < kM; ++m)
-    for (std::size_t n = 0; n < kN; ++n) {
-      float sum = 0;
-      for (std::size_t k = 0; k < kK; ++k) sum += to_float(a[m * kK + k]) * to_float(b[n * kK + k]);
-      ASSERT_EQ(c[m * kN + n], sum) << m << ", " << n;
+  const auto check = [&]<int kColumns>() {
+    std::vector<float> c(std::size_t{kM} * kN, NAN);
+    run_warpgroup_gemm<kColumns>({c.data(), a.data(), b.data(), kM, kN, kK});
+    for (std::size_t m = 0; m < kM; ++m)
+      for (std::size_t n = 0; n < kN; ++n) {
+        float sum = 0;
+        for (std::size_t k = 0; k < kK; ++k)
+          sum += to_float(a[m * kK + k]) * to_float(b[n * kK + k]);
+        ASSERT_EQ(c[m * kN + n], sum) << m << ", " << n << " by " << kColumns << " columns";
+      }
+  };
+  check.operator()<64>();
+  check.operator()<128>();
+  check.operator()<256>();
+}
+
+TEST(SimtMma, warpgroup_product_by_depth_decodes_the_descriptor) {
+  const auto check = [&]<int kColumns>() {
+    constexpr int kM = 64, kN = kColumns, kK = 50;
+    Integers next;
+    std::vector<bf16> a(std::size_t{64} * kM), b(std::size_t{64} * kN);
+    for (bf16& e : a) e = to_bf16(next());
+    for (bf16& e : b) e = to_bf16(next());
+    std::vector<float> c(std::size_t{kM} * kN, NAN);
+    run_warpgroup_by_depth<kColumns>({c.data(), a.data(), b.data(), kM, kN, kK});
+    for (std::size_t m = 0; m < kM; ++m)
+      for (std::size_t n = 0; n < kN; ++n) {
+        float sum = 0;
+        for (std::size_t k = 0; k < kK; ++k)
+          sum += to_float(a[k * kM + m]) * to_float(b[k * kN + n]);
+        ASSERT_EQ(c[m * kN + n], sum) << m << ", " << n << " by " << kColumns << " columns";
+      }
+  };
+  check.operator()<64>();
+  check.operator()<128>();
+}
+
+// Four kinds of misuse of the asynchronous product, and the sound kernel.
+enum class Misuse { none, written_early, read_early, started_early, never_committed };
+__global__ void warpgroup_misuse_probe(const bf16* ones, float* out, Misuse misuse) {
+  SIMT_DYNAMIC_SHARED(bf16, tiles);  // A and B, 64 x 64 ones
+  for (int i = static_cast<int>(threadIdx.x); i < 2 * 64 * 8; i += 128)
+    cp_async16(tiles + 8 * i, ones);
+  cp_async_commit();
+  if (misuse != Misuse::started_early) {
+    cp_async_wait<0>();
+    __syncthreads();
+  }
+  WarpgroupAcc<64> acc;
+  for (float& d : acc.d) d = 0;
+  warpgroup_fence(acc);
+  for (int k = 0; k < 4; ++k) warpgroup_mma(acc, tiles, tiles + 4096, k, k == 0);
+  if (misuse != Misuse::never_committed) warpgroup_commit(acc);
+  if (misuse == Misuse::started_early) {
+    cp_async_wait<0>();
+    __syncthreads();
+  }
+  if (misuse == Misuse::written_early) tiles[64 * threadIdx.x] = bf16{0};
+  float early = acc.d[0];
+  warpgroup_wait<0>(acc);
+  out[threadIdx.x] = misuse == Misuse::read_early ? early : acc.d[0];
+}
+
+TEST(SimtMma, warpgroup_products_are_done_when_waited_for) {
+  const std::vector<bf16> ones(8, to_bf16(1));
+  const auto run = [&](Misuse misuse) {
+    std::vector<float> out(128, -1);
+    simt::launch({"warpgroup_misuse_probe", 1, 128, 16384}, warpgroup_misuse_probe, ones.data(),
+                 out.data(), misuse);
+    return out[0];
+  };
+  EXPECT_EQ(run(Misuse::none), 64);
+  EXPECT_NE(run(Misuse::read_early), 64);
+  EXPECT_NE(run(Misuse::never_committed), 64);
+#if !defined(__SANITIZE_THREAD__)  // which would rightly report the other two as races
+  for (const Misuse misuse : {Misuse::written_early, Misuse::started_early}) try {
+      run(misuse);
+      ADD_FAILURE() << "not noticed: " << static_cast<int>(misuse);
+    } catch (const emu::Error& e) {
+      EXPECT_EQ(e.fault, emu::Fault::async_outstanding);
     }
+#endif
 }
 
 TEST(SimtBlock, votes_and_atomics) {

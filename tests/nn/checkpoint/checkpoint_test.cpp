@@ -1,4 +1,5 @@
 #include "nn/checkpoint/checkpoint.h"
+#include "kernels/conv2d/conv2d_choice.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,6 +12,7 @@
 #include <csignal>
 
 #include "engine/ops/mse.h"
+#include "kernels/conv2d/conv2d_choice.h"
 #include "nn/checkpoint/weights.h"
 #include "nn/models/registry.h"
 #include "tests/support/close.h"
@@ -342,6 +344,43 @@ TEST(Checkpoint, several_modules_under_their_prefixes) {
   EXPECT_EQ(weights_hash(*b), weights_hash(*d));
   EXPECT_THROW(restore_checkpoint(*read_newest_valid(folder.path()), {{"", c.get()}}, nullptr),
                Error);
+}
+
+TEST(Checkpoint, carries_the_choices_of_convolutions) {
+  using kernels::Conv2dChoice;
+  using kernels::Conv2dProblem;
+  const Conv2dProblem problem{kernels::Conv2dPass::kForward,
+                              {2, 8, 8, 64, 64, 3, 3, 1, 1},
+                              DType::kBF16,
+                              DType::kF32,
+                              false,
+                              true};
+  kernels::Conv2dChoices& choices = kernels::conv2d_choices();
+  const auto model = make_model({.arch = "mlp", .seed = 1, .inputs = 3});
+  Sgd sgd(*model, {});
+  const auto save = [&](const TemporaryFolder& folder, Json state) {
+    write_checkpoint(folder.path(), checkpoint_of(1, {{"", model.get()}}, sgd, std::move(state)));
+    return *read_newest_valid(folder.path());
+  };
+  const TemporaryFolder before, after;
+  EXPECT_EQ(save(before, Json::object()).state.find("conv2d_choices"), nullptr);
+
+  const std::string text = kernels::write_conv2d_choices({"a GPU", {{problem, {"cudnn", 3, 7.5}}}});
+  choices.pin(text);
+  ASSERT_TRUE(choices.find(problem).has_value());  // used, hence recorded
+  const FoundCheckpoint saved = save(after, Json::object());
+  choices.pin(kernels::write_conv2d_choices({"a GPU", {}}));
+  EXPECT_FALSE(choices.find(problem).has_value());
+  restore_checkpoint(saved, {{"", model.get()}}, nullptr);
+  ASSERT_TRUE(choices.find(problem).has_value());
+  EXPECT_TRUE(choices.find(problem)->same_as({"cudnn", 3}));
+
+  Json hostile = Json::object();
+  hostile.set("conv2d_choices", "forward of nothing\n");
+  FoundCheckpoint bad = saved;
+  bad.state = hostile;
+  EXPECT_THROW(restore_checkpoint(bad, {{"", model.get()}}, nullptr), Error);
+  choices.pin(kernels::write_conv2d_choices({"a GPU", {}}));
 }
 
 }  // namespace
