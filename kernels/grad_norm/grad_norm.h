@@ -23,13 +23,16 @@ struct GradientSegment {
 ///           fixed by the sizes.
 /// Masking   with a norm that is not finite clip is 1: whoever wants such a step skipped passes
 ///           not_finite to the optimizer as `skip`.
-/// Cost      reads every gradient once; scratch 8 bytes per 16,384 elements.
+/// Cost      reads every gradient once; scratch 8 bytes per 16,384 elements. On CUDA one launch per
+///           64 segments and one that finishes; one launch in all for at most 64 segments and a
+///           ticket: then the last block to be done finishes.
 /// Source    PyTorch torch.nn.utils.clip_grad_norm_.
 struct GradNormArgs {
   std::span<const GradientSegment> segments;
   float* norm = nullptr;
   float* clip = nullptr;
   std::int32_t* not_finite = nullptr;
+  std::uint32_t* ticket = nullptr;  // optional, CUDA: holds 0 before and after
   double max_norm = 0;
   DType dtype = DType::kF32;
 };

@@ -12,8 +12,6 @@
 namespace retort::nn {
 namespace {
 
-constexpr int kPad = 4;
-
 std::uint64_t hash_of(const Tensor& images, const std::vector<std::int32_t>& labels,
                       std::int64_t classes, const std::string& format) {
   XXH3_state_t state;
