@@ -39,8 +39,9 @@ static __global__ void __launch_bounds__(256)
 }  // namespace SIMT_NS
 
 inline void step_statistics_launch(const Context& context, const StepStatisticsArgs& args) {
+  using namespace SIMT_NS;
   simt::launch({"step_statistics", 1, 256, 0, static_cast<cudaStream_t>(context.stream)},
-               SIMT_NS::step_statistics_one_block_kernel, args);
+               step_statistics_one_block_kernel, args);
 }
 
 }  // namespace retort::kernels

@@ -22,6 +22,7 @@ void ImageFeed::set_order(std::span<const std::int64_t> samples) {
   if (!device_order_.defined() || device_order_.numel() < n)
     device_order_ = Tensor::empty({n}, DType::kI32, options_.device);
   device_order_.slice(0, n).copy_from(Tensor::from(words, {n}));
+  ++uploads_;
   order_.assign(samples.begin(), samples.end());
 }
 
@@ -54,13 +55,13 @@ kernels::ImageBatchArgs ImageFeed::arguments(const Tensor& cursor, std::int64_t 
   return args;
 }
 
-ImageFeed::Images ImageFeed::make(const Tensor& cursor, std::int64_t rows) const {
+ImageFeed::Images ImageFeed::make(const Tensor& cursor, std::int64_t rows, bool for_teacher) const {
   kernels::ImageBatchArgs args = arguments(cursor, rows);
   Images images{empty(rows), {}, Tensor::empty({rows}, DType::kI32, options_.device)};
   images.teacher_inputs = images.inputs;
   args.output = images.inputs.raw();
   args.targets = images.targets.data<std::int32_t>();
-  if (needed_.teacher_table.defined()) {
+  if (for_teacher && needed_.teacher_table.defined()) {
     images.teacher_inputs = empty(rows);
     args.teacher_table = needed_.teacher_table.data<float>();
     args.teacher_output = images.teacher_inputs.raw();

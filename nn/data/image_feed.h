@@ -24,14 +24,16 @@ class ImageFeed {
   const std::vector<std::int64_t>& order() const { return order_; }
   const void* address() const { return device_order_.defined() ? device_order_.raw() : nullptr; }
 
+  std::int64_t uploads() const { return uploads_; }  // orders so far
+
   struct Images {
     Tensor inputs;          // (B, H, W, C)
     Tensor teacher_inputs;  // the same tensor where the normalisation is
     Tensor targets;         // i32 (B)
   };
   /// One launch that reads the cursor in device memory (Cursor as u8 (sizeof(Cursor))). `rows` must
-  /// be left in the order behind its begin.
-  Images make(const Tensor& cursor, std::int64_t rows) const;
+  /// be left in the order behind its begin. for_teacher false: no second output.
+  Images make(const Tensor& cursor, std::int64_t rows, bool for_teacher = true) const;
   /// The teacher's inputs alone.
   Tensor make_for_teacher(const Tensor& cursor, std::int64_t rows) const;
 
@@ -46,6 +48,7 @@ class ImageFeed {
   BatchOptions options_;
   ImageDataset::Needed needed_;
   std::vector<std::int64_t> order_;
+  std::int64_t uploads_ = 0;
   Tensor device_order_;  // i32 holding u32, as long as the longest order so far
 };
 
