@@ -202,15 +202,9 @@ void GraphedStep::run_eagerly(const Job& job, const StepSettings& settings) {
   StepBatch batch = job.batch;
   nn::Batch made;
   if (job.feed != nullptr) {
-    const auto begin = job.feed->order().begin() + job.at.begin;
-    nn::BatchOptions options = job.feed->options();
-    options.seed = job.at.seed;
-    options.epoch = static_cast<std::uint32_t>(job.at.epoch);
-    made = job.feed->dataset().make_batch({begin, begin + job.rows}, options);
+    made = job.feed->host_batch(job.at);
     batch = {made.inputs, made.teacher_inputs, made.targets, made.sample, made.augment};
   }
-  if (options_.teacher_dtype)
-    batch.teacher_inputs = batch.teacher_inputs.to(*options_.teacher_dtype);
   meter_.add(distill_step(teacher_, student_, batch, settings, [&] {
     optimizer_.update();
     optimizer_.zero_grad();
@@ -233,17 +227,13 @@ void GraphedStep::stage(const Job& job, Lasting& in) const {
   if (job.ahead) take(in.next_teacher_inputs, job.next_teacher_inputs);
 }
 
-Tensor GraphedStep::teacher_logits(const Tensor& inputs) const {
-  return teacher_->logits(options_.teacher_dtype ? inputs.to(*options_.teacher_dtype) : inputs);
-}
-
 // The logits of this batch, unless the step before computed them.
 void GraphedStep::look_ahead(const Job& job, Entry& entry) {
   const bool there =
       ahead_entry_ == &entry && ahead_.next_at == job.at && ahead_.order == job.order &&
       (job.feed || ahead_.next_teacher_inputs.raw() == job.batch.teacher_inputs.raw());
   if (there) return;
-  const Tensor made = teacher_logits(
+  const Tensor made = teacher_->logits(
       job.feed ? job.feed->make_for_teacher(cursor(offsetof(Header, cursor)), job.rows)
                : job.batch.teacher_inputs);
   Lasting& lasting = entry.lasting;
@@ -262,7 +252,7 @@ Tensor GraphedStep::cursor(std::size_t offset) const {
 void GraphedStep::work(const Job& job, const Lasting& in) {
   if (job.ahead) {
     const OnSideStream side;
-    in.next_logits.copy_from(teacher_logits(
+    in.next_logits.copy_from(teacher_->logits(
         job.feed ? job.feed->make_for_teacher(cursor(offsetof(Header, next_cursor)), job.rows)
                  : in.next_teacher_inputs));
   }
@@ -277,8 +267,8 @@ void GraphedStep::work(const Job& job, const Lasting& in) {
   DistillationLossArgs args;
   args.targets = targets;
   args.divergence = job.divergence;
-  if (job.asks_teacher) {                                                          // 2
-    args.teacher_logits = job.ahead ? in.logits : teacher_logits(teacher_inputs);  // (B, V)
+  if (job.asks_teacher) {                                                            // 2
+    args.teacher_logits = job.ahead ? in.logits : teacher_->logits(teacher_inputs);  // (B, V)
     const auto setting = [&](std::size_t count, std::size_t at) {
       return in_block<float>(kFloats + at * sizeof(float),
                              count == 1 ? Shape{} : Shape{static_cast<std::int64_t>(count)});

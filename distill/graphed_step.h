@@ -2,7 +2,6 @@
 #pragma once
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "distill/step.h"
@@ -18,16 +17,9 @@ struct GraphOptions {
   /// The teacher of the next batch runs on a second stream beside the student's step, where the
   /// next batch is named.
   bool overlap = false;
-  std::optional<DType> teacher_dtype = {};  // its inputs are converted to; unset: as they come
 };
 
-/// Rows [begin, begin + rows) of an ImageFeed's order, augmented for (seed, epoch).
-struct FeedBatch {
-  std::int64_t begin = 0, rows = 0;
-  std::int64_t epoch = 0;
-  std::uint64_t seed = 0;
-  bool operator==(const FeedBatch&) const = default;
-};
+using nn::FeedBatch;
 
 /// The whole step: batch (from a feed), teacher forward, student forward and backward, loss, clip,
 /// update, numbers. What changes from step to step (learning rate, step number, lambda,
@@ -109,7 +101,6 @@ class GraphedStep {
   void stage(const Job& job, Lasting& lasting) const;
   void look_ahead(const Job& job, Entry& entry);
   void work(const Job& job, const Lasting& lasting);
-  Tensor teacher_logits(const Tensor& inputs) const;
   Tensor cursor(std::size_t offset) const;
   template <class T>
   Tensor in_block(std::size_t offset, const Shape& shape) const;

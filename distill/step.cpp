@@ -25,6 +25,10 @@ std::span<const T> slice_of(std::span<const T> values, std::int64_t begin, std::
   return values.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
+void mark(PhaseTimer* timer, Phase phase) {
+  if (timer != nullptr) timer->mark(phase);
+}
+
 void add_mean(double& sum, const std::vector<float>& values) {
   for (const float v : values) sum += static_cast<double>(v);
 }
@@ -47,10 +51,13 @@ bool asks_teacher(const StepSettings& settings, std::int64_t rows, bool has_teac
 }
 
 DistillationLossResult forward_backward(nn::Model& student, const Tensor& inputs,
-                                        DistillationLossArgs args) {
+                                        DistillationLossArgs args, PhaseTimer* timer) {
   args.student_logits = student.forward(inputs).logits;  // (b, V)
+  mark(timer, Phase::kStudent);
   DistillationLossResult loss = distillation_loss(args);
+  mark(timer, Phase::kLoss);
   loss.total.backward();
+  mark(timer, Phase::kBackward);
   loss.total = loss.total.detach();
   return loss;
 }
@@ -74,6 +81,7 @@ StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBa
       args.teacher_logits =
           teacher->logits(teacher_inputs.slice(begin, end), slice_of(batch.samples, begin, end),
                           slice_of(batch.augment, begin, end));  // (b, V)
+    mark(settings.timer, Phase::kTeacher);
     if (batch.targets.defined()) args.targets = batch.targets.slice(begin, end);
     if (wants_teacher) args.lambda = slice_of(settings.lambda, begin, end, device);
     if (wants_teacher) args.temperature = slice_of(settings.temperature, begin, end, device);
@@ -81,11 +89,12 @@ StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBa
       args.normalizer = Tensor::scalar(static_cast<double>(rows), DType::kF32, device);
     args.divergence = settings.divergence;
     DistillationLossResult loss =
-        forward_backward(student, batch.inputs.slice(begin, end), std::move(args));
+        forward_backward(student, batch.inputs.slice(begin, end), std::move(args), settings.timer);
     report.losses.push_back(loss.total);
     report.parts.push_back(std::move(loss));
   }
   update();
+  mark(settings.timer, Phase::kUpdate);
   return report;
 }
 

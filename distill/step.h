@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "distill/losses/distillation_loss.h"
+#include "distill/phase_timer.h"
 #include "distill/teacher/teacher.h"
 #include "nn/module.h"
 
@@ -28,6 +29,7 @@ struct StepSettings {
   std::vector<float> temperature = {1.0f};  // tau: one, or one per sample
   Divergence divergence = Divergence::kForwardKl;
   std::int64_t micro_batch = 0;  // rows per forward pass; 0: the whole batch
+  PhaseTimer* timer = nullptr;   // marked after each phase; null: nobody asks
 };
 
 /// Host copy of a step's numbers, per sample in the order of the batch.
@@ -79,7 +81,7 @@ bool asks_teacher(const StepSettings& settings, std::int64_t rows, bool has_teac
 /// result is detached. lambda, temperature and normalizer are device tensors as in
 /// DistillationLossArgs; undefined teacher logits: labels alone.
 DistillationLossResult forward_backward(nn::Model& student, const Tensor& inputs,
-                                        DistillationLossArgs loss);
+                                        DistillationLossArgs loss, PhaseTimer* timer = nullptr);
 
 /// The numbers of one step.
 struct StepNumbers {

@@ -32,9 +32,9 @@ struct GradNormArgs {
   float* norm = nullptr;
   float* clip = nullptr;
   std::int32_t* not_finite = nullptr;
-  std::uint32_t* ticket = nullptr;  // optional, CUDA: holds 0 before and after
   double max_norm = 0;
   DType dtype = DType::kF32;
+  std::uint32_t* ticket = nullptr;  // optional, CUDA: holds 0 before and after
 };
 void grad_norm_cpu(const Context& context, const GradNormArgs& args);
 extern CudaOp<GradNormArgs> grad_norm_cuda;
