@@ -1,6 +1,11 @@
 #include "distill/step.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "engine/runtime/allocator.h"
+#include "engine/runtime/device.h"
+#include "kernels/step_statistics/step_statistics.h"
 
 namespace retort::distill {
 namespace {
@@ -20,26 +25,47 @@ std::span<const T> slice_of(std::span<const T> values, std::int64_t begin, std::
   return values.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
+void mark(PhaseTimer* timer, Phase phase) {
+  if (timer != nullptr) timer->mark(phase);
+}
+
 void add_mean(double& sum, const std::vector<float>& values) {
   for (const float v : values) sum += static_cast<double>(v);
 }
 
 }  // namespace
 
-StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBatch& batch,
-                        const StepSettings& settings, const Update& update) {
-  const std::int64_t rows = batch.inputs.dim(0);
-  const auto count = static_cast<std::size_t>(rows);
+bool asks_teacher(const StepSettings& settings, std::int64_t rows, bool has_teacher) {
   RETORT_CHECK(rows >= 1, "[distill_step] expected at least one sample");
+  const auto count = static_cast<std::size_t>(rows);
   for (const auto* values : {&settings.lambda, &settings.temperature})
     RETORT_CHECK(values->size() == 1 || values->size() == count, "[distill_step] expected 1 or ",
                  rows, " values of lambda and temperature, got ", values->size());
   RETORT_CHECK(settings.micro_batch >= 0, "[distill_step] expected micro_batch >= 0, got ",
                settings.micro_batch);
-  const bool wants_teacher = std::any_of(settings.lambda.begin(), settings.lambda.end(),
-                                         [](float lambda) { return lambda != 0; });
-  RETORT_CHECK(!wants_teacher || teacher != nullptr,
+  const bool asks = std::any_of(settings.lambda.begin(), settings.lambda.end(),
+                                [](float lambda) { return lambda != 0; });
+  RETORT_CHECK(!asks || has_teacher,
                "[distill_step] expected a teacher for a lambda that is not 0");
+  return asks;
+}
+
+DistillationLossResult forward_backward(nn::Model& student, const Tensor& inputs,
+                                        DistillationLossArgs args, PhaseTimer* timer) {
+  args.student_logits = student.forward(inputs).logits;  // (b, V)
+  mark(timer, Phase::kStudent);
+  DistillationLossResult loss = distillation_loss(args);
+  mark(timer, Phase::kLoss);
+  loss.total.backward();
+  mark(timer, Phase::kBackward);
+  loss.total = loss.total.detach();
+  return loss;
+}
+
+StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBatch& batch,
+                        const StepSettings& settings, const Update& update) {
+  const std::int64_t rows = batch.inputs.dim(0);
+  const bool wants_teacher = asks_teacher(settings, rows, teacher != nullptr);
   const std::int64_t slice = settings.micro_batch == 0 ? rows : settings.micro_batch;
   const Tensor& teacher_inputs =
       batch.teacher_inputs.defined() ? batch.teacher_inputs : batch.inputs;
@@ -54,21 +80,21 @@ StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBa
     if (wants_teacher)
       args.teacher_logits =
           teacher->logits(teacher_inputs.slice(begin, end), slice_of(batch.samples, begin, end),
-                          slice_of(batch.augment, begin, end));                    // (b, V)
-    args.student_logits = student.forward(batch.inputs.slice(begin, end)).logits;  // (b, V)
+                          slice_of(batch.augment, begin, end));  // (b, V)
+    mark(settings.timer, Phase::kTeacher);
     if (batch.targets.defined()) args.targets = batch.targets.slice(begin, end);
     if (wants_teacher) args.lambda = slice_of(settings.lambda, begin, end, device);
     if (wants_teacher) args.temperature = slice_of(settings.temperature, begin, end, device);
     if (slice < rows)
       args.normalizer = Tensor::scalar(static_cast<double>(rows), DType::kF32, device);
     args.divergence = settings.divergence;
-    DistillationLossResult loss = distillation_loss(args);
-    loss.total.backward();
-    loss.total = loss.total.detach();
+    DistillationLossResult loss =
+        forward_backward(student, batch.inputs.slice(begin, end), std::move(args), settings.timer);
     report.losses.push_back(loss.total);
     report.parts.push_back(std::move(loss));
   }
   update();
+  mark(settings.timer, Phase::kUpdate);
   return report;
 }
 
@@ -110,31 +136,83 @@ StepStatistics StepReport::host() const {
   return s;
 }
 
+StepMeter::StepMeter(std::int64_t capacity) : capacity_(capacity) {
+  RETORT_CHECK(capacity >= 1, "[step_meter] expected a capacity of at least 1, got ", capacity);
+}
+
+std::int64_t StepMeter::begin_row(Device device, bool has_teacher) {
+  if (!rows_.defined()) {
+    const MemoryRoleScope role(MemoryRole::kWorkspace);
+    rows_ = Tensor::zeros({capacity_, kernels::kStepNumbers}, DType::kF64, device);
+  }
+  RETORT_CHECK(rows_.device() == device, "[step_meter] expected steps on ", name_of(rows_.device()),
+               ", got one on ", name_of(device));
+  if (on_device_ == capacity_) read();
+  has_teacher_ |= has_teacher;
+  return on_device_++;
+}
+
+void StepMeter::add(const StepReport& report) {
+  if (report.losses.empty()) return;
+  const Device device = report.losses[0].device();
+  const std::int64_t slot = begin_row(device, report.has_teacher);
+  double* const row = rows_.data<double>() + slot * kernels::kStepNumbers;
+  for (std::size_t i = 0; i < report.losses.size(); ++i) {
+    kernels::StepStatisticsArgs args;
+    args.loss = report.losses[i].raw();
+    args.loss_dtype = report.losses[i].dtype();
+    args.numbers = row;
+    args.add = i > 0;
+    args.rows = i == 0 ? report.samples : 0;
+    if (i < report.parts.size() && report.parts[i].ce.defined()) {
+      const DistillationLossResult& part = report.parts[i];
+      args.rows = part.ce.dim(0);
+      args.ce = part.ce.data<float>();
+      args.kd = part.kd.data<float>();
+      args.correct = part.student_correct.data<std::uint8_t>();
+      args.teacher_correct = part.teacher_correct.data<std::uint8_t>();
+    }
+    kernels::step_statistics(context_of(device), args);
+  }
+}
+
+void StepMeter::read() {
+  if (on_device_ == 0) return;
+  const std::vector<double> values = rows_.slice(0, on_device_).to_vector<double>();
+  for (std::size_t at = 0; at < values.size(); at += kernels::kStepNumbers) {
+    const double* const row = &values[at];
+    read_.push_back({row[kernels::kStepLoss], row[kernels::kStepCe], row[kernels::kStepKd],
+                     row[kernels::kStepCorrect], row[kernels::kStepTeacherCorrect],
+                     static_cast<std::int64_t>(row[kernels::kStepSamples])});
+  }
+  on_device_ = 0;
+}
+
+std::vector<StepNumbers> StepMeter::take() {
+  read();
+  return std::exchange(read_, {});
+}
+
 StepStatistics StepMeter::summary() {
   StepStatistics sum;
-  for (const StepReport& report : reports_) {
-    const StepStatistics s = report.host();
-    const double n = static_cast<double>(s.samples);
-    sum.loss += s.loss;
-    sum.loss_ce += s.loss_ce * n;
-    sum.loss_kd += s.loss_kd * n;
-    sum.accuracy += s.accuracy * n;
-    sum.teacher_accuracy += s.teacher_accuracy * n;
-    sum.samples += s.samples;
-    sum.has_teacher |= s.has_teacher;
-    sum.ce.insert(sum.ce.end(), s.ce.begin(), s.ce.end());
-    sum.kd.insert(sum.kd.end(), s.kd.begin(), s.kd.end());
-    sum.correct.insert(sum.correct.end(), s.correct.begin(), s.correct.end());
+  const std::vector<StepNumbers> steps = take();
+  for (const StepNumbers& step : steps) {
+    sum.loss += step.loss;
+    sum.loss_ce += step.ce;
+    sum.loss_kd += step.kd;
+    sum.accuracy += step.correct;
+    sum.teacher_accuracy += step.teacher_correct;
+    sum.samples += step.samples;
   }
+  sum.has_teacher = std::exchange(has_teacher_, false);
   if (sum.samples > 0) {
     const double n = static_cast<double>(sum.samples);
-    sum.loss /= static_cast<double>(reports_.size());
+    sum.loss /= static_cast<double>(steps.size());
     sum.loss_ce /= n;
     sum.loss_kd /= n;
     sum.accuracy /= n;
     sum.teacher_accuracy /= n;
   }
-  reports_.clear();
   return sum;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "distill/losses/distillation_loss.h"
+#include "distill/phase_timer.h"
 #include "distill/teacher/teacher.h"
 #include "nn/module.h"
 
@@ -28,6 +29,7 @@ struct StepSettings {
   std::vector<float> temperature = {1.0f};  // tau: one, or one per sample
   Divergence divergence = Divergence::kForwardKl;
   std::int64_t micro_batch = 0;  // rows per forward pass; 0: the whole batch
+  PhaseTimer* timer = nullptr;   // marked after each phase; null: nobody asks
 };
 
 /// Host copy of a step's numbers, per sample in the order of the batch.
@@ -70,17 +72,53 @@ using Update = std::function<void()>;
 StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBatch& batch,
                         const StepSettings& settings, const Update& update);
 
-/// Sums of reports between two log lines; reads the device once, in summary().
+/// Whether the settings ask the teacher: some lambda is not 0.
+/// Errors    kUsage for settings that do not fit `rows` samples, or ask a teacher that is not
+/// there.
+bool asks_teacher(const StepSettings& settings, std::int64_t rows, bool has_teacher);
+
+/// Student forward, loss and backward over rows of a batch: what every step has in common. The
+/// result is detached. lambda, temperature and normalizer are device tensors as in
+/// DistillationLossArgs; undefined teacher logits: labels alone.
+DistillationLossResult forward_backward(nn::Model& student, const Tensor& inputs,
+                                        DistillationLossArgs loss, PhaseTimer* timer = nullptr);
+
+/// The numbers of one step.
+struct StepNumbers {
+  double loss = 0;
+  double ce = 0, kd = 0;  // sums over its samples in nats; kd includes tau^2
+  double correct = 0, teacher_correct = 0;
+  std::int64_t samples = 0;
+};
+
+/// The numbers of the steps between two log lines. They gather in rows on the device, summed there
+/// in a fixed order (kernels/step_statistics), and come to the host in one copy: when asked for, or
+/// when `capacity` rows are full.
 class StepMeter {
  public:
-  void add(StepReport report) { reports_.push_back(std::move(report)); }
-  bool empty() const { return reports_.empty(); }
+  explicit StepMeter(std::int64_t capacity = 1024);
+
+  void add(const StepReport& report);  // one launch per micro-batch
+  bool empty() const { return size() == 0; }
+  std::int64_t size() const { return static_cast<std::int64_t>(read_.size()) + on_device_; }
+  /// The steps since the last call, in their order, and forgets them.
+  std::vector<StepNumbers> take();
   /// Means over all samples (loss: over steps) since the last call, and forgets them. The
-  /// per-sample vectors are those of all steps, one after the other.
+  /// per-sample vectors stay empty.
   StepStatistics summary();
 
+  /// For a step that writes its row itself: the row to write. rows() is f64 (capacity, 8) on that
+  /// device, and stays where it is.
+  std::int64_t begin_row(Device device, bool has_teacher);
+  const Tensor& rows() const { return rows_; }
+
  private:
-  std::vector<StepReport> reports_;
+  void read();
+
+  std::int64_t capacity_, on_device_ = 0;
+  Tensor rows_;
+  std::vector<StepNumbers> read_;
+  bool has_teacher_ = false;
 };
 
 }  // namespace retort::distill

@@ -104,6 +104,7 @@ void StagedDistillation::begin_stage(bool resuming) {
       head_->to(inputs.device());
     }
   }
+  graphed_.reset();
   if (!optimizer_ || resuming || stage.fresh_optimizer || had_head || head_) {
     optimizer_.reset();
     nn::TrainedModules modules{{"", &student_}};
@@ -112,7 +113,21 @@ void StagedDistillation::begin_stage(bool resuming) {
     RETORT_CHECK(optimizer_ != nullptr, "[stages] the optimizer factory returned null");
     optimizer_->zero_grad();
   }
+  if (meter_ != nullptr) make_graphed(stage);
   begun_ = true;
+}
+
+void StagedDistillation::make_graphed(const Stage& stage) {
+  if (stage.loss != StageLoss::kDistill || stage.until.window > 0) return;
+  graphed_ = std::make_unique<GraphedStep>(teacher_of(stage), student_, *optimizer_, *meter_,
+                                           graph_options_);
+}
+
+void StagedDistillation::use_graphs(StepMeter& meter, const GraphOptions& options) {
+  meter_ = &meter;
+  graph_options_ = options;
+  graphed_.reset();
+  if (begun_ && !over()) make_graphed(stages_[index_]);
 }
 
 Tensor StagedDistillation::student_side(const nn::ForwardResult& result) const {
@@ -153,31 +168,75 @@ StepReport StagedDistillation::projection_step(const StepBatch& batch, const Ste
   return report;
 }
 
-StepReport StagedDistillation::step(const StepBatch& batch, StepSettings settings,
-                                    double learning_rate) {
+const Stage& StagedDistillation::enter_due_stage() {
   if (over()) {
     ++index_;
     step_ = 0;
     begun_ = false;
   }
   if (!begun_) begin_stage(false);
+  return stages_[index_];
+}
+
+StepReport StagedDistillation::run(const StepBatch& batch, const StepSettings& settings,
+                                   double learning_rate) {
   const Stage& stage = stages_[index_];
   optimizer_->set_learning_rate(learning_rate);
   const Update update = [this] {
     optimizer_->step();
     optimizer_->zero_grad();
   };
+  StepReport report = stage.loss == StageLoss::kProjection
+                          ? projection_step(batch, settings, update)
+                          : distill_step(teacher_of(stage), student_, batch, settings, update);
+  if (meter_ != nullptr) meter_->add(report);
+  return report;
+}
+
+namespace {
+
+StepSettings settings_of(const Stage& stage, StepSettings settings) {
+  if (stage.lambda) settings.lambda = {*stage.lambda};
+  if (stage.temperature) settings.temperature = {*stage.temperature};
+  return settings;
+}
+
+}  // namespace
+
+StepReport StagedDistillation::step(const StepBatch& batch, StepSettings settings,
+                                    double learning_rate) {
+  const Stage& stage = enter_due_stage();
+  settings = settings_of(stage, std::move(settings));
   StepReport report;
-  if (stage.loss == StageLoss::kProjection) {
-    report = projection_step(batch, settings, update);
+  if (graphed_) {
+    graphed_->step(batch, settings, learning_rate);
+    report.samples = batch.inputs.dim(0);
   } else {
-    if (stage.lambda) settings.lambda = {*stage.lambda};
-    if (stage.temperature) settings.temperature = {*stage.temperature};
-    report = distill_step(teacher_of(stage), student_, batch, settings, update);
+    report = run(batch, settings, learning_rate);
   }
   ++step_;
   ++total_;
   if (stage.until.window > 0) watch_plateau(report);
+  return report;
+}
+
+StepReport StagedDistillation::step(const nn::ImageFeed& feed, const FeedBatch& batch,
+                                    const StepSettings& settings, double learning_rate,
+                                    const FeedBatch* next) {
+  RETORT_CHECK(meter_ != nullptr, "[stages] expected use_graphs() before a step on a feed");
+  const Stage& stage = enter_due_stage();
+  if (!graphed_) {
+    const nn::Batch made = feed.host_batch(batch);
+    return step({made.inputs, made.teacher_inputs, made.targets, made.sample, made.augment},
+                settings, learning_rate);
+  }
+  // Another stage may ask another teacher: nothing is computed ahead for it.
+  const bool last = stage.until.steps > 0 && step_ + 1 == stage.until.steps;
+  graphed_->step(feed, batch, settings_of(stage, settings), learning_rate, last ? nullptr : next);
+  ++step_;
+  ++total_;
+  StepReport report;
+  report.samples = batch.rows;
   return report;
 }
 
@@ -237,6 +296,7 @@ void StagedDistillation::load_state(const NamedTensors& state) {
   for (std::size_t i = 1; i < window.size(); ++i)
     window_.push_back(Tensor::scalar(window[i], DType::kF64));
   begun_ = false;
+  graphed_.reset();
   optimizer_.reset();
   head_.reset();
   target_.reset();

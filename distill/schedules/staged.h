@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "distill/graphed_step.h"
 #include "distill/schedules/stage.h"
 #include "distill/step.h"
 #include "nn/optim/optimizer.h"
@@ -39,6 +40,17 @@ class StagedDistillation {
   /// settings are those of distillation stages; a stage may override the first two.
   StepReport step(const StepBatch& batch, StepSettings settings, double learning_rate);
 
+  /// From now on the numbers of every step go to the meter, and steps run as captured graphs where
+  /// they can: those of distillation stages that end by a number of steps. Their reports are empty
+  /// but for `samples`.
+  void use_graphs(StepMeter& meter, const GraphOptions& options = {});
+  /// One step on a batch of a feed, and with overlap the batch of the next call. Wants
+  /// use_graphs().
+  StepReport step(const nn::ImageFeed& feed, const FeedBatch& batch, const StepSettings& settings,
+                  double learning_rate, const FeedBatch* next = nullptr);
+  /// Of the last step; null before the first, and in stages that are not captured.
+  const GraphedStep* graphed() const { return graphed_.get(); }
+
   /// Of the step that comes next.
   std::size_t stage_index() const;
   const Stage& stage() const { return stages_[stage_index()]; }
@@ -56,7 +68,10 @@ class StagedDistillation {
 
  private:
   bool over() const;  // the stage of the last step has ended
+  const Stage& enter_due_stage();
   void begin_stage(bool resuming);
+  void make_graphed(const Stage& stage);
+  StepReport run(const StepBatch& batch, const StepSettings& settings, double learning_rate);
   void watch_plateau(const StepReport& report);
   StepReport projection_step(const StepBatch& batch, const StepSettings& settings,
                              const Update& update);
@@ -78,6 +93,9 @@ class StagedDistillation {
   std::shared_ptr<nn::Module> head_;
   std::vector<Tensor> window_;  // losses of the running window, on the device
   double last_window_ = -1;     // mean loss of the window before; -1: none yet
+  StepMeter* meter_ = nullptr;
+  GraphOptions graph_options_;
+  std::unique_ptr<GraphedStep> graphed_;  // after optimizer_: it goes first
 };
 
 }  // namespace retort::distill

@@ -278,4 +278,9 @@ std::shared_ptr<void> on_gradient_ready(const Tensor& leaf,
   return kept;
 }
 
+bool has_gradient_hooks() {
+  const auto& list = hooks();
+  return std::any_of(list.begin(), list.end(), [](const auto& weak) { return !weak.expired(); });
+}
+
 }  // namespace retort

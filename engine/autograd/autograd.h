@@ -75,5 +75,7 @@ Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f,
 /// Returns a handle that removes the hook when destroyed.
 std::shared_ptr<void> on_gradient_ready(const Tensor& leaf,
                                         std::function<void(const Tensor& gradient)> hook);
+/// True while this thread has such a hook: a captured backward would call it once, not every time.
+bool has_gradient_hooks();
 
 }  // namespace retort

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/runtime/device.h"
@@ -33,10 +34,29 @@ std::size_t size_class(std::size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
+thread_local bool t_no_system = false;
+
+}  // namespace
+
+// Guarded by its allocator's mutex.
+struct MemoryPool::Blocks {
+  explicit Blocks(Device d) : device(d) {}
+  ~Blocks();
+  Device device;
+  std::multimap<std::size_t, void*> free;  // by size
+  std::size_t reserved_bytes = 0;
+  std::uint64_t system_allocations = 0;
+};
+
+namespace {
+
+thread_local std::shared_ptr<MemoryPool::Blocks> t_pool;
+
 struct Block {
   std::size_t asked = 0;
   std::size_t reserved = 0;
   MemoryRole role = MemoryRole::kActivations;
+  std::shared_ptr<MemoryPool::Blocks> pool;  // null: the shared cache
 };
 
 class Allocator {
@@ -45,10 +65,17 @@ class Allocator {
 
   void* allocate(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
-    const std::size_t reserved = kCaching ? size_class(bytes) : std::max<std::size_t>(bytes, 1);
-    void* pointer = take_cached(reserved);
-    if (pointer == nullptr) pointer = ask_system(reserved, bytes);
-    live_[pointer] = Block{bytes, reserved, t_role};
+    const auto pool = t_pool && t_pool->device == device_ ? t_pool : nullptr;
+    std::size_t reserved = kCaching || pool ? size_class(bytes) : std::max<std::size_t>(bytes, 1);
+    void* pointer = pool ? take_from(*pool, reserved) : take_cached(reserved);
+    if (pointer == nullptr) {
+      pointer = ask_system(reserved, bytes);
+      if (pool) {
+        pool->reserved_bytes += reserved;
+        ++pool->system_allocations;
+      }
+    }
+    live_[pointer] = Block{bytes, reserved, t_role, pool};
     const auto role = static_cast<std::size_t>(t_role);
     stats_.current_bytes += bytes;
     stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.current_bytes);
@@ -59,14 +86,17 @@ class Allocator {
 
   void release(void* pointer) noexcept {
     if (pointer == nullptr) return;
+    Block block;  // its pool may end here, after the lock
     const std::lock_guard lock(mutex_);
     const auto it = live_.find(pointer);
     if (it == live_.end()) return;
-    const Block block = it->second;
+    block = it->second;
     live_.erase(it);
     stats_.current_bytes -= block.asked;
     stats_.current_by_role[static_cast<std::size_t>(block.role)] -= block.asked;
-    if (kCaching) {
+    if (block.pool) {
+      block.pool->free.emplace(block.reserved, pointer);
+    } else if (kCaching || t_no_system) {
       cached_[block.reserved].push_back(pointer);
     } else {
       give_back(pointer, block.reserved);
@@ -86,6 +116,15 @@ class Allocator {
     const std::lock_guard lock(mutex_);
     drop_cached();
   }
+  void end_of(MemoryPool::Blocks& pool) noexcept {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [reserved, pointer] : pool.free) give_back(pointer, reserved);
+  }
+  template <class F>
+  auto locked(F&& f) {
+    const std::lock_guard lock(mutex_);
+    return f();
+  }
 
  private:
   void* take_cached(std::size_t reserved) {
@@ -96,6 +135,16 @@ class Allocator {
     return pointer;
   }
 
+  // The smallest block that fits; `reserved` becomes its size.
+  static void* take_from(MemoryPool::Blocks& pool, std::size_t& reserved) {
+    const auto found = pool.free.lower_bound(reserved);
+    if (found == pool.free.end() || found->first / 2 >= reserved) return nullptr;
+    void* const pointer = found->second;
+    reserved = found->first;
+    pool.free.erase(found);
+    return pointer;
+  }
+
   void drop_cached() {
     for (auto& [reserved, blocks] : cached_)
       for (void* pointer : blocks) give_back(pointer, reserved);
@@ -103,6 +152,9 @@ class Allocator {
   }
 
   void* ask_system(std::size_t reserved, std::size_t asked) {
+    if (t_no_system && device_ == Device::kCuda)
+      fail(ErrorCode::kDevice, "[allocator] the captured work needs ", asked,
+           " bytes that its warm-up did not: memory from the driver cannot be captured");
     ++stats_.system_allocations;
     void* pointer = system_allocate(reserved);
     if (pointer == nullptr) {  // once more with every cached block returned
@@ -163,6 +215,23 @@ Allocator& allocator_of(Device device) {
 }
 
 }  // namespace
+
+MemoryPool::Blocks::~Blocks() { allocator_of(device).end_of(*this); }
+MemoryPool::MemoryPool(Device device)
+    : device_(device), blocks_(std::make_shared<Blocks>(device)) {}
+std::size_t MemoryPool::reserved_bytes() const {
+  return allocator_of(device_).locked([&] { return blocks_->reserved_bytes; });
+}
+std::uint64_t MemoryPool::system_allocations() const {
+  return allocator_of(device_).locked([&] { return blocks_->system_allocations; });
+}
+
+MemoryPoolScope::MemoryPoolScope(const MemoryPool& pool)
+    : before_(std::exchange(t_pool, pool.blocks())) {}
+MemoryPoolScope::~MemoryPoolScope() { t_pool = std::move(before_); }
+
+NoSystemMemory::NoSystemMemory() { t_no_system = true; }
+NoSystemMemory::~NoSystemMemory() { t_no_system = false; }
 
 const char* name_of(MemoryRole role) {
   switch (role) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "kernels/common/context.h"
 
@@ -47,6 +48,47 @@ struct MemoryStatistics {
 /// seen. Throws Error(kMemory), its text the statistics by role.
 void* allocate(Device device, std::size_t bytes);
 void release(Device device, void* pointer) noexcept;
+
+/// Memory that nothing outside shares: for captured graphs, whose addresses must stay theirs.
+///
+/// While a MemoryPoolScope of it lives, this thread's tensors on its device come from here, the
+/// smallest free block that fits and is less than twice too large, and go back here. Blocks stay
+/// with the pool, in sanitizer builds too, until the last handle on it and the last tensor in it
+/// are gone. Equal requests from an equal state get equal blocks.
+class MemoryPool {
+ public:
+  explicit MemoryPool(Device device);
+  struct Blocks;  // shared with the tensors that live in it
+  const std::shared_ptr<Blocks>& blocks() const { return blocks_; }
+  Device device() const { return device_; }
+  std::size_t reserved_bytes() const;        // what the system gave, free blocks included
+  std::uint64_t system_allocations() const;  // how often it was asked
+
+ private:
+  Device device_;
+  std::shared_ptr<Blocks> blocks_;
+};
+
+class MemoryPoolScope {
+ public:
+  explicit MemoryPoolScope(const MemoryPool& pool);
+  ~MemoryPoolScope();
+  MemoryPoolScope(const MemoryPoolScope&) = delete;
+  MemoryPoolScope& operator=(const MemoryPoolScope&) = delete;
+
+ private:
+  std::shared_ptr<MemoryPool::Blocks> before_;
+};
+
+/// While one lives, memory that a pool does not have is an error of this thread (a capture may not
+/// ask the driver), and blocks outside pools are kept when they are released.
+class NoSystemMemory {
+ public:
+  NoSystemMemory();
+  ~NoSystemMemory();
+  NoSystemMemory(const NoSystemMemory&) = delete;
+  NoSystemMemory& operator=(const NoSystemMemory&) = delete;
+};
 
 MemoryStatistics memory_statistics(Device device);
 void reset_peak_memory(Device device);

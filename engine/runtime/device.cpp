@@ -4,9 +4,8 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 
-#include "engine/runtime/allocator.h"
+#include "engine/runtime/thread_context.h"
 #include "retort_abi_hash.h"
 
 namespace retort {
@@ -57,50 +56,7 @@ const Plugin& plugin() {
   return loaded;
 }
 
-void check(const Status& status, const char* what) {
-  if (status.code != ErrorCode::kOk)
-    throw Error(status.code, join("[", what, "] ", status.message));
-}
-
-// One growing block. A larger request releases the old block; on CUDA the allocator's cache keeps
-// it valid for work already enqueued on this stream.
-class GrowingScratch final : public Scratch {
- public:
-  explicit GrowingScratch(Device device) : device_(device) {}
-  ~GrowingScratch() { release(device_, block_); }
-  void* get(std::size_t bytes) override {
-    if (bytes > size_) {
-      release(device_, block_);
-      block_ = nullptr;
-      size_ = 0;
-      const MemoryRoleScope role(MemoryRole::kWorkspace);
-      block_ = allocate(device_, bytes);
-      size_ = bytes;
-    }
-    return block_;
-  }
-
- private:
-  Device device_;
-  void* block_ = nullptr;
-  std::size_t size_ = 0;
-};
-
-struct ThreadContext {
-  explicit ThreadContext(Device device) : scratch(device) {
-    context.device = device;
-    context.scratch = &scratch;
-    if (device == Device::kCuda) {
-      check(cuda_runtime.select_device(0), "device");
-      check(cuda_runtime.create_stream(&context.stream), "device");
-      check(cuda_runtime.create_libraries(&context.libraries, context.stream), "device");
-    }
-  }
-  // Streams and handles of CUDA live as long as the process: the driver may be gone when thread
-  // destructors run, and there is one such thread.
-  Context context;
-  GrowingScratch scratch;
-};
+thread_local Lane t_lane = Lane::kMain;
 
 Context& mutable_context(Device device) {
   if (device == Device::kCpu) {
@@ -109,11 +65,34 @@ Context& mutable_context(Device device) {
   }
   if (!cuda_available())
     fail(ErrorCode::kDevice, "[device] CUDA was asked for, but there is ", plugin().reason);
-  thread_local ThreadContext* cuda = new ThreadContext(Device::kCuda);
-  return cuda->context;
+  return cuda_context(t_lane).context;
 }
 
 }  // namespace
+
+void check(const Status& status, const char* what) {
+  if (status.code != ErrorCode::kOk)
+    throw Error(status.code, join("[", what, "] ", status.message));
+}
+
+ThreadContext::ThreadContext(Device device) : scratch(device) {
+  context.device = device;
+  context.scratch = &scratch;
+  if (device == Device::kCuda) {
+    check(cuda_runtime.select_device(0), "device");
+    check(cuda_runtime.create_stream(&context.stream), "device");
+    check(cuda_runtime.create_libraries(&context.libraries, context.stream), "device");
+    check(cuda_runtime.create_event(&event), "device");
+  }
+}
+
+ThreadContext& cuda_context(Lane lane) {
+  thread_local ThreadContext* lanes[2] = {};
+  ThreadContext*& context = lanes[static_cast<int>(lane)];
+  if (context == nullptr) context = new ThreadContext(Device::kCuda);
+  return *context;
+}
+void set_lane(Lane lane) { t_lane = lane; }
 
 bool cuda_available() { return plugin().available; }
 std::string cuda_unavailable_reason() { return plugin().reason; }

@@ -31,22 +31,25 @@ struct AdamWPointers {
 template <class A, class G, int kWidth>
 __global__ void __launch_bounds__(kAdamWThreads)
     adamw_thread_per_pack_kernel(AdamWPointers<A, G> p, double beta1, double beta2, double epsilon,
-                                 double weight_decay, std::int64_t n) {
+                                 double weight_decay, std::int64_t decayed, std::int64_t n) {
   SIMT_SHARED(AdamWFactors<A>, shared_factors, [1]);
   if (p.skip && *p.skip != 0) return;
   if (threadIdx.x == 0)
     shared_factors[0] = adamw_factors<A>(*p.learning_rate, *p.step, p.clip ? *p.clip : 1.0f, beta1,
                                          beta2, epsilon, weight_decay);
   __syncthreads();
-  const AdamWFactors<A> f = shared_factors[0];
+  AdamWFactors<A> f = shared_factors[0];
+  const A decay = f.decay;
   for_each_pack<kWidth>(n, [&](std::int64_t i, auto width) {
     constexpr int kW = decltype(width)::value;
     auto r_p = load_pack<kW>(p.parameter + i), r_m = load_pack<kW>(p.m + i),
          r_v = load_pack<kW>(p.v + i);
     const auto r_g = load_pack<kW>(p.gradient + i);
 #pragma unroll
-    for (int k = 0; k < kW; ++k)
+    for (int k = 0; k < kW; ++k) {
+      f.decay = i + k < decayed ? decay : A(1);
       r_p.v[k] = adamw_element(r_p.v[k], static_cast<A>(to_float(r_g.v[k])), r_m.v[k], r_v.v[k], f);
+    }
     store_pack(p.parameter + i, r_p);
     store_pack(p.m + i, r_m);
     store_pack(p.v + i, r_v);
@@ -78,7 +81,7 @@ void adamw_launch_types(const Context& context, const AdamWArgs& args) {
     simt::launch({"adamw", blocks < 2112 ? blocks : 2112, kAdamWThreads, 0,
                   static_cast<cudaStream_t>(context.stream)},
                  adamw_thread_per_pack_kernel<A, G, kW>, p, args.beta1, args.beta2, args.epsilon,
-                 args.weight_decay, args.n);
+                 args.weight_decay, args.decayed < 0 ? args.n : args.decayed, args.n);
   };
   if (packs_aligned<kPack>(p.parameter, p.gradient, p.m, p.v, p.parameter_copy))
     run(std::integral_constant<int, kPack>{});

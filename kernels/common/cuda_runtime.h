@@ -22,6 +22,11 @@ struct DeviceInfo {
   bool emulated = false;     // kernels run on the CPU emulator
 };
 
+/// What a captured graph holds.
+struct GraphInfo {
+  int kernels = 0, copies = 0, fills = 0, others = 0;
+};
+
 /// Every function enqueues on `stream` where it takes one and returns a Status; none throws.
 /// Copies from or to pageable host memory return when the host memory may be reused.
 struct CudaRuntime {
@@ -42,8 +47,23 @@ struct CudaRuntime {
   Status (*destroy_event)(void* event) noexcept = nullptr;
   Status (*record_event)(void* event, void* stream) noexcept = nullptr;
   Status (*elapsed_ms)(float* ms, void* from, void* to) noexcept = nullptr;  // waits for `to`
+  Status (*synchronize_event)(void* event) noexcept = nullptr;               // waits for the event
+  Status (*wait_event)(void* stream, void* event) noexcept = nullptr;  // later work waits for it
   Status (*create_libraries)(void** libraries, void* stream) noexcept = nullptr;
   Status (*destroy_libraries)(void* libraries) noexcept = nullptr;
+
+  // Graphs. Between begin_capture and end_capture work that this thread enqueues on the stream, and
+  // on streams that wait for its events, is recorded and not run. What cannot be replayed is an
+  // error that names the launch before it: to wait for the device, memory from or to the driver, a
+  // copy from or to pageable host memory. end_capture then fails too, and nothing has run.
+  Status (*begin_capture)(void* stream) noexcept = nullptr;
+  // A graph ready to launch. graph null: drops what was captured.
+  Status (*end_capture)(void* stream, void** graph) noexcept = nullptr;
+  Status (*describe_graph)(void* graph, GraphInfo* info) noexcept = nullptr;
+  Status (*launch_graph)(void* graph, void* stream) noexcept = nullptr;
+  Status (*destroy_graph)(void* graph) noexcept = nullptr;
+  /// Launches of hand-written kernels so far (a library's are not counted; replays neither).
+  std::uint64_t (*launches)() noexcept = nullptr;
 };
 extern CudaRuntime cuda_runtime;
 

@@ -8,12 +8,12 @@
 
 namespace retort {
 
-/// Turns a launcher that may throw into the noexcept function the op's pointer wants.
-template <class Args, void (*Launch)(const Context&, const Args&)>
-Status guarded(const Context& context, const Args& args) noexcept {
+/// The one place where exceptions end at the plug-in's boundary: f may throw, the Status says what.
+template <class F>
+Status status_of(F&& f) noexcept {
   Status status;
   try {
-    Launch(context, args);
+    f();
   } catch (const Error& e) {
     status.code = e.code();
     std::snprintf(status.message, sizeof status.message, "%s", e.what());
@@ -22,6 +22,12 @@ Status guarded(const Context& context, const Args& args) noexcept {
     std::snprintf(status.message, sizeof status.message, "%s", e.what());
   }
   return status;
+}
+
+/// Turns a launcher that may throw into the noexcept function the op's pointer wants.
+template <class Args, void (*Launch)(const Context&, const Args&)>
+Status guarded(const Context& context, const Args& args) noexcept {
+  return status_of([&] { Launch(context, args); });
 }
 
 }  // namespace retort

@@ -23,7 +23,9 @@ struct GradientSegment {
 ///           fixed by the sizes.
 /// Masking   with a norm that is not finite clip is 1: whoever wants such a step skipped passes
 ///           not_finite to the optimizer as `skip`.
-/// Cost      reads every gradient once; scratch 8 bytes per 16,384 elements.
+/// Cost      reads every gradient once; scratch 8 bytes per 16,384 elements. On CUDA one launch per
+///           64 segments and one that finishes; one launch in all for at most 64 segments and a
+///           ticket: then the last block to be done finishes.
 /// Source    PyTorch torch.nn.utils.clip_grad_norm_.
 struct GradNormArgs {
   std::span<const GradientSegment> segments;
@@ -32,6 +34,7 @@ struct GradNormArgs {
   std::int32_t* not_finite = nullptr;
   double max_norm = 0;
   DType dtype = DType::kF32;
+  std::uint32_t* ticket = nullptr;  // optional, CUDA: holds 0 before and after
 };
 void grad_norm_cpu(const Context& context, const GradNormArgs& args);
 extern CudaOp<GradNormArgs> grad_norm_cuda;

@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(256) image_batch_thread_per_pixel_kernel(Image
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t o = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; o < total; o += step) {
     const std::int64_t b = o / pixels, h = o % pixels / a.width, w = o % a.width;
-    const std::uint64_t entry = static_cast<std::uint64_t>(a.entries[b]);
+    const std::uint64_t entry = image_batch_entry(a, b);
     const std::int64_t sample = static_cast<std::int64_t>(entry & 0xffffffffu);
     const AugmentKey key{static_cast<std::uint32_t>(entry >> 32)};
     const std::int64_t y = h + key.dy(), x = (key.flip() ? a.width - 1 - w : w) + key.dx();
@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(256) image_batch_thread_per_pixel_kernel(Image
         static_cast<T*>(a.teacher_output)[o * a.channels + c] =
             from_float<T>(a.teacher_table[c * 256 + pixel]);
     }
-    if (h == 0 && w == 0) a.targets[b] = a.labels[sample];
+    if (h == 0 && w == 0 && a.targets != nullptr) a.targets[b] = a.labels[sample];
   }
 }
 

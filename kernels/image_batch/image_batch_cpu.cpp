@@ -31,10 +31,10 @@ void image_batch_cpu(const Context&, const ImageBatchArgs& a) {
     const std::int64_t pixels = a.height * a.width, size = pixels * a.channels;
     parallel_for(a.batch, 1 + 16384 / size, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t b = begin; b < end; ++b) {
-        const auto entry = static_cast<std::uint64_t>(a.entries[b]);
+        const std::uint64_t entry = image_batch_entry(a, b);
         const auto sample = static_cast<std::int64_t>(entry & 0xffffffffu);
         const AugmentKey key{static_cast<std::uint32_t>(entry >> 32)};
-        a.targets[b] = a.labels[sample];
+        if (a.targets != nullptr) a.targets[b] = a.labels[sample];
         for (std::int64_t c = 0; c < a.channels; ++c) {
           const std::uint8_t* const image = a.images + sample * size + c * pixels;
           plane(image, a.table + c * 256, static_cast<T*>(a.output) + b * size + c, key, a);

@@ -3,10 +3,12 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/common/cuda_runtime.h"
 #include "kernels/common/plugin.h"
 #include "kernels/plugin/libraries.h"
+#include "kernels/simt/launch_hook.h"
 #include "retort_abi_hash.h"
 
 #define RETORT_PLUGIN_FOLDER(folder) extern "C" void retort_bind_##folder();
@@ -58,20 +60,20 @@ using kernels::CudaLibraries;
 
 constexpr int kLeastCapability = 80;
 
-// The one place where exceptions end: f may throw, the Status says what.
-template <class F>
-Status status_of(F&& f) noexcept {
-  Status status;
-  try {
-    f();
-  } catch (const Error& e) {
-    status.code = e.code();
-    std::snprintf(status.message, sizeof status.message, "%s", e.what());
-  } catch (const std::exception& e) {
-    status.code = ErrorCode::kDevice;
-    std::snprintf(status.message, sizeof status.message, "%s", e.what());
-  }
-  return status;
+// A capture stops at what CUDA itself refuses; here it is refused first, with the op's name, and so
+// are copies of pageable memory, which CUDA would record.
+thread_local bool t_capturing = false;
+thread_local std::string t_violation;  // the first; the capture is void then
+void refuse_while_capturing(const std::string& what) {
+  if (!t_capturing) return;
+  const std::string text = simt::not_capturable(what);
+  if (t_violation.empty()) t_violation = text;
+  fail(ErrorCode::kDevice, text);
+}
+bool is_pinned(const void* host) {
+  cudaPointerAttributes attributes{};
+  check_cuda(cudaPointerGetAttributes(&attributes, host), "cudaPointerGetAttributes");
+  return attributes.type == cudaMemoryTypeHost;
 }
 
 std::string version_text(int version) { return join(version / 1000, ".", version % 1000 / 10); }
@@ -136,14 +138,22 @@ Status describe(int device, DeviceInfo* info) noexcept {
 }
 
 Status allocate(void** pointer, std::size_t bytes) noexcept {
-  return status_of([=] { check_cuda(cudaMalloc(pointer, bytes == 0 ? 1 : bytes), "cudaMalloc"); });
+  return status_of([=] {
+    refuse_while_capturing("memory from the driver");
+    check_cuda(cudaMalloc(pointer, bytes == 0 ? 1 : bytes), "cudaMalloc");
+  });
 }
 Status release(void* pointer) noexcept {
-  return status_of([=] { check_cuda(cudaFree(pointer), "cudaFree"); });
+  return status_of([=] {
+    refuse_while_capturing("memory given back to the driver");
+    check_cuda(cudaFree(pointer), "cudaFree");
+  });
 }
 Status allocate_pinned(void** pointer, std::size_t bytes) noexcept {
-  return status_of(
-      [=] { check_cuda(cudaMallocHost(pointer, bytes == 0 ? 1 : bytes), "cudaMallocHost"); });
+  return status_of([=] {
+    refuse_while_capturing("memory from the driver");
+    check_cuda(cudaMallocHost(pointer, bytes == 0 ? 1 : bytes), "cudaMallocHost");
+  });
 }
 Status release_pinned(void* pointer) noexcept {
   return status_of([=] { check_cuda(cudaFreeHost(pointer), "cudaFreeHost"); });
@@ -154,6 +164,12 @@ Status copy(void* to, const void* from, std::size_t bytes, CopyKind kind, void* 
     const cudaMemcpyKind direction = kind == CopyKind::kHostToDevice   ? cudaMemcpyHostToDevice
                                      : kind == CopyKind::kDeviceToHost ? cudaMemcpyDeviceToHost
                                                                        : cudaMemcpyDeviceToDevice;
+    if (t_capturing && kind != CopyKind::kDeviceToDevice) {
+      const bool upload = kind == CopyKind::kHostToDevice;
+      if (!is_pinned(upload ? from : to))
+        refuse_while_capturing(
+            join("a copy of ", bytes, " bytes ", upload ? "from" : "to", " pageable host memory"));
+    }
     check_cuda(cudaMemcpyAsync(to, from, bytes, direction, static_cast<cudaStream_t>(stream)),
                "cudaMemcpyAsync");
   });
@@ -181,6 +197,7 @@ Status destroy_stream(void* stream) noexcept {
 // Also where errors of kernels that ran earlier are seen.
 Status synchronize(void* stream) noexcept {
   return status_of([=] {
+    refuse_while_capturing("waiting for the device");
     check_cuda(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "cudaStreamSynchronize");
   });
 }
@@ -202,12 +219,102 @@ Status record_event(void* event, void* stream) noexcept {
 }
 Status elapsed_ms(float* ms, void* from, void* to) noexcept {
   return status_of([=] {
+    refuse_while_capturing("waiting for an event");
     check_cuda(cudaEventSynchronize(static_cast<cudaEvent_t>(to)), "cudaEventSynchronize");
     check_cuda(
         cudaEventElapsedTime(ms, static_cast<cudaEvent_t>(from), static_cast<cudaEvent_t>(to)),
         "cudaEventElapsedTime");
   });
 }
+
+Status synchronize_event(void* event) noexcept {
+  return status_of([=] {
+    refuse_while_capturing("waiting for an event");
+    check_cuda(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "cudaEventSynchronize");
+  });
+}
+Status wait_event(void* stream, void* event) noexcept {
+  return status_of([=] {
+    check_cuda(
+        cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(event), 0),
+        "cudaStreamWaitEvent");
+  });
+}
+
+struct Graph {
+  cudaGraphExec_t executable = nullptr;
+  GraphInfo info;
+};
+
+GraphInfo info_of(cudaGraph_t graph) {
+  std::size_t count = 0;
+  check_cuda(cudaGraphGetNodes(graph, nullptr, &count), "cudaGraphGetNodes");
+  std::vector<cudaGraphNode_t> nodes(count);
+  if (count > 0) check_cuda(cudaGraphGetNodes(graph, nodes.data(), &count), "cudaGraphGetNodes");
+  GraphInfo info;
+  for (cudaGraphNode_t const node : nodes) {
+    cudaGraphNodeType type{};
+    check_cuda(cudaGraphNodeGetType(node, &type), "cudaGraphNodeGetType");
+    ++(type == cudaGraphNodeTypeKernel   ? info.kernels
+       : type == cudaGraphNodeTypeMemcpy ? info.copies
+       : type == cudaGraphNodeTypeMemset ? info.fills
+                                         : info.others);
+  }
+  return info;
+}
+
+// Thread-local mode: another thread that trains on this GPU may allocate meanwhile.
+Status begin_capture(void* stream) noexcept {
+  return status_of([=] {
+    RETORT_CHECK_AS(kDevice, !t_capturing, "this thread captures already");
+    check_cuda(
+        cudaStreamBeginCapture(static_cast<cudaStream_t>(stream), cudaStreamCaptureModeThreadLocal),
+        "cudaStreamBeginCapture");
+    t_capturing = true;
+    t_violation.clear();
+    simt::t_last_launch = nullptr;
+  });
+}
+Status end_capture(void* stream, void** result) noexcept {
+  return status_of([=] {
+    RETORT_CHECK_AS(kDevice, t_capturing, "this thread captures nothing");
+    t_capturing = false;
+    cudaGraph_t captured = nullptr;
+    const cudaError_t error = cudaStreamEndCapture(static_cast<cudaStream_t>(stream), &captured);
+    const std::unique_ptr<CUgraph_st, cudaError_t (*)(cudaGraph_t)> owner(captured,
+                                                                          cudaGraphDestroy);
+    if (result == nullptr) {
+      (void)cudaGetLastError();
+      return;
+    }
+    RETORT_CHECK_AS(kDevice, t_violation.empty(), t_violation);
+    check_cuda(error, "cudaStreamEndCapture");
+    auto graph = std::make_unique<Graph>();
+    graph->info = info_of(captured);
+    check_cuda(cudaGraphInstantiate(&graph->executable, captured, 0), "cudaGraphInstantiate");
+    check_cuda(cudaGraphUpload(graph->executable, static_cast<cudaStream_t>(stream)),
+               "cudaGraphUpload");
+    *result = graph.release();
+  });
+}
+Status describe_graph(void* graph, GraphInfo* info) noexcept {
+  *info = static_cast<Graph*>(graph)->info;
+  return {};
+}
+Status launch_graph(void* graph, void* stream) noexcept {
+  return status_of([=] {
+    check_cuda(
+        cudaGraphLaunch(static_cast<Graph*>(graph)->executable, static_cast<cudaStream_t>(stream)),
+        "cudaGraphLaunch");
+  });
+}
+Status destroy_graph(void* pointer) noexcept {
+  return status_of([=] {
+    const std::unique_ptr<Graph> graph(static_cast<Graph*>(pointer));
+    if (graph) check_cuda(cudaGraphExecDestroy(graph->executable), "cudaGraphExecDestroy");
+  });
+}
+std::uint64_t launches() noexcept { return simt::g_launches.load(std::memory_order_relaxed); }
 
 Status destroy_libraries(void* pointer) noexcept {
   return status_of([=] {
@@ -252,8 +359,16 @@ Status open(CudaRuntime* r) noexcept {
                    destroy_event,
                    record_event,
                    elapsed_ms,
+                   synchronize_event,
+                   wait_event,
                    create_libraries,
-                   destroy_libraries};
+                   destroy_libraries,
+                   begin_capture,
+                   end_capture,
+                   describe_graph,
+                   launch_graph,
+                   destroy_graph,
+                   launches};
   return status_of([] {
 #define RETORT_PLUGIN_FOLDER(folder) retort_bind_##folder();
 #include "plugin_folders.inc"

@@ -28,11 +28,13 @@ struct SgdPointers {
 // Shared: none. Launch: any one-dimensional grid; kWidth > 1 wants aligned pointers.
 template <class A, class G, int kWidth, bool kMomentum, bool kNesterov>
 __global__ void __launch_bounds__(kSgdThreads)
-    sgd_thread_per_pack_kernel(SgdPointers<A, G> p, SgdFactors<A> f, std::int64_t n) {
+    sgd_thread_per_pack_kernel(SgdPointers<A, G> p, SgdFactors<A> f, std::int64_t decayed,
+                               std::int64_t n) {
   if (p.skip && *p.skip != 0) return;
   f.learning_rate = static_cast<A>(*p.learning_rate);
   if (p.clip) f.clip = static_cast<A>(*p.clip);
   if constexpr (kMomentum) f.first = *p.step == 1;
+  const A decay = f.weight_decay;
   for_each_pack<kWidth>(n, [&](std::int64_t i, auto width) {
     constexpr int kW = decltype(width)::value;
     auto r_p = load_pack<kW>(p.parameter + i);
@@ -40,9 +42,11 @@ __global__ void __launch_bounds__(kSgdThreads)
     Pack<A, kW> r_b = r_p;
     if constexpr (kMomentum) r_b = load_pack<kW>(p.momentum_buffer + i);
 #pragma unroll
-    for (int k = 0; k < kW; ++k)
+    for (int k = 0; k < kW; ++k) {
+      f.weight_decay = i + k < decayed ? decay : A(0);
       r_p.v[k] = sgd_element<A, kMomentum, kNesterov>(r_p.v[k], static_cast<A>(to_float(r_g.v[k])),
                                                       r_b.v[k], f);
+    }
     store_pack(p.parameter + i, r_p);
     if constexpr (kMomentum) store_pack(p.momentum_buffer + i, r_b);
     if (p.parameter_copy) {
@@ -75,7 +79,8 @@ void sgd_launch_variant(const Context& context, const SgdArgs& args) {
     constexpr int kW = decltype(width)::value;
     simt::launch(
         {"sgd", blocks_for(args.n, kW), kSgdThreads, 0, static_cast<cudaStream_t>(context.stream)},
-        sgd_thread_per_pack_kernel<A, G, kW, kMomentum, kNesterov>, p, f, args.n);
+        sgd_thread_per_pack_kernel<A, G, kW, kMomentum, kNesterov>, p, f,
+        args.decayed < 0 ? args.n : args.decayed, args.n);
   };
   if (packs_aligned<kPack>(p.parameter, p.gradient, p.parameter_copy) &&
       (!kMomentum || packs_aligned<kPack>(p.momentum_buffer)))

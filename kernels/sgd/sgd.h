@@ -10,7 +10,7 @@ namespace retort::kernels {
 /// One update, with mu = momentum and the learning rate, the clip coefficient and the step number
 /// read from memory of the context's device:
 ///
-///   g = clip * gradient + weight_decay * p
+///   g = clip * gradient + weight_decay * p      (weight_decay is 0 from element `decayed` on)
 ///   b = (step == 1) ? g : mu * b + (1 - dampening) * g            (if mu != 0)
 ///   g = nesterov ? g + mu * b : b                                 (if mu != 0)
 ///   p = p - learning_rate * g
@@ -33,11 +33,31 @@ struct SgdArgs {
   const float* clip = nullptr;         // optional factor on the gradient (grad_norm writes it)
   const std::int32_t* skip = nullptr;  // optional
   double momentum = 0, dampening = 0, weight_decay = 0;
+  std::int64_t decayed = -1;  // only elements [0, decayed) are decayed; -1: all
   bool nesterov = false;
   DType dtype = DType::kF32, gradient_dtype = DType::kF32;
 };
-void sgd_cpu(const Context& context, const SgdArgs& args);
+void sgd_cpu(const Context& context, const SgdArgs& args);  // takes decayed = -1 only
 extern CudaOp<SgdArgs> sgd_cuda;
+
+/// The decayed elements, then the others.
+inline void sgd_cpu_in_parts(const Context& context, const SgdArgs& args) {
+  const auto at = [&](const void* p, DType dtype) {
+    const auto bytes = static_cast<std::size_t>(args.decayed) * size_of(dtype);
+    return p ? const_cast<char*>(static_cast<const char*>(p)) + bytes : nullptr;
+  };
+  SgdArgs first = args, second = args;
+  first.n = args.decayed;
+  second.n = args.n - args.decayed;
+  second.parameter = at(args.parameter, args.dtype);
+  second.gradient = at(args.gradient, args.gradient_dtype);
+  second.momentum_buffer = at(args.momentum_buffer, args.dtype);
+  if (args.parameter_copy) second.parameter_copy = args.parameter_copy + args.decayed;
+  second.weight_decay = 0;
+  first.decayed = second.decayed = -1;
+  if (first.n > 0) sgd_cpu(context, first);
+  if (second.n > 0) sgd_cpu(context, second);
+}
 
 inline void sgd(const Context& context, const SgdArgs& args) {
   RETORT_CHECK(args.n >= 0, "[sgd] expected n >= 0, got ", args.n);
@@ -55,6 +75,9 @@ inline void sgd(const Context& context, const SgdArgs& args) {
                "[sgd] expected non-null parameter, gradient and learning_rate");
   RETORT_CHECK(args.momentum == 0 || (args.momentum_buffer && args.step),
                "[sgd] expected a momentum buffer and a step with momentum ", args.momentum);
+  RETORT_CHECK(args.decayed >= -1 && args.decayed <= args.n, "[sgd] expected decayed in [-1, ",
+               args.n, "], got ", args.decayed);
+  if (context.device == Device::kCpu && args.decayed >= 0) return sgd_cpu_in_parts(context, args);
   dispatch("sgd", context, args, sgd_cpu, sgd_cuda);
 }
 

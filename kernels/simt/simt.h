@@ -13,6 +13,7 @@
 #include "kernels/common/bf16.h"
 #if !defined(__CUDACC_RTC__)  // NVRTC compiles device code alone: no launch, no standard library
 #include "kernels/common/check.h"
+#include "kernels/simt/launch_hook.h"
 #endif
 
 #if defined(__CUDACC__)
@@ -467,6 +468,7 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), typename type_id<P>::ty
   if (c.smem > 48 * 1024)
     e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(c.smem));
+  count_launch(c.name);
   if (e == cudaSuccess && c.cluster > 1) {
     e = launch_clusters(c, kernel, args...);
   } else if (e == cudaSuccess) {
@@ -482,9 +484,16 @@ template <class... P>
 void launch(const LaunchConfig& c, void (*kernel)(P...), typename type_id<P>::type... args) {
   if (c.grid.x == 0 || c.grid.y == 0 || c.grid.z == 0)
     fail(ErrorCode::kDevice, "launch of ", c.name, " failed: empty grid");
-  auto body = [&] { kernel(args...); };
-  emu::run_grid({c.name, c.grid, c.block, c.smem,
-                 [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body, c.cluster});
+  const auto run = [c, kernel, args...] {  // by value: a recorded launch outlives this call
+    auto body = [&] { kernel(args...); };
+    emu::run_grid({c.name, c.grid, c.block, c.smem,
+                   [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body, c.cluster});
+  };
+  count_launch(c.name);
+  if (t_recorder)
+    t_recorder->record(c.name, c.stream, run);
+  else
+    run();
 }
 #endif
 #endif  // __CUDACC_RTC__

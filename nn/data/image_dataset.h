@@ -8,6 +8,8 @@ namespace retort::nn {
 
 class ImageDataset : public Dataset {
  public:
+  static constexpr int kPad = 4;  // of Augment::kCropFlip
+
   /// images u8 (N, C, H, W) on the CPU, labels in [0, classes), one per image. `format` goes into
   /// the hash and describe(). Throws Error(kBadInput) on a label outside.
   ImageDataset(Tensor images, std::vector<std::int32_t> labels, std::int64_t classes,
@@ -33,6 +35,7 @@ class ImageDataset : public Dataset {
       const std::vector<std::shared_ptr<const ImageDataset>>& parts);
 
  private:
+  friend class ImageFeed;
   struct Resident {  // what make_batch reads, on one device
     Tensor images, labels;
     std::vector<std::pair<Normalize, Tensor>> tables;

@@ -28,10 +28,6 @@ void upload(const Tensor& scalar, T value) {
   RETORT_CHECK_AS(kDevice, status.code == ErrorCode::kOk, "[optimizer] ", status.message);
 }
 
-void* at(const Tensor& flat, std::int64_t offset) {
-  return static_cast<char*>(flat.raw()) + static_cast<std::size_t>(offset) * size_of(flat.dtype());
-}
-
 int group_of(const OptimizerConfig& config, const Tensor& parameter) {
   return !config.decay_norm_and_bias && parameter.rank() <= 1 ? 1 : 0;
 }
@@ -50,14 +46,32 @@ Optimizer::Optimizer(const TrainedModules& modules, const OptimizerConfig& confi
                "[optimizer] expected clip_norm >= 0, got ", config.clip_norm);
   const MemoryRoleScope role(MemoryRole::kOptimizer);
   const Device device = arena_.parameters().device();
-  rate_ = Tensor::zeros({}, DType::kF32, device);
-  step_ = Tensor::zeros({}, DType::kI64, device);
   if (config.clip_norm > 0 || config.skip_not_finite) {
     norm_ = Tensor::zeros({}, DType::kF32, device);
     clip_ = Tensor::zeros({}, DType::kF32, device);
     not_finite_ = Tensor::zeros({}, DType::kI32, device);
+    ticket_ = Tensor::zeros({}, DType::kI32, device);
   }
-  set_learning_rate(config.learning_rate);
+  read_from({}, {});
+}
+
+void Optimizer::read_from(const Tensor& learning_rate, const Tensor& step) {
+  const Device device = arena_.parameters().device();
+  reads_elsewhere_ = learning_rate.defined();
+  if (reads_elsewhere_) {
+    RETORT_CHECK(step.defined() && learning_rate.dtype() == DType::kF32 &&
+                     step.dtype() == DType::kI64 && learning_rate.numel() == 1 &&
+                     step.numel() == 1 && learning_rate.device() == device &&
+                     step.device() == device,
+                 "[optimizer] expected f32 and i64 scalars on ", name_of(device));
+    rate_ = learning_rate;
+    step_ = step;
+    return;
+  }
+  const MemoryRoleScope role(MemoryRole::kOptimizer);
+  rate_ = Tensor::zeros({}, DType::kF32, device);
+  step_ = Tensor::zeros({}, DType::kI64, device);
+  set_learning_rate(learning_rate_);
 }
 
 void Optimizer::add_moments(const std::string& name) {
@@ -68,7 +82,7 @@ void Optimizer::add_moments(const std::string& name) {
 
 void Optimizer::set_learning_rate(double learning_rate) {
   learning_rate_ = learning_rate;
-  upload(rate_, static_cast<float>(learning_rate));
+  if (!reads_elsewhere_) upload(rate_, static_cast<float>(learning_rate));
 }
 
 void Optimizer::step() {
@@ -76,7 +90,10 @@ void Optimizer::step() {
   update();
 }
 
-void Optimizer::begin_step() { upload(step_, ++steps_); }
+void Optimizer::begin_step() {
+  ++steps_;
+  if (!reads_elsewhere_) upload(step_, steps_);
+}
 
 void Optimizer::update() {
   Scalars scalars{rate_.data<float>(), step_.data<std::int64_t>(), nullptr, nullptr};
@@ -88,15 +105,14 @@ void Optimizer::update() {
     args.norm = norm_.data<float>();
     args.clip = clip_.data<float>();
     args.not_finite = not_finite_.data<std::int32_t>();
+    args.ticket = reinterpret_cast<std::uint32_t*>(ticket_.data<std::int32_t>());
     args.max_norm = config_.clip_norm;
     args.dtype = gradients.dtype();
     kernels::grad_norm(context_of(gradients.device()), args);
     if (config_.clip_norm > 0) scalars.clip = clip_.data<float>();
     if (config_.skip_not_finite) scalars.skip = not_finite_.data<std::int32_t>();
   }
-  for (int i = 0; i < arena_.groups(); ++i)
-    if (const auto& group = arena_.group(i); group.end > group.begin)
-      update_group(group, i == 0 ? config_.weight_decay : 0, scalars);
+  apply(scalars);
 }
 
 NamedTensors Optimizer::state() const {
@@ -161,14 +177,13 @@ Sgd::Sgd(const TrainedModules& modules, const SgdConfig& config)
   if (config.momentum > 0) add_moments("momentum_buffer");
 }
 
-void Sgd::update_group(const ParameterArena::Group& group, double weight_decay,
-                       const Scalars& scalars) {
+void Sgd::apply(const Scalars& scalars) {
   const Tensor& parameters = arena_.parameters();
   kernels::SgdArgs args;
-  args.parameter = at(parameters, group.begin);
-  args.gradient = at(arena_.gradients(), group.begin);
-  if (!moments_.empty()) args.momentum_buffer = at(moments_[0].values, group.begin);
-  args.n = group.end - group.begin;
+  args.parameter = parameters.raw();
+  args.gradient = arena_.gradients().raw();
+  if (!moments_.empty()) args.momentum_buffer = moments_[0].values.raw();
+  args.n = arena_.numel();
   args.learning_rate = scalars.learning_rate;
   args.step = scalars.step;
   args.clip = scalars.clip;
@@ -176,7 +191,8 @@ void Sgd::update_group(const ParameterArena::Group& group, double weight_decay,
   args.momentum = config_.momentum;
   args.dampening = config_.dampening;
   args.nesterov = config_.nesterov;
-  args.weight_decay = weight_decay;
+  args.weight_decay = config_.weight_decay;
+  args.decayed = arena_.group(0).end;  // the second group is not
   args.dtype = parameters.dtype();
   args.gradient_dtype = parameters.dtype();
   kernels::sgd(context_of(parameters.device()), args);
@@ -191,15 +207,14 @@ AdamW::AdamW(const TrainedModules& modules, const AdamWConfig& config)
   add_moments("exp_avg_sq");
 }
 
-void AdamW::update_group(const ParameterArena::Group& group, double weight_decay,
-                         const Scalars& scalars) {
+void AdamW::apply(const Scalars& scalars) {
   const Tensor& parameters = arena_.parameters();
   kernels::AdamWArgs args;
-  args.parameter = at(parameters, group.begin);
-  args.gradient = at(arena_.gradients(), group.begin);
-  args.first_moment = at(moments_[0].values, group.begin);
-  args.second_moment = at(moments_[1].values, group.begin);
-  args.n = group.end - group.begin;
+  args.parameter = parameters.raw();
+  args.gradient = arena_.gradients().raw();
+  args.first_moment = moments_[0].values.raw();
+  args.second_moment = moments_[1].values.raw();
+  args.n = arena_.numel();
   args.learning_rate = scalars.learning_rate;
   args.step = scalars.step;
   args.clip = scalars.clip;
@@ -207,7 +222,8 @@ void AdamW::update_group(const ParameterArena::Group& group, double weight_decay
   args.beta1 = config_.beta1;
   args.beta2 = config_.beta2;
   args.epsilon = config_.epsilon;
-  args.weight_decay = weight_decay;
+  args.weight_decay = config_.weight_decay;
+  args.decayed = arena_.group(0).end;  // the second group is not
   args.dtype = parameters.dtype();
   args.gradient_dtype = parameters.dtype();
   kernels::adamw(context_of(parameters.device()), args);

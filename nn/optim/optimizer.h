@@ -24,7 +24,8 @@ struct OptimizerConfig {
 /// parameters with their values: do not use the first one any more.
 ///
 /// The kernels read learning rate and step number from device memory, so a captured step can be
-/// replayed: begin_step() writes them, update() only launches.
+/// replayed: begin_step() writes them, update() only launches. On CUDA update() is one launch, two
+/// with clip_norm or skip_not_finite, whatever the number of parameters and groups.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -36,6 +37,11 @@ class Optimizer {
   void begin_step();  // counts the step, uploads the numbers that change
   void update();      // kernels only
   void zero_grad() { arena_.zero_gradients(); }
+
+  /// From now on update() reads the learning rate (f32) and the number of the update (i64, from 1)
+  /// in these device scalars, and the caller keeps them right: set_learning_rate() and begin_step()
+  /// upload nothing. Undefined tensors: the optimizer's own again.
+  void read_from(const Tensor& learning_rate, const Tensor& step);
 
   void set_learning_rate(double learning_rate);
   double learning_rate() const { return learning_rate_; }
@@ -61,15 +67,14 @@ class Optimizer {
   };
   void add_moments(const std::string& name);
 
-  /// One group's update; pointers of device memory are ready.
+  /// What the update of all parameters reads in device memory.
   struct Scalars {
     const float* learning_rate;
     const std::int64_t* step;
     const float* clip;         // null: none
     const std::int32_t* skip;  // null: never
   };
-  virtual void update_group(const ParameterArena::Group& group, double weight_decay,
-                            const Scalars& scalars) = 0;
+  virtual void apply(const Scalars& scalars) = 0;
 
   ParameterArena arena_;
   std::vector<Moments> moments_;
@@ -78,8 +83,9 @@ class Optimizer {
   OptimizerConfig config_;
   double learning_rate_;
   std::int64_t steps_ = 0;
-  Tensor rate_, step_;  // device scalars: f32, i64
-  Tensor norm_, clip_, not_finite_;
+  Tensor rate_, step_;            // device scalars: f32, i64
+  bool reads_elsewhere_ = false;  // rate_ and step_ are the caller's
+  Tensor norm_, clip_, not_finite_, ticket_;
 };
 
 /// Stochastic gradient descent as PyTorch's: formula in kernels/sgd/sgd.h.
@@ -94,8 +100,7 @@ class Sgd : public Optimizer {
   Sgd(const TrainedModules& modules, const SgdConfig& config);
 
  protected:
-  void update_group(const ParameterArena::Group& group, double weight_decay,
-                    const Scalars& scalars) override;
+  void apply(const Scalars& scalars) override;
 
  private:
   SgdConfig config_;
@@ -115,8 +120,7 @@ class AdamW : public Optimizer {
   AdamW(const TrainedModules& modules, const AdamWConfig& config);
 
  protected:
-  void update_group(const ParameterArena::Group& group, double weight_decay,
-                    const Scalars& scalars) override;
+  void apply(const Scalars& scalars) override;
 
  private:
   AdamWConfig config_;

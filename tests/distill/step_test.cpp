@@ -132,18 +132,50 @@ TEST(DistillStep, one_step_of_sgd_lowers_the_loss) {
 }
 
 TEST(DistillStep, meter_averages_over_samples) {
-  Fixture f;
-  StepMeter meter;
-  EXPECT_EQ(meter.summary().samples, 0);
-  const double a = f.step({}).loss();
-  meter.add(f.step({}));
-  meter.add(f.step({}));
-  EXPECT_FALSE(meter.empty());
-  const StepStatistics s = meter.summary();
-  EXPECT_EQ(s.samples, 20);
-  EXPECT_TRUE(close(s.loss, a, 1e-6, 0));
-  EXPECT_EQ(s.ce.size(), 20u);
-  EXPECT_TRUE(meter.empty());
+  for (const Device device : devices()) {
+    Fixture f(device);
+    StepMeter meter;
+    EXPECT_EQ(meter.summary().samples, 0);
+    const StepStatistics want = f.step({}).host();
+    meter.add(f.step({}));
+    meter.add(f.step({}));
+    EXPECT_FALSE(meter.empty());
+    const StepStatistics s = meter.summary();
+    EXPECT_EQ(s.samples, 20);
+    EXPECT_TRUE(s.has_teacher);
+    EXPECT_EQ(s.loss, want.loss) << name_of(device);
+    EXPECT_TRUE(close(s.loss_ce, want.loss_ce, 1e-12, 0));
+    EXPECT_TRUE(close(s.loss_kd, want.loss_kd, 1e-12, 0));
+    EXPECT_EQ(s.accuracy, want.accuracy);
+    EXPECT_EQ(s.teacher_accuracy, want.teacher_accuracy);
+    EXPECT_TRUE(meter.empty());
+  }
+}
+
+TEST(DistillStep, meter_keeps_every_step_in_order_whatever_its_capacity) {
+  for (const Device device : devices()) {
+    Fixture f(device);
+    StepMeter large(16), small(2);
+    std::vector<double> losses;
+    for (int i = 0; i < 5; ++i) {
+      StepSettings settings{.lambda = {0.1f * static_cast<float>(i)}};
+      settings.micro_batch = i == 3 ? 4 : 0;  // its parts are one step
+      const StepReport report = f.step(settings);
+      losses.push_back(report.loss());
+      large.add(report);
+      small.add(report);
+    }
+    EXPECT_EQ(small.size(), 5);
+    const std::vector<StepNumbers> a = large.take(), b = small.take();
+    ASSERT_EQ(a.size(), 5u);
+    ASSERT_EQ(b.size(), 5u);
+    for (std::size_t i = 0; i < 5; ++i) {
+      EXPECT_EQ(a[i].loss, losses[i]) << i;
+      EXPECT_EQ(a[i].samples, 10);
+      EXPECT_EQ(b[i].loss, a[i].loss);
+      EXPECT_EQ(b[i].ce, a[i].ce);
+    }
+  }
 }
 
 TEST(DistillStep, errors) {

@@ -123,6 +123,38 @@ TEST(AdamW, a_skipped_step_writes_nothing) {
   }
 }
 
+// Both parameter groups in one call and, on CUDA, one launch: the bytes of a call for each.
+TEST(AdamW, elements_from_decayed_on_are_not_decayed) {
+  for (const Device device : devices())
+    for (const std::int64_t decayed : {0, 1, 16, 333, 1000}) {
+      const AdamWState one(1000, device, DType::kF32, DType::kF32),
+          two(1000, device, DType::kF32, DType::kF32);
+      kernels::AdamWArgs all = one.args(), first = two.args(), second = two.args();
+      all.weight_decay = first.weight_decay = 0.1;
+      second.weight_decay = 0;
+      all.decayed = decayed;
+      first.n = decayed;
+      second.n = 1000 - decayed;
+      second.parameter = two.parameter.data<float>() + decayed;
+      second.gradient = two.gradient.data<float>() + decayed;
+      second.parameter_copy += decayed;
+      second.first_moment = two.m.data<float>() + decayed;
+      second.second_moment = two.v.data<float>() + decayed;
+      const std::uint64_t before = cuda_runtime.launches ? cuda_runtime.launches() : 0;
+      kernels::adamw(context_of(device), all);
+      EXPECT_TRUE(device == Device::kCpu || cuda_runtime.launches() - before == 1);
+      kernels::adamw(context_of(device), first);
+      kernels::adamw(context_of(device), second);
+      EXPECT_TRUE(same_bytes(two.parameter, one.parameter)) << name_of(device) << " " << decayed;
+      EXPECT_TRUE(same_bytes(two.v, one.v));
+      EXPECT_TRUE(same_bytes(two.copy, one.copy));
+    }
+  const AdamWState s(4, Device::kCpu, DType::kF32, DType::kF32);
+  kernels::AdamWArgs a = s.args();
+  a.decayed = 5;
+  EXPECT_THROW(kernels::adamw(context_of(Device::kCpu), a), Error);
+}
+
 TEST(AdamW, errors) {
   const AdamWState s(4, Device::kCpu, DType::kF32, DType::kF32);
   kernels::AdamWArgs a = s.args();

@@ -72,6 +72,49 @@ TEST(GradNorm, a_value_that_is_not_finite_raises_the_flag) {
     }
 }
 
+// With a ticket one launch does all, to the same bits, time after time.
+TEST(GradNorm, a_ticket_saves_the_finishing_launch) {
+  if (!cuda_available()) GTEST_SKIP() << cuda_unavailable_reason();
+  const Device device = Device::kCuda;
+  const Tensor ticket = Tensor::zeros({}, DType::kI32, device);
+  for (const std::int64_t n : {1, 16384, 16385, 100003}) {
+    const Tensor g = randn({n}, 5).to(device), norm = Tensor::zeros({}, DType::kF32, device),
+                 clip = norm.clone();
+    const kernels::GradientSegment segment{g.raw(), n};
+    kernels::GradNormArgs args;
+    args.segments = {&segment, 1};
+    args.norm = norm.data<float>();
+    args.clip = clip.data<float>();
+    args.max_norm = 1;
+    args.ticket = reinterpret_cast<std::uint32_t*>(ticket.data<std::int32_t>());
+    const NormResult want = norm_of({g}, 1, device);
+    for (int repeat = 0; repeat < 2; ++repeat) {
+      norm.fill(-1);
+      clip.fill(-1);
+      const std::uint64_t before = cuda_runtime.launches();
+      kernels::grad_norm(context_of(device), args);
+      EXPECT_EQ(cuda_runtime.launches() - before, 1u);
+      EXPECT_TRUE(same_bytes(norm, want.norm)) << n;
+      EXPECT_TRUE(same_bytes(clip, want.clip)) << n;
+      EXPECT_EQ(ticket.item(), 0);
+    }
+  }
+  // More segments than a launch takes: the finishing launch is back.
+  std::vector<Tensor> many(65, Tensor::full({2}, 0.5, DType::kF32, device));
+  std::vector<kernels::GradientSegment> segments;
+  for (const Tensor& t : many) segments.push_back({t.raw(), 2});
+  const Tensor norm = Tensor::zeros({}, DType::kF32, device);
+  kernels::GradNormArgs args;
+  args.segments = segments;
+  args.norm = norm.data<float>();
+  args.ticket = reinterpret_cast<std::uint32_t*>(ticket.data<std::int32_t>());
+  const std::uint64_t before = cuda_runtime.launches();
+  kernels::grad_norm(context_of(device), args);
+  EXPECT_EQ(cuda_runtime.launches() - before, 3u);
+  EXPECT_NEAR(norm.item(), std::sqrt(32.5), 1e-5);
+  EXPECT_EQ(ticket.item(), 0);
+}
+
 TEST(GradNorm, errors) {
   const std::vector<kernels::GradientSegment> bad{{nullptr, 3}};
   EXPECT_THROW(kernels::grad_norm(context_of(Device::kCpu), {bad}), Error);

@@ -175,6 +175,63 @@ TEST(StagedDistillation, extraction_between_convolutional_networks) {
   EXPECT_TRUE(student->training());
 }
 
+// Stages with a projection, with either teacher and with another lambda: captured where they can
+// be, with the bytes and the numbers of a run without graphs.
+TEST(StagedDistillation, graphs_change_no_byte_of_a_run_through_the_stages) {
+  if (!cuda_available()) GTEST_SKIP() << cuda_unavailable_reason();
+  const auto stages = [] {
+    std::vector<Stage> list = extraction(ProjectionVariant::kHead, 2);
+    list.pop_back();
+    list.push_back({.name = "first", .teacher = 0, .until = {.steps = 5}, .lambda = 0.25f});
+    list.push_back({.name = "watched", .teacher = 0, .until = {.steps = 4, .window = 2}});
+    list.push_back({.name = "second", .teacher = 1, .fresh_optimizer = false});
+    return list;
+  };
+  struct OnCuda : Fixture {
+    StepMeter meter;
+    OnCuda(std::vector<Stage> list, const GraphOptions& options) : Fixture({Stage{}}) {
+      student->to(Device::kCuda);
+      for (const auto& teacher : teachers) teacher->model().to(Device::kCuda);
+      run = std::make_unique<StagedDistillation>(
+          *student, teachers, std::move(list),
+          [](const nn::TrainedModules& modules) {
+            nn::SgdConfig config;
+            config.momentum = 0.9;
+            return std::make_unique<nn::Sgd>(modules, config);
+          },
+          [] {
+            return randn({64, 6}, 77).to(Device::kCuda);
+          });
+      run->use_graphs(meter, options);
+    }
+  };
+  OnCuda eager(stages(), {.graph = false}), graphed(stages(), {});
+  std::int64_t replays = 0;
+  for (std::int64_t t = 0; t < 24; ++t)
+    for (OnCuda* f : {&eager, &graphed}) {
+      StepBatch batch = Fixture::batch(t);
+      batch.inputs = batch.inputs.to(Device::kCuda);
+      batch.targets = batch.targets.to(Device::kCuda);
+      const std::int64_t before = f->run->graphed() ? f->run->graphed()->replays() : 0;
+      EXPECT_EQ(
+          f->run->step(batch, {.temperature = {2}}, 0.05 / static_cast<double>(t + 1)).samples, 10);
+      if (f == &graphed && f->run->graphed() && f->run->graphed()->replays() > before) ++replays;
+    }
+  EXPECT_GE(replays, 8);
+  EXPECT_EQ(eager.run->starts(), graphed.run->starts());
+  const auto a = eager.student->named_parameters(), b = graphed.student->named_parameters();
+  for (std::size_t i = 0; i < a.size(); ++i)
+    EXPECT_TRUE(same_bytes(a[i].second.detach(), b[i].second.detach())) << a[i].first;
+  const std::vector<StepNumbers> x = eager.meter.take(), y = graphed.meter.take();
+  ASSERT_EQ(x.size(), 24u);
+  ASSERT_EQ(y.size(), 24u);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    EXPECT_EQ(x[i].loss, y[i].loss) << i;
+    EXPECT_EQ(x[i].kd, y[i].kd) << i;
+    EXPECT_EQ(x[i].samples, 10);
+  }
+}
+
 TEST(StagedDistillation, errors) {
   EXPECT_THROW(Fixture(std::vector<Stage>{}), Error);
   EXPECT_THROW(Fixture({Stage{.name = "endless"}, Stage{.name = "never"}}), Error);

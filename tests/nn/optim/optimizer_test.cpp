@@ -18,6 +18,7 @@ namespace {
 
 using test::all_close;
 using test::close;
+using test::devices;
 using test::randn;
 using test::same_bytes;
 using ::testing::HasSubstr;
@@ -142,6 +143,74 @@ TEST(Optimizers, clipping_scales_all_gradients_by_one_factor) {
   EXPECT_NEAR(sgd.gradient_norm().item(), norm, 1e-5);
   const std::vector<double> after = module.weight.to_vector<double>();
   for (std::size_t i = 0; i < after.size(); ++i) EXPECT_NEAR(after[i], before[i] - 2 / norm, 1e-6);
+}
+
+// Clip, update and both parameter groups: two launches, however many parameters there are.
+TEST(Optimizers, an_update_is_two_launches) {
+  if (!cuda_available()) GTEST_SKIP() << cuda_unavailable_reason();
+  const auto count = [](const char* what, auto make, std::uint64_t want) {
+    const auto model = make_model({.arch = "resnet8", .classes = 10, .seed = 1});
+    model->to(Device::kCuda);
+    const auto optimizer = make(*model);
+    EXPECT_EQ(optimizer->arena().slices().size(), 23u);
+    for (int i = 0; i < 2; ++i) {
+      const std::uint64_t before = cuda_runtime.launches();
+      optimizer->step();
+      EXPECT_EQ(cuda_runtime.launches() - before, want) << what;
+    }
+  };
+  const auto sgd = [](double clip) {
+    return [clip](Module& module) {
+      SgdConfig config;
+      config.momentum = 0.9;
+      config.weight_decay = 0.1;
+      config.decay_norm_and_bias = false;
+      config.clip_norm = clip;
+      return std::make_unique<Sgd>(module, config);
+    };
+  };
+  const auto adamw = [](double clip) {
+    return [clip](Module& module) {
+      AdamWConfig config;
+      config.decay_norm_and_bias = false;
+      config.clip_norm = clip;
+      return std::make_unique<AdamW>(module, config);
+    };
+  };
+  count("sgd", sgd(0), 1);
+  count("sgd, clipped", sgd(1), 2);
+  count("adamw", adamw(0), 1);
+  count("adamw, clipped", adamw(1), 2);
+}
+
+TEST(Optimizers, learning_rate_and_step_may_be_read_elsewhere) {
+  for (const Device device : devices()) {
+    Small one(DType::kF32), two(DType::kF32);
+    one.to(device);
+    two.to(device);
+    AdamW a(one, {}), b(two, {});
+    const Tensor rate = Tensor::zeros({}, DType::kF32, device),
+                 step = Tensor::zeros({}, DType::kI64, device);
+    b.read_from(rate, step);
+    for (int t = 1; t <= 3; ++t) {
+      const double lr = 0.1 / t;
+      a.set_learning_rate(lr);
+      b.set_learning_rate(7);  // recorded, not uploaded
+      rate.fill(static_cast<double>(static_cast<float>(lr)));
+      step.fill(t);
+      for (Small* module : {&one, &two})
+        for (Tensor* p : {&module->weight, &module->bias}) p->grad().copy_from(gradient_at(*p, t));
+      a.step();
+      b.step();
+      EXPECT_TRUE(same_bytes(one.weight.detach(), two.weight.detach())) << t;
+    }
+    EXPECT_EQ(b.steps(), 3);
+    EXPECT_THROW(b.read_from(step, rate), Error);
+    b.read_from({}, {});
+    b.set_learning_rate(0);
+    b.step();
+    EXPECT_TRUE(same_bytes(one.bias.detach(), two.bias.detach()));
+  }
 }
 
 TEST(Optimizers, steps_with_nan_gradients_can_be_skipped) {

@@ -1,0 +1,164 @@
+"""The cases of step_bench in PyTorch, as its users write them: bf16 autocast over channels_last, images
+resident on the device, crop and flip there, clip_grad_norm_, SGD; eager, then under torch.compile.
+One JSON line a case and mode, the fields that step_bench prints.
+
+usage: steps_cuda.py [--device cuda|cpu] [--json FILE] [--batch N] [--seconds S] [--deadline S] [--smoke]
+exit:  0 done (modes that the deadline left out are named), 77 no PyTorch or no such device here
+"""
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+try:
+    import torch
+    from torch.nn import functional as F
+except ImportError as error:
+    print(f"skipped: {error}")
+    sys.exit(77)
+import models  # noqa: E402  bench/peers/models.py: the networks of nn/models
+
+
+def crop_flip(images, index, generator):
+    """(B, 3, 32, 32) of u8 from the padded set (N, 3, 40, 40): a place and a flip for every image."""
+    n, device = index.numel(), images.device
+    dy, dx = (torch.randint(0, 9, (n, 1), device=device, generator=generator) for _ in range(2))
+    flip = torch.randint(0, 2, (n, 1), device=device, generator=generator, dtype=torch.bool)
+    at = torch.arange(32, device=device)[None]
+    rows, columns = dy + at, dx + torch.where(flip, 31 - at, at)
+    return images[index[:, None, None, None], torch.arange(3, device=device)[None, :, None, None],
+                  rows[:, None, :, None], columns[:, None, None, :]]
+
+
+class Training:
+    def __init__(self, teacher, student, args):
+        device = args.device
+        torch.manual_seed(1)
+        self.args = args
+        self.student = models.make(student).to(device, memory_format=torch.channels_last)
+        self.teacher = models.make(teacher).to(device, memory_format=torch.channels_last).eval() if teacher else None
+        if self.teacher:
+            self.teacher.requires_grad_(False)
+        fused = device == "cuda"
+        self.optimizer = torch.optim.SGD(self.student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=fused)
+        count = max(6 * args.batch, 12 if args.smoke else 50000)
+        self.generator = torch.Generator(device).manual_seed(2)
+        stored = torch.randint(0, 256, (count, 3, 32, 32), device=device, dtype=torch.uint8, generator=self.generator)
+        self.images = F.pad(stored, (4, 4, 4, 4))
+        self.labels = torch.arange(count, device=device) % 10
+        self.mean = torch.tensor([0.4914, 0.4822, 0.4465], device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor([0.2470, 0.2435, 0.2616], device=device).view(1, 3, 1, 1)
+        self.at = 0
+        self.forward_loss = self.plain_forward_loss
+
+    def batch(self):
+        index = torch.arange(self.at, self.at + self.args.batch, device=self.args.device)
+        self.at = (self.at + self.args.batch) % (self.images.shape[0] - self.args.batch + 1)
+        pixels = crop_flip(self.images, index, self.generator)
+        x = ((pixels.float() / 255 - self.mean) / self.std).to(memory_format=torch.channels_last)
+        return x, self.labels[index]
+
+    def plain_forward_loss(self, x, y):
+        with torch.autocast(self.args.device, torch.bfloat16):
+            logits = self.student(x)
+            if self.teacher:
+                with torch.no_grad():
+                    told = self.teacher(x)
+        loss = F.cross_entropy(logits.float(), y)
+        if self.teacher:
+            tau = 4.0
+            soft = F.kl_div(F.log_softmax(logits.float() / tau, 1), F.softmax(told.float() / tau, 1), reduction="batchmean")
+            loss = 0.5 * loss + 0.5 * tau * tau * soft
+        return loss
+
+    def step(self):
+        x, y = self.batch()
+        loss = self.forward_loss(x, y)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss = loss.detach()
+
+    def compile(self, mode):
+        self.forward_loss = torch.compile(self.plain_forward_loss, mode=mode)
+
+
+def wait(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def time_of(training, steps, device):
+    """Milliseconds a step: `steps` of them between two waits for the device."""
+    wait(device)
+    begin = time.perf_counter()
+    for _ in range(steps):
+        training.step()
+    wait(device)
+    return 1e3 * (time.perf_counter() - begin) / steps
+
+
+def measure(case, teacher, student, mode, args):
+    training = Training(teacher, student, args)
+    if mode != "eager":
+        training.compile(None if mode == "compile" else mode.split(", ")[1])
+    begin = time.perf_counter()
+    for _ in range(1 if args.smoke else 5):
+        training.step()
+    wait(args.device)
+    first = time.perf_counter() - begin
+    guess = time_of(training, 1 if args.smoke else 3, args.device)
+    each = 1 if args.smoke else max(1, int(1e3 * args.seconds / 5 / guess))
+    samples = sorted(time_of(training, each, args.device) for _ in range(2 if args.smoke else 5))
+    median = statistics.median(samples)
+    return {"case": case, "who": "pytorch " + torch.__version__, "mode": mode, "batch": args.batch, "dtype": "bf16",
+            "ms": median, "images_per_s": 1e3 * args.batch / median, "ms_least": samples[0], "ms_most": samples[-1],
+            "first_steps_s": first, "loss": float(training.loss),
+            "peak_bytes": torch.cuda.max_memory_allocated() if args.device == "cuda" else 0}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--json")
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--deadline", type=float, default=150, help="no mode is begun after so many seconds")
+    parser.add_argument("--smoke", action="store_true", help="toy sizes")
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("skipped: PyTorch sees no CUDA device here")
+        return 77
+    cases = [("resnet18_train", None, "resnet18_cifar"), ("resnet152_to_resnet18_kd", "resnet152_cifar", "resnet18_cifar")]
+    if args.smoke:
+        args.batch = 2
+        cases = [("resnet8_train", None, "resnet8"), ("resnet8_kd", "resnet8", "resnet8")]
+    torch.backends.cudnn.benchmark = True  # as ours chooses by measuring
+    begin = time.perf_counter()
+    lines = []
+    # The modes in turn, so that a deadline leaves both cases with the same ones.
+    for mode in ["eager", "compile", "compile, max-autotune-no-cudagraphs", "compile, reduce-overhead"]:
+        for case, teacher, student in cases:
+            if time.perf_counter() - begin > args.deadline:
+                print(f"left out by the deadline: {case}, {mode}")
+                continue
+            torch.compiler.reset()
+            if args.device == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            lines.append(json.dumps(measure(case, teacher, student, mode, args)))
+            print(lines[-1], flush=True)
+        if args.smoke:
+            break
+    if args.json:
+        with open(args.json, "w") as file:
+            file.write("".join(line + "\n" for line in lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,360 @@
+// A captured step must give the bytes of the eager one: in its parameters, its optimizer's state,
+// its running statistics and its numbers, step by step.
+#include "distill/graphed_step.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+
+#include "engine/autograd/autograd.h"
+#include "nn/checkpoint/checkpoint.h"
+#include "nn/models/registry.h"
+#include "tests/support/close.h"
+#include "tests/support/random.h"
+#include "tests/support/temporary_folder.h"
+
+namespace retort::test {
+namespace {
+
+using namespace distill;
+using ::testing::HasSubstr;
+
+constexpr Device kGpu = Device::kCuda;
+
+struct Kind {
+  std::string arch = "mlp";
+  bool adamw = false;
+  double clip = 0;
+  DType dtype = DType::kF32;
+  std::int64_t batch = 6;
+  nn::Augment augment = nn::Augment::kNone;
+  bool own_teacher_inputs = false;  // the teacher is normalised in another way
+};
+
+std::shared_ptr<nn::ImageDataset> images(const Kind& s, std::int64_t count) {
+  const bool mlp = s.arch == "mlp";
+  const std::int64_t channels = mlp ? 1 : 3, size = mlp ? 6 : 8;
+  std::vector<std::int32_t> labels;
+  for (std::int64_t i = 0; i < count; ++i) labels.push_back(static_cast<std::int32_t>(i * 7 % 10));
+  return std::make_shared<nn::ImageDataset>(
+      randint({count, channels, size, size}, 5, 256).to(DType::kU8), labels, 10, "test");
+}
+
+std::shared_ptr<nn::Model> model(const Kind& s, std::uint64_t seed) {
+  nn::ModelConfig config{.arch = s.arch, .classes = 10, .seed = seed};
+  if (s.arch == "mlp") {
+    config.widths = {12};
+    config.inputs = 36;
+  } else {
+    config.widths = {4, 4, 8, 8};
+  }
+  return nn::make_model(config);
+}
+
+// One training run, eager or captured.
+struct Training {
+  explicit Training(const Kind& s, const GraphOptions& options, Device device = kGpu)
+      : setup(s), data(images(s, 20)), student(model(s, 1)), teacher_model(model(s, 2)) {
+    student->to(device);
+    teacher_model->to(device);
+    teacher = std::make_unique<Teacher>(teacher_model);
+    const auto common = [&](auto config) {
+      config.clip_norm = s.clip;
+      config.weight_decay = 0.01;
+      config.decay_norm_and_bias = false;
+      return config;
+    };
+    if (s.adamw) {
+      optimizer = std::make_unique<nn::AdamW>(*student, common(nn::AdamWConfig{}));
+    } else {
+      auto config = common(nn::SgdConfig{});
+      config.momentum = 0.9;
+      optimizer = std::make_unique<nn::Sgd>(*student, config);
+    }
+    nn::BatchOptions o;
+    o.device = device;
+    o.dtype = s.dtype;
+    o.augment = s.augment;
+    if (s.own_teacher_inputs) o.teacher_normalize = nn::Normalize::custom({0.5}, {0.25});
+    feed = std::make_unique<nn::ImageFeed>(data, o);
+    step = std::make_unique<GraphedStep>(teacher.get(), *student, *optimizer, meter, options);
+  }
+  ~Training() { step.reset(); }
+
+  // Settings and rates that change with every step.
+  StepSettings settings(int t, bool per_sample, std::int64_t rows) const {
+    StepSettings out;
+    out.lambda = {0.2f + 0.1f * static_cast<float>(t % 5)};
+    out.temperature = {1.0f + static_cast<float>(t % 3)};
+    if (per_sample) {
+      out.lambda.clear();
+      for (std::int64_t i = 0; i < rows; ++i)
+        out.lambda.push_back(static_cast<float>((i + t) % 4) / 4);
+    }
+    return out;
+  }
+  static double rate(int t) { return 0.05 / (1 + t); }
+
+  // Epochs of 20 samples in batches: the last one is smaller. Step t of the run.
+  FeedBatch place(int t) const {
+    const std::int64_t steps = (20 + setup.batch - 1) / setup.batch, epoch = t / steps,
+                       begin = t % steps * setup.batch;
+    return {begin, std::min(setup.batch, 20 - begin), epoch, 77};
+  }
+  void set_order(std::int64_t epoch) {
+    std::vector<std::int64_t> order;
+    for (std::int64_t i = 0; i < 20; ++i) order.push_back((i * 7 + epoch * 3) % 20);
+    feed->set_order(order);
+  }
+  void feed_step(int t, bool per_sample) {
+    const FeedBatch at = place(t), next = place(t + 1);
+    if (at.begin == 0) set_order(at.epoch);
+    step->step(*feed, at, settings(t, per_sample, at.rows), rate(t),
+               next.epoch == at.epoch ? &next : nullptr);
+  }
+  StepBatch tensors(int t) const {
+    std::vector<std::int64_t> samples;
+    const FeedBatch at = place(t);
+    for (std::int64_t i = 0; i < at.rows; ++i) samples.push_back((at.begin + i) * 3 % 20);
+    nn::BatchOptions o = feed->options();
+    o.epoch = static_cast<std::uint32_t>(at.epoch);
+    const nn::Batch b = data->make_batch(samples, o);
+    return {.inputs = b.inputs, .teacher_inputs = b.teacher_inputs, .targets = b.targets};
+  }
+
+  Kind setup;
+  std::shared_ptr<nn::ImageDataset> data;
+  std::shared_ptr<nn::Model> student, teacher_model;
+  std::unique_ptr<Teacher> teacher;
+  std::unique_ptr<nn::Optimizer> optimizer;
+  std::unique_ptr<nn::ImageFeed> feed;
+  StepMeter meter;
+  std::unique_ptr<GraphedStep> step;
+};
+
+// Numbers of b are those of `x`.
+void expect_same(Training& a, Training& b, const std::vector<StepNumbers>& x,
+                 const std::string& what) {
+  const auto same = [&](const nn::Module::Named& x, const nn::Module::Named& y) {
+    ASSERT_EQ(x.size(), y.size());
+    for (std::size_t i = 0; i < x.size(); ++i)
+      EXPECT_TRUE(same_bytes(x[i].second.detach(), y[i].second.detach()))
+          << what << ": " << x[i].first;
+  };
+  same(a.student->named_parameters(), b.student->named_parameters());
+  same(a.student->named_buffers(), b.student->named_buffers());
+  same(a.optimizer->state(), b.optimizer->state());
+  const std::vector<StepNumbers> y = b.meter.take();
+  ASSERT_EQ(x.size(), y.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    EXPECT_EQ(x[i].loss, y[i].loss) << what << ", step " << i;
+    EXPECT_EQ(x[i].ce, y[i].ce) << what << ", step " << i;
+    EXPECT_EQ(x[i].kd, y[i].kd) << what << ", step " << i;
+    EXPECT_EQ(x[i].correct, y[i].correct);
+    EXPECT_EQ(x[i].teacher_correct, y[i].teacher_correct);
+    EXPECT_EQ(x[i].samples, y[i].samples);
+  }
+}
+
+class GraphedStepTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!cuda_available()) GTEST_SKIP() << cuda_unavailable_reason();
+  }
+};
+
+TEST_F(GraphedStepTest, replays_give_the_bytes_of_eager_steps) {
+  struct Case {
+    Kind setup;
+    bool per_sample;
+    int steps;
+  };
+  const nn::Augment flip = nn::Augment::kCropFlip;
+  const std::vector<Case> cases{
+      {{.arch = "mlp"}, false, 14},
+      {{.arch = "mlp", .clip = 0.1, .own_teacher_inputs = true}, true, 14},
+      {{.arch = "mlp", .adamw = true, .clip = 0.1, .augment = flip}, true, 14},
+      {{.arch = "resnet8", .clip = 0.5, .augment = flip}, true, 9},
+      {{.arch = "resnet8", .adamw = true, .dtype = DType::kBF16, .augment = flip}, false, 9},
+  };
+  int number = 0;
+  for (const Case& c : cases) {
+    Training eager(c.setup, {.graph = false}), graphed(c.setup, {}),
+        overlapped(c.setup, {.overlap = true});
+    for (int t = 0; t < c.steps; ++t)
+      for (Training* run : {&eager, &graphed, &overlapped}) run->feed_step(t, c.per_sample);
+    EXPECT_EQ(eager.step->replays(), 0);
+    EXPECT_GE(graphed.step->replays(), c.steps / 3) << graphed.step->reason();
+    EXPECT_GE(overlapped.step->replays(), 2) << overlapped.step->reason();
+    const std::string what = "case " + std::to_string(number++);
+    const std::vector<StepNumbers> numbers = eager.meter.take();
+    EXPECT_NE(numbers.front().loss, numbers.back().loss);
+    expect_same(eager, graphed, numbers, what);
+    expect_same(eager, overlapped, numbers, what + ", overlapped");
+  }
+}
+
+TEST_F(GraphedStepTest, tensor_batches_are_replayed_too) {
+  for (const bool overlap : {false, true}) {
+    const Kind setup{.arch = "mlp", .own_teacher_inputs = overlap};
+    Training eager(setup, {.graph = false}), graphed(setup, {.overlap = overlap});
+    for (Training* run : {&eager, &graphed}) {
+      StepBatch now = run->tensors(0);
+      for (int t = 0; t < 13; ++t) {
+        const StepBatch next = run->tensors(t + 1);
+        run->step->step(now, run->settings(t, t % 2 == 1, run->place(t).rows), Training::rate(t),
+                        &next);
+        now = next;
+      }
+    }
+    EXPECT_GE(graphed.step->replays(), 3);
+    expect_same(eager, graphed, eager.meter.take(), overlap ? "overlapped" : "plain");
+  }
+}
+
+// A next batch that was named and did not come must not lend its teacher's logits to another.
+TEST_F(GraphedStepTest, a_next_batch_that_does_not_come_is_no_harm) {
+  const Kind setup{.arch = "mlp"};
+  Training eager(setup, {.graph = false}), graphed(setup, {.overlap = true});
+  for (Training* run : {&eager, &graphed}) {
+    run->set_order(0);
+    for (int t = 0; t < 12; ++t) {
+      const FeedBatch at{t % 3 * 6, 6, 0, 5}, wrong{(t + 2) % 3 * 6, 6, 0, 5};
+      if (t == 9) run->set_order(1);  // the same places, other samples
+      const FeedBatch right{(t + 1) % 3 * 6, 6, 0, 5};
+      run->step->step(*run->feed, at, run->settings(t, false, 6), 0.01, t == 8 ? &right : &wrong);
+    }
+  }
+  EXPECT_GE(graphed.step->replays(), 8);
+  expect_same(eager, graphed, eager.meter.take(), "wrong next");
+}
+
+TEST_F(GraphedStepTest, resumes_from_a_checkpoint_between_replays) {
+  for (const bool adamw : {false, true}) {
+    const Kind setup{.arch = "mlp", .adamw = adamw, .clip = 0.2};
+    Training whole(setup, {}), first(setup, {}), second(setup, {});
+    TemporaryFolder folder;
+    for (int t = 0; t < 18; ++t) whole.feed_step(t, true);
+    for (int t = 0; t < 10; ++t) first.feed_step(t, true);
+    EXPECT_GT(first.step->replays(), 0);
+    const nn::TrainedModules saved{{"", first.student.get()}}, loaded{{"", second.student.get()}};
+    nn::write_checkpoint(folder.path(),
+                         nn::checkpoint_of(10, saved, *first.optimizer, Json::object()));
+    nn::restore_checkpoint(*nn::read_newest_valid(folder.path()), loaded, second.optimizer.get());
+    second.set_order(second.place(10).epoch);
+    for (int t = 10; t < 18; ++t) second.feed_step(t, true);
+    EXPECT_GT(second.step->replays(), 0);
+    std::vector<StepNumbers> numbers = whole.meter.take();
+    numbers.erase(numbers.begin(), numbers.begin() + 10);
+    expect_same(whole, second, numbers, adamw ? "adamw" : "sgd");
+  }
+}
+
+TEST_F(GraphedStepTest, what_cannot_be_captured_runs_eagerly_and_says_why) {
+  const Kind setup{.arch = "mlp"};
+  const auto reason_of = [&](Training& run, const std::function<void(int)>& one) {
+    for (int t = 0; t < 5; ++t) one(t);
+    EXPECT_EQ(run.step->replays(), 0);
+    EXPECT_EQ(run.meter.size(), 5);
+    return run.step->reason();
+  };
+  {
+    Training run(setup, {.graph = false});
+    EXPECT_THAT(reason_of(run, [&](int t) { run.feed_step(t, false); }), HasSubstr("switched off"));
+  }
+  {
+    Training run(setup, {}, Device::kCpu);
+    EXPECT_THAT(reason_of(run, [&](int t) { run.feed_step(t, false); }), HasSubstr("the CPU"));
+  }
+  {
+    Training run(setup, {}), eager(setup, {.graph = false});
+    const auto cut = [](Training& r) {
+      return [&r](int t) {
+        StepSettings settings = r.settings(t, true, 6);
+        settings.micro_batch = 4;
+        r.set_order(0);
+        r.step->step(*r.feed, {0, 6, 0, 1}, settings, 0.1);
+      };
+    };
+    EXPECT_THAT(reason_of(run, cut(run)), HasSubstr("micro-batches"));
+    reason_of(eager, cut(eager));
+    expect_same(eager, run, eager.meter.take(), "micro-batches");
+  }
+  {
+    Training run(setup, {});
+    TemporaryFolder folder;
+    run.teacher->use_cache(std::make_shared<LogitCache>(
+        LogitCacheKey{nn::hex(run.data->hash()), run.teacher->hash(), run.teacher->classes()}));
+    EXPECT_THAT(reason_of(run, [&](int t) { run.feed_step(t, false); }), HasSubstr("a cache"));
+  }
+  {
+    Training run(setup, {});
+    const auto hook =
+        on_gradient_ready(run.student->named_parameters()[0].second, [](const Tensor&) {});
+    EXPECT_THAT(reason_of(run, [&](int t) { run.feed_step(t, false); }), HasSubstr("a hook"));
+  }
+}
+
+// A model that looks at its activations on the host.
+class Curious : public nn::Model {
+ public:
+  explicit Curious(std::shared_ptr<nn::Model> inner) : inner_(add_module("inner", inner)) {}
+  nn::ForwardResult forward(const Tensor& x, bool hidden) override {
+    nn::ForwardResult result = inner_.forward(x, hidden);
+    if (training()) last = result.logits.to_vector<float>()[0];
+    return result;
+  }
+  std::int64_t classes() const override { return inner_.classes(); }
+  float last = 0;
+
+ private:
+  nn::Model& inner_;
+};
+
+TEST_F(GraphedStepTest, a_step_that_reads_back_falls_back_and_trains_on) {
+  const Kind setup{.arch = "mlp"};
+  Training plain(setup, {.graph = false}), run(setup, {});
+  run.step.reset();
+  Curious curious(run.student);
+  run.optimizer = std::make_unique<nn::Sgd>(nn::TrainedModules{{"", run.student.get()}}, [] {
+    nn::SgdConfig config;
+    config.momentum = 0.9;
+    config.weight_decay = 0.01;
+    config.decay_norm_and_bias = false;
+    return config;
+  }());
+  run.step = std::make_unique<GraphedStep>(run.teacher.get(), curious, *run.optimizer, run.meter);
+  for (int t = 0; t < 12; ++t) {
+    plain.feed_step(t, false);
+    run.feed_step(t, false);
+  }
+  EXPECT_EQ(run.step->replays(), 0);
+  EXPECT_THAT(run.step->reason(), HasSubstr("to pageable host memory cannot be captured (after the "
+                                            "launch of '"));
+  expect_same(plain, run, plain.meter.take(), "fallback");
+}
+
+TEST_F(GraphedStepTest, a_replay_is_one_launch_without_new_memory) {
+  Training run({.arch = "resnet8", .clip = 0.5, .batch = 4}, {});
+  int t = 0;
+  for (; t < 5; ++t) run.feed_step(t, false);
+  ASSERT_GT(run.step->replays(), 0);
+  const std::uint64_t launches = cuda_runtime.launches();
+  const MemoryStatistics before = memory_statistics(kGpu);
+  run.set_order(1);
+  const std::int64_t replays = run.step->replays();
+  for (; t < 9; ++t)
+    run.step->step(*run.feed, {t % 5 * 4, 4, 1, 9}, run.settings(t, false, 4), 0.01);
+  EXPECT_EQ(run.step->replays(), replays + 4);
+  EXPECT_EQ(cuda_runtime.launches(), launches);
+  const MemoryStatistics after = memory_statistics(kGpu);
+  EXPECT_EQ(after.current_bytes, before.current_bytes);
+  EXPECT_EQ(run.step->reason(), "");
+  EXPECT_EQ(run.step->graphs(), 1);
+  EXPECT_GT(run.step->memory_bytes(), 0u);
+}
+
+}  // namespace
+}  // namespace retort::test
