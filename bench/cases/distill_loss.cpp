@@ -25,7 +25,7 @@ struct Setting {
 struct Problem {
   Tensor student, teacher, targets, lambda, tau, z;     // inputs
   Tensor gradient, total, statistics, argmax, correct;  // outputs
-  Tensor leaf;                                          // of the chain
+  Tensor leaf, one_hot;                                 // of the chain
 };
 
 // D(p, q) and h_v = q_v dD/dq_v of one row in double, as the header defines them.
@@ -131,22 +131,22 @@ void run_fused(const Problem& p, const Setting& s, const Case& c) {
   kernels::distill_loss(kernel_context(c.device), a);
 }
 
-// Hinton's loss as users write it, with the labels as one-hot rows made beforehand.
-std::function<void()> plain_chain(const Problem& p, const Setting& s) {
-  const Tensor host = Tensor::zeros({s.rows, s.classes}, DType::kF32);
-  const std::vector<std::int32_t> y = p.targets.to_vector<std::int32_t>();
-  for (std::size_t i = 0; i < y.size(); ++i)
-    host.data<float>()[static_cast<std::int64_t>(i) * s.classes + y[i]] = 1;
-  const Tensor one_hot = host.to(p.student.dtype()).to(p.student.device());
-  return [student = p.leaf, teacher = p.teacher, one_hot, tau = s.tau,
-          n = static_cast<double>(s.rows)] {
-    const Tensor log_p = log_softmax(scale(teacher, 1 / tau));
-    const Tensor log_q = log_softmax(scale(student, 1 / tau));
-    const Tensor kd = sum(multiply(exp(log_p), subtract(log_p, log_q)));
-    const Tensor ce = negate(sum(multiply(log_softmax(student), one_hot)));
-    add(scale(ce, 0.5 / n), scale(kd, 0.5 * tau * tau / n)).backward();
-    student.zero_grad();
-  };
+// Hinton's loss as users write it, the labels as one-hot rows that are made at the first call.
+void run_plain_chain(Problem& p, const Setting& s) {
+  if (!p.one_hot.defined()) {
+    const Tensor host = Tensor::zeros({s.rows, s.classes}, DType::kF32);
+    const std::vector<std::int32_t> y = p.targets.to_vector<std::int32_t>();
+    for (std::size_t i = 0; i < y.size(); ++i)
+      host.data<float>()[static_cast<std::int64_t>(i) * s.classes + y[i]] = 1;
+    p.one_hot = host.to(p.leaf.dtype()).to(p.leaf.device());
+  }
+  const double n = static_cast<double>(s.rows);
+  const Tensor log_p = log_softmax(scale(p.teacher, 1 / s.tau));
+  const Tensor log_q = log_softmax(scale(p.leaf, 1 / s.tau));
+  const Tensor kd = sum(multiply(exp(log_p), subtract(log_p, log_q)));
+  const Tensor ce = negate(sum(multiply(log_softmax(p.leaf), p.one_hot)));
+  add(scale(ce, 0.5 / n), scale(kd, 0.5 * s.tau * s.tau / n)).backward();
+  p.leaf.zero_grad();
 }
 
 Work make(const Setting& s, const Case& c) {
@@ -167,7 +167,7 @@ Work make(const Setting& s, const Case& c) {
   Work w;
   w.run = [=] { run_fused(*p, s, c); };
   if (s.divergence == Divergence::kForwardKl)
-    w.composed = plain_chain(*p, s);
+    w.composed = [=] { run_plain_chain(*p, s); };
   else
     w.composed = [=] {
       distill::DistillationLossArgs a;
@@ -189,6 +189,14 @@ Work make(const Setting& s, const Case& c) {
   return w;
 }
 
+// Operations per logit by the formulas, an exponential counted as one like an addition: three
+// softmaxes (maximum, difference, scaling, exponential, sum, division: 6 each, 5 at tau 1), the
+// divergence and h (below), and the gradient with its two terms (6).
+double flops_per_logit(Divergence kind) {
+  constexpr double divergence_and_h[] = {4, 5, 13, 4, 9, 9};
+  return 17 + divergence_and_h[static_cast<int>(kind)] + 6;
+}
+
 void add(Plan& plan, const Setting& s, DType dtype) {
   Case c;
   c.name = std::string("distill_loss/") + name_of(s.divergence) +
@@ -198,6 +206,7 @@ void add(Plan& plan, const Setting& s, DType dtype) {
   const double logits = static_cast<double>(s.rows * s.classes);
   c.bytes = 3 * logits * static_cast<double>(size_of(dtype));  // both read, the gradient written
   c.working_set = c.bytes;
+  c.flops = flops_per_logit(s.divergence) * logits;
   c.make = [s](const Case& made) { return make(s, made); };
   plan.add(std::move(c));
 }

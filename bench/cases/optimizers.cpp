@@ -168,11 +168,12 @@ Work make_grad_norm(std::int64_t n, const Case& c) {
 }
 
 void add_case(Plan& plan, const std::string& op, std::int64_t n, DType dtype, double bytes_each,
-              Work (*make)(std::int64_t, const Case&)) {
+              double flops_each, Work (*make)(std::int64_t, const Case&)) {
   Case c;
   c.name = op + "/" + shape_name(n);
   c.dtype = dtype;  // of the gradient
   c.bytes = c.working_set = bytes_each * static_cast<double>(n);
+  c.flops = flops_each * static_cast<double>(n);
   c.make = [make, n](const Case& made) { return make(n, made); };
   plan.add(std::move(c));
 }
@@ -186,9 +187,9 @@ void add_optimizer_cases(Plan& plan) {
   for (const std::int64_t n : sizes)
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       const double g = static_cast<double>(size_of(dtype));
-      add_case(plan, "sgd/momentum", n, dtype, g + 16, make_sgd);  // p, m read and written
-      add_case(plan, "adamw", n, dtype, g + 24, make_adamw);       // p, m, v
-      add_case(plan, "grad_norm", n, dtype, g, make_grad_norm);
+      add_case(plan, "sgd/momentum", n, dtype, g + 16, 6, make_sgd);  // p, m read and written
+      add_case(plan, "adamw", n, dtype, g + 24, 15, make_adamw);      // p, m, v
+      add_case(plan, "grad_norm", n, dtype, g, 2, make_grad_norm);
     }
 }
 

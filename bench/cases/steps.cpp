@@ -60,6 +60,12 @@ std::shared_ptr<nn::Model> model_of(const nn::ModelConfig& config, std::uint64_t
   return nn::make_model(seeded);
 }
 
+// For counting: parameters stay 0.
+std::shared_ptr<nn::Model> unset(nn::ModelConfig config) {
+  config.initialize = false;
+  return nn::make_model(config);
+}
+
 Tensor inputs_of(const nn::ModelConfig& config, std::int64_t batch, std::uint64_t seed,
                  const Case& c) {
   if (config.arch != "mlp") return normal({batch, 32, 32, 3}, seed, c.dtype, c.device);
@@ -94,7 +100,7 @@ double forward_flops(const nn::Model& model, std::int64_t batch, double* stem = 
 // Forward, gradient of the weights, and of all inputs but the images'.
 double training_flops(const StepSpec& spec) {
   double stem = 0, teacher = 0;
-  const double forward = forward_flops(*model_of(spec.model, 0), spec.batch, &stem);
+  const double forward = forward_flops(*unset(spec.model), spec.batch, &stem);
   if (!spec.teacher.empty())
     teacher =
         forward_flops(*nn::make_model({.arch = spec.teacher, .initialize = false}), spec.batch);
@@ -203,7 +209,9 @@ void add(Plan& plan, const StepSpec& spec, bool training, const std::vector<DTyp
     c.name = "step/" + spec.name + "/batch" + std::to_string(spec.batch);
     c.dtype = dtype;
     c.matrix = c.step = true;
-    c.flops = training ? training_flops(spec) : forward_flops(*model_of(spec.model, 0), spec.batch);
+    c.count_flops = [spec, training] {
+      return training ? training_flops(spec) : forward_flops(*unset(spec.model), spec.batch);
+    };
     c.make = [spec, training](const Case& made) {
       return training ? make_training(spec, made) : make_inference(spec, made);
     };

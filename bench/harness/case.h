@@ -32,8 +32,9 @@ struct Case {
   std::string name;  // "op/variant/shape": unique per device and dtype; what filters match
   DType dtype = DType::kF32;
   Device device = Device::kCpu;
-  double bytes = 0;        // read and written by formula: every operand once. 0: no such formula
-  double flops = 0;        // multiplications and additions, each counted as one
+  double bytes = 0;  // read and written by formula: every operand once. 0: no such formula
+  double flops = 0;  // multiplications and additions, each counted as one
+  std::function<double()> count_flops = {};  // where counting takes a while: asked when it is run
   double working_set = 0;  // bytes that one work holds: how many are rotated follows from it
   bool matrix = false;     // compared with the matrix rate, else with the copy bandwidth
   bool step = false;       // a whole step: long, measured fewer times
@@ -55,6 +56,17 @@ struct Plan {
   void add(Case c) {
     c.device = device;
     cases.push_back(std::move(c));
+  }
+  /// A memory-bound kernel: what one work holds is what it moves.
+  void add(const std::string& name, DType dtype, double bytes, double flops,
+           std::function<Work(const Case&)> make) {
+    Case c;
+    c.name = name;
+    c.dtype = dtype;
+    c.bytes = c.working_set = bytes;
+    c.flops = flops;
+    c.make = std::move(make);
+    add(std::move(c));
   }
   /// The size to use: toy, CPU or GPU.
   template <class T>

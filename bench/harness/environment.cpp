@@ -11,6 +11,7 @@
 #include <set>
 
 #include "bench/harness/record.h"
+#include "bench/harness/session.h"
 #include "engine/runtime/device.h"
 #include "kernels/common/parallel.h"
 
@@ -74,7 +75,7 @@ Json environment(bool cuda) {
   j.set("processor", processor());
   j.set("cores", static_cast<std::int64_t>(sysconf(_SC_NPROCESSORS_ONLN)));
   j.set("threads", thread_count());
-  j.set("last_cache_bytes", static_cast<std::int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE)));
+  j.set("last_cache_bytes", last_cache_bytes());
   double load[1] = {0};
   if (getloadavg(load, 1) == 1) j.set("load_at_start", load[0]);
   j.set("commit", commit());

@@ -69,7 +69,7 @@ class Runner {
     r.device = name_of(c.device);
     r.dtype = name_of(c.dtype);
     r.bytes = c.bytes;
-    r.flops = c.flops;
+    r.flops = session_->bench_case().flops;
     r.matrix = c.matrix;
     r.calls_per_sample = session_->calls_per_sample();
     r.works = session_->works();

@@ -15,6 +15,9 @@ namespace retort::bench {
 /// noted. Valid for this thread.
 const Context& kernel_context(Device device);
 
+/// Of the first processor's last cache level.
+double last_cache_bytes();
+
 /// Bytes to rotate through so that no call finds its operands in the last cache level: twice that
 /// cache, as the machine reports it.
 double cold_bytes(Device device);

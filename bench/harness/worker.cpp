@@ -80,9 +80,11 @@ int worker_command(const Arguments& given) {
           .set("baseline_bytes", baseline)
           .set("calls_per_sample", session.calls_per_sample())
           .set("works", session.works())
-          .set("flops", found->flops)
+          .set("flops", session.bench_case().flops)
           .set("bytes", found->bytes));
   double last = session.sample();
+  std::ofstream("/proc/self/clear_refs") << "5";  // the peak reported is of the steady state
+  reset_peak_memory(found->device);
   for (std::string line; std::getline(std::cin, line) && line != "finish";) {
     const int n = std::stoi(line.substr(line.find(' ') + 1));
     if (last < kWakeMs) session.sample();

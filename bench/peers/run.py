@@ -213,26 +213,34 @@ class Row:
 
     def measure(self):
         o = self.options
-        with Lock(o.lock):  # how many samples fill a turn
-            for worker in self.workers:
-                ms, _ = worker.round(1)
-                calls = self.workers[0].hello["calls_per_sample"]
-                worker.samples = max(1, min(500, int(o.seconds * 1e3 / (median(ms) * calls))))
-        for i in range(o.rounds):
-            for attempt in range(4):
-                order = self.workers if (i + attempt) % 2 == 0 else self.workers[::-1]
-                with Lock(o.lock):
-                    results = {worker: worker.round(worker.samples) for worker in order}
-                if max(foreign for _, foreign in results.values()) <= FOREIGN or attempt == 3:
-                    break
-            for worker, (ms, foreign) in results.items():
-                worker.times.append(ms)
-                worker.foreign.append(foreign)
+        calls = self.workers[0].hello["calls_per_sample"]
+        for worker in self.workers:  # how many samples fill a turn
+            worker.samples = max(1, min(500, int(o.seconds * 1e3 / (median(worker.round(1)[0]) * calls))))
+        done = 0
+        while done < o.rounds:
+            with Lock(o.lock):
+                end = time.monotonic() + o.hold
+                while True:
+                    self.round(done)
+                    done += 1
+                    if done == o.rounds or time.monotonic() > end:
+                        break
         for worker in self.workers:
             end = worker.finish()
             worker.end = end
             worker.peak = end["peak_rss_bytes"] - worker.hello["baseline_bytes"]
             worker.ms = median([median(block) for block in worker.times])
+
+    def round(self, i):
+        """Every worker in turn, forwards and backwards by turns; again if others were busy."""
+        for attempt in range(4):
+            order = self.workers if (i + attempt) % 2 == 0 else self.workers[::-1]
+            results = {worker: worker.round(worker.samples) for worker in order}
+            if max(foreign for _, foreign in results.values()) <= FOREIGN:
+                break
+        for worker, (ms, foreign) in results.items():
+            worker.times.append(ms)
+            worker.foreign.append(foreign)
 
     def result(self):
         us = self.workers[0]
@@ -302,6 +310,7 @@ def parse():
     p.add_argument("--bench", default=str(ROOT / "build/release/bin/distill_bench"))
     p.add_argument("--json", metavar="FILE")
     p.add_argument("--lock", metavar="COMMAND", help="runs its arguments when it has the machine: 'flock /tmp/bench'")
+    p.add_argument("--hold", type=float, default=30, help="seconds after which the lock is given back between rounds")
     p.add_argument("--list", action="store_true")
     o = p.parse_args()
     o.variants = o.variants.split(",")

