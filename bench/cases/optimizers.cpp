@@ -1,0 +1,196 @@
+// Optimizer updates and the gradient norm over one flat array, as the parameter arena holds it.
+#include <memory>
+
+#include "bench/cases/cases.h"
+#include "bench/cases/inputs.h"
+#include "bench/harness/session.h"
+#include "engine/autograd/autograd.h"
+#include "engine/ops/elementwise.h"
+#include "engine/ops/reduce.h"
+#include "kernels/adamw/adamw.h"
+#include "kernels/grad_norm/grad_norm.h"
+#include "kernels/sgd/sgd.h"
+
+namespace retort::bench {
+namespace {
+
+constexpr double kRate = 0.01, kDecay = 0.01, kMomentum = 0.9;
+constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
+
+struct State {
+  Tensor parameter, gradient, m, v;  // v: AdamW alone
+  Tensor rate, step;
+  Tensor parameter0, m0, v0;  // values before the update
+};
+
+std::shared_ptr<State> make_state(std::int64_t n, const Case& c, bool second) {
+  auto s = std::make_shared<State>();
+  s->parameter0 = normal({n}, c.seed, DType::kF32, c.device, 0.05);
+  s->gradient = normal({n}, c.seed + 1, c.dtype, c.device, 0.01);
+  s->m0 = normal({n}, c.seed + 2, DType::kF32, c.device, 0.01);
+  s->parameter = s->parameter0.clone();
+  s->m = s->m0.clone();
+  if (second) {
+    s->v0 = square(normal({n}, c.seed + 3, DType::kF32, c.device, 0.01));
+    s->v = s->v0.clone();
+  }
+  s->rate = Tensor::scalar(kRate, DType::kF32, c.device);
+  s->step = Tensor::full({}, 10, DType::kI64, c.device);
+  return s;
+}
+
+void finish(Work& w, const std::shared_ptr<State>& s) {
+  w.reset = [s] {
+    s->parameter.copy_from(s->parameter0);
+    s->m.copy_from(s->m0);
+    if (s->v.defined()) s->v.copy_from(s->v0);
+  };
+  w.outputs = [s] { return std::vector<Tensor>{s->parameter, s->m}; };
+  w.digest = [s] { return std::vector<double>{norm_of(s->parameter), norm_of(s->m)}; };
+  w.exports = [s] {
+    NamedTensors all{{"parameter", s->parameter0.to(Device::kCpu)},
+                     {"gradient", s->gradient.to(Device::kCpu)},
+                     {"m", s->m0.to(Device::kCpu)}};
+    if (s->v.defined()) all.emplace_back("v", s->v0.to(Device::kCpu));
+    return all;
+  };
+}
+
+// Calls f(i) on sampled elements with the old and new values as doubles.
+template <class F>
+double sampled_error(const State& s, F&& want) {
+  const auto p = s.parameter.to_vector<float>(), p0 = s.parameter0.to_vector<float>(),
+             g = s.gradient.to_vector<float>(), m0 = s.m0.to_vector<float>();
+  const std::vector<float> v0 = s.v.defined() ? s.v0.to_vector<float>() : std::vector<float>();
+  Error64 e;
+  for (const std::int64_t at : sampled(s.parameter.numel(), 10000)) {
+    const auto i = static_cast<std::size_t>(at);
+    // Of the change, not the parameter: an update of nothing must not look exact.
+    const double before = static_cast<double>(p0[i]);
+    e.add(static_cast<double>(p[i]) - before,
+          want(before, static_cast<double>(g[i]), static_cast<double>(m0[i]),
+               v0.empty() ? 0.0 : static_cast<double>(v0[i])) -
+              before);
+  }
+  return e.value();
+}
+
+Work make_sgd(std::int64_t n, const Case& c) {
+  const auto s = make_state(n, c, false);
+  Work w;
+  w.run = [=] {
+    kernels::SgdArgs a;
+    a.parameter = s->parameter.raw(), a.gradient = s->gradient.raw();
+    a.momentum_buffer = s->m.raw(), a.n = n;
+    a.learning_rate = s->rate.data<float>(), a.step = s->step.data<std::int64_t>();
+    a.momentum = kMomentum, a.weight_decay = kDecay;
+    a.gradient_dtype = c.dtype;
+    kernels::sgd(kernel_context(c.device), a);
+  };
+  w.composed = [=] {
+    const NoGrad no_grad;
+    const Tensor g = add(s->gradient.to(DType::kF32), scale(s->parameter, kDecay));
+    s->m.copy_from(add(scale(s->m, kMomentum), g));
+    s->parameter.copy_from(subtract(s->parameter, scale(s->m, kRate)));
+  };
+  w.error = [s] {
+    return sampled_error(*s, [](double p, double g, double m, double) {
+      const double rate = static_cast<double>(static_cast<float>(kRate));
+      return p - rate * (kMomentum * m + g + kDecay * p);
+    });
+  };
+  finish(w, s);
+  return w;
+}
+
+Work make_adamw(std::int64_t n, const Case& c) {
+  const auto s = make_state(n, c, true);
+  Work w;
+  w.run = [=] {
+    kernels::AdamWArgs a;
+    a.parameter = s->parameter.raw(), a.gradient = s->gradient.raw();
+    a.first_moment = s->m.raw(), a.second_moment = s->v.raw(), a.n = n;
+    a.learning_rate = s->rate.data<float>(), a.step = s->step.data<std::int64_t>();
+    a.beta1 = kBeta1, a.beta2 = kBeta2, a.epsilon = kEpsilon, a.weight_decay = kDecay;
+    a.gradient_dtype = c.dtype;
+    kernels::adamw(kernel_context(c.device), a);
+  };
+  w.composed = [=] {
+    const NoGrad no_grad;
+    const Tensor g = s->gradient.to(DType::kF32);
+    s->m.copy_from(add(scale(s->m, kBeta1), scale(g, 1 - kBeta1)));
+    s->v.copy_from(add(scale(s->v, kBeta2), scale(square(g), 1 - kBeta2)));
+    const Tensor root = add_scalar(sqrt(scale(s->v, 1 / (1 - std::pow(kBeta2, 10)))), kEpsilon);
+    s->parameter.copy_from(subtract(scale(s->parameter, 1 - kRate * kDecay),
+                                    scale(divide(s->m, root), kRate / (1 - std::pow(kBeta1, 10)))));
+  };
+  w.error = [s] {
+    return sampled_error(*s, [](double p, double g, double m, double v) {
+      const double rate = static_cast<double>(static_cast<float>(kRate));
+      const double m1 = kBeta1 * m + (1 - kBeta1) * g, v1 = kBeta2 * v + (1 - kBeta2) * g * g;
+      const double root = std::sqrt(v1 / (1 - std::pow(kBeta2, 10))) + kEpsilon;
+      return p * (1 - rate * kDecay) - rate * m1 / (1 - std::pow(kBeta1, 10)) / root;
+    });
+  };
+  finish(w, s);
+  return w;
+}
+
+Work make_grad_norm(std::int64_t n, const Case& c) {
+  struct Norm {
+    Tensor gradient, norm, clip, bad;
+  };
+  auto s = std::make_shared<Norm>();
+  s->gradient = normal({n}, c.seed, c.dtype, c.device);
+  s->norm = Tensor::empty({}, DType::kF32, c.device);
+  s->clip = Tensor::empty({}, DType::kF32, c.device);
+  s->bad = Tensor::empty({}, DType::kI32, c.device);
+  Work w;
+  w.run = [=] {
+    const kernels::GradientSegment segment{s->gradient.raw(), n};
+    kernels::GradNormArgs a;
+    a.segments = {&segment, 1};
+    a.norm = s->norm.data<float>(), a.clip = s->clip.data<float>();
+    a.not_finite = s->bad.data<std::int32_t>();
+    a.max_norm = 1, a.dtype = c.dtype;
+    kernels::grad_norm(kernel_context(c.device), a);
+  };
+  w.composed = [=] { static_cast<void>(sqrt(sum(square(s->gradient)))); };
+  w.outputs = [=] { return std::vector<Tensor>{s->norm, s->clip, s->bad}; };
+  w.error = [=] {
+    Error64 e;
+    e.add(s->norm.item(), norm_of(s->gradient));
+    return e.value();
+  };
+  w.digest = [=] { return std::vector<double>{s->norm.item(), s->clip.item()}; };
+  w.exports = [=] { return NamedTensors{{"gradient", s->gradient.to(Device::kCpu)}}; };
+  return w;
+}
+
+void add_case(Plan& plan, const std::string& op, std::int64_t n, DType dtype, double bytes_each,
+              double flops_each, Work (*make)(std::int64_t, const Case&)) {
+  Case c;
+  c.name = op + "/" + shape_name(n);
+  c.dtype = dtype;  // of the gradient
+  c.bytes = c.working_set = bytes_each * static_cast<double>(n);
+  c.flops = flops_each * static_cast<double>(n);
+  c.make = [make, n](const Case& made) { return make(n, made); };
+  plan.add(std::move(c));
+}
+
+}  // namespace
+
+void add_optimizer_cases(Plan& plan) {
+  // The parameters of ResNet-8, ResNet-18 and, on a GPU, DistilBERT.
+  const std::vector<std::int64_t> sizes =
+      plan.pick<std::vector<std::int64_t>>({37}, {77850, 11173962}, {11173962, 66362880});
+  for (const std::int64_t n : sizes)
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const double g = static_cast<double>(size_of(dtype));
+      add_case(plan, "sgd/momentum", n, dtype, g + 16, 6, make_sgd);  // p, m read and written
+      add_case(plan, "adamw", n, dtype, g + 24, 15, make_adamw);      // p, m, v
+      add_case(plan, "grad_norm", n, dtype, g, 2, make_grad_norm);
+    }
+}
+
+}  // namespace retort::bench

@@ -1,0 +1,60 @@
+// The result of one case, and the JSON file that holds them all.
+#pragma once
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "bench/harness/statistics.h"
+#include "engine/io/json.h"
+
+namespace retort::bench {
+
+/// Rates measured in the same run, by this program; 0 where there is none.
+struct Ceilings {
+  double copy_gb_per_s = 0;          // read + written, the faster of plain and streaming stores
+  double gemm_f32_gflop_per_s = 0;   // 2048^3 (CUDA: 8192^3) with the engine's own gemm
+  double gemm_bf16_gflop_per_s = 0;  //
+  double fma_f32_gflop_per_s = 0;    // registers only, all threads: what no kernel can pass (CPU)
+  double dot_bf16_gflop_per_s = 0;   // the same with bf16 dot products
+};
+
+struct Record {
+  std::string name, dtype, device;
+  Blocks samples_ms;  // per call
+  Blocks composed_ms;
+  int calls_per_sample = 1, works = 1;
+  bool cold = true, matrix = false;
+  double bytes = 0, flops = 0;
+  double workspace_bytes = 0;
+  double launches = std::numeric_limits<double>::quiet_NaN();
+  double max_error = std::numeric_limits<double>::quiet_NaN();
+  std::string hash;
+  bool hash_equal = true;
+
+  std::string full_name() const { return device + "/" + name + "/" + dtype; }
+  double median_ms() const { return median(joined(samples_ms)); }
+  double gb_per_s() const { return bytes / (median_ms() * 1e6); }
+  double gflop_per_s() const { return flops / (median_ms() * 1e6); }
+  /// Share of the ceiling the case is held to: gemm for matrix work, copy for the rest; NaN
+  /// without a formula or a ceiling.
+  double share(const Ceilings& c) const;
+};
+
+/// Everything one run knows.
+struct Report {
+  Json environment;  // processor, threads, commit, libraries, date
+  Ceilings cpu, cuda;
+  std::vector<Record> records;
+
+  const Ceilings& ceilings(const Record& r) const { return r.device == "cuda" ? cuda : cpu; }
+  const Record* find(const std::string& full_name) const;
+};
+
+/// Processor, cache, threads, load, commit, libraries and, where present, the GPU.
+Json environment(bool cuda);
+
+void write_report(const Report& report, const std::string& path);
+/// Errors    Error(kBadInput) naming what is missing.
+Report read_report(const std::string& path);
+
+}  // namespace retort::bench

@@ -1,0 +1,126 @@
+#include "bench/harness/session.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+#include "engine/runtime/allocator.h"
+#include "engine/runtime/device.h"
+
+namespace retort::bench {
+namespace {
+
+constexpr int kMostWorks = 64;
+constexpr double kMostRotated = 1 << 30;  // bytes
+
+// Forwards to the engine's scratch and notes the most that was asked for.
+class NotingScratch final : public Scratch {
+ public:
+  void* get(std::size_t bytes) override {
+    most = std::max(most, bytes);
+    return inner->get(bytes);
+  }
+  Scratch* inner = nullptr;
+  std::size_t most = 0;
+};
+
+struct NotedContext {
+  Context context;
+  NotingScratch scratch;
+};
+NotedContext& noted(Device device) {
+  thread_local NotedContext contexts[2];
+  NotedContext& c = contexts[static_cast<int>(device)];
+  c.scratch.inner = context_of(device).scratch;
+  c.context = context_of(device);
+  c.context.scratch = &c.scratch;
+  return c;
+}
+
+std::string hash_of(const std::vector<Tensor>& outputs) {
+  Hasher hasher;
+  for (const Tensor& t : outputs) {
+    const Tensor host = t.detach().contiguous().to(Device::kCpu);
+    if (host.numel() > 0) hasher.update(host.raw(), host.bytes());
+  }
+  return hasher.hex();
+}
+
+}  // namespace
+
+const Context& kernel_context(Device device) { return noted(device).context; }
+
+double last_cache_bytes() {
+  // sysconf counts the caches of a whole machine where this one is a virtual part of it.
+  double kib = 0;
+  std::ifstream("/sys/devices/system/cpu/cpu0/cache/index3/size") >> kib;
+  return kib > 0 ? kib * 1024 : 32e6;
+}
+
+double cold_bytes(Device device) {
+  return device == Device::kCuda ? 256e6  // H200: 60 MB of L2
+                                 : 2 * last_cache_bytes();
+}
+
+Session::Session(const Case& c, bool smoke) : case_(c), timer_(c.device) {
+  const double cold = std::min(cold_bytes(c.device), kMostRotated);
+  double wanted = c.working_set > 0 ? std::ceil(cold / c.working_set) : 1;
+  if (wanted > kMostWorks) cold_ = false;
+  if (smoke) wanted = std::min(wanted, 2.0);
+  const int count = c.step ? 1 : static_cast<int>(std::clamp<double>(wanted, 1, kMostWorks));
+  double fastest = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < count; ++i) {
+    case_.seed = c.seed + static_cast<std::uint64_t>(i);
+    works_.push_back(case_.make(case_));
+    works_.back().run();  // first touch of every page and every cached plan
+    synchronize(c.device);
+  }
+  case_.seed = c.seed;
+  if (case_.count_flops) case_.flops = case_.count_flops();
+  if (c.step) return;
+  for (int i = 0; i < 3; ++i) fastest = std::min(fastest, timer_.time(next().run));
+  const double wanted_ms = c.device == Device::kCuda ? 0.2 : 0.02;
+  calls_ =
+      static_cast<int>(std::clamp(std::ceil(wanted_ms / std::max(fastest, 1e-5)), 1.0, 1000.0));
+}
+
+Work& Session::next() {
+  at_ = (at_ + 1) % works_.size();
+  return works_[at_];
+}
+
+double Session::sample() {
+  if (calls_ == 1) return timer_.time(next().run);
+  return timer_.time([this] {
+    for (int i = 0; i < calls_; ++i) next().run();
+  }) / calls_;
+}
+
+double Session::sample_composed() { return timer_.time(next().composed); }
+
+Facts Session::facts() {
+  Work& w = works_[0];
+  const Device device = case_.device;
+  Facts f;
+  if (w.reset) w.reset();
+  NotedContext& context = noted(device);
+  context.scratch.most = 0;
+  const std::size_t before = memory_statistics(device).current_bytes;
+  reset_peak_memory(device);
+  w.run();
+  synchronize(device);
+  f.workspace_bytes = static_cast<double>(memory_statistics(device).peak_bytes - before) +
+                      static_cast<double>(context.scratch.most);
+  if (w.outputs) f.hash = hash_of(w.outputs());
+  if (w.error) f.max_error = w.error();
+  if (w.outputs) {
+    if (w.reset) w.reset();
+    w.run();
+    synchronize(device);
+    f.hash_equal = hash_of(w.outputs()) == f.hash;
+  }
+  if (w.reset) w.reset();
+  return f;
+}
+
+}  // namespace retort::bench

@@ -1,0 +1,62 @@
+// A case made ready to be timed, and what is found out about it besides time.
+#pragma once
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench/harness/case.h"
+#include "bench/harness/timer.h"
+#include "kernels/common/context.h"
+
+namespace retort::bench {
+
+/// The context kernels of a case run in: the engine's, with the temporary memory they ask for
+/// noted. Valid for this thread.
+const Context& kernel_context(Device device);
+
+/// Of the first processor's last cache level.
+double last_cache_bytes();
+
+/// Bytes to rotate through so that no call finds its operands in the last cache level: twice that
+/// cache, as the machine reports it.
+double cold_bytes(Device device);
+
+/// What one run shows besides time. Figures that do not apply are NaN or empty.
+struct Facts {
+  double max_error = std::numeric_limits<double>::quiet_NaN();
+  double workspace_bytes = 0;  // temporary memory: scratch and what the allocator gave on top
+  double launches = std::numeric_limits<double>::quiet_NaN();  // hand-written kernels, CUDA
+  std::string hash;                                            // XXH3-128 of all outputs
+  bool hash_equal = true;                                      // of a second run
+};
+
+class Session {
+ public:
+  /// Makes as many works as cold caches need (`smoke`: at most 2; steps: 1), runs each once, and
+  /// finds how many calls make a sample that the clock resolves.
+  Session(const Case& c, bool smoke);
+
+  const Case& bench_case() const { return case_; }
+  int works() const { return static_cast<int>(works_.size()); }
+  int calls_per_sample() const { return calls_; }
+  /// False where caches may be warm: too many works would be needed.
+  bool cold() const { return cold_; }
+  bool has_composed() const { return static_cast<bool>(works_[0].composed); }
+  Work& work() { return works_[0]; }
+
+  double sample();           // ms per call
+  double sample_composed();  // the same of the chain of plain ops
+  Facts facts();             // runs the first work twice
+
+ private:
+  Work& next();
+  Case case_;
+  std::vector<Work> works_;
+  std::size_t at_ = 0;
+  int calls_ = 1;
+  bool cold_ = true;
+  Timer timer_;
+};
+
+}  // namespace retort::bench
