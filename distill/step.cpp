@@ -44,6 +44,9 @@ StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBa
   const Tensor& teacher_inputs =
       batch.teacher_inputs.defined() ? batch.teacher_inputs : batch.inputs;
   const Device device = batch.inputs.device();
+  const auto mark = [&](Phase phase) {
+    if (settings.timer != nullptr) settings.timer->mark(phase);
+  };
 
   StepReport report;
   report.samples = rows;
@@ -54,8 +57,10 @@ StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBa
     if (wants_teacher)
       args.teacher_logits =
           teacher->logits(teacher_inputs.slice(begin, end), slice_of(batch.samples, begin, end),
-                          slice_of(batch.augment, begin, end));                    // (b, V)
+                          slice_of(batch.augment, begin, end));  // (b, V)
+    mark(Phase::kTeacher);
     args.student_logits = student.forward(batch.inputs.slice(begin, end)).logits;  // (b, V)
+    mark(Phase::kStudent);
     if (batch.targets.defined()) args.targets = batch.targets.slice(begin, end);
     if (wants_teacher) args.lambda = slice_of(settings.lambda, begin, end, device);
     if (wants_teacher) args.temperature = slice_of(settings.temperature, begin, end, device);
@@ -63,12 +68,15 @@ StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBa
       args.normalizer = Tensor::scalar(static_cast<double>(rows), DType::kF32, device);
     args.divergence = settings.divergence;
     DistillationLossResult loss = distillation_loss(args);
+    mark(Phase::kLoss);
     loss.total.backward();
+    mark(Phase::kBackward);
     loss.total = loss.total.detach();
     report.losses.push_back(loss.total);
     report.parts.push_back(std::move(loss));
   }
   update();
+  mark(Phase::kUpdate);
   return report;
 }
 

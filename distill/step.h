@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "distill/losses/distillation_loss.h"
+#include "distill/phase_timer.h"
 #include "distill/teacher/teacher.h"
 #include "nn/module.h"
 
@@ -28,6 +29,7 @@ struct StepSettings {
   std::vector<float> temperature = {1.0f};  // tau: one, or one per sample
   Divergence divergence = Divergence::kForwardKl;
   std::int64_t micro_batch = 0;  // rows per forward pass; 0: the whole batch
+  PhaseTimer* timer = nullptr;   // marked after each phase; null: nobody asks
 };
 
 /// Host copy of a step's numbers, per sample in the order of the batch.

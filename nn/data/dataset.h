@@ -16,7 +16,7 @@ namespace retort::nn {
 /// done to it, so that scores, per-sample weights and cached teacher outputs find their row.
 struct Batch {
   Tensor inputs;          // for the student: images (B, H, W, C), parity (B, n)
-  Tensor teacher_inputs;  // for the teacher: the same tensor where the normalisation is the same
+  Tensor teacher_inputs;  // for the teacher: the same tensor where normalisation and dtype are
   Tensor targets;         // i32 (B)
   std::vector<std::int64_t> sample;
   std::vector<std::uint32_t> augment;  // 0: as stored; see kernels/image_batch/image_batch.h
@@ -41,6 +41,7 @@ struct BatchOptions {
   std::uint32_t epoch = 0;
   Normalize normalize = {};                         // the student's; default none
   std::optional<Normalize> teacher_normalize = {};  // unset: the student's
+  std::optional<DType> teacher_dtype = {};          // unset: dtype
 };
 
 /// Labelled samples 0 .. size() - 1. Const and thread-safe.

@@ -91,21 +91,34 @@ Batch ImageDataset::make_batch(std::span<const std::int64_t> samples, const Batc
       batch.augment[b] = kernels::crop_flip_key(o.seed, o.epoch, sample, kPad).bits;
     entries[b] = static_cast<std::int64_t>(std::uint64_t{batch.augment[b]} << 32 | sample);
   }
+  const MemoryRoleScope role(MemoryRole::kData);
   const std::int64_t rows = batch.size();
   const Shape shape{rows, images_.dim(2), images_.dim(3), images_.dim(1)};
   const Tensor device_entries = Tensor::from(entries, {rows}, o.device);
-  batch.inputs = Tensor::empty(shape, o.dtype, o.device);
-  batch.teacher_inputs =
-      n.teacher_table.defined() ? Tensor::empty(shape, o.dtype, o.device) : batch.inputs;
   batch.targets = Tensor::empty({rows}, DType::kI32, o.device);
-  kernels::image_batch(
-      context_of(o.device),
-      {n.images.data<std::uint8_t>(), n.labels.data<std::int32_t>(),
-       device_entries.data<std::int64_t>(), n.table.data<float>(),
-       n.teacher_table.defined() ? n.teacher_table.data<float>() : nullptr, batch.inputs.raw(),
-       n.teacher_table.defined() ? batch.teacher_inputs.raw() : nullptr,
-       batch.targets.data<std::int32_t>(), rows, size(), images_.dim(1), images_.dim(2),
-       images_.dim(3), o.dtype});
+  const auto write = [&](DType dtype, const Tensor& table, Tensor& to, const Tensor& table2,
+                         Tensor* to2) {
+    to = Tensor::empty(shape, dtype, o.device);
+    if (to2 != nullptr) *to2 = Tensor::empty(shape, dtype, o.device);
+    kernels::image_batch(context_of(o.device),
+                         {n.images.data<std::uint8_t>(), n.labels.data<std::int32_t>(),
+                          device_entries.data<std::int64_t>(), table.data<float>(),
+                          to2 != nullptr ? table2.data<float>() : nullptr, to.raw(),
+                          to2 != nullptr ? to2->raw() : nullptr, batch.targets.data<std::int32_t>(),
+                          rows, size(), images_.dim(1), images_.dim(2), images_.dim(3), dtype});
+  };
+  // A teacher of another dtype gets images of its own: what it sees, and so its cached logits, must
+  // not depend on the precision of the student that asks.
+  const DType teacher_dtype = o.teacher_dtype.value_or(o.dtype);
+  const bool own_table = n.teacher_table.defined();
+  if (teacher_dtype != o.dtype) {
+    write(o.dtype, n.table, batch.inputs, {}, nullptr);
+    write(teacher_dtype, own_table ? n.teacher_table : n.table, batch.teacher_inputs, {}, nullptr);
+  } else {
+    write(o.dtype, n.table, batch.inputs, n.teacher_table,
+          own_table ? &batch.teacher_inputs : nullptr);
+    if (!own_table) batch.teacher_inputs = batch.inputs;
+  }
   return batch;
 }
 
