@@ -58,7 +58,7 @@ StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBa
       args.teacher_logits =
           teacher->logits(teacher_inputs.slice(begin, end), slice_of(batch.samples, begin, end),
                           slice_of(batch.augment, begin, end));  // (b, V)
-    mark(Phase::kTeacher);
+    if (wants_teacher) mark(Phase::kTeacher);
     args.student_logits = student.forward(batch.inputs.slice(begin, end)).logits;  // (b, V)
     mark(Phase::kStudent);
     if (batch.targets.defined()) args.targets = batch.targets.slice(begin, end);

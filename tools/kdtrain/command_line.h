@@ -34,6 +34,7 @@ std::optional<Recipe> checked_recipe(const CommandLine& line);  // recipes_comma
 
 /// The commands; each returns an exit status and may throw Error.
 int run_command(const CommandLine& line);       // runner.cpp
+int plan_command(const CommandLine& line);      // plan_command.cpp
 int score_command(const CommandLine& line);     // score.cpp
 int eval_command(const CommandLine& line);      // eval.cpp
 int report_command(const CommandLine& line);    // report_command.cpp

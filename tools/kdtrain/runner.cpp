@@ -48,8 +48,11 @@ class Run {
     context_.progress = &progress_;
     context_.device = device_;
     list_jobs();
+    next_phase();
     if (jobs_.needs_teacher() && !run_teachers(weights)) return stopped();
     if (!run_students()) return stopped();
+    next_phase();
+    progress_.line("memory of tensors: " + memory_text(peak_));
     return 0;
   }
 
@@ -100,6 +103,15 @@ class Run {
         throw;
       }
     });
+  }
+
+  // Peaks count anew; the whole run's are kept.
+  void next_phase() {
+    const MemoryStatistics now = memory_statistics(device_);
+    peak_.peak_bytes = std::max(peak_.peak_bytes, now.peak_bytes);
+    for (std::size_t r = 0; r < now.peak_by_role.size(); ++r)
+      peak_.peak_by_role[r] = std::max(peak_.peak_by_role[r], now.peak_by_role[r]);
+    reset_peak_memory(device_);
   }
 
   int stopped() {
@@ -177,7 +189,7 @@ class Run {
 
   bool run_students() {
     for (const StudentJob& job : jobs_.students()) curriculum_for(*job.arm, job.teacher);
-    reset_peak_memory(device_);  // the final lines of students tell of students
+    next_phase();  // the final lines of students tell of students
     std::atomic<bool> complete = true;
     run_all(jobs_.students().size(), [&](std::size_t i) {
       if (!run_student(jobs_.students()[i], logged_students_[i])) complete = false;
@@ -235,6 +247,7 @@ class Run {
   std::vector<TeacherSet> teachers_;
   std::map<std::string, std::shared_ptr<const Curriculum>> curricula_;
   std::map<std::string, std::vector<std::string>> arm_notes_;
+  MemoryStatistics peak_;
   std::mutex mutex_;
 };
 

@@ -26,19 +26,19 @@ std::vector<std::string> check_teacher(const distill::Teacher& teacher,
   return distill::preflight(teacher, batch.inputs, batch.targets, data.classes, allow).problems;
 }
 
+}  // namespace
+
 // Arms with one seed see the same (sample, augmentation) pairs, so a cache saves all but the first
 // of them the teacher's pass. The bits of a row do not depend on which job asked first.
-void use_cache(const Settings& settings, const ExperimentData& data, Device device,
-               TeacherSet* set) {
+std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
+                                                const ExperimentData& data, Device device,
+                                                const distill::Teacher& teacher) {
   const std::string& mode = settings.text("teacher.cache");
-  if (data.parity || mode == "off" || (mode == "auto" && device != Device::kCpu)) return;
+  if (data.parity || mode == "off" || (mode == "auto" && device != Device::kCpu)) return nullptr;
   const auto bytes = static_cast<std::uint64_t>(settings.number("teacher.cache_mib") * 1048576);
-  set->final->use_cache(std::make_shared<distill::LogitCache>(
-      distill::LogitCacheKey{nn::hex(data.student->hash()), set->final->hash(), data.classes},
-      bytes));
+  return std::make_shared<distill::LogitCache>(
+      distill::LogitCacheKey{nn::hex(data.student->hash()), teacher.hash(), data.classes}, bytes);
 }
-
-}  // namespace
 
 std::shared_ptr<distill::Teacher> load_teacher(const Settings& settings,
                                                std::shared_ptr<nn::Model> model,
@@ -85,7 +85,8 @@ TeacherSet prepare_teacher(const JobList& jobs, std::size_t t, const ExperimentD
     set.evaluation.push_back(evaluate(set.final->model(), *evaluation.data, request));
   }
   if (jobs.wants_scores()) score_samples(&set, *data.student, device, batch);
-  use_cache(base, data, device, &set);
+  if (auto cache = make_cache(base, data, device, *set.final))
+    set.final->use_cache(std::move(cache));
   return set;
 }
 

@@ -24,6 +24,11 @@ struct TeacherFiles {
 TeacherSet prepare_teacher(const JobList& jobs, std::size_t t, const ExperimentData& data,
                            Device device, const TeacherFiles& files);
 
+/// A cache for the teacher's logits as the recipe asks for it; null where there is none.
+std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
+                                                const ExperimentData& data, Device device,
+                                                const distill::Teacher& teacher);
+
 /// What preflight would have refused of the untrained teacher, which the arm allows; else nothing.
 std::vector<std::string> notes_of_arm(const Arm& arm, const TeacherSet& set,
                                       const ExperimentData& data, Device device);
