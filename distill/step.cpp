@@ -81,7 +81,7 @@ StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBa
       args.teacher_logits =
           teacher->logits(teacher_inputs.slice(begin, end), slice_of(batch.samples, begin, end),
                           slice_of(batch.augment, begin, end));  // (b, V)
-    mark(settings.timer, Phase::kTeacher);
+    if (wants_teacher) mark(settings.timer, Phase::kTeacher);
     if (batch.targets.defined()) args.targets = batch.targets.slice(begin, end);
     if (wants_teacher) args.lambda = slice_of(settings.lambda, begin, end, device);
     if (wants_teacher) args.temperature = slice_of(settings.temperature, begin, end, device);

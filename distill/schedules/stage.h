@@ -36,7 +36,7 @@ struct Stage {
   ProjectionVariant variant = ProjectionVariant::kPost;
   std::int64_t width = 0;          // p of kHead; others take the student's width
   std::int64_t student_layer = 1;  // i, from the input side, 1-based
-  std::uint64_t seed = 0;          // draws P_i, and Q_i of kHead
+  std::uint64_t seed = 0;          // draws P_i, and Q_i of kHead; a hash: seed + i is used
   bool centre = true, scale = true;
 };
 

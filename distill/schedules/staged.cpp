@@ -99,8 +99,7 @@ void StagedDistillation::begin_stage(bool resuming) {
     if (!resuming) target_->calibrate(hidden, stage.centre, stage.scale);
     if (with_head) {
       head_ = std::make_shared<nn::Linear>(width, stage.width);
-      head_->initialize(stage.seed +
-                        0x9E3779B97F4A7C15u * static_cast<std::uint64_t>(stage.student_layer));
+      head_->initialize(stage.seed + static_cast<std::uint64_t>(stage.student_layer));
       head_->to(inputs.device());
     }
   }
@@ -146,13 +145,18 @@ StepReport StagedDistillation::projection_step(const StepBatch& batch, const Ste
   const std::int64_t rows = batch.inputs.dim(0),
                      slice = settings.micro_batch == 0 ? rows : settings.micro_batch;
   RETORT_CHECK(rows >= 1 && slice >= 1, "[stages] expected at least one sample");
+  const auto mark = [&](Phase phase) {
+    if (settings.timer != nullptr) settings.timer->mark(phase);
+  };
   StepReport report;
   report.samples = rows;
   for (std::int64_t begin = 0; begin < rows; begin += slice) {
     const std::int64_t end = std::min(begin + slice, rows);
     const nn::ForwardResult of_teacher =
         teacher_of(stage)->forward(teacher_inputs.slice(begin, end));
+    mark(Phase::kTeacher);
     const nn::ForwardResult of_student = student_.forward(batch.inputs.slice(begin, end), true);
+    mark(Phase::kStudent);
     const auto from = static_cast<std::size_t>(
         teacher_layer(stage.student_layer, static_cast<std::int64_t>(of_student.post.size()),
                       static_cast<std::int64_t>(of_teacher.post.size())) -
@@ -161,10 +165,13 @@ StepReport StagedDistillation::projection_step(const StepBatch& batch, const Ste
     Tensor loss = projection_loss(student_side(of_student), target);
     if (slice < rows)
       loss = scale(loss, static_cast<double>(end - begin) / static_cast<double>(rows));
+    mark(Phase::kLoss);
     loss.backward();
+    mark(Phase::kBackward);
     report.losses.push_back(loss.detach());
   }
   update();
+  mark(Phase::kUpdate);
   return report;
 }
 

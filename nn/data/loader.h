@@ -1,8 +1,10 @@
-// Batches by position. A position is (epoch, step): a batch is a function of it and of the loader's
-// settings, so a run resumes from two integers, and any thread may have made the batch.
+// Batches by step: the one place that makes them. Which samples a step takes is decided elsewhere
+// (curriculum/sampling/sampler.h, or any other pure function of the step), so a run resumes from
+// one integer, and any thread may have made the batch.
 #pragma once
 #include <condition_variable>
 #include <exception>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -10,71 +12,57 @@
 
 namespace retort::nn {
 
-enum class Shuffle : std::uint8_t {
-  kNone,    // the order as given: what a curriculum wants
-  kEpoch,   // a new permutation of the order in every epoch
-  kWindow,  // permutes within consecutive windows of `window` batches, anew in every epoch
-};
+/// Samples of a step, counted from 0: a pure function. Never called by two threads at once.
+using BatchPlan = std::function<std::vector<std::int64_t>(std::int64_t step)>;
+
+/// Consecutive samples, epoch after epoch: step s takes [s B, (s+1) B) of each epoch's [0, size),
+/// the last batch of an epoch may be short. For data without end make size the largest index.
+BatchPlan sequential_plan(std::int64_t size, std::int64_t batch);
 
 struct LoaderOptions {
-  std::int64_t batch = 128;
-  bool drop_last = false;  // leave out the last batch of an epoch if it is not full
-  Shuffle shuffle = Shuffle::kNone;
-  std::int64_t window = 0;  // batches; for kWindow
-  std::uint64_t seed = 0;   // of the shuffle; the augmentation's is in BatchOptions
-  bool prefetch = false;    // make the next batch in another thread; on the CPU only, else ignored
-};
-
-struct Position {
-  std::int64_t epoch = 0, step = 0;  // step within the epoch
-  bool operator==(const Position&) const = default;
+  /// Steps after which the augmentation changes: epoch = step / steps_per_epoch.
+  std::int64_t steps_per_epoch = 1;
+  bool prefetch = false;  // make the next batch in another thread; on the CPU only, else ignored
 };
 
 class Loader {
  public:
-  /// `order` lists the samples in the order they are fed; empty: all, by index. The epoch of
-  /// `batch_options` is set from the position. Throws Error(kUsage) if batch < 1, an index is
-  /// outside, or drop_last leaves no batch.
-  Loader(std::shared_ptr<const Dataset> dataset, std::vector<std::int64_t> order,
-         LoaderOptions options, BatchOptions batch_options);
+  /// The epoch of `batch_options` is set from the step. Throws Error(kUsage) on a null dataset or
+  /// plan, or steps_per_epoch < 1.
+  Loader(std::shared_ptr<const Dataset> dataset, BatchPlan plan, LoaderOptions options,
+         BatchOptions batch_options);
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  std::int64_t samples() const;  // per epoch, before drop_last
-  std::int64_t steps_per_epoch() const;
-  Position next(Position p) const;
+  /// The batch of a step >= 0. Fastest when called with 0, 1, 2, ... Throws what the plan and the
+  /// dataset throw, at the step they threw at.
+  Batch at(std::int64_t step);
 
-  /// Which samples the batch at p holds: a pure function.
-  std::vector<std::int64_t> indices(Position p) const;
-  /// The batch at p. Fastest when called with p, next(p), next(next(p)), ...
-  Batch at(Position p);
+  /// Another plan from now on (rescoring).
+  void set_plan(BatchPlan plan);
 
-  /// Another order from now on (pacing, rescoring); same rules as in the constructor.
-  void set_order(std::vector<std::int64_t> order);
-
+  std::int64_t epoch_of(std::int64_t step) const { return step / options_.steps_per_epoch; }
   const Dataset& dataset() const { return *dataset_; }
-  const LoaderOptions& options() const { return options_; }
 
  private:
-  void check_order(const std::vector<std::int64_t>& order) const;
-  Batch make(Position p) const;
+  Batch make(std::int64_t step) const;
   void stop_prefetch();
   void work();
 
   std::shared_ptr<const Dataset> dataset_;
-  std::vector<std::int64_t> order_;
+  BatchPlan plan_;
   LoaderOptions options_;
   BatchOptions batch_options_;
 
   // Note [Prefetch]: one slot. The worker fills it for wanted_; at() takes it when it is for the
-  // position asked for, and drops it otherwise. order_ changes only while no worker runs.
+  // step asked for, and drops it otherwise. plan_ changes only while no worker runs.
   enum class Slot : std::uint8_t { kIdle, kWanted, kMaking, kReady };
   std::mutex mutex_;
   std::condition_variable changed_;
   std::thread worker_;
   Slot slot_ = Slot::kIdle;
-  Position wanted_;
+  std::int64_t wanted_ = -1;
   Batch ready_;
   std::exception_ptr error_;
   bool stop_ = false;

@@ -74,7 +74,9 @@ Batch ParityDataset::make_batch(std::span<const std::int64_t> samples,
           draw(samples[static_cast<std::size_t>(b)], inputs.data<float>() + b * n);
   });
   batch.inputs = inputs.to(o.dtype).to(o.device);
-  batch.teacher_inputs = batch.inputs;
+  const DType teacher_dtype = o.teacher_dtype.value_or(o.dtype);
+  batch.teacher_inputs =
+      teacher_dtype == o.dtype ? batch.inputs : inputs.to(teacher_dtype).to(o.device);
   batch.targets = targets.to(o.device);
   return batch;
 }

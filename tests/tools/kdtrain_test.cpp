@@ -182,7 +182,7 @@ train.lr = 0.01
     std::string all;
     std::set<fs::path> files;
     for (const auto& entry : fs::recursive_directory_iterator(folder)) files.insert(entry.path());
-    static const std::regex times(R"re("(samples_per_s|wall_s)":[^,}]*)re");
+    static const std::regex times(R"re("(samples_per_s|wall_s|share_[a-z]+|memory_[a-z_]+)":[^,}]*)re");
     for (const fs::path& file : files) {
       const std::string name = fs::relative(file, folder).string();
       if (name.ends_with("model.safetensors") && name.find("ckpt-") == std::string::npos)

@@ -17,6 +17,7 @@ constexpr const char* kFooter =
     "`arm.NAME.key=value` one arm's. Examples:\n"
     "  kdtrain run                                       # the embedded default: sparse parity\n"
     "  kdtrain run cifar10_six_arms data.root=DIR --out runs/six\n"
+    "  kdtrain plan cifar10_six_arms data.root=DIR       # memory and time before starting\n"
     "  kdtrain run my.toml train.epochs=10 --resume --out runs/mine\n"
     "Exit codes: 0 done, 2 usage or recipe, 3 bad input file, 4 I/O, 5 memory, 6 NaN or infinity,\n"
     "7 peer, 8 device, 130 / 143 stopped by SIGINT / SIGTERM after a checkpoint.";
@@ -61,6 +62,11 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
 
   CLI::App* validate = command("validate", "Check a recipe and say what it would run");
   validate->add_option("recipe", words, "RECIPE [key=value ...]");
+
+  CLI::App* plan = command("plan", "Measure what a recipe will take: memory, time, steps, disk");
+  plan->add_option("recipe", words, "RECIPE [key=value ...]");
+  plan->add_flag("--json", line->json, "As one JSON object");
+  device_options(plan);
 
   CLI::App* score = command("score", "Write a recipe's curriculum without training the students");
   score->add_option("recipe", words, "RECIPE [key=value ...]")->required();

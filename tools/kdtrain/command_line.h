@@ -1,7 +1,10 @@
 // What kdtrain was asked to do.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "tools/kdtrain/recipe.h"
 
 namespace retort::tools {
 
@@ -25,9 +28,14 @@ int parse_command_line(int argc, char** argv, CommandLine* line);
 /// "retort 0.1.0"
 std::string version_text();
 
+/// The recipe that the line names (default: the first embedded one) with its overrides. Prints
+/// warnings; prints all mistakes and returns nothing if there is one.
+std::optional<Recipe> checked_recipe(const CommandLine& line);  // recipes_command.cpp
+
 /// The commands; each returns an exit status and may throw Error.
 int run_command(const CommandLine& line);       // runner.cpp
-int score_command(const CommandLine& line);     // runner.cpp
+int plan_command(const CommandLine& line);      // plan_command.cpp
+int score_command(const CommandLine& line);     // score.cpp
 int eval_command(const CommandLine& line);      // eval.cpp
 int report_command(const CommandLine& line);    // report_command.cpp
 int doctor_command(const CommandLine& line);    // doctor.cpp

@@ -18,6 +18,7 @@ int dispatch(const CommandLine& line) {
   using namespace retort::tools;
   if (line.threads > 0) retort::set_thread_count(line.threads);
   if (line.command == "run") return run_command(line);
+  if (line.command == "plan") return plan_command(line);
   if (line.command == "score") return score_command(line);
   if (line.command == "eval") return eval_command(line);
   if (line.command == "report") return report_command(line);

@@ -51,6 +51,9 @@ class Settings {
   std::map<std::string, Setting, std::less<>> settings_;
 };
 
+/// An arm with these settings learns from a teacher, or is ordered by one.
+bool uses_teacher(const Settings& arm);
+
 struct Arm {
   std::string name;
   std::string label;               // for tables; the name if the recipe gives none

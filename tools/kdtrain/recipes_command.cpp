@@ -14,20 +14,24 @@ int list_command(const CommandLine&) {
   return 0;
 }
 
-int validate_command(const CommandLine& line) {
+std::optional<Recipe> checked_recipe(const CommandLine& line) {
   const RecipeText text =
       find_recipe(line.subject.empty() ? embedded_recipes().front().name : line.subject);
-  const RecipeResult result = parse_recipe(text.source, text.text, line.words);
+  RecipeResult result = parse_recipe(text.source, text.text, line.words);
   for (const std::string& warning : result.warnings)
     std::fprintf(stderr, "kdtrain: note: %s\n", warning.c_str());
-  if (!result.problems.empty()) {
-    std::fputs(format_problems(result, text.text).c_str(), stderr);
-    return static_cast<int>(ErrorCode::kUsage);
-  }
-  const Recipe& recipe = result.recipe;
+  if (result.problems.empty()) return std::move(result.recipe);
+  std::fputs(format_problems(result, text.text).c_str(), stderr);
+  return std::nullopt;
+}
+
+int validate_command(const CommandLine& line) {
+  const auto checked = checked_recipe(line);
+  if (!checked) return static_cast<int>(ErrorCode::kUsage);
+  const Recipe& recipe = *checked;
   const std::size_t seeds =
       recipe.base.integers("seeds").size() * recipe.base.integers("teacher.seeds").size();
-  std::printf("%s: valid; %zu arm%s x %zu seed%s\n", text.source.c_str(), recipe.arms.size(),
+  std::printf("%s: valid; %zu arm%s x %zu seed%s\n", recipe.source.c_str(), recipe.arms.size(),
               recipe.arms.size() == 1 ? "" : "s", seeds, seeds == 1 ? "" : "s");
   for (const Arm& arm : recipe.arms) std::printf("  %s\n", arm.name.c_str());
   return 0;

@@ -115,6 +115,73 @@ std::string results_section(const RunResults& results) {
          "marked; nothing is corrected for many comparisons.</p>";
 }
 
+// "12 %", of a share.
+std::string percent(double share) {
+  char text[16];
+  std::snprintf(text, sizeof text, share < 0.0995 ? "%.1f %%" : "%.0f %%", 100 * share);
+  return text;
+}
+
+// What the arms cost: throughput, shares of the step, memory.
+std::string costs_section(const RunResults& results) {
+  std::vector<const ArmResult*> arms;
+  for (const ArmResult& teacher : results.teachers) arms.push_back(&teacher);
+  for (const ArmResult& arm : results.arms) arms.push_back(&arm);
+  const char* const phases[] = {"data", "teacher", "student", "loss", "backward", "update"};
+  const char* const roles[] = {"total",       "parameters", "gradients", "optimizer",
+                               "activations", "workspace",  "data"};
+  bool any_shares = false, any_memory = false;
+  for (const ArmResult* arm : arms) {
+    any_shares |= !arm->steps.shares.empty();
+    any_memory |= !arm->memory_mib.empty();
+  }
+  std::string out;
+  const auto table = [&](const std::string& head, const auto& cells) {
+    out += "<div class=\"scroll\"><table><tr><th>arm</th>" + head + "</tr>";
+    for (const ArmResult* arm : arms)
+      out += "<tr><td>" + escape_html(arm->name) + "</td>" + cells(*arm) + "</tr>";
+    out += "</table></div>";
+  };
+  const auto cell = [](const std::map<std::string, double>& values, const char* key,
+                       const auto& text) {
+    const auto at = values.find(key);
+    return "<td>" + (at == values.end() ? std::string("-") : text(at->second)) + "</td>";
+  };
+  if (any_shares) {
+    std::string head = "<th>samples/s</th>";
+    for (const char* phase : phases) head += std::string("<th>") + phase + "</th>";
+    table(head + "<th>rest</th>", [&](const ArmResult& arm) {
+      std::string row =
+          "<td>" +
+          (arm.steps.samples_per_s > 0 ? short_number(std::round(arm.steps.samples_per_s)) : "-") +
+          "</td>";
+      double sum = 0;
+      for (const char* phase : phases) row += cell(arm.steps.shares, phase, percent);
+      for (const auto& [phase, share] : arm.steps.shares) sum += share;
+      return row + "<td>" + (arm.steps.shares.empty() ? "-" : percent(std::max(0.0, 1 - sum))) +
+             "</td>";
+    });
+    out +=
+        "<p class=\"soft\">Training steps of all seeds: throughput of one job, and the share of "
+        "its "
+        "time in each phase.</p>";
+  }
+  if (any_memory) {
+    std::string head;
+    for (const char* role : roles) head += std::string("<th>") + role + "</th>";
+    table(head, [&](const ArmResult& arm) {
+      std::string row;
+      for (const char* role : roles)
+        row += cell(arm.memory_mib, role, [](double mib) { return short_number(mib); });
+      return row;
+    });
+    out +=
+        "<p class=\"soft\">Peak memory of the whole process until the arm ended, in MiB: of all "
+        "tensors, and of each role by itself. Jobs that run side by side are added.</p>";
+  }
+  return out.empty() ? out : "<h2>Time and memory</h2>" + out;
+}
+
 Series series_of(const std::string& name, const Curve& curve, int colour) {
   Series s{name, curve.x, curve.mean, {}, {}, colour};
   if (curve.low.size() == curve.x.size()) s.low = curve.low, s.high = curve.high;
@@ -230,6 +297,7 @@ void write_report(const fs::path& folder) {
       schedule_chart(results, "Temperature", "tau", &ArmResult::temperature) +
       schedule_chart(results, "Throughput", "samples per second", &ArmResult::samples_per_s) +
       "</div>\n";
+  page += costs_section(results);
   if (fs::exists(folder / "recipe.resolved.toml"))
     page += "<h2>Recipe</h2><details><summary>Every value, with its origin</summary><pre>" +
             escape_html(read_text(folder / "recipe.resolved.toml")) + "</pre></details>\n";

@@ -60,8 +60,38 @@ Curve averaged(const Points& points) {
   return curve;
 }
 
+// Throughput and shares of many training lines, each weighted by its time.
+struct StepTotals {
+  double samples = 0, seconds = 0, shared_seconds = 0, last_step = 0, last_seed = -1;
+  std::map<std::string, double> phases;  // seconds
+
+  // Samples of a line are not logged; the time per step is, up to the constant batch.
+  void add(const LogRecord& record) {
+    const double seed = record.number("seed").value_or(0), step = record.number("step").value_or(0);
+    const double steps = seed == last_seed && step > last_step ? step - last_step : step;
+    last_seed = seed;
+    last_step = step;
+    const double rate = record.number("samples_per_s").value_or(0);
+    if (!(rate > 0) || !(steps > 0)) return;
+    samples += steps;
+    seconds += steps / rate;
+    if (!record.number("share_update")) return;
+    shared_seconds += steps / rate;
+    for (const auto& [key, share] : record.numbers)
+      if (key.starts_with("share_"))
+        phases[key.substr(std::string("share_").size())] += share * steps / rate;
+  }
+  StepSummary mean() const {
+    StepSummary summary;
+    if (seconds > 0) summary.samples_per_s = samples / seconds;
+    for (const auto& [phase, time] : phases) summary.shares[phase] = time / shared_seconds;
+    return summary;
+  }
+};
+
 struct Gathering {
   ArmResult result;
+  StepTotals steps;
   std::map<std::string, Points> accuracy, loss;
   double first_seed = std::numeric_limits<double>::quiet_NaN();
 };
@@ -72,6 +102,13 @@ void add_point(Curve& curve, double x, const std::optional<double>& y) {
   curve.mean.push_back(*y);
 }
 
+// "memory_activations_mib" -> "activations".
+std::string role_of(const std::string& key) {
+  const std::size_t begin = std::string("memory_").size();
+  return key.ends_with("_mib") && key.size() > begin + 4 ? key.substr(begin, key.size() - begin - 4)
+                                                         : key.substr(begin);
+}
+
 void add_final(ArmResult& arm, const LogRecord& record) {
   arm.finished = true;
   arm.seeds.push_back(record.number("seed").value_or(0));
@@ -79,6 +116,11 @@ void add_final(ArmResult& arm, const LogRecord& record) {
   for (const auto& [key, value] : record.numbers) {
     if (key == "seed" || key == "epoch" || key == "step" || key == "wall_s" || key == "parameters")
       continue;
+    if (key.starts_with("memory_")) {  // what the arm cost, not how good it is
+      double& peak = arm.memory_mib[key == "memory_mib" ? "total" : role_of(key)];
+      peak = std::max(peak, value);
+      continue;
+    }
     auto& values = arm.metrics[key];
     values.resize(count - 1, std::numeric_limits<double>::quiet_NaN());
     values.push_back(value);
@@ -109,8 +151,20 @@ std::string arm_json(const ArmResult& arm) {
   for (std::size_t i = 0; i < arm.seeds.size(); ++i)
     out += (i ? "," : "") + json_number(arm.seeds[i]);
   out += "],\"parameters\":" + json_number(arm.parameters) +
-         ",\"wall_s\":" + json_number(arm.wall_s) + ",\"metrics\":{";
+         ",\"wall_s\":" + json_number(arm.wall_s) +
+         ",\"samples_per_s\":" + json_number(arm.steps.samples_per_s) + ",\"shares\":{";
   bool first = true;
+  const auto numbers = [&](const std::map<std::string, double>& values) {
+    for (const auto& [name, value] : values) {
+      out += (first ? "" : ",") + json_text(name) + ":" + json_number(value);
+      first = false;
+    }
+    first = true;
+  };
+  numbers(arm.steps.shares);
+  out += "},\"memory_mib\":{";
+  numbers(arm.memory_mib);
+  out += "},\"metrics\":{";
   for (const auto& [name, values] : arm.metrics) {
     out += (first ? "" : ",") + json_text(name) + ":{" + summary_json(summarize(finite(values))) +
            ",\"values\":[";
@@ -149,6 +203,7 @@ RunResults gather_results(const std::vector<LogRecord>& log) {
     const double x = results.x_is_epoch && record.number("epoch") ? *record.number("epoch") : step;
     if (std::isnan(arm.first_seed)) arm.first_seed = seed;
     if (split == "train") {
+      arm.steps.add(record);
       if (seed == arm.first_seed) {
         add_point(arm.result.lambda, step, record.number("lambda"));
         add_point(arm.result.temperature, step, record.number("temperature"));
@@ -163,6 +218,7 @@ RunResults gather_results(const std::vector<LogRecord>& log) {
     Gathering& arm = arms[name];
     for (const auto& [split, points] : arm.accuracy) arm.result.accuracy[split] = averaged(points);
     for (const auto& [split, points] : arm.loss) arm.result.loss[split] = averaged(points);
+    arm.result.steps = arm.steps.mean();
     const bool teacher = name.starts_with("teacher");
     if (!teacher)
       for (const auto& [metric, values] : arm.result.metrics) metric_names.insert(metric);

@@ -15,6 +15,12 @@ struct Curve {
   std::vector<double> x, mean, low, high;
 };
 
+/// What training steps cost on average: of all training lines, weighted by their time.
+struct StepSummary {
+  double samples_per_s = 0;
+  std::map<std::string, double> shares;  // of the time, by phase of the step; empty: not measured
+};
+
 struct ArmResult {
   std::string name;
   std::vector<double> seeds;  // finished ones, in order of appearance
@@ -22,6 +28,9 @@ struct ArmResult {
       metrics;  // by metric, one value per finished seed (NaN: none)
   double parameters = 0;
   double wall_s = 0;  // sum over seeds
+  StepSummary steps;
+  /// Largest peak over seeds by role, and "total"; of the process, jobs side by side included.
+  std::map<std::string, double> memory_mib;
   bool finished = false;
   std::map<std::string, Curve> accuracy, loss;  // by split
   Curve lambda, temperature, samples_per_s;     // of the first seed, by step

@@ -23,18 +23,6 @@ std::shared_ptr<const Dataset> images(std::int64_t count) {
       retort::test::randint({count, 3, 8, 8}, 1, 256).to(DType::kU8), labels, 4, "synthetic");
 }
 
-std::vector<std::int64_t> epoch_of(const Loader& loader, std::int64_t epoch) {
-  std::vector<std::int64_t> all;
-  for (std::int64_t s = 0; s < loader.steps_per_epoch(); ++s)
-    for (const std::int64_t i : loader.indices({epoch, s})) all.push_back(i);
-  return all;
-}
-
-std::vector<std::int64_t> sorted(std::vector<std::int64_t> v) {
-  std::sort(v.begin(), v.end());
-  return v;
-}
-
 std::vector<std::int64_t> iota(std::int64_t n) {
   std::vector<std::int64_t> v(static_cast<std::size_t>(n));
   std::iota(v.begin(), v.end(), 0);
@@ -63,67 +51,64 @@ TEST(Permutation, every_element_goes_everywhere_equally_often) {
     for (const int c : row) EXPECT_NEAR(c, 1000, 4.5 * 28);  // binomial, 4.5 deviations
 }
 
-TEST(Loader, follows_the_order_given_and_never_reshuffles) {
-  const std::vector<std::int64_t> order{9, 3, 3, 0, 7};
-  Loader loader(images(10), order, {.batch = 2}, {});
-  EXPECT_EQ(loader.steps_per_epoch(), 3);
-  for (const std::int64_t epoch : {0, 1, 5}) EXPECT_EQ(epoch_of(loader, epoch), order);
-  const Batch last = loader.at({0, 2});
+// A plan whose batches jump about, so that neighbours differ.
+BatchPlan scattered(std::int64_t size, std::int64_t batch) {
+  return [size, batch](std::int64_t step) {
+    std::vector<std::int64_t> samples;
+    for (std::int64_t i = 0; i < batch; ++i)
+      samples.push_back(
+          static_cast<std::int64_t>(permute(static_cast<std::uint64_t>((step * batch + i) % size),
+                                            static_cast<std::uint64_t>(size), 5, 0, 0)));
+    return samples;
+  };
+}
+
+TEST(Loader, a_batch_holds_the_samples_of_the_plan) {
+  Loader loader(
+      images(10),
+      [](std::int64_t step) {
+        return step % 2 == 0 ? std::vector<std::int64_t>{9, 3, 3} : std::vector<std::int64_t>{7};
+      },
+      {.steps_per_epoch = 2}, {});
+  EXPECT_EQ(loader.at(0).sample, (std::vector<std::int64_t>{9, 3, 3}));
+  const Batch last = loader.at(5);
   EXPECT_EQ(last.sample, (std::vector<std::int64_t>{7}));
   EXPECT_EQ(last.targets.to_vector<std::int32_t>(), (std::vector<std::int32_t>{3}));
+  EXPECT_EQ(loader.epoch_of(5), 2);
 }
 
-TEST(Loader, drop_last_leaves_out_the_short_batch) {
-  Loader loader(images(10), {}, {.batch = 4, .drop_last = true}, {});
-  EXPECT_EQ(epoch_of(loader, 0), iota(8));
-  EXPECT_EQ(loader.next({0, 1}), (Position{1, 0}));
-  EXPECT_THROW(loader.indices({0, 2}), Error);
-  EXPECT_THROW(Loader(images(3), {}, {.batch = 4, .drop_last = true}, {}), Error);
+TEST(Loader, sequential_plan_ends_each_epoch_with_a_short_batch) {
+  const BatchPlan plan = sequential_plan(10, 4);
+  EXPECT_EQ(plan(0), (std::vector<std::int64_t>{0, 1, 2, 3}));
+  EXPECT_EQ(plan(2), (std::vector<std::int64_t>{8, 9}));
+  EXPECT_EQ(plan(3), plan(0));
+  EXPECT_EQ(plan(3 * (std::int64_t{1} << 40) + 1), plan(1));
+  EXPECT_EQ(sequential_plan(8, 4)(2), (std::vector<std::int64_t>{0, 1, 2, 3}));
+  EXPECT_THROW(sequential_plan(0, 1), Error);
+  EXPECT_THROW(sequential_plan(1, 0), Error);
 }
 
-TEST(Loader, epoch_shuffle_is_a_new_permutation_each_epoch) {
-  Loader loader(images(103), {}, {.batch = 10, .shuffle = Shuffle::kEpoch, .seed = 1}, {});
-  const auto a = epoch_of(loader, 0), b = epoch_of(loader, 1);
-  EXPECT_EQ(sorted(a), iota(103));
-  EXPECT_EQ(sorted(b), iota(103));
-  EXPECT_NE(a, b);
-  EXPECT_NE(a, iota(103));
-  Loader other(images(103), {}, {.batch = 10, .shuffle = Shuffle::kEpoch, .seed = 2}, {});
-  EXPECT_NE(epoch_of(other, 0), a);
+TEST(Loader, the_augmentation_changes_with_the_epoch_and_not_before) {
+  BatchOptions make;
+  make.augment = Augment::kCropFlip;
+  make.seed = 3;
+  const auto same = [](std::int64_t) { return iota(50); };
+  Loader loader(images(50), same, {.steps_per_epoch = 3}, make);
+  const Batch first = loader.at(0);
+  EXPECT_EQ(loader.at(2).augment, first.augment);
+  EXPECT_NE(loader.at(3).augment, first.augment);
 }
 
-TEST(Loader, window_shuffle_keeps_samples_within_their_window) {
-  Loader loader(images(103), {}, {.batch = 10, .shuffle = Shuffle::kWindow, .window = 3, .seed = 1},
-                {});
-  const auto all = epoch_of(loader, 0);
-  EXPECT_EQ(sorted(all), iota(103));
-  for (std::size_t w = 0; w < all.size(); w += 30) {
-    const std::size_t end = std::min(w + 30, all.size());
-    for (std::size_t i = w; i < end; ++i) {
-      EXPECT_GE(all[i], static_cast<std::int64_t>(w));
-      EXPECT_LT(all[i], static_cast<std::int64_t>(end));
-    }
-    EXPECT_FALSE(std::is_sorted(all.begin() + static_cast<std::ptrdiff_t>(w),
-                                all.begin() + static_cast<std::ptrdiff_t>(end)));
-  }
-  EXPECT_THROW(Loader(images(9), {}, {.shuffle = Shuffle::kWindow}, {}), Error);
-}
-
-TEST(Loader, a_batch_is_a_function_of_its_position) {
+TEST(Loader, a_batch_is_a_function_of_its_step) {
   const auto data = images(50);
   BatchOptions make;
   make.augment = Augment::kCropFlip;
   make.seed = 11;
-  const LoaderOptions plain{.batch = 8, .shuffle = Shuffle::kEpoch, .seed = 4};
-  LoaderOptions ahead = plain;
-  ahead.prefetch = true;
-  Loader a(data, {}, plain, make), b(data, {}, ahead, make);
+  Loader a(data, scattered(50, 8), {.steps_per_epoch = 7}, make),
+      b(data, scattered(50, 8), {.steps_per_epoch = 7, .prefetch = true}, make);
   // In order across an epoch's end, then a jump back (a resumed run), then the same again.
-  std::vector<Position> visits;
-  for (Position p{0, 4}; visits.size() < 9; p = a.next(p)) visits.push_back(p);
-  visits.insert(visits.end(), {{7, 1}, {7, 1}, {7, 2}, {0, 0}});
-  for (const Position& p : visits) {
-    const Batch x = a.at(p), y = b.at(p);
+  for (const std::int64_t step : {4, 5, 6, 7, 8, 9, 50, 50, 51, 0}) {
+    const Batch x = a.at(step), y = b.at(step);
     EXPECT_EQ(x.sample, y.sample);
     EXPECT_EQ(x.augment, y.augment);
     EXPECT_TRUE(same_bytes(x.inputs, y.inputs));
@@ -131,17 +116,43 @@ TEST(Loader, a_batch_is_a_function_of_its_position) {
   }
 }
 
-TEST(Loader, the_order_may_change_while_a_batch_is_being_made) {
-  const auto data = images(64);
-  Loader loader(data, {}, {.batch = 4, .prefetch = true}, {});
+TEST(Loader, the_plan_may_change_while_a_batch_is_being_made) {
+  Loader loader(images(64), sequential_plan(64, 4), {.prefetch = true}, {});
   for (std::int64_t round = 0; round < 20; ++round) {
-    EXPECT_EQ(loader.at({0, 0}).sample[0], round == 0 ? 0 : 63 - (round - 1));
-    std::vector<std::int64_t> order = iota(64);
-    std::reverse(order.begin(), order.end());
-    std::rotate(order.begin(), order.begin() + round, order.end());
-    loader.set_order(order);
+    EXPECT_EQ(loader.at(0).sample[0], round);
+    loader.set_plan(
+        [round](std::int64_t step) { return std::vector<std::int64_t>{round + 1 + step}; });
   }
-  EXPECT_THROW(loader.set_order({64}), Error);
+  EXPECT_THROW(loader.set_plan(nullptr), Error);
+}
+
+// What a teacher sees may not depend on the precision of the student that asks: its logits are
+// cached for all.
+TEST(Loader, a_teacher_of_another_dtype_sees_the_images_that_it_would_see_alone) {
+  for (const bool parity : {false, true}) {
+    const std::shared_ptr<const Dataset> data =
+        parity ? std::shared_ptr<const Dataset>(
+                     std::make_shared<ParityDataset>(ParityOptions{.n = 40, .k = 5, .size = 12}))
+               : images(12);
+    for (const bool own_normalize : {false, true}) {
+      BatchOptions make;
+      make.augment = Augment::kCropFlip;
+      make.normalize = Normalize::named("cifar");
+      if (own_normalize) make.teacher_normalize = Normalize::named("imagenet");
+      const Batch f32 = data->make_batch(iota(12), make);
+      make.teacher_dtype = DType::kF32;
+      make.dtype = DType::kBF16;
+      const Batch mixed = data->make_batch(iota(12), make);
+      EXPECT_EQ(mixed.inputs.dtype(), DType::kBF16);
+      EXPECT_TRUE(same_bytes(mixed.inputs, f32.inputs.to(DType::kBF16)));
+      EXPECT_TRUE(same_bytes(mixed.teacher_inputs, f32.teacher_inputs));
+      EXPECT_EQ(mixed.augment, f32.augment);
+      make.teacher_dtype = DType::kBF16;
+      make.dtype = DType::kF32;
+      EXPECT_TRUE(same_bytes(data->make_batch(iota(12), make).teacher_inputs,
+                             f32.teacher_inputs.to(DType::kBF16)));
+    }
+  }
 }
 
 // Stands for a file that fails in the middle of a run.
@@ -162,19 +173,21 @@ class Failing : public Dataset {
 };
 
 TEST(Loader, an_error_ahead_is_thrown_where_its_batch_is_asked_for) {
-  Loader loader(std::make_shared<Failing>(), {}, {.batch = 2, .prefetch = true}, {});
-  EXPECT_EQ(loader.at({0, 0}).sample[0], 0);
-  EXPECT_EQ(loader.at({0, 1}).sample[0], 2);
-  EXPECT_THROW(loader.at({0, 2}), Error);
-  EXPECT_THROW(loader.at({0, 2}), Error);
-  EXPECT_EQ(loader.at({0, 1}).sample[0], 2);
+  Loader loader(std::make_shared<Failing>(), sequential_plan(8, 2), {.prefetch = true}, {});
+  EXPECT_EQ(loader.at(0).sample[0], 0);
+  EXPECT_EQ(loader.at(1).sample[0], 2);
+  EXPECT_THROW(loader.at(2), Error);
+  EXPECT_THROW(loader.at(2), Error);
+  EXPECT_EQ(loader.at(1).sample[0], 2);
 }
 
 TEST(Loader, wrong_settings_are_errors) {
-  EXPECT_THROW(Loader(images(4), {}, {.batch = 0}, {}), Error);
-  EXPECT_THROW(Loader(images(4), {4}, {.batch = 1}, {}), Error);
-  EXPECT_THROW(Loader(images(4), {-1}, {.batch = 1}, {}), Error);
-  EXPECT_THROW(Loader(nullptr, {}, {}, {}), Error);
+  EXPECT_THROW(Loader(nullptr, sequential_plan(4, 1), {}, {}), Error);
+  EXPECT_THROW(Loader(images(4), nullptr, {}, {}), Error);
+  EXPECT_THROW(Loader(images(4), sequential_plan(4, 1), {.steps_per_epoch = 0}, {}), Error);
+  Loader outside(images(4), sequential_plan(5, 5), {}, {});
+  EXPECT_THROW(outside.at(0), Error);
+  EXPECT_THROW(outside.at(-1), Error);
 }
 
 TEST(Parity, labels_are_the_product_of_the_support) {
@@ -218,12 +231,12 @@ TEST(Parity, streams_differ_by_seed_and_by_being_held_out) {
 TEST(Parity, online_samples_are_read_in_sequence) {
   const auto data = std::make_shared<ParityDataset>(
       ParityOptions{.n = 130, .k = 2, .size = std::int64_t{1} << 40, .seed = 9});
-  Loader loader(data, {}, {.batch = 32}, {});
-  const Batch far = loader.at({0, std::int64_t{1} << 30});
+  Loader loader(data, sequential_plan(data->size(), 32), {}, {});
+  const Batch far = loader.at(std::int64_t{1} << 30);
   EXPECT_EQ(far.sample[0], std::int64_t{1} << 35);
   EXPECT_EQ(far.inputs.shape(), (Shape{32, 130}));
   // The high half of the index counts: 2^35 and 0 are other samples.
-  EXPECT_NE(far.inputs.to_vector<float>(), loader.at({0, 0}).inputs.to_vector<float>());
+  EXPECT_NE(far.inputs.to_vector<float>(), loader.at(0).inputs.to_vector<float>());
 }
 
 TEST(Parity, a_seeded_support_has_k_distinct_coordinates) {

@@ -1,0 +1,166 @@
+#include "tools/kdtrain/plan_measure.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "tools/kdtrain/step_costs.h"
+
+namespace retort::tools {
+namespace {
+
+// Long enough that a clock's jitter does not matter, short enough to do it for every arm.
+constexpr double kTimedSeconds = 0.3;
+constexpr std::int64_t kMostSteps = 2000;
+
+// The first samples of another set.
+class Prefix : public nn::Dataset {
+ public:
+  Prefix(const nn::Dataset& all, std::int64_t size)
+      : all_(all), size_(std::min(size, all.size())) {}
+  std::int64_t size() const override { return size_; }
+  std::int64_t classes() const override { return all_.classes(); }
+  std::int32_t label(std::int64_t i) const override { return all_.label(i); }
+  std::uint64_t hash() const override { return all_.hash(); }
+  Shape input_shape() const override { return all_.input_shape(); }
+  std::string describe() const override { return all_.describe(); }
+  nn::Batch make_batch(std::span<const std::int64_t> samples,
+                       const nn::BatchOptions& options) const override {
+    return all_.make_batch(samples, options);
+  }
+
+ private:
+  const nn::Dataset& all_;
+  std::int64_t size_;
+};
+
+// A model with fresh weights may be far off: what it answers is not looked at.
+double evaluate_first_batch(const TrainingPlan& plan, const DryRun& run, DType dtype) {
+  const EvaluationSet& set = run.data->evaluation.front();
+  EvaluationRequest request{run.device, dtype, plan.settings->integer("train.evaluate_batch"),
+                            plan.normalize};
+  if (plan.teacher != nullptr && !plan.teacher->evaluation_logits.empty())
+    request.teacher_logits = &plan.teacher->evaluation_logits.front();
+  const Prefix first(*set.data, request.batch);
+  const auto start = Clock::now();
+  evaluate(*plan.model, first, request);
+  return seconds_since(start) / static_cast<double>(first.size());
+}
+
+std::size_t bytes_of(const NamedTensors& tensors) {
+  std::size_t sum = 0;
+  for (const auto& [name, tensor] : tensors) sum += tensor.bytes();
+  return sum;
+}
+
+struct Timing {
+  double step_s = 0, teacher_s = 0, evaluation_s_per_sample = 0;
+  std::int64_t steps_per_epoch = 1;
+};
+
+// One stage of a fresh job: warm up, then time. Loss read at the end waits for the device.
+Timing time_stage(const DryRun& run, std::size_t stage) {
+  std::shared_ptr<void> keep;
+  TrainingPlan plan = run.make_plan(&keep);
+  plan.stages = {plan.stages.at(stage)};
+  plan.stages[0].until = {};
+  Trainer trainer(plan, *run.data, run.device);
+  trainer.step().report.loss();
+  trainer.timer().clear();
+  const auto start = Clock::now();
+  std::int64_t steps = 0;
+  double elapsed = 0;
+  for (; steps < kMostSteps && (steps < 1 || elapsed < kTimedSeconds); ++steps) {
+    trainer.step().report.loss();
+    elapsed = seconds_since(start);
+  }
+  const double n = static_cast<double>(steps);
+  Timing timing{elapsed / n, trainer.timer().seconds(distill::Phase::kTeacher) / n, 0,
+                trainer.steps_per_epoch()};
+  timing.evaluation_s_per_sample = evaluate_first_batch(plan, run, trainer.dtype());
+  return timing;
+}
+
+// Peaks above what was there before, into the larger of old and new.
+void take_peaks(Device device, const RoleBytes& before, std::size_t* peak, RoleBytes* by_role) {
+  std::size_t before_all = 0;
+  for (const std::size_t bytes : before) before_all += bytes;
+  const MemoryStatistics now = memory_statistics(device);
+  *peak = std::max(*peak, now.peak_bytes - before_all);
+  for (std::size_t r = 0; r < before.size(); ++r)
+    (*by_role)[r] = std::max((*by_role)[r], now.peak_by_role[r] - before[r]);
+  reset_peak_memory(device);
+}
+
+void weigh_stage(const DryRun& run, std::size_t stage, JobPlan* job) {
+  const RoleBytes before = bytes_in_use(run.device);
+  reset_peak_memory(run.device);
+  std::shared_ptr<void> keep;
+  TrainingPlan plan = run.make_plan(&keep);
+  plan.stages = {plan.stages.at(stage)};
+  plan.stages[0].until = {};
+  Trainer trainer(plan, *run.data, run.device);
+  trainer.step().report.loss();
+  take_peaks(run.device, before, &job->start, &job->start_by_role);
+  trainer.step().report.loss();
+  evaluate_first_batch(plan, run, trainer.dtype());
+  take_peaks(run.device, before, &job->steady, &job->steady_by_role);
+  const nn::CheckpointContents checkpoint = trainer.checkpoint(Json::object());
+  std::size_t bytes = 0;
+  for (const auto& file : checkpoint.files) bytes += bytes_of(file.tensors);
+  job->checkpoint_bytes = std::max(job->checkpoint_bytes, bytes);
+  job->model_bytes = bytes_of(checkpoint.files.front().tensors);
+}
+
+bool same_work(const distill::Stage& a, const distill::Stage& b) {
+  return a.loss == b.loss &&
+         (a.loss == distill::StageLoss::kDistill ||
+          (a.variant == b.variant && a.width == b.width && a.student_layer == b.student_layer));
+}
+
+}  // namespace
+
+RoleBytes bytes_in_use(Device device) { return memory_statistics(device).current_by_role; }
+
+void measure_job(const DryRun& run, JobPlan* job) {
+  std::vector<distill::Stage> stages;
+  {
+    std::shared_ptr<void> keep;
+    stages = run.make_plan(&keep).stages;
+  }
+  std::int64_t samples = 0;
+  for (const EvaluationSet& set : run.data->evaluation) samples += set.data->size();
+  const auto copies = static_cast<std::size_t>(run.at_once);
+  job->stages.clear();
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    StagePlan stage{stages[i].name, stages[i].until.steps, 0, 0};
+    for (std::size_t k = 0; k < i && stage.step_s == 0; ++k)
+      if (same_work(stages[k], stages[i])) {
+        stage.step_s = job->stages[k].step_s;
+        stage.teacher_s = job->stages[k].teacher_s;
+      }
+    if (stage.step_s == 0) {
+      std::mutex mutex;
+      Timing sum;
+      // Every thread of the run takes part, so each has its scratch memory afterwards.
+      run_jobs(copies, run.at_once, [&](std::size_t) {
+        const Timing t = time_stage(run, i);
+        const std::lock_guard lock(mutex);
+        sum.step_s += t.step_s;
+        sum.teacher_s += t.teacher_s;
+        sum.evaluation_s_per_sample += t.evaluation_s_per_sample;
+        sum.steps_per_epoch = t.steps_per_epoch;
+      });
+      const double n = static_cast<double>(run.at_once);
+      stage.step_s = sum.step_s / n;
+      stage.teacher_s = sum.teacher_s / n;
+      job->evaluation_s = sum.evaluation_s_per_sample / n * static_cast<double>(samples);
+      job->steps_per_epoch = sum.steps_per_epoch;
+      run_jobs(copies, run.at_once, [&](std::size_t copy) {
+        if (copy == 0) weigh_stage(run, i, job);
+      });
+    }
+    job->stages.push_back(std::move(stage));
+  }
+}
+
+}  // namespace retort::tools

@@ -1,0 +1,45 @@
+// What a job's steps cost: samples per second, the share of each phase, memory by role.
+#pragma once
+#include <chrono>
+#include <string>
+
+#include "distill/phase_timer.h"
+#include "engine/io/json.h"
+#include "engine/runtime/allocator.h"
+
+namespace retort::tools {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start);
+
+/// Throughput between two log lines. Evaluation and checkpoints are left out by pause().
+class StepCosts {
+ public:
+  explicit StepCosts(distill::PhaseTimer& timer) : timer_(timer) {}
+  void start() { begin_ = Clock::now(); }
+  void add(std::int64_t samples) { samples_ += samples; }
+  /// Time since `begin` was not spent on steps.
+  void leave_out(Clock::time_point begin) { begin_ += Clock::now() - begin; }
+  /// Adds samples_per_s and, where the timer is on, share_<phase> (of the time since the last
+  /// call; what is missing to 1 is the loop itself and waiting for files) to the line; starts anew.
+  void log(Json* line);
+  /// "1234 samples/s: teacher 20, student 25, loss 1, backward 50, update 2, data 1 %", of the last
+  /// line.
+  const std::string& text() const { return text_; }
+
+ private:
+  distill::PhaseTimer& timer_;
+  Clock::time_point begin_ = Clock::now();
+  std::int64_t samples_ = 0;
+  std::string text_;
+};
+
+/// Adds memory_mib (peak of the process's tensors) and memory_<role>_mib (peak of each role; peaks
+/// may be at different times, so their sum may be larger). Since reset_peak_memory.
+void log_memory(Json* line, const MemoryStatistics& memory);
+/// "peak 312.5 MiB (activations 200.1, parameters 50.2, ...)".
+std::string memory_text(const MemoryStatistics& memory);
+
+double mebibytes(std::size_t bytes);
+
+}  // namespace retort::tools
