@@ -7,7 +7,6 @@
 
 // oneDNN runs on one thread per tile; without OpenMP in this build it could not be told to.
 #if defined(RETORT_WITH_ONEDNN) && defined(_OPENMP)
-#include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #define RETORT_GEMM_ONEDNN 1
 #else
@@ -79,27 +78,11 @@ void tile_product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t
 }
 
 #if RETORT_GEMM_ONEDNN
-// While one lives, OpenMP code called by this thread stays on this thread.
-class OneThread {
- public:
-  OneThread() : before_(omp_get_max_threads()) {
-    if (before_ != 1) omp_set_num_threads(1);
-  }
-  ~OneThread() {
-    if (before_ != 1) omp_set_num_threads(before_);
-  }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  int before_;
-};
-
 template <>
 void tile_product<float>(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k,
                          float alpha, const float* a, std::int64_t lda, const float* b,
                          std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
-  const OneThread one;
+  const OneOpenMpThread one;
   const dnnl_status_t status =
       dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   if (status != dnnl_success)
