@@ -147,6 +147,7 @@ void make_gradient(const Tensor& leaf) {
   const MemoryRoleScope role(MemoryRole::kGradients);
   a.gradient = std::make_shared<Tensor>(Tensor::empty(leaf.shape(), leaf.dtype(), leaf.device()));
   a.gradient_is_fresh = true;
+  a.gradient_is_zeroed = false;
 }
 
 bool same_memory(const Tensor& a, const Tensor& b) {
@@ -223,7 +224,16 @@ void Tensor::backward(const Tensor& gradient) const {
       const auto& input = node->inputs[i];
       if (!input) continue;
       if (!input->node) {
-        if (gradients[i].defined()) accumulate_gradient(node->leaves[i], gradients[i]);
+        if (gradients[i].defined()) {
+          Autograd& leaf = *input;
+          // The first gradient of a leaf, if nobody else holds its memory, is kept as it is.
+          if (!leaf.gradient && gradients[i].storage().use_count() == 1 &&
+              gradients[i].is_contiguous() && gradients[i].shape() == node->leaves[i].shape() &&
+              gradients[i].dtype() == node->leaves[i].dtype())
+            leaf.gradient = std::make_shared<Tensor>(std::move(gradients[i]));
+          else
+            accumulate_gradient(node->leaves[i], gradients[i]);
+        }
         if (!uses.empty() && --uses[input.get()] == 0) run_hooks(node->leaves[i]);
         continue;
       }

@@ -14,4 +14,8 @@ namespace retort {
 /// Errors    Error if sizes, dtypes or devices differ.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);
 
+/// max(x weight^T + bias, 0) without a pass of its own: the product's last step. The same bytes as
+/// relu(linear(x, weight, bias)); backward masks dy where y is not > 0, then as above.
+Tensor linear_relu(const Tensor& x, const Tensor& weight, const Tensor& bias);
+
 }  // namespace retort

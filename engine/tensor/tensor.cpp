@@ -250,8 +250,16 @@ Tensor& Tensor::set_requires_grad(bool requires_grad) {
   return *this;
 }
 
+void Tensor::Autograd::clear_fresh_gradient() {
+  if (!gradient || !gradient_is_fresh || gradient_is_zeroed) return;
+  gradient->fill(0);
+  gradient_is_zeroed = true;
+}
+
 Tensor Tensor::grad() const {
-  return autograd_ && autograd_->gradient ? *autograd_->gradient : Tensor();
+  if (!autograd_ || !autograd_->gradient) return Tensor();
+  autograd_->clear_fresh_gradient();
+  return *autograd_->gradient;
 }
 
 void Tensor::set_grad(const Tensor& gradient) const {
@@ -265,8 +273,8 @@ void Tensor::set_grad(const Tensor& gradient) const {
 
 void Tensor::zero_grad() const {
   if (!autograd_ || !autograd_->gradient) return;
-  autograd_->gradient->fill(0);
   autograd_->gradient_is_fresh = true;
+  autograd_->gradient_is_zeroed = false;
 }
 
 #define RETORT_INSTANTIATE(T)                                                \

@@ -117,7 +117,8 @@ class Tensor {
   /// The accumulated gradient of a leaf; undefined before the first backward.
   Tensor grad() const;
   void set_grad(const Tensor& gradient) const;
-  /// Gradient := 0 in place (the memory stays); nothing if there is none.
+  /// Gradient := 0 (the memory stays, and is cleared only if somebody reads it before backward
+  /// writes it); nothing if there is none.
   void zero_grad() const;
   /// Back-propagates from this scalar with gradient 1, or from any tensor with the given gradient.
   void backward() const;
@@ -126,7 +127,12 @@ class Tensor {
   struct Autograd {
     std::shared_ptr<Node> node;        // null for a leaf
     std::shared_ptr<Tensor> gradient;  // leaf only
-    bool gradient_is_fresh = false;    // leaf only: zero so far, the first contribution is copied
+    // Leaf only: the gradient is zero so far, whatever its memory holds, unless gradient_is_zeroed:
+    // the first contribution is written over it.
+    bool gradient_is_fresh = false;
+    bool gradient_is_zeroed = false;  // of a fresh one: the memory holds the zeros
+    /// Clears the memory of a fresh gradient: before others than grad() read it.
+    void clear_fresh_gradient();
   };
   const std::shared_ptr<Autograd>& autograd() const { return autograd_; }
   void set_autograd(std::shared_ptr<Autograd> autograd) { autograd_ = std::move(autograd); }

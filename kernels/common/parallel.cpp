@@ -1,11 +1,14 @@
 #include "kernels/common/parallel.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -20,12 +23,10 @@ int default_threads() {
       const int n = std::atoi(text);
       if (n >= 1) return n;
     }
-#if defined(_OPENMP)
-  return omp_get_num_procs();
-#else
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
   const unsigned n = std::thread::hardware_concurrency();
   return n == 0 ? 1 : static_cast<int>(n);
-#endif
 }
 
 std::atomic<int>& threads() {
@@ -34,6 +35,14 @@ std::atomic<int>& threads() {
 }
 
 thread_local bool t_in_parallel = false;
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 // Keeps the exception of the lowest chunk, so that which error is seen does not depend on timing.
 struct FirstError {
@@ -49,6 +58,143 @@ struct FirstError {
   }
 };
 
+struct Job {
+  detail::ChunkFn fn = nullptr;
+  void* body = nullptr;
+  std::int64_t n = 0, grain = 0, chunks = 0;
+  FirstError* first = nullptr;
+};
+
+// Note [The pool]
+//   A caller publishes its job, opens the gate and works. Workers that happen to be awake pass the
+//   gate (which counts them) and take chunks from the same counter. When no chunk is left the
+//   caller shuts the gate and waits for those inside, who by then are in their last chunk. A worker
+//   that wakes up later finds the gate shut. So nobody waits for a thread that has not started:
+//   where other processes keep the cores busy the caller does the work itself.
+//
+//   Workers poll for some 20 us after a job, which bridges the serial stretches of a training step,
+//   then sleep in the kernel. Once hot, a call costs some 0.3 us.
+class Pool {
+ public:
+  // False if another caller has the pool.
+  bool run(const Job& job, int wanted) {
+    if (busy_.test_and_set(std::memory_order_acquire)) return false;
+    start_workers(wanted);
+    job_ = job;
+    next_.store(0, std::memory_order_relaxed);
+    const std::uint64_t epoch = ++epoch_;
+    gate_.store(epoch << kEpochShift | static_cast<std::uint64_t>(wanted) << kLimitShift | kOpen);
+    bell_.fetch_add(1);
+    if (wanted >= started_)
+      bell_.notify_all();
+    else
+      for (int i = 0; i < wanted; ++i) bell_.notify_one();
+    work();
+    if (active(gate_.fetch_and(~kOpen)) != 0) wait_for_those_inside();
+    busy_.clear(std::memory_order_release);
+    return true;
+  }
+
+ private:
+  // The gate: | epoch 31 | limit 16 | active 16 | open 1 |
+  static constexpr std::uint64_t kOpen = 1, kOne = 2, kMask = 0xffff;
+  static constexpr int kActiveShift = 1, kLimitShift = 17, kEpochShift = 33;
+  static constexpr int kSpins = 600;  // pauses of some 40 ns
+  static std::uint64_t active(std::uint64_t gate) { return gate >> kActiveShift & kMask; }
+
+  void start_workers(int wanted) {
+    if (started_ >= wanted) return;
+    // Signals are for the program's own threads.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+      for (; started_ < wanted; ++started_) std::thread([this] { live(); }).detach();
+    } catch (const std::system_error&) {  // no more threads to be had: those there are will do
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
+  void live() {
+    t_in_parallel = true;
+#if defined(_OPENMP)
+    omp_set_num_threads(1);  // a library called in a chunk stays on this thread
+#endif
+    std::uint64_t last = 0;  // epoch of the job this worker was in
+    for (;;) {
+      const std::uint32_t heard = bell_.load();
+      if (enter(last)) {
+        work();
+        leave();
+        continue;
+      }
+      int spins = 0;
+      while (bell_.load(std::memory_order_relaxed) == heard && ++spins < kSpins) relax();
+      if (spins >= kSpins) bell_.wait(heard);
+    }
+  }
+
+  bool enter(std::uint64_t& last) {
+    std::uint64_t gate = gate_.load();
+    while ((gate & kOpen) != 0 && gate >> kEpochShift != last &&
+           active(gate) < (gate >> kLimitShift & kMask)) {
+      if (!gate_.compare_exchange_weak(gate, gate + kOne)) continue;
+      last = gate >> kEpochShift;
+      return true;
+    }
+    return false;
+  }
+
+  void leave() {
+    const std::uint64_t before = gate_.fetch_sub(kOne);
+    if (active(before) != 1 || (before & kOpen) != 0) return;
+    left_.fetch_add(1);
+    left_.notify_one();
+  }
+
+  void wait_for_those_inside() {
+    for (int i = 0; i < kSpins; ++i, relax())
+      if (active(gate_.load()) == 0) return;
+    for (;;) {
+      const std::uint32_t left = left_.load();
+      if (active(gate_.load()) == 0) return;
+      left_.wait(left);
+    }
+  }
+
+  void work() {
+    const Job& job = job_;
+    for (std::int64_t c; (c = next_.fetch_add(1, std::memory_order_relaxed)) < job.chunks;) try {
+        job.fn(job.body, c * job.grain, c + 1 == job.chunks ? job.n : (c + 1) * job.grain);
+      } catch (...) {
+        job.first->keep(c);
+      }
+  }
+
+  alignas(64) std::atomic<std::uint64_t> gate_{0};
+  alignas(64) std::atomic<std::uint32_t> bell_{0};  // rings once per job; what sleepers wait on
+  alignas(64) std::atomic<std::int64_t> next_{0};   // the next chunk
+  alignas(64) std::atomic<std::uint32_t> left_{0};  // counts jobs whose last worker left late
+  std::atomic_flag busy_;
+  Job job_;                  // written by the caller while the gate is shut and nobody inside
+  std::uint64_t epoch_ = 0;  // guarded by busy_, like started_
+  int started_ = 0;
+};
+
+// Never destroyed: workers outlive main. A forked child has no workers, so it gets a pool of its
+// own.
+std::atomic<Pool*> g_pool{nullptr};
+
+Pool& pool() {
+  static const bool once = [] {
+    g_pool.store(new Pool);
+    pthread_atfork(nullptr, nullptr, [] { g_pool.store(new Pool); });
+    return true;
+  }();
+  static_cast<void>(once);
+  return *g_pool.load(std::memory_order_acquire);
+}
+
 }  // namespace
 
 int thread_count() { return threads().load(std::memory_order_relaxed); }
@@ -56,7 +202,7 @@ int thread_count() { return threads().load(std::memory_order_relaxed); }
 void set_thread_count(int n) {
   threads().store(n < 1 ? 1 : n, std::memory_order_relaxed);
 #if defined(_OPENMP)
-  omp_set_num_threads(n < 1 ? 1 : n);  // oneDNN reads this
+  omp_set_num_threads(n < 1 ? 1 : n);  // for libraries that a program uses beside this one
 #endif
 }
 
@@ -65,40 +211,33 @@ bool in_parallel() { return t_in_parallel; }
 SerialScope::SerialScope() : before_(t_in_parallel) { t_in_parallel = true; }
 SerialScope::~SerialScope() { t_in_parallel = before_; }
 
+#if defined(_OPENMP)
+OneOpenMpThread::OneOpenMpThread() : before_(omp_get_max_threads()) {
+  if (before_ != 1) omp_set_num_threads(1);
+}
+OneOpenMpThread::~OneOpenMpThread() {
+  if (before_ != 1) omp_set_num_threads(before_);
+}
+#else
+OneOpenMpThread::OneOpenMpThread() : before_(1) {}
+OneOpenMpThread::~OneOpenMpThread() = default;
+#endif
+
 namespace detail {
 
 void run_chunks(std::int64_t n, std::int64_t grain, ChunkFn fn, void* body) {
   const std::int64_t chunks = (n + grain - 1) / grain;
-  const int workers = static_cast<int>(chunks < thread_count() ? chunks : thread_count());
+  const int limit = thread_count() < 65536 ? thread_count() : 65536;
+  const int helpers = static_cast<int>(chunks < limit ? chunks : limit) - 1;
   FirstError first;
-  auto run = [&](std::int64_t c) {
-    try {
-      fn(body, c * grain, c + 1 == chunks ? n : (c + 1) * grain);
-    } catch (...) {
-      first.keep(c);
-    }
-  };
-#if defined(_OPENMP)
-#pragma omp parallel num_threads(workers)
-  {
-    t_in_parallel = true;
-#pragma omp for schedule(dynamic, 1)
-    for (std::int64_t c = 0; c < chunks; ++c) run(c);
-    t_in_parallel = false;
-  }
-#else
-  // ThreadSanitizer does not know libgomp's barriers, so that build uses plain threads.
-  std::atomic<std::int64_t> next{0};
-  auto work = [&] {
-    t_in_parallel = true;
-    for (std::int64_t c; (c = next.fetch_add(1)) < chunks;) run(c);
-    t_in_parallel = false;
-  };
-  std::vector<std::thread> pool;
-  for (int i = 1; i < workers; ++i) pool.emplace_back(work);
-  work();
-  for (std::thread& t : pool) t.join();
-#endif
+  const Job job{fn, body, n, grain, chunks, &first};
+  const SerialScope inside;
+  if (!pool().run(job, helpers))
+    for (std::int64_t c = 0; c < chunks; ++c) try {
+        fn(body, c * grain, c + 1 == chunks ? n : (c + 1) * grain);
+      } catch (...) {
+        first.keep(c);
+      }
   if (first.error) std::rethrow_exception(first.error);
 }
 

@@ -7,7 +7,8 @@
 
 namespace retort {
 
-/// Threads that parallel_for may use: RETORT_NUM_THREADS, else OMP_NUM_THREADS, else all cores.
+/// Threads that parallel_for may use: RETORT_NUM_THREADS, else OMP_NUM_THREADS, else all cores that
+/// this process may run on.
 int thread_count();
 /// Sets the number of threads for this process (kdtrain --threads). n >= 1.
 void set_thread_count(int n);
@@ -27,6 +28,19 @@ class SerialScope {
   bool before_;
 };
 
+/// While one lives, libraries that use OpenMP (oneDNN) stay on the calling thread: they run inside
+/// chunks, and how they split a sum would depend on the number of threads.
+class OneOpenMpThread {
+ public:
+  OneOpenMpThread();
+  ~OneOpenMpThread();
+  OneOpenMpThread(const OneOpenMpThread&) = delete;
+  OneOpenMpThread& operator=(const OneOpenMpThread&) = delete;
+
+ private:
+  int before_;
+};
+
 namespace detail {
 using ChunkFn = void (*)(void* body, std::int64_t begin, std::int64_t end);
 void run_chunks(std::int64_t n, std::int64_t grain, ChunkFn fn, void* body);
@@ -35,6 +49,10 @@ void run_chunks(std::int64_t n, std::int64_t grain, ChunkFn fn, void* body);
 /// Calls body(begin, end) for consecutive chunks of [0, n) of `grain` elements (the last may be
 /// shorter), on several threads. Chunk c covers [c * grain, (c + 1) * grain). An exception thrown
 /// by a body is rethrown here after all chunks ended (the one of the lowest chunk).
+///
+/// The calling thread takes chunks like any other and never waits for a thread that has not begun
+/// one, so a busy machine costs parallelism, not time. Safe from any thread: while one call has the
+/// pool, others run inline.
 template <class Body>
 void parallel_for(std::int64_t n, std::int64_t grain, Body&& body) {
   if (n <= 0) return;

@@ -62,8 +62,7 @@ void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end
       FastRow row{};
       row.row = row_of<double>(a, i);
       row.has_teacher = a.teacher && (row.row.kd_weight != 0 || a.statistics);
-      if (row.row.state != RowState::kCounts ||
-          (row.has_teacher && a.divergence != Divergence::kForwardKl)) {
+      if (row.row.state != RowState::kCounts) {
         by_definition(i);
         continue;
       }

@@ -10,34 +10,16 @@
 #include "hwy/highway.h"
 
 #include "hwy/cache_control.h"
+#include "hwy/contrib/math/math-inl.h"
+#include "kernels/common/exp-inl.h"
+#include "kernels/distill_loss/distill_loss_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace retort::kernels::distill {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-using F = hn::ScalableTag<float>;
-using V = hn::Vec<F>;
-
-constexpr float kLog2E = 1.4426950408889634f;
-
-/// 2^y for y <= 0, relative error below 2e-7; 0 below 2^-126, NaN for NaN. The polynomial
-/// interpolates 2^f on [-1/2, 1/2] at Chebyshev nodes.
-HWY_INLINE V exp2_nonpositive(V y) {
-  const F d;
-  const hn::RebindToSigned<F> di;
-  const V n = hn::Round(y);
-  const V f = hn::Sub(y, n);
-  V p = hn::Set(d, 1.546144485e-04f);
-  p = hn::MulAdd(p, f, hn::Set(d, 1.340042800e-03f));
-  p = hn::MulAdd(p, f, hn::Set(d, 9.618056938e-03f));
-  p = hn::MulAdd(p, f, hn::Set(d, 5.550327152e-02f));
-  p = hn::MulAdd(p, f, hn::Set(d, 2.402265072e-01f));
-  p = hn::MulAdd(p, f, hn::Set(d, 6.931471825e-01f));
-  p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
-  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)));
-  return hn::IfThenElse(hn::Lt(y, hn::Set(d, -126.0f)), hn::Zero(d),
-                        hn::Mul(p, hn::BitCast(d, exponent)));
-}
+using kernels::HWY_NAMESPACE::exp2_scaled;
+using kernels::HWY_NAMESPACE::kLog2E;
 
 void ExpArray(const float* x, float* y, std::int64_t n) {
   const F d;
@@ -46,74 +28,8 @@ void ExpArray(const float* x, float* y, std::int64_t n) {
   for (std::int64_t i = 0; i < n; i += lanes) {
     const std::int64_t m = n - i < lanes ? n - i : lanes;
     for (std::int64_t k = 0; k < lanes; ++k) buffer[k] = k < m ? x[i + k] : 0.0f;
-    hn::Store(exp2_nonpositive(hn::Mul(hn::Load(d, buffer), hn::Set(d, kLog2E))), d, buffer);
+    hn::Store(exp2_scaled(d, hn::Load(d, buffer), hn::Set(d, kLog2E)), d, buffer);
     for (std::int64_t k = 0; k < m; ++k) y[i + k] = buffer[k];
-  }
-}
-
-HWY_INLINE double sum_of(V v) {
-  const F d;
-  HWY_ALIGN float lane[hn::MaxLanes(F())];
-  hn::Store(v, d, lane);
-  double sum = 0;
-  for (std::size_t k = 0; k < hn::Lanes(d); ++k) sum += static_cast<double>(lane[k]);
-  return sum;
-}
-
-/// Calls f(v, load) for v = 0, lanes, ... below n; load(row) is row[v, v + lanes), -inf from n on.
-template <class Step>
-HWY_INLINE void for_each_vector(std::int64_t n, const Step& step) {
-  const F d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  std::int64_t v = 0;
-  for (; v + lanes <= n; v += lanes)
-    step(v, [d, v](const float* row) HWY_ATTR { return hn::LoadU(d, row + v); });
-  if (v < n)
-    step(v, [d, v, n, lanes](const float* row) HWY_ATTR {
-      HWY_ALIGN float buffer[hn::MaxLanes(F())];
-      for (std::int64_t k = 0; k < lanes; ++k)
-        buffer[k] = v + k < n ? row[v + k] : -infinity<float>();
-      return hn::Load(d, buffer);
-    });
-}
-
-/// Largest and second largest of row[0, n) into max and next; where max grows, argmax is set.
-template <bool kNext>
-HWY_INLINE void block_top(const float* row, std::int64_t begin, std::int64_t n, float& max,
-                          float& next, std::int32_t& argmax) {
-  const F d;
-  V first = hn::Set(d, lowest<float>()), second = first;
-  for_each_vector(n, [&](std::int64_t, const auto& load) HWY_ATTR {
-    const V x = load(row);
-    if (kNext) second = hn::Max(second, hn::Min(first, x));
-    first = hn::Max(first, x);
-  });
-  HWY_ALIGN float a[hn::MaxLanes(F())], b[hn::MaxLanes(F())];
-  hn::Store(first, d, a);
-  hn::Store(second, d, b);
-  float top = lowest<float>(), runner = lowest<float>();
-  for (std::size_t k = 0; k < hn::Lanes(d); ++k) {
-    if (a[k] > top) {
-      runner = top;
-      top = a[k];
-    } else if (a[k] > runner) {
-      runner = a[k];
-    }
-    if (kNext && b[k] > runner) runner = b[k];
-  }
-  if (top > max) {
-    next = runner > max ? runner : max;
-    max = top;
-    const V vtop = hn::Set(d, top);
-    std::int64_t found = -1;
-    for_each_vector(n, [&](std::int64_t v, const auto& load) HWY_ATTR {
-      if (found >= 0) return;
-      const std::intptr_t lane = hn::FindFirstTrue(d, hn::Eq(load(row), vtop));
-      if (lane >= 0) found = v + lane;
-    });
-    argmax = static_cast<std::int32_t>(found < 0 ? -1 : begin + found);
-  } else if (top > next) {
-    next = top;
   }
 }
 
@@ -123,7 +39,7 @@ HWY_INLINE V one_from_tau(V e, V x) {
   if constexpr (kTau == TauKind::kOne) return e;
   if constexpr (kTau == TauKind::kTwo) return hn::Mul(e, e);
   if constexpr (kTau == TauKind::kFour) return hn::Mul(hn::Mul(e, e), hn::Mul(e, e));
-  return exp2_nonpositive(hn::Mul(x, hn::Set(F(), kLog2E)));
+  return exp2_scaled(F(), x, hn::Set(F(), kLog2E));
 }
 
 /// ds[v] = ce e1[v] + kd_q es[v] - kd_p et[v] over n elements. Values do not depend on how ds is
@@ -182,16 +98,25 @@ struct BlockSums {
   }
 };
 
-template <TauKind kTau, bool kTeacher, bool kOnes>
-double row_loss(const FastRow& r) {
+/// Factors that take a block's exponentials, relative to the maxima known then, to those of the
+/// whole row.
+struct BlockFactors {
+  double s, t, s1;
+};
+HWY_INLINE BlockFactors factors_of(const FastRow& r, const BlockSums& sums, std::int64_t block) {
+  const double ds = static_cast<double>(r.block_max[2 * block]) - sums.s.max;
+  const double dt = static_cast<double>(r.block_max[2 * block + 1]) - sums.t.max;
+  return {ds == 0 ? 1 : hd_exp(ds * r.row.inv_tau), dt == 0 ? 1 : hd_exp(dt * r.row.inv_tau),
+          ds == 0 ? 1 : hd_exp(ds)};
+}
+
+/// First pass: exponentials into es, et, e1, and the sums over them. kOnes: those of the student at
+/// tau = 1 are wanted; kStats: all that the teacher's statistics need, too.
+template <TauKind kTau, bool kTeacher, bool kOnes, bool kStats>
+void sum_row(const FastRow& r, BlockSums& sums) {
   const F d;
-  const DistillLossArgs& a = *r.args;
-  const std::int64_t classes = a.classes;
-  const auto inv_tau = static_cast<float>(r.row.inv_tau);
-  const V scale = hn::Set(d, inv_tau * kLog2E);
-  const double at_s = r.row.target >= 0 ? static_cast<double>(r.s[r.row.target]) : 0;
-  const double at_t = kTeacher && r.row.target >= 0 ? static_cast<double>(r.t[r.row.target]) : 0;
-  BlockSums sums;
+  const std::int64_t classes = r.args->classes;
+  const V scale = hn::Set(d, static_cast<float>(r.row.inv_tau) * kLog2E);
   float max_s = lowest<float>(), max_t = max_s, next_s = max_s, next_t = max_s;
   for (std::int64_t b = 0; b * kFastBlock < classes; ++b) {
     const std::int64_t begin = b * kFastBlock;
@@ -202,15 +127,19 @@ double row_loss(const FastRow& r) {
     float* const et = r.et + begin;
     float* const e1 = r.e1 + begin;
     block_top<false>(s, begin, n, max_s, next_s, sums.s.argmax);
-    if (kTeacher) block_top<kOnes>(t, begin, n, max_t, next_t, sums.t.argmax);
+    if (kTeacher) block_top<kStats>(t, begin, n, max_t, next_t, sums.t.argmax);
     sums.rebase(max_s, max_t, r.row.inv_tau);
     r.block_max[2 * b] = max_s;
     r.block_max[2 * b + 1] = max_t;
     const V vmax_s = hn::Set(d, max_s), vmax_t = hn::Set(d, max_t);
     V sum_s = hn::Zero(d), sum_s1 = sum_s, sum_t = sum_s, sum_t1 = sum_s, dot = sum_s, kd = sum_s;
     for_each_vector(n, [&](std::int64_t v, const auto& load) HWY_ATTR {
+      // The next block comes from memory while this one is computed; at the row's end, the next
+      // row's first (which lies there as a rule; the address need not be ours).
+      hwy::Prefetch(s + v + kFastBlock);
+      if (kTeacher) hwy::Prefetch(t + v + kFastBlock);
       const V x = hn::Sub(load(s), vmax_s);
-      const V e = exp2_nonpositive(hn::Mul(x, scale));
+      const V e = exp2_scaled(d, x, scale);
       hn::StoreU(e, d, es + v);
       sum_s = hn::Add(sum_s, e);
       if (kOnes && kTau != TauKind::kOne) {
@@ -220,15 +149,16 @@ double row_loss(const FastRow& r) {
       }
       if (kTeacher) {
         const V y = hn::Sub(load(t), vmax_t);
-        const V f = exp2_nonpositive(hn::Mul(y, scale));
+        const V f = exp2_scaled(d, y, scale);
         hn::StoreU(f, d, et + v);
         sum_t = hn::Add(sum_t, f);
         // Where f is 0, the difference may be infinite or NaN: it counts 0.
-        kd = hn::MulAdd(f, hn::IfThenElseZero(hn::Gt(f, hn::Zero(d)), hn::Sub(y, x)), kd);
-        if (kOnes) {
+        const auto counts = hn::Gt(f, hn::Zero(d));
+        kd = hn::MulAdd(f, hn::IfThenElseZero(counts, hn::Sub(y, x)), kd);
+        if (kStats) {
           const V one = one_from_tau<kTau>(f, y);
           if (kTau != TauKind::kOne) sum_t1 = hn::Add(sum_t1, one);
-          dot = hn::MulAdd(one, hn::IfThenElseZero(hn::Gt(one, hn::Zero(d)), y), dot);
+          dot = hn::MulAdd(one, hn::IfThenElseZero(counts, y), dot);
         }
       }
     });
@@ -238,42 +168,113 @@ double row_loss(const FastRow& r) {
     if (kTeacher) {
       const double t0 = sum_of(sum_t);
       sums.t.sum += t0;
-      sums.t.sum1 += kOnes && kTau != TauKind::kOne ? sum_of(sum_t1) : t0;
-      if (kOnes) sums.t.dot1 += sum_of(dot);
+      sums.t.sum1 += kStats && kTau != TauKind::kOne ? sum_of(sum_t1) : t0;
+      if (kStats) sums.t.dot1 += sum_of(dot);
       sums.kd += sum_of(kd);
     }
   }
   sums.t.next = static_cast<double>(next_t);
+}
 
-  double divergence = 0;
-  if (kTeacher && sums.s.sum != 0 && sums.t.sum != 0)
-    divergence = sums.kd * r.row.inv_tau / sums.t.sum + (hd_log(sums.s.sum) - hd_log(sums.t.sum));
-  const RowResult<double> result =
-      finish_row(r.row, r.inv_z, sums.s, kTeacher, sums.t, divergence, at_s);
-  if (a.statistics) store_statistics(a, r.index, r.row, result, sums.s, kTeacher, sums.t, at_t);
-  if (!r.ds) return result.loss;
+/// One vector of a divergence's elements: as element_of in distill_loss_math.h, from p, q and
+/// u = log(q / p). Logarithms of mixtures go by log1p and expm1 of u, so that they stay accurate
+/// where p and q are close.
+template <Divergence kind>
+HWY_INLINE void elements_of(V p, V q, V u, V k, V& part, V& h) {
+  const F d;
+  const V zero = hn::Zero(d), one = hn::Set(d, 1.0f);
+  const auto has_p = hn::Ne(p, zero), has_q = hn::Ne(q, zero);  // NaN has
+  const V rest = hn::Sub(one, k);
+  if constexpr (kind == Divergence::kReverseKl) {
+    part = h = hn::IfThenElseZero(has_q, hn::Mul(q, u));
+  } else if constexpr (kind == Divergence::kJensenShannon) {
+    const V m_over_p = hn::Log1p(d, hn::Mul(rest, hn::Expm1(d, u)));
+    const V m_over_q = hn::Log1p(d, hn::Mul(k, hn::Expm1(d, hn::Neg(u))));
+    h = hn::IfThenElseZero(has_q, hn::Neg(hn::Mul(hn::Mul(rest, q), m_over_q)));
+    part = hn::Sub(h, hn::IfThenElseZero(has_p, hn::Mul(hn::Mul(k, p), m_over_p)));
+  } else if constexpr (kind == Divergence::kTotalVariation) {
+    const V difference = hn::Sub(q, p), half = hn::Set(d, 0.5f);
+    part = hn::Mul(half, hn::Abs(difference));
+    const V signed_q = hn::IfThenElse(hn::Lt(difference, zero), hn::Neg(q), q);
+    h = hn::Mul(half, hn::IfThenElse(hn::Eq(difference, zero), zero, signed_q));
+  } else if constexpr (kind == Divergence::kSkewKl) {
+    const V m_over_p = hn::Mul(rest, hn::Expm1(d, u));  // less 1
+    part = hn::IfThenElseZero(has_p, hn::Neg(hn::Mul(p, hn::Log1p(d, m_over_p))));
+    h = hn::IfThenElseZero(has_p, hn::Neg(hn::Div(hn::Mul(rest, q), hn::Add(one, m_over_p))));
+  } else {
+    static_assert(kind == Divergence::kSkewReverseKl);
+    const V m_over_q = hn::Mul(rest, hn::Expm1(d, hn::Neg(u)));  // less 1
+    part = hn::IfThenElseZero(has_q, hn::Neg(hn::Mul(q, hn::Log1p(d, m_over_q))));
+    h = hn::Sub(part, hn::IfThenElseZero(has_q, hn::Div(hn::Mul(q, k), hn::Add(one, m_over_q))));
+  }
+}
 
-  const bool ce = result.ce_weight != 0, kd = kTeacher && result.kd_weight != 0;
+struct DivergenceSums {
+  double d = 0, h = 0;
+};
+
+/// Second pass of divergences other than the forward KL: sums their elements, and replaces et by h.
+template <Divergence kind>
+DivergenceSums diverge(const FastRow& r, const BlockSums& sums) {
+  const F d;
+  const std::int64_t classes = r.args->classes;
+  const V inv_tau = hn::Set(d, static_cast<float>(r.row.inv_tau));
+  const V offset = hn::Set(d, static_cast<float>(hd_log(sums.s.sum) - hd_log(sums.t.sum)));
+  const V max_s = hn::Set(d, static_cast<float>(sums.s.max)),
+          max_t = hn::Set(d, static_cast<float>(sums.t.max));
+  const V k = hn::Set(d, static_cast<float>(r.args->parameter));
+  DivergenceSums total;
+  for (std::int64_t b = 0; b * kFastBlock < classes; ++b) {
+    const std::int64_t begin = b * kFastBlock;
+    const std::int64_t n = classes - begin < kFastBlock ? classes - begin : kFastBlock;
+    const BlockFactors f = factors_of(r, sums, b);
+    const V to_q = hn::Set(d, static_cast<float>(f.s / sums.s.sum)),
+            to_p = hn::Set(d, static_cast<float>(f.t / sums.t.sum));
+    const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+    V sum_d = hn::Zero(d), sum_h = sum_d;
+    for_each_vector(n, [&](std::int64_t v, const auto& load) HWY_ATTR {
+      const V x = hn::Sub(load(r.s + begin), max_s), y = hn::Sub(load(r.t + begin), max_t);
+      const V u = hn::MulSub(hn::Sub(x, y), inv_tau, offset);
+      const V q = hn::Mul(hn::LoadU(d, r.es + begin + v), to_q);
+      const V p = hn::Mul(hn::LoadU(d, r.et + begin + v), to_p);
+      V part, h;
+      elements_of<kind>(p, q, u, k, part, h);
+      if (v + lanes > n) {  // beyond the end p and q are 0, but u is NaN
+        const auto inside = hn::FirstN(d, static_cast<std::size_t>(n - v));
+        part = hn::IfThenElseZero(inside, part);
+        h = hn::IfThenElseZero(inside, h);
+      }
+      hn::StoreU(h, d, r.et + begin + v);
+      sum_d = hn::Add(sum_d, part);
+      sum_h = hn::Add(sum_h, h);
+    });
+    total.d += sum_of(sum_d);
+    total.h += sum_of(sum_h);
+  }
+  return total;
+}
+
+/// Last pass: ds = ce_scale e1 + kd_q es - kd_p et, block by block. absolute_t: et holds values
+/// that are not relative to a block's maximum.
+template <TauKind kTau>
+void write_gradient(const FastRow& r, const BlockSums& sums, const RowResult<double>& result,
+                    bool absolute_t) {
+  const std::int64_t classes = r.args->classes;
+  const bool ce = result.ce_weight != 0, kd = result.kd_weight != 0;
   if (!ce && !kd) {
     fill_row(r.ds, classes, 0.0f);
-    return result.loss;
+    return;
   }
   for (std::int64_t b = 0; b * kFastBlock < classes; ++b) {
     const std::int64_t begin = b * kFastBlock;
     const std::int64_t n = classes - begin < kFastBlock ? classes - begin : kFastBlock;
-    // The block's exponentials are relative to the maxima known then.
-    const double ds = static_cast<double>(r.block_max[2 * b]) - sums.s.max;
-    const double dt = static_cast<double>(r.block_max[2 * b + 1]) - sums.t.max;
-    const double es_factor = ds == 0 ? 1 : hd_exp(ds * r.row.inv_tau);
-    const double e1_factor = ds == 0 ? 1 : hd_exp(ds);
-    const double et_factor = dt == 0 ? 1 : hd_exp(dt * r.row.inv_tau);
-    const auto factor_ce = static_cast<float>(result.ce_scale * e1_factor);
-    const auto factor_q = static_cast<float>(result.kd_q * es_factor);
-    const auto factor_p = static_cast<float>(result.kd_p * et_factor);
+    const BlockFactors f = factors_of(r, sums, b);
+    const double ce_scale = result.ce_scale * f.s1, kd_q = result.kd_q * f.s,
+                 kd_p = absolute_t ? result.kd_p : result.kd_p * f.t;
     const auto go = [&](auto has_ce, auto has_kd) HWY_ATTR {
-      gradient_block<kTau, has_ce.value, has_kd.value>(r.ds + begin, r.es + begin, r.e1 + begin,
-                                                       r.et + begin, n, factor_ce, factor_q,
-                                                       factor_p, r.stream);
+      gradient_block<kTau, has_ce.value, has_kd.value>(
+          r.ds + begin, r.es + begin, r.e1 + begin, r.et + begin, n, static_cast<float>(ce_scale),
+          static_cast<float>(kd_q), static_cast<float>(kd_p), r.stream);
     };
     if (ce && kd)
       go(std::true_type{}, std::true_type{});
@@ -282,37 +283,67 @@ double row_loss(const FastRow& r) {
     else
       go(std::false_type{}, std::true_type{});
     const std::int64_t y = r.row.target - begin;
-    if (ce && y >= 0 && y < n) {
+    if (ce && y >= 0 && y < n) {  // a difference that may cancel: in double
       const auto e = static_cast<double>(r.es[begin + y]);
       const double one = kTau == TauKind::kOne    ? e
                          : kTau == TauKind::kTwo  ? e * e
                          : kTau == TauKind::kFour ? e * e * e * e
                                                   : static_cast<double>(r.e1[begin + y]);
-      double g = result.ce_scale * e1_factor * one - result.ce_weight;
-      if (kd)
-        g += result.kd_q * es_factor * e -
-             result.kd_p * et_factor * static_cast<double>(r.et[begin + y]);
+      double g = ce_scale * one - result.ce_weight;
+      if (kd) g += kd_q * e - kd_p * static_cast<double>(r.et[begin + y]);
       r.ds[begin + y] = static_cast<float>(g);
     }
   }
+}
+
+template <TauKind kTau, bool kTeacher, bool kOnes, bool kStats>
+double row_loss(const FastRow& r) {
+  const DistillLossArgs& a = *r.args;
+  const double at_s = r.row.target >= 0 ? static_cast<double>(r.s[r.row.target]) : 0;
+  const double at_t = kTeacher && r.row.target >= 0 ? static_cast<double>(r.t[r.row.target]) : 0;
+  BlockSums sums;
+  sum_row<kTau, kTeacher, kOnes, kStats>(r, sums);
+
+  const bool other = kTeacher && a.divergence != Divergence::kForwardKl;
+  DivergenceSums divergence;
+  if (kTeacher && sums.s.sum != 0 && sums.t.sum != 0) {
+    if (other)
+      dispatch_divergence(a.divergence, [&]<Divergence kind>() HWY_ATTR {
+        if constexpr (kind != Divergence::kForwardKl) divergence = diverge<kind>(r, sums);
+      });
+    else
+      divergence.d =
+          sums.kd * r.row.inv_tau / sums.t.sum + (hd_log(sums.s.sum) - hd_log(sums.t.sum));
+  }
+  RowResult<double> result =
+      finish_row(r.row, r.inv_z, sums.s, kTeacher, sums.t, divergence.d, at_s);
+  if (kStats || (!kTeacher && a.statistics))
+    store_statistics(a, r.index, r.row, result, sums.s, kTeacher, sums.t, at_t);
+  if (!r.ds) return result.loss;
+  if (other) {  // kd_weight (h - q sum h)
+    result.kd_q = result.kd_weight == 0 ? 0 : -result.kd_weight * divergence.h / sums.s.sum;
+    result.kd_p = -result.kd_weight;
+  }
+  write_gradient<kTau>(r, sums, result, other);
   return result.loss;
 }
 
-template <bool kTeacher, bool kOnes>
+template <bool kTeacher, bool kOnes, bool kStats>
 double row_by_tau(const FastRow& r) {
-  if (!kTeacher || r.row.tau == 1) return row_loss<TauKind::kOne, kTeacher, kOnes>(r);
-  if (r.row.tau == 2) return row_loss<TauKind::kTwo, kTeacher, kOnes>(r);
-  if (r.row.tau == 4) return row_loss<TauKind::kFour, kTeacher, kOnes>(r);
-  return row_loss<TauKind::kOther, kTeacher, kOnes>(r);
+  if (!kTeacher || r.row.tau == 1) return row_loss<TauKind::kOne, kTeacher, kOnes, kStats>(r);
+  if (r.row.tau == 2) return row_loss<TauKind::kTwo, kTeacher, kOnes, kStats>(r);
+  if (r.row.tau == 4) return row_loss<TauKind::kFour, kTeacher, kOnes, kStats>(r);
+  return row_loss<TauKind::kOther, kTeacher, kOnes, kStats>(r);
 }
 
 double FastRowLoss(const FastRow& r) {
   if (!r.has_teacher) {  // labels alone: tau has no say
     FastRow at_one = r;
     at_one.row.tau = at_one.row.inv_tau = 1;
-    return row_by_tau<false, true>(at_one);
+    return row_by_tau<false, true, false>(at_one);
   }
-  return r.ones ? row_by_tau<true, true>(r) : row_by_tau<true, false>(r);
+  if (r.args->statistics) return row_by_tau<true, true, true>(r);
+  return r.ones ? row_by_tau<true, true, false>(r) : row_by_tau<true, false, false>(r);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -110,7 +110,7 @@ enum class TauKind { kOne, kTwo, kFour, kOther };
 /// Columns taken at a time: their logits and exponentials stay in the first level cache.
 inline constexpr std::int64_t kFastBlock = 2048;
 
-/// A row of f32 logits for fast_row(): forward KL, or labels alone.
+/// A row of f32 logits for fast_row(): labels, a teacher or both.
 struct FastRow {
   const DistillLossArgs* args;
   std::int64_t index;
@@ -139,7 +139,7 @@ double fast_row(const FastRow& row);
 /// After rows with `stream`: their stores become visible to other threads.
 void flush_rows();
 /// y[i] = exp(x[i]) for x[i] <= 0, as fast_row does it: relative error below
-/// 2e-7 + 8e-8 |x|, 0 below -87.3.
+/// 2e-7 + 8e-8 |x|, 0 below -86.99 (kernels/common/exp-inl.h).
 void exp_nonpositive(const float* x, float* y, std::int64_t n);
 
 }  // namespace retort::kernels::distill

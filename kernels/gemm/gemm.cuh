@@ -16,6 +16,7 @@ struct GemmParams {
   const T *a, *b, *bias;
   std::int64_t m, n, k, lda, ldb, ldc;
   accumulator_t<T> alpha, beta;
+  bool relu;
 };
 
 // One block per 64 x 64 tile of C; a thread owns 4 x 4 elements. K in steps of 16 through shared
@@ -73,30 +74,9 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm_block_per_tile_kernel(Ge
       Sum value = p.alpha * sum[i][j];
       if (p.beta != 0) value += p.beta * to_float(out);
       if (p.bias != nullptr) value += to_float(p.bias[c]);
+      if (p.relu && value < 0) value = 0;
       out = from_float<T>(value);
     }
-}
-
-// One block per 32 columns; warp w sums rows w, w + 8, ... of them, lane = column. The 8 partial
-// sums are added in order by the first warp.
-// Shared: 8 x 32 accumulators. Launch: grid (ceil(N / 32)), block 256.
-template <class T>
-__global__ void __launch_bounds__(256)
-    column_sum_block_per_32_kernel(T* out, const T* x, std::int64_t m, std::int64_t n,
-                                   std::int64_t ld) {
-  using Sum = accumulator_t<T>;
-  SIMT_SHARED(Sum, partial, [8][32]);
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const std::int64_t column = std::int64_t{blockIdx.x} * 32 + lane;
-  Sum sum = 0;
-  if (column < n)
-    for (std::int64_t i = warp; i < m; i += 8) sum += to_float(x[i * ld + column]);
-  partial[warp][lane] = sum;
-  __syncthreads();
-  if (warp == 0 && column < n) {
-    for (int w = 1; w < 8; ++w) sum += partial[w][lane];
-    out[column] = from_float<T>(sum);
-  }
 }
 
 }  // namespace SIMT_NS
@@ -116,19 +96,9 @@ inline void gemm_launch(const Context& context, const GemmArgs& args) {
                                    static_cast<const T*>(args.b), static_cast<const T*>(args.bias),
                                    args.m, args.n, args.k, args.lda, args.ldb, args.ldc,
                                    static_cast<accumulator_t<T>>(args.alpha),
-                                   static_cast<accumulator_t<T>>(args.beta)});
+                                   static_cast<accumulator_t<T>>(args.beta), args.relu});
       });
     });
-  });
-}
-
-inline void column_sum_launch(const Context& context, const ColumnSumArgs& args) {
-  using namespace SIMT_NS;
-  dispatch_float(args.dtype, "column_sum", [&]<class T>() {
-    simt::launch({"column_sum", static_cast<unsigned>((args.n + 31) / 32), 256, 0,
-                  static_cast<cudaStream_t>(context.stream)},
-                 column_sum_block_per_32_kernel<T>, static_cast<T*>(args.out),
-                 static_cast<const T*>(args.x), args.m, args.n, args.ld);
   });
 }
 

@@ -1,4 +1,4 @@
-// Matrix product with optional bias, and the sum over rows that its bias gradient needs.
+// Matrix product with an optional bias and relu.
 #pragma once
 #include <cstdint>
 
@@ -7,14 +7,15 @@
 
 namespace retort::kernels {
 
-/// C := alpha * op(A) op(B) + beta * C + bias, where op(X) is X or its transpose.
+/// C := alpha * op(A) op(B) + beta * C + bias, where op(X) is X or its transpose; then max(C, 0)
+/// with relu.
 ///
 /// Shapes    op(A) (M, K), op(B) (K, N), C (M, N), bias (N) added to every row, or null. All are
 ///           row-major and of `dtype` (f64, f32, bf16); lda, ldb, ldc are the distances in elements
 ///           between stored rows, so A is stored (K, M) if transpose_a. C overlaps nothing else.
 /// Numerics  f64 and f32 as they are (TF32 on CUDA only if the context allows it); bf16 products
 ///           are summed in f32 and rounded once. beta == 0 does not read C. K == 0 gives
-///           beta * C + bias.
+///           beta * C + bias. NaN in, NaN out, relu included.
 /// Cost      2 M N K operations. On the CPU bf16 takes 4 (MK + KN + MN) bytes of scratch.
 /// Errors    Error if a size is negative, a leading dimension too small or a pointer null.
 ///
@@ -30,6 +31,7 @@ struct GemmArgs {
   DType dtype = DType::kF32;
   double alpha = 1, beta = 0;
   const void* bias = nullptr;
+  bool relu = false;
 };
 
 void gemm_cpu(const Context& context, const GemmArgs& args);
@@ -46,32 +48,6 @@ inline void gemm(const Context& context, const GemmArgs& args) {
                "[gemm] expected ldb >= ", args.transpose_b ? args.k : args.n, ", got ", args.ldb);
   RETORT_CHECK(args.c && (args.k == 0 || (args.a && args.b)), "[gemm] expected non-null A, B, C");
   dispatch("gemm", context, args, gemm_cpu, gemm_cuda);
-}
-
-/// out[j] := sum over rows i of x[i, j].
-///
-/// Shapes    x (M, N) with rows `ld` elements apart, out (N); both of `dtype` (f64, f32, bf16).
-/// Numerics  summed in double for f64, else in float: first within slices of 64 rows, then over the
-///           slices in order, with any number of threads.
-/// Errors    Error if a size is negative, ld < N or a pointer is null.
-struct ColumnSumArgs {
-  void* out;
-  const void* x;
-  std::int64_t m, n, ld;
-  DType dtype = DType::kF32;
-};
-
-void column_sum_cpu(const Context& context, const ColumnSumArgs& args);
-extern CudaOp<ColumnSumArgs> column_sum_cuda;
-
-inline void column_sum(const Context& context, const ColumnSumArgs& args) {
-  RETORT_CHECK(args.m >= 0 && args.n >= 0, "[column_sum] expected M, N >= 0, got ", args.m, ", ",
-               args.n);
-  if (args.n == 0) return;
-  RETORT_CHECK(args.m <= 1 || args.ld >= args.n, "[column_sum] expected ld >= ", args.n, ", got ",
-               args.ld);
-  RETORT_CHECK(args.out && (args.m == 0 || args.x), "[column_sum] expected non-null x and out");
-  dispatch("column_sum", context, args, column_sum_cpu, column_sum_cuda);
 }
 
 }  // namespace retort::kernels

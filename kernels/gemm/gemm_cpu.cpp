@@ -2,12 +2,12 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/bias/bias_rows.h"
 #include "kernels/common/parallel.h"
 #include "kernels/gemm/gemm.h"
 
 // oneDNN runs on one thread per tile; without OpenMP in this build it could not be told to.
 #if defined(RETORT_WITH_ONEDNN) && defined(_OPENMP)
-#include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #define RETORT_GEMM_ONEDNN 1
 #else
@@ -17,7 +17,6 @@
 namespace retort::kernels {
 
 CudaOp<GemmArgs> gemm_cuda = nullptr;
-CudaOp<ColumnSumArgs> column_sum_cuda = nullptr;
 
 namespace {
 
@@ -28,7 +27,7 @@ namespace {
 //   against one call) unless that gives too few of them, and never have less work than kLeastWork:
 //   one thread is then done before a second one has woken up.
 constexpr std::int64_t kTileRows = 512, kTileColumns = 768, kEnoughTiles = 8;
-constexpr double kLeastWork = 1 << 20;  // multiply-adds
+constexpr double kLeastWork = 1 << 20, kPerElement = 4;  // multiply-adds
 
 struct Tiling {
   std::int64_t rows, columns, down, across;
@@ -42,7 +41,11 @@ std::int64_t edge_of(std::int64_t size, std::int64_t parts) {
 }
 
 Tiling tiling_of(std::int64_t m, std::int64_t n, std::int64_t k) {
-  const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  const double dm = static_cast<double>(m), dn = static_cast<double>(n),
+               dk = static_cast<double>(k);
+  // A product with a size of 1 or 2 waits for memory: an element read costs as much as kPerElement
+  // multiply-adds.
+  const double work = std::max(dm * dn * dk, kPerElement * (dm * dn + dm * dk + dn * dk));
   std::int64_t down = ceil_div(m, kTileRows), across = ceil_div(n, kTileColumns);
   while (down * across < kEnoughTiles && work / static_cast<double>(2 * down * across) > kLeastWork)
     (m / down > n / across ? down : across) *= 2;
@@ -79,27 +82,11 @@ void tile_product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t
 }
 
 #if RETORT_GEMM_ONEDNN
-// While one lives, OpenMP code called by this thread stays on this thread.
-class OneThread {
- public:
-  OneThread() : before_(omp_get_max_threads()) {
-    if (before_ != 1) omp_set_num_threads(1);
-  }
-  ~OneThread() {
-    if (before_ != 1) omp_set_num_threads(before_);
-  }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  int before_;
-};
-
 template <>
 void tile_product<float>(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k,
                          float alpha, const float* a, std::int64_t lda, const float* b,
                          std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
-  const OneThread one;
+  const OneOpenMpThread one;
   const dnnl_status_t status =
       dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   if (status != dnnl_success)
@@ -127,9 +114,8 @@ void product(const GemmArgs& g, const T* a, const T* b, T* c, const T* bias) {
           for (std::int64_t q = 0; q < columns; ++q)
             out[r * g.ldc + q] = beta == T{0} ? T{0} : beta * out[r * g.ldc + q];
       }
-      if (bias == nullptr) continue;
-      for (std::int64_t r = 0; r < rows; ++r)
-        for (std::int64_t q = 0; q < columns; ++q) out[r * g.ldc + q] += bias[j + q];
+      if (bias != nullptr || g.relu)
+        bias_rows<T>(out, out, bias ? bias + j : nullptr, rows, columns, g.ldc, g.relu);
     }
   });
 }
@@ -181,31 +167,6 @@ void gemm_cpu(const Context& context, const GemmArgs& args) {
     else
       product<T>(args, static_cast<const T*>(args.a), static_cast<const T*>(args.b),
                  static_cast<T*>(args.c), static_cast<const T*>(args.bias));
-  });
-}
-
-void column_sum_cpu(const Context& context, const ColumnSumArgs& args) {
-  constexpr std::int64_t kRows = 64;
-  dispatch_float(args.dtype, "column_sum", [&]<class T>() {
-    using Sum = accumulator_t<T>;
-    const T* const x = static_cast<const T*>(args.x);
-    T* const out = static_cast<T*>(args.out);
-    const std::int64_t n = args.n, slices = std::max<std::int64_t>(1, ceil_div(args.m, kRows));
-    Sum* const partial =
-        static_cast<Sum*>(context.scratch->get(static_cast<std::size_t>(slices * n) * sizeof(Sum)));
-    const auto sum_slice = [=, m = args.m, ld = args.ld](std::int64_t s) {
-      Sum* const to = partial + s * n;
-      std::fill(to, to + n, Sum{0});
-      for (std::int64_t i = s * kRows; i < std::min(m, (s + 1) * kRows); ++i)
-        for (std::int64_t j = 0; j < n; ++j) to[j] += to_float(x[i * ld + j]);
-    };
-    parallel_for(slices, std::max<std::int64_t>(1, 32768 / (kRows * n)),
-                 [=](std::int64_t begin, std::int64_t end) {
-                   for (std::int64_t s = begin; s < end; ++s) sum_slice(s);
-                 });
-    for (std::int64_t s = 1; s < slices; ++s)
-      for (std::int64_t j = 0; j < n; ++j) partial[j] += partial[s * n + j];
-    for (std::int64_t j = 0; j < n; ++j) out[j] = from_float<T>(partial[j]);
   });
 }
 

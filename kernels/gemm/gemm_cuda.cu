@@ -4,5 +4,4 @@
 RETORT_CUDA_PLUGIN(gemm) {
   using namespace retort::kernels;
   RETORT_CUDA_BIND(gemm, GemmArgs);
-  RETORT_CUDA_BIND(column_sum, ColumnSumArgs);
 }

@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "kernels/bias/bias.h"
 #include "kernels/common/plugin.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/plugin/libraries.h"
@@ -162,8 +163,20 @@ bool multiply(const Context& context, const GemmArgs& g) {
   return true;
 }
 
+// cuBLASLt's relu makes 0 of NaN, so ours follows as a pass of its own where C is dense.
+bool multiply_relu(const Context& context, const GemmArgs& g) {
+  if (g.bias == nullptr || g.ldc != g.n) return false;
+  GemmArgs product = g;
+  product.bias = nullptr;
+  product.relu = false;
+  if (!multiply(context, product)) return false;
+  const Status status = bias_cuda(context, {g.c, g.c, g.bias, g.m, g.n, true, g.dtype});
+  if (status.code != ErrorCode::kOk) throw Error(status.code, status.message);
+  return true;
+}
+
 void gemm_cublaslt_launch(const Context& context, const GemmArgs& args) {
-  if (multiply(context, args)) return;
+  if (args.relu ? multiply_relu(context, args) : multiply(context, args)) return;
   if (const Status status = hand_written(context, args); status.code != ErrorCode::kOk)
     throw Error(status.code, status.message);
 }

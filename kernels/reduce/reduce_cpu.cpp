@@ -8,6 +8,7 @@
 #include "hwy/foreach_target.h"  // must come before highway.h
 #include "hwy/highway.h"
 #include "kernels/common/parallel.h"
+#include "kernels/reduce/column_sums-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace retort::kernels {
@@ -94,50 +95,14 @@ void sum_rows(const SumArgs& args) {
       });
 }
 
-// Rows are added in runs of kRowRun (float lanes, one per column), runs in order in double.
-constexpr std::int64_t kRowRun = 64, kColumnRun = 512;
-
-template <class T>
-void columns_of_run(const T* x, std::int64_t rows, std::int64_t pitch, std::int64_t n,
-                    double* total) {
-  using A = accumulator_t<T>;
-  A lane[kColumnRun];
-  for (std::int64_t c = 0; c < n; ++c) lane[c] = A(0);
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const T* const row = x + r * pitch;
-    for (std::int64_t c = 0; c < n; ++c) lane[c] += to_float(row[c]);
-  }
-  for (std::int64_t c = 0; c < n; ++c) total[c] += static_cast<double>(lane[c]);
-}
-
 template <class T>
 void sum_columns(const Context& context, const SumArgs& args) {
   const T* const x = static_cast<const T*>(args.x);
-  T* const y = static_cast<T*>(args.y);
-  const std::int64_t rows = args.rows, columns = args.columns, pitch = args.pitch;
-  const double factor = args.factor;
-  // Bands of rows make enough chunks for the threads when the matrix is tall and narrow.
-  const std::int64_t band = std::max<std::int64_t>(
-      kRowRun, (((std::int64_t{1} << 15) / columns) + kRowRun - 1) / kRowRun * kRowRun);
-  const std::int64_t bands = std::max<std::int64_t>(1, (rows + band - 1) / band);
-  double* const partial = static_cast<double*>(
-      context.scratch->get(static_cast<std::size_t>(bands * columns) * sizeof(double)));
-  parallel_for(bands, 1, [=](std::int64_t first, std::int64_t last) {
-    for (std::int64_t b = first; b < last; ++b) {
-      double* const total = partial + b * columns;
-      std::fill(total, total + columns, 0.0);
-      const std::int64_t end = std::min(rows, (b + 1) * band);
-      for (std::int64_t c = 0; c < columns; c += kColumnRun)
-        for (std::int64_t r = b * band; r < end; r += kRowRun)
-          columns_of_run(x + r * pitch + c, std::min(kRowRun, end - r), pitch,
-                         std::min(kColumnRun, columns - c), total + c);
-    }
-  });
-  for (std::int64_t c = 0; c < columns; ++c) {
-    double total = 0;
-    for (std::int64_t b = 0; b < bands; ++b) total += partial[b * columns + c];
-    y[c] = from_float<T>(static_cast<accumulator_t<T>>(factor * total));
-  }
+  const std::int64_t pitch = args.pitch;
+  column_sums(ColumnSums{context.scratch, args.rows, args.columns}, static_cast<T*>(args.y),
+              args.factor, [=](std::int64_t r, std::int64_t c) HWY_ATTR -> accumulator_t<T> {
+                return to_float(x[r * pitch + c]);
+              });
 }
 
 void sum_loops(const Context& context, const SumArgs& args) {

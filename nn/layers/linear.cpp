@@ -23,5 +23,8 @@ Linear::Linear(std::int64_t in, std::int64_t out, const Init& weight_init)
 Tensor Linear::forward(const Tensor& x) const {
   return linear(cast(x, weight_.dtype()), weight_, bias_);
 }
+Tensor Linear::forward_relu(const Tensor& x) const {
+  return linear_relu(cast(x, weight_.dtype()), weight_, bias_);
+}
 
 }  // namespace retort::nn

@@ -16,6 +16,7 @@ class Linear : public Module {
   Linear(std::int64_t in, std::int64_t out);
   Linear(std::int64_t in, std::int64_t out, const Init& weight_init);
   Tensor forward(const Tensor& x) const;
+  Tensor forward_relu(const Tensor& x) const;  // max(y, 0), the same bytes as relu(forward(x))
 
  private:
   Tensor& weight_;

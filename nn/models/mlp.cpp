@@ -31,12 +31,13 @@ ForwardResult Mlp::forward(const Tensor& x, bool want_hidden) {
   ForwardResult result;
   Tensor h = x.rank() == 2 ? x : reshape(x, {x.dim(0), inputs_});  // (B, inputs)
   for (std::size_t i = 0; i + 1 < layers_.size(); ++i) {
-    const Tensor pre = layers_[i]->forward(h);  // (B, width)
-    h = relu(pre);                              // (B, width)
-    if (want_hidden) {
-      result.pre.push_back(pre);
-      result.post.push_back(h);
+    if (!want_hidden) {
+      h = layers_[i]->forward_relu(h);  // (B, width)
+      continue;
     }
+    result.pre.push_back(layers_[i]->forward(h));  // (B, width)
+    h = relu(result.pre.back());                   // (B, width)
+    result.post.push_back(h);
   }
   h = layers_.back()->forward(h);  // (B, classes) or (B, 1)
   if (scalar_output_) {

@@ -71,10 +71,14 @@ ParameterArena::ParameterArena(
   zero_gradients();
 }
 
+const Tensor& ParameterArena::gradients() const {
+  for (const Slice& slice : slices_) slice.parameter.autograd()->clear_fresh_gradient();
+  return gradients_;
+}
+
 void ParameterArena::zero_gradients() {
-  gradients_.fill(0);
-  // So that backward copies its first contribution instead of adding to the zeros.
-  for (const Slice& slice : slices_) slice.parameter.autograd()->gradient_is_fresh = true;
+  // Backward writes over what is fresh; gradients() clears what it did not reach.
+  for (const Slice& slice : slices_) slice.parameter.zero_grad();
 }
 
 }  // namespace retort::nn

@@ -35,13 +35,13 @@ class ParameterArena {
   const Group& group(int i) const { return groups_[static_cast<std::size_t>(i)]; }
   int groups() const { return static_cast<int>(groups_.size()); }
   const Tensor& parameters() const { return parameters_; }  // (n)
-  const Tensor& gradients() const { return gradients_; }    // (n)
+  const Tensor& gradients() const;                          // (n); parts never written are zero
   std::int64_t numel() const { return parameters_.numel(); }
 
   /// The part of an array laid out like the arena that belongs to one parameter, in its shape.
   static Tensor view(const Tensor& flat, const Slice& slice);
 
-  /// Gradients := 0, in one fill.
+  /// Gradients := 0, without touching their memory: see Tensor::zero_grad.
   void zero_gradients();
 
  private:

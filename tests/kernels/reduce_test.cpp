@@ -132,5 +132,35 @@ TEST(Reduce, errors) {
   EXPECT_THROW(sum(Tensor::zeros({3}, DType::kI32)), Error);
 }
 
+TEST(Reduce, column_sums_equal_the_definition_and_do_not_depend_on_threads) {
+  const int before = thread_count();
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+    for (const auto& [m, n] : {std::pair{0, 3}, {1, 1}, {5, 33}, {64, 1}, {1000, 70}}) {
+      const Tensor x = randn({m, n}, 1, dtype);
+      const auto values = x.to_vector<double>();
+      std::vector<double> want(static_cast<std::size_t>(n));
+      for (std::size_t i = 0; i < values.size(); ++i)
+        want[i % static_cast<std::size_t>(n)] += values[i];
+      const Tensor sum = Tensor::from(want, {n}).to(dtype);
+      for (const Device device : devices()) {
+        const Tensor out = Tensor::empty({n}, dtype, device), on = x.to(device);
+        kernels::sum(context_of(device),
+                     {kernels::Sum::kColumns, out.raw(), on.raw(), m, n, n, 1, dtype});
+        // Cancelling sums of 1,000 terms of size 1.
+        EXPECT_TRUE(all_close(out.to(Device::kCpu), sum, {tolerance_of(dtype).rtol, 5e-5}));
+      }
+      Tensor first;
+      for (const int threads : {1, 2, 3}) {
+        set_thread_count(threads);
+        const Tensor out = Tensor::empty({n}, dtype);
+        kernels::sum(context_of(Device::kCpu),
+                     {kernels::Sum::kColumns, out.raw(), x.raw(), m, n, n, 1, dtype});
+        if (!first.defined()) first = out;
+        EXPECT_TRUE(same_bytes(out, first));
+      }
+      set_thread_count(before);
+    }
+}
+
 }  // namespace
 }  // namespace retort::test

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include "engine/autograd/gradcheck.h"
+#include "engine/ops/elementwise.h"
 #include "engine/ops/matmul.h"
+#include "engine/ops/reduce.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
@@ -56,6 +58,68 @@ TEST(Linear, gradients_agree_with_differences) {
                      randn(tb ? Shape{2, 3} : Shape{3, 2}, 2, DType::kF64)});
       EXPECT_TRUE(result.ok) << ta << tb;
     }
+}
+
+TEST(Linear, relu_variant_is_the_chain_of_both_to_the_byte) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const bool with_bias : {true, false})
+        for (const std::int64_t rows : {1, 3, 70, 200}) {
+          std::vector<Tensor> chain, fused;
+          for (std::vector<Tensor>* results : {&chain, &fused}) {
+            Tensor x = randn({rows, 9}, 1, dtype).to(device),
+                   w = randn({33, 9}, 2, dtype).to(device),
+                   b = with_bias ? randn({33}, 3, dtype).to(device) : Tensor{};
+            for (Tensor* t : {&x, &w, &b})
+              if (t->defined()) t->set_requires_grad(true);
+            const Tensor y = results == &chain ? relu(linear(x, w, b)) : linear_relu(x, w, b);
+            const Tensor dy = randn({rows, 33}, 4, dtype).to(device), copy = dy.clone();
+            y.backward(dy);
+            EXPECT_TRUE(same_bytes(dy, copy));  // ours: not to be masked in place
+            results->assign({y.detach(), x.grad(), w.grad()});
+            if (with_bias) results->push_back(b.grad());
+          }
+          // bf16 on CUDA: the fused product masks before it rounds, which changes no sign.
+          for (std::size_t i = 0; i < chain.size(); ++i)
+            if (device == Device::kCpu || i < 3)
+              EXPECT_TRUE(same_bytes(fused[i], chain[i])) << name_of(device) << i << name_of(dtype);
+            else  // another order of summation
+              EXPECT_TRUE(all_close(fused[i], chain[i]));
+        }
+}
+
+TEST(Linear, relu_variant_masks_in_place_only_what_nobody_else_holds) {
+  // One dy goes to both branches of the sum: the first to run must leave it alone.
+  for (const Device device : devices()) {
+    std::vector<std::vector<Tensor>> results;
+    for (const bool fused : {false, true}) {
+      Tensor w1 = randn({6, 4}, 1).to(device), w2 = randn({6, 4}, 2).to(device);
+      w1.set_requires_grad(true), w2.set_requires_grad(true);
+      const Tensor x = randn({5, 4}, 3).to(device);
+      const auto layer = [&](const Tensor& w) {
+        return fused ? linear_relu(x, w, {}) : relu(linear(x, w, {}));
+      };
+      sum(square(add(layer(w1), layer(w2)))).backward();
+      results.push_back({w1.grad(), w2.grad()});
+    }
+    for (std::size_t i = 0; i < 2; ++i) EXPECT_TRUE(same_bytes(results[0][i], results[1][i])) << i;
+  }
+}
+
+TEST(Linear, relu_variant_gradients_agree_with_differences_and_no_rows_are_fine) {
+  const auto f = [](const std::vector<Tensor>& in) { return linear_relu(in[0], in[1], in[2]); };
+  EXPECT_TRUE(gradcheck(f, {randn({4, 3}, 1, DType::kF64), randn({5, 3}, 2, DType::kF64),
+                            randn({5}, 3, DType::kF64)})
+                  .ok);
+  for (const Device device : devices()) {
+    Tensor w = randn({5, 3}, 2).to(device), b = randn({5}, 3).to(device);
+    w.set_requires_grad(true), b.set_requires_grad(true);
+    const Tensor y = linear_relu(Tensor::empty({0, 3}, DType::kF32, device), w, b);
+    EXPECT_EQ(y.shape(), (Shape{0, 5}));
+    y.backward(Tensor::empty({0, 5}, DType::kF32, device));
+    for (const float g : b.grad().to_vector<float>()) EXPECT_EQ(g, 0);
+    for (const float g : w.grad().to_vector<float>()) EXPECT_EQ(g, 0);
+  }
 }
 
 TEST(Linear, cuda_gradients_equal_cpu_gradients) {

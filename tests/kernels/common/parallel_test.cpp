@@ -1,12 +1,15 @@
 #include "kernels/common/parallel.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <mutex>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "kernels/common/check.h"
@@ -74,6 +77,80 @@ TEST(Parallel, thread_count_is_at_least_one) {
   const Threads scope(0);
   EXPECT_EQ(thread_count(), 1);
 }
+
+// 1 + 2 + ... + n, each chunk's part in a place of its own.
+std::int64_t sum_to(std::int64_t n, std::int64_t grain) {
+  std::vector<std::int64_t> parts(static_cast<std::size_t>(n / grain + 1), 0);
+  parallel_for(n, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) parts[static_cast<std::size_t>(i / grain)] += i + 1;
+  });
+  std::int64_t sum = 0;
+  for (const std::int64_t part : parts) sum += part;
+  return sum;
+}
+
+TEST(Parallel, many_short_jobs_with_changing_thread_counts) {
+  const Threads scope(4);
+  for (int i = 0; i < 3000; ++i) {
+    if (i % 100 == 0) set_thread_count(1 + i / 100 % 5);
+    ASSERT_EQ(sum_to(64 + i % 7, 8), (64 + i % 7) * (65 + i % 7) / 2) << i;
+  }
+}
+
+TEST(Parallel, never_more_threads_at_once_than_allowed) {
+  const Threads scope(6);
+  sum_to(1000, 1);  // starts 5 workers
+  set_thread_count(2);
+  std::atomic<int> inside{0}, most{0};
+  for (int i = 0; i < 50; ++i)
+    parallel_for(64, 1, [&](std::int64_t, std::int64_t) {
+      const int now = ++inside;
+      for (int seen = most; now > seen && !most.compare_exchange_weak(seen, now);) {
+      }
+      std::this_thread::yield();
+      --inside;
+    });
+  EXPECT_LE(most, 2);
+}
+
+TEST(Parallel, callers_on_several_threads_do_not_meet) {
+  const Threads scope(3);
+  std::vector<std::thread> callers;
+  std::atomic<int> wrong{0};
+  for (int t = 0; t < 4; ++t)
+    callers.emplace_back([&wrong, t] {
+      for (int i = 0; i < 300; ++i) wrong += sum_to(100 + t, 10) != (100 + t) * (101 + t) / 2;
+    });
+  for (std::thread& t : callers) t.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(Parallel, an_error_leaves_the_pool_usable) {
+  const Threads scope(3);
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_THROW(parallel_for(16, 1,
+                              [](std::int64_t b, std::int64_t) {
+                                if (b == 3) throw 1;
+                              }),
+                 int);
+    EXPECT_FALSE(in_parallel());
+    ASSERT_EQ(sum_to(100, 10), 5050);
+  }
+}
+
+#if !defined(__SANITIZE_THREAD__)  // which refuses threads in a child of a threaded process
+TEST(Parallel, works_in_a_forked_child) {
+  const Threads scope(3);
+  ASSERT_EQ(sum_to(1000, 10), 500500);  // the parent's workers are up
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) _exit(sum_to(1000, 10) == 500500 && sum_to(77, 1) == 3003 ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  EXPECT_EQ(sum_to(1000, 10), 500500);
+}
+#endif
 
 }  // namespace
 }  // namespace retort::test
