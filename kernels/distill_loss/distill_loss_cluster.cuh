@@ -1,96 +1,12 @@
 // The distillation loss with the row on chip: read once, written once.
 #pragma once
-#include <type_traits>
-
-#include "kernels/distill_loss/distill_loss_group.cuh"
+#include "kernels/distill_loss/distill_loss_slice.cuh"
 #include "kernels/simt/cluster.h"
-#include "kernels/simt/tile.h"
 
 namespace retort::kernels {
 namespace SIMT_NS {
 
-inline constexpr int kClusterThreads = 256, kClusterWarps = kClusterThreads / 32;
-inline constexpr int kParts = 4;  // a slice arrives in so many parts; work begins with the first
-
-// ---- exponentials at temperature 1 from those at tau -------------------------------------------
-
-/// Calls f(integral_constant<int, k>) with k = tau for 1, 2 and 4, else 0: loops without a choice
-/// in them.
-template <class F>
-SIMT_D void with_power(float tau, F&& f) {
-  if (tau == 1.0f)
-    f(std::integral_constant<int, 1>{});
-  else if (tau == 2.0f)
-    f(std::integral_constant<int, 2>{});
-  else if (tau == 4.0f)
-    f(std::integral_constant<int, 4>{});
-  else
-    f(std::integral_constant<int, 0>{});
-}
-/// exp(x) from e = exp(x / tau).
-template <int kPower>
-SIMT_D float at_one(float e, float x) {
-  if constexpr (kPower == 1) return e;
-  if constexpr (kPower == 2) return e * e;
-  if constexpr (kPower == 4) return (e * e) * (e * e);
-  return exp2_fast(x * kLog2E);
-}
-
-// ---- a block's slice of the two rows -----------------------------------------------------------
-
-/// Chunk c covers classes [v(c), v(c + 1)); what lies outside the row is -inf.
-template <class T>
-struct Slice {
-  static constexpr int kVec = RowAccess<T>::kVec;
-  int v0;      // class of element 0; below 0 if the row begins inside its first chunk
-  int chunks;  // 0 if the row has fewer chunks than the cluster has blocks before this one
-  int step;    // chunks a part
-  int classes;
-
-  SIMT_D int v(int c) const { return v0 + c * kVec; }
-  SIMT_D int begin_of(int part) const { return min(part * step, chunks); }
-
-  /// One thread asks for the chunks of a part that lie wholly in the row, from rows[0 .. count).
-  SIMT_D void ask(T* const (&to)[2], const T* const (&rows)[2], const bool (&wanted)[2], int part,
-                  TileBarrier* barrier) const {
-    const int begin = begin_of(part) + (part == 0 && v0 < 0 ? 1 : 0);
-    int end = begin_of(part + 1);
-    if (end == chunks && v(chunks) > classes) --end;
-    const unsigned bytes = end > begin ? static_cast<unsigned>(end - begin) * 16u : 0u;
-    tile_expect(barrier, bytes * ((wanted[0] ? 1u : 0u) + (wanted[1] ? 1u : 0u)));
-    for (int k = 0; k < 2; ++k)
-      if (wanted[k] && bytes != 0)
-        tile_load(to[k] + begin * kVec, rows[k] + v(begin), bytes, barrier);
-  }
-  /// All threads: the chunks that ask() leaves out, element by element.
-  SIMT_D void fill_edges(T* to, const T* row) const {
-    const int c = threadIdx.x < kVec ? 0 : chunks - 1;
-    if (threadIdx.x >= 2 * kVec || c < (threadIdx.x < kVec ? 0 : 1) || chunks == 0) return;
-    if (v(c) < 0 || v(c + 1) > classes)
-      fill_element(to, row, c * kVec + static_cast<int>(threadIdx.x) % kVec);
-  }
-  /// All threads: a row that lies differently against 16 bytes.
-  SIMT_D void fill_all(T* to, const T* row) const {
-    for (int k = threadIdx.x; k < chunks * kVec; k += kClusterThreads) fill_element(to, row, k);
-  }
-  SIMT_D void fill_element(T* to, const T* row, int k) const {
-    const int at = v0 + k;
-    to[k] = at >= 0 && at < classes ? row[at] : from_float<T>(float_from_bits(0xff800000u));
-  }
-};
-
-/// The largest element of a chunk in shared memory. NaN does not count.
-SIMT_D float largest_of(const float* p) {
-  const float4 v = *reinterpret_cast<const float4*>(p);
-  return fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
-}
-SIMT_D float largest_of(const bf16* p) {
-  const uint4 v = *reinterpret_cast<const uint4*>(p);
-  const std::uint32_t m = max_bf16x2(max_bf16x2(v.x, v.y), max_bf16x2(v.z, v.w));
-  return fmaxf(float_from_bits(m << 16), float_from_bits(m & 0xffff0000u));
-}
-
-// ---- what is known about a row: by a thread, a block, the cluster ------------------------------
+// ---- merges: threads of a block, blocks of a cluster -------------------------------------------
 
 /// A block's sums, relative to its own maxima, for the other blocks to read.
 struct alignas(16) BlockPart {
@@ -124,56 +40,56 @@ SIMT_D void block_sums(float (&x)[kCount], float* slots) {
     x[k] = warp_sum(threadIdx.x < kClusterWarps ? slots[k * kClusterWarps + threadIdx.x] : 0.0f);
 }
 
-/// One chunk of both rows into the thread's sums; the maxima in `a` are the block's and final.
-template <int kPower, bool kForward, int kVec>
-SIMT_D void add_chunk(ThreadSums& a, const float (&x)[kVec], const float (&y)[kVec], float scale,
-                      bool ones, bool has_teacher, bool statistics) {
-  float dx[kVec];
-#pragma unroll
-  for (int j = 0; j < kVec; ++j) {
-    dx[j] = x[j] - a.s.max;
-    const float e = exp2_fast(dx[j] * scale);
-    a.s.sum += e;
-    if (kPower != 0) a.s.sum1 += at_one<kPower>(e, 0.0f);
+/// The sums of all threads, all relative to the block's maxima; thread 0 holds the result.
+/// slots: 10 floats a warp.
+SIMT_D void merge_threads(ThreadSums& a, float ties, float* slots) {
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
+  float* const nexts = slots + 7 * kClusterWarps;
+  float* const first_s = slots + 8 * kClusterWarps;
+  float* const first_t = slots + 9 * kClusterWarps;
+  const auto first = [](int argmax) {  // -1, none, is the largest
+    return static_cast<int>(__reduce_min_sync(~0u, static_cast<unsigned>(argmax)));
+  };
+  a.t.next = warp_max(a.t.next);
+  a.s.argmax = first(a.s.argmax), a.t.argmax = first(a.t.argmax);
+  if (thread % 32 == 0) {
+    nexts[warp] = a.t.next;
+    first_s[warp] = __int_as_float(a.s.argmax), first_t[warp] = __int_as_float(a.t.argmax);
   }
-  if (kPower == 0 && ones)
-#pragma unroll
-    for (int j = 0; j < kVec; ++j) a.s.sum1 += exp2_fast(dx[j] * kLog2E);
-  if (!has_teacher) return;
-  float dy[kVec], f[kVec];
-#pragma unroll
-  for (int j = 0; j < kVec; ++j) {
-    dy[j] = y[j] - a.t.max;
-    f[j] = exp2_fast(dy[j] * scale);
-    a.t.sum += f[j];
-    if (kForward && f[j] > 0.0f) a.kd += f[j] * (dy[j] - dx[j]);
-  }
-  if (!statistics) return;
-#pragma unroll
-  for (int j = 0; j < kVec; ++j) {
-    const float f1 = at_one<kPower>(f[j], dy[j]);
-    a.t.sum1 += f1;
-    if (f1 > 0.0f) a.t.dot1 += f1 * dy[j];
-  }
+  float x[7] = {a.s.sum, a.s.sum1, a.t.sum, a.t.sum1, a.t.dot1, a.kd, ties};
+  block_sums(x, slots);
+  if (warp != 0) return;
+  const bool is_warp = thread < kClusterWarps;
+  a.t.next = warp_max(is_warp ? nexts[thread] : lowest<float>());
+  a.s.argmax = first(is_warp ? __float_as_int(first_s[thread]) : -1);
+  a.t.argmax = first(is_warp ? __float_as_int(first_t[thread]) : -1);
+  a.s.sum = x[0], a.s.sum1 = x[1], a.t.sum = x[2], a.t.sum1 = x[3], a.t.dot1 = x[4], a.kd = x[5];
+  if (x[6] > 1.0f) a.t.next = a.t.max;  // the largest occurs twice
 }
 
-/// Where the largest element of a row is, how often it occurs, and the largest of the others; chunk
-/// by chunk, so that only chunks that hold the maximum are looked at closely.
-template <int kVec>
-SIMT_D void find_top(LogitSums<float>& a, float& ties, float largest, const float (&x)[kVec],
-                     int v) {
-  if (largest != a.max) {
-    a.next = fmaxf(a.next, largest);
-    return;
+/// The sums of the row, in every thread, relative to its maxima: lane r takes block r's, and the
+/// lanes merge by the same tree in every warp of the cluster. at: the logits at the target.
+SIMT_D ThreadSums merge_blocks(BlockPart* part, int size, bool has_teacher, float scale,
+                               float& at_s, float& at_t) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  ThreadSums merged;
+  if (lane < size) {
+    const BlockPart b = *map_shared_rank(part, static_cast<unsigned>(lane));
+    merged.s = {b.max_s, b.sum_s, b.sum1_s, 0.0f, lowest<float>(), b.argmax_s};
+    merged.t = {b.max_t, b.sum_t, b.sum1_t, b.dot1_t, b.next_t, b.argmax_t};
+    merged.kd = b.kd;
+    at_s = b.at_s, at_t = b.at_t;
   }
-  for (int j = 0; j < kVec; ++j) {
-    if (x[j] == a.max) {
-      if (a.argmax < 0) a.argmax = v + j;
-      ties += 1.0f;
-    } else {
-      a.next = fmaxf(a.next, x[j]);
-    }
-  }
+  float max_s = merged.s.max, max_t = merged.t.max;
+  Group<32>::warp_top(max_s, merged.s.next, merged.s.argmax);
+  if (has_teacher) Group<32>::warp_top(max_t, merged.t.next, merged.t.argmax);
+  if (lane < size) rebase(merged, max_s, max_t, scale);
+  merged.s.max = max_s, merged.t.max = max_t;
+  merged.s.sum = warp_sum(merged.s.sum), merged.s.sum1 = warp_sum(merged.s.sum1);
+  merged.t.sum = warp_sum(merged.t.sum), merged.t.sum1 = warp_sum(merged.t.sum1);
+  merged.t.dot1 = warp_sum(merged.t.dot1), merged.kd = warp_sum(merged.kd);
+  at_s = warp_sum(at_s), at_t = warp_sum(at_t);
+  return merged;
 }
 
 // One cluster of 1, 2, 4 or 8 blocks per row; the plan chooses so that three blocks share a
@@ -277,66 +193,24 @@ __global__ void __launch_bounds__(kClusterThreads, 3)
       if (has_teacher) find_top(sums.t, ties, largest_of(mine[1] + c * kVec), y, slice.v(c));
     }
   });
-  {
-    float x[7] = {sums.s.sum, sums.s.sum1, sums.t.sum, sums.t.sum1, sums.t.dot1, sums.kd, ties};
-    float next = warp_max(sums.t.next);
-    unsigned first_s = __reduce_min_sync(~0u, static_cast<unsigned>(sums.s.argmax)),
-             first_t = __reduce_min_sync(~0u, static_cast<unsigned>(sums.t.argmax));
-    if (lane == 0) {
-      slots[7 * kClusterWarps + thread / 32] = next;
-      slots[8 * kClusterWarps + thread / 32] = __int_as_float(static_cast<int>(first_s));
-      slots[9 * kClusterWarps + thread / 32] = __int_as_float(static_cast<int>(first_t));
-    }
-    block_sums(x, slots);
-    if (thread < 32) {
-      const bool is_warp = thread < kClusterWarps;
-      next = warp_max(is_warp ? slots[7 * kClusterWarps + thread] : lowest<float>());
-      first_s = __reduce_min_sync(
-          ~0u,
-          is_warp ? static_cast<unsigned>(__float_as_int(slots[8 * kClusterWarps + thread])) : ~0u);
-      first_t = __reduce_min_sync(
-          ~0u,
-          is_warp ? static_cast<unsigned>(__float_as_int(slots[9 * kClusterWarps + thread])) : ~0u);
-    }
-    if (thread == 0) {
-      const int at = row.target - slice.v0;
-      const bool here = row.target >= 0 && at >= 0 && at < slice.chunks * kVec;
-      part[0] = {sums.s.max,
-                 x[0],
-                 x[1],
-                 here ? static_cast<float>(to_float(mine[0][at])) : 0.0f,
-                 sums.t.max,
-                 x[2],
-                 x[3],
-                 here && has_teacher ? static_cast<float>(to_float(mine[1][at])) : 0.0f,
-                 x[4],
-                 x[6] > 1.0f ? sums.t.max : next,
-                 x[5],
-                 static_cast<std::int32_t>(first_s),
-                 static_cast<std::int32_t>(first_t)};
-    }
+  merge_threads(sums, ties, slots);
+  if (thread == 0) {
+    const int at = row.target - slice.v0;
+    const bool here = row.target >= 0 && at >= 0 && at < slice.chunks * kVec;
+    part[0] = {sums.s.max,   sums.s.sum,
+               sums.s.sum1,  here ? static_cast<float>(to_float(mine[0][at])) : 0.0f,
+               sums.t.max,   sums.t.sum,
+               sums.t.sum1,  here && has_teacher ? static_cast<float>(to_float(mine[1][at])) : 0.0f,
+               sums.t.dot1,  sums.t.next,
+               sums.kd,      sums.s.argmax,
+               sums.t.argmax};
   }
 
-  // ---- sums of the row: lane r holds block r's
+  // ---- sums of the row
   cluster_sync();
-  ThreadSums merged;
   float at_s = 0.0f, at_t = 0.0f;
-  if (lane < size) {
-    const BlockPart b = *map_shared_rank(part, static_cast<unsigned>(lane));
-    merged.s = {b.max_s, b.sum_s, b.sum1_s, 0.0f, lowest<float>(), b.argmax_s};
-    merged.t = {b.max_t, b.sum_t, b.sum1_t, b.dot1_t, b.next_t, b.argmax_t};
-    merged.kd = b.kd;
-    at_s = b.at_s, at_t = b.at_t;
-  }
-  float max_s = merged.s.max, max_t = merged.t.max;
-  Group<32>::warp_top(max_s, merged.s.next, merged.s.argmax);
-  if (has_teacher) Group<32>::warp_top(max_t, merged.t.next, merged.t.argmax);
-  if (lane < size) rebase(merged, max_s, max_t, scale);
-  merged.s.max = max_s, merged.t.max = max_t;
-  merged.s.sum = warp_sum(merged.s.sum), merged.s.sum1 = warp_sum(merged.s.sum1);
-  merged.t.sum = warp_sum(merged.t.sum), merged.t.sum1 = warp_sum(merged.t.sum1);
-  merged.t.dot1 = warp_sum(merged.t.dot1), merged.kd = warp_sum(merged.kd);
-  at_s = warp_sum(at_s), at_t = warp_sum(at_t);
+  ThreadSums merged = merge_blocks(part, size, has_teacher, scale, at_s, at_t);
+  const float max_s = merged.s.max, max_t = merged.t.max;
   if (!ones) merged.s.sum1 = merged.s.sum;  // only looked at for "is there any mass"
   if (!statistics) merged.t.sum1 = merged.t.sum;
 

@@ -12,7 +12,8 @@ namespace {
 
 const char* const kHeaders[] = {"kernels/common/hd.h", "kernels/common/bf16.h",
                                 "kernels/common/philox.h", "kernels/simt/simt.h",
-                                "kernels/simt/warpgroup.h"};
+                                "kernels/simt/warpgroup.h", "kernels/simt/cluster.h",
+                                "kernels/simt/tile.h"};
 
 // NVRTC has no standard library; this is all that the headers above need of it.
 const char* const kStdint = R"(
@@ -26,6 +27,8 @@ typedef long int64_t; typedef unsigned long uint64_t; typedef unsigned long size
 
 const char* const kKernel = R"(
 #include "kernels/common/philox.h"
+#include "kernels/simt/cluster.h"
+#include "kernels/simt/tile.h"
 #include "kernels/simt/warpgroup.h"
 namespace user {
 using namespace retort;
@@ -57,6 +60,21 @@ extern "C" __global__ void wide(float* out) {
   warpgroup_commit(acc);
   warpgroup_wait<0>(acc);
   out[threadIdx.x] = acc.d[0];
+}
+extern "C" __global__ void clustered(float* out, const float* in) {
+  SIMT_SHARED(float4, piece, [32]);
+  SIMT_SHARED(TileBarrier, full, [1]);
+  if (threadIdx.x == 0) {
+    tile_barrier_init(full, 1);
+    tile_barriers_ready();
+    tile_expect(full, 512);
+    tile_load(piece, in, 512, full);
+  }
+  __syncthreads();
+  tile_wait(full, 0);
+  cluster_sync();
+  out[threadIdx.x] = map_shared_rank(piece, cluster_size() - 1 - cluster_rank())->x;
+  cluster_sync();
 }
 }  // namespace user
 )";

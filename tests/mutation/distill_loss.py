@@ -1,7 +1,8 @@
 """Bugs to plant in the distillation loss kernels. Texts must occur exactly once in their file."""
 PROBE = 'tests/mutation/distill_loss_probe.cpp'
 KERNEL, MATH, IO = 'distill_loss/distill_loss.cuh', 'distill_loss/distill_loss_math.h', 'common/row_io.cuh'
-GROUP, CLUSTER = 'distill_loss/distill_loss_group.cuh', 'distill_loss/distill_loss_cluster.cuh'
+GROUP, SLICE = 'distill_loss/distill_loss_group.cuh', 'distill_loss/distill_loss_slice.cuh'
+CLUSTER = 'distill_loss/distill_loss_cluster.cuh'
 MUTANTS = [
     # barriers
     ('sum: no barrier before partial sums are read', GROUP,
@@ -78,8 +79,7 @@ MUTANTS = [
      'slots[kClusterWarps + threadIdx.x / 32] = b;', ('plain', 'tsan')),
     ('cluster: block_sums without its barrier', CLUSTER, 'threadIdx.x / 32] = x[k];\n  __syncthreads();',
      'threadIdx.x / 32] = x[k];', ('plain', 'tsan')),
-    ('cluster: a block barrier before the merge', CLUSTER, "lane r holds block r's\n  cluster_sync();",
-     "lane r holds block r's\n  __syncthreads();"),
+    ('cluster: a block barrier before the merge', CLUSTER, "sums of the row\n  cluster_sync();", "sums of the row\n  __syncthreads();"),
     ('cluster: a block barrier before the second merge', CLUSTER, 'cluster_sync();\n    float2 other',
      '__syncthreads();\n    float2 other'),
     ('cluster: a block may exit while others read', CLUSTER, 'cluster_arrive();  // no more', '// no more'),
@@ -93,29 +93,29 @@ MUTANTS = [
     ('cluster: slices do not end with the row', CLUSTER, 'max(0, min(each, row_chunks - rank * each))', 'each'),
     ('cluster: slices ignore where the row begins', CLUSTER, 'slice.v0 = rank * each * kVec - phase;', 'slice.v0 = rank * each * kVec;'),
     ('cluster: chunks are counted without the phase', CLUSTER, '(classes + phase + kVec - 1) / kVec,', '(classes + kVec - 1) / kVec,'),
-    ('cluster: the copy begins before the row', CLUSTER, '(part == 0 && v0 < 0 ? 1 : 0)', '0'),
-    ('cluster: the copy ends after the row', CLUSTER, 'if (end == chunks && v(chunks) > classes) --end;', ''),
+    ('cluster: the copy begins before the row', SLICE, '(part == 0 && v0 < 0 ? 1 : 0)', '0'),
+    ('cluster: the copy ends after the row', SLICE, 'if (end == chunks && v(chunks) > classes) --end;', ''),
     ('cluster: the edges of the teacher are not filled', CLUSTER, 'slice.fill_edges(mine[1], t);', ';'),
-    ('cluster: what lies outside the row is 0', CLUSTER, 'row[at] : from_float<T>(float_from_bits(0xff800000u))', 'row[at] : from_float<T>(0.0f)'),
+    ('cluster: what lies outside the row is 0', SLICE, 'row[at] : from_float<T>(float_from_bits(0xff800000u))', 'row[at] : from_float<T>(0.0f)'),
     ('cluster: the slices lie upon each other', CLUSTER, '(t ? slice_chunks * kVec : 0)', '0'),
     ('cluster: the teacher is copied whole at any alignment', CLUSTER, 'has_teacher && phase_of(t) == phase', 'has_teacher'),
     ('cluster: the gradient is stored whole at any alignment', CLUSTER, 'ds && phase_of(ds) == phase', 'ds'),
-    ('cluster: bytes of one row are expected', CLUSTER, ' + (wanted[1] ? 1u : 0u)', ''),
+    ('cluster: bytes of one row are expected', SLICE, ' + (wanted[1] ? 1u : 0u)', ''),
     # clusters: merge
     ('cluster: sums are not moved to the common maximum', CLUSTER, 'if (lane < size) rebase(merged, max_s, max_t, scale);', ''),
     ('cluster: KL is not merged', CLUSTER, 'merged.kd = warp_sum(merged.kd);', ''),
     ('cluster: divergence of the own block only', CLUSTER, 'divergence = warp_sum(other.x), h_sum = warp_sum(other.y);', 'divergence = d[0], h_sum = d[1];'),
     ('cluster: the target is looked for in the wrong place', CLUSTER, 'const int at = row.target - slice.v0;', 'const int at = row.target - slice.v0 + 1;'),
     ('cluster: every block adds its first logit as the target', CLUSTER, 'here ? static_cast<float>(to_float(mine[0][at]))', 'slice.chunks ? static_cast<float>(to_float(mine[0][here ? at : 0]))'),
-    ('cluster: two equal maxima have a margin', CLUSTER, 'x[6] > 1.0f ? sums.t.max : next', 'next'),
-    ('cluster: the last of equal maxima wins', CLUSTER, 'if (a.argmax < 0) a.argmax = v + j;', 'a.argmax = v + j;'),
-    ('cluster: second largest is lost', CLUSTER, 'a.next = fmaxf(a.next, largest);\n    return;', 'return;'),
-    ('cluster: second largest beside the largest is lost', CLUSTER, 'a.next = fmaxf(a.next, x[j]);', ''),
+    ('cluster: two equal maxima have a margin', CLUSTER, 'if (x[6] > 1.0f) a.t.next = a.t.max;', ''),
+    ('cluster: the last of equal maxima wins', SLICE, 'if (a.argmax < 0) a.argmax = v + j;', 'a.argmax = v + j;'),
+    ('cluster: second largest is lost', SLICE, 'a.next = fmaxf(a.next, largest);\n    return;', 'return;'),
+    ('cluster: second largest beside the largest is lost', SLICE, 'a.next = fmaxf(a.next, x[j]);', ''),
     # clusters: values and cost
-    ('cluster: -inf times 0 in the KL', CLUSTER, 'if (kForward && f[j] > 0.0f) a.kd', 'if (kForward) a.kd'),
-    ('cluster: -inf times 0 in the entropy', CLUSTER, 'if (f1 > 0.0f) a.t.dot1', 'a.t.dot1'),
-    ('cluster: tau 4 squares once', CLUSTER, 'return (e * e) * (e * e);', 'return e * e;'),
-    ('cluster: tau 2 costs exponentials', CLUSTER, 'else if (tau == 2.0f)', 'else if (tau == 2.5f)'),
+    ('cluster: -inf times 0 in the KL', SLICE, 'if (kForward && f[j] > 0.0f) a.kd', 'if (kForward) a.kd'),
+    ('cluster: -inf times 0 in the entropy', SLICE, 'if (f[j] > 0.0f) a.t.dot1', 'a.t.dot1'),
+    ('cluster: tau 4 squares once', SLICE, 'return (e * e) * (e * e);', 'return e * e;'),
+    ('cluster: tau 2 costs exponentials', SLICE, 'else if (tau == 2.0f)', 'else if (tau == 2.5f)'),
     ('cluster: one-hot is off by one', CLUSTER, 'const int hit = row.target - v;', 'const int hit = row.target - v - 1;'),
     ('cluster: q sum h is left out of the gradient', CLUSTER, 'element(x[j], y[j]).h - e * inv_s * h_sum', 'element(x[j], y[j]).h'),
     ('cluster: ignored rows keep what was there', CLUSTER, 'if (ds)\n      for (int c = thread; c < slice.chunks; c += kClusterThreads)\n        store_chunk(ds, slice.v(c), classes, whole_store, g);', ''),

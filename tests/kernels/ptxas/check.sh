@@ -33,8 +33,7 @@ if command -v c++filt >/dev/null; then demangle=c++filt; fi
 short_names='
   function short_name(name,    depth, i, c) {
     sub(/^void /, "", name)
-    gsub(/retort::|kernels::|simt_on_cuda::|, /, ",", name); gsub(/,+/, ",", name)
-    gsub(/^,|<,/, "<", name); sub(/^</, "", name); gsub(/,\(/, "(", name)
+    gsub(/retort::|kernels::|simt_on_cuda::/, "", name); gsub(/, /, ",", name)
     depth = 0
     for (i = 1; i <= length(name); ++i) {
       c = substr(name, i, 1)
