@@ -18,11 +18,12 @@
 
 namespace retort::simt {
 
-// Matrix descriptor, 128-byte swizzle: address; stride between tiles of 64 columns (read only where
-// tiles lie by depth: 64 rows of 128 bytes); stride between 8-row groups (1024 bytes).
-SIMT_D std::uint64_t swizzle128_descriptor(std::uint32_t shared_byte_address) {
-  return std::uint64_t((shared_byte_address & 0x3ffffu) >> 4) | std::uint64_t{64 * 128 >> 4} << 16 |
-         std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
+// Matrix descriptor, 128-byte swizzle: address; stride between tiles of 64 columns (64 rows of 128
+// bytes; unused, and 1, where tiles lie by rows); stride between 8-row groups (1024 bytes).
+SIMT_D std::uint64_t swizzle128_descriptor(std::uint32_t shared_byte_address, bool by_depth) {
+  return std::uint64_t((shared_byte_address & 0x3ffffu) >> 4) |
+         std::uint64_t{by_depth ? 64u * 128u >> 4 : 1u} << 16 | std::uint64_t{1024 >> 4} << 32 |
+         std::uint64_t{1} << 62;
 }
 
 // Bytes from one step of 16 in depth to the next.
@@ -147,15 +148,15 @@ template <int kColumns>
 SIMT_D void warpgroup_mma(WarpgroupAcc<kColumns>& c, const bf16* a, const bf16* b, int k,
                           bool first) {
   const std::uint32_t at = swizzle128_step(false) * static_cast<unsigned>(k);
-  warpgroup_mma_async<0>(c.d, swizzle128_descriptor(shared_address(a) + at),
-                         swizzle128_descriptor(shared_address(b) + at), first ? 0 : 1);
+  warpgroup_mma_async<0>(c.d, swizzle128_descriptor(shared_address(a) + at, false),
+                         swizzle128_descriptor(shared_address(b) + at, false), first ? 0 : 1);
 }
 template <int kColumns>
 SIMT_D void warpgroup_mma_by_depth(WarpgroupAcc<kColumns>& c, const bf16* a, const bf16* b, int k,
                                    bool first) {
   const std::uint32_t at = swizzle128_step(true) * static_cast<unsigned>(k);
-  warpgroup_mma_async<1>(c.d, swizzle128_descriptor(shared_address(a) + at),
-                         swizzle128_descriptor(shared_address(b) + at), first ? 0 : 1);
+  warpgroup_mma_async<1>(c.d, swizzle128_descriptor(shared_address(a) + at, true),
+                         swizzle128_descriptor(shared_address(b) + at, true), first ? 0 : 1);
 }
 #if !defined(__CUDACC_RTC__)
 /// Whether the current device can run kernels that use these.
@@ -197,7 +198,8 @@ typename WarpgroupAcc<kColumns>::Tile warpgroup_read(const bf16* a, const bf16* 
   const unsigned t = emu::t_cur->linear % 128;
   const auto part = [&](const bf16* tile, unsigned row0, std::uint16_t(&out)[8]) {
     const std::uint64_t desc = swizzle128_descriptor(
-        emu::shared_offset(tile, l) + swizzle128_step(by_depth) * static_cast<unsigned>(k));
+        emu::shared_offset(tile, l) + swizzle128_step(by_depth) * static_cast<unsigned>(k),
+        by_depth);
     const auto start = static_cast<std::uint32_t>(desc & 0x3fff) << 4,
                across = static_cast<std::uint32_t>(desc >> 16 & 0x3fff) << 4,
                group = static_cast<std::uint32_t>(desc >> 32 & 0x3fff) << 4;

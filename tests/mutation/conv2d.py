@@ -122,7 +122,7 @@ MUTANTS = [
      'if (row < p.filters)'),
     ('wgmma weight: all columns at the first tap', WEIGHT_WGMMA, 'const int y = top + r[b], x = left + s[b];',
      'const int y = top + r[0], x = left + s[0];'),
-    ('wgmma: tiles by depth at the wrong stride', WARPGROUP, 'std::uint64_t{64 * 128 >> 4} << 16', 'std::uint64_t{1} << 16'),
+    ('wgmma: tiles by depth at the wrong stride', WARPGROUP, 'by_depth ? 64u * 128u >> 4 : 1u', '1u'),
     ('wgmma: groups of 8 rows at the wrong stride', WARPGROUP, 'std::uint64_t{1024 >> 4} << 32', 'std::uint64_t{512 >> 4} << 32'),
     ('wgmma: depth steps of another layout', WARPGROUP, 'by_depth ? 2048 : 32', 'by_depth ? 32 : 2048'),
 ]
