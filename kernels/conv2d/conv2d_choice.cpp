@@ -57,6 +57,7 @@ void Conv2dChoices::pin(const std::string& text) {
   Conv2dChoiceFile file = parse_conv2d_choices(text);
   const std::lock_guard lock(mutex_);
   pinned_ = std::move(file.choices);
+  ++generation_;
 }
 
 void Conv2dChoices::note(const std::string& sentence) {

@@ -11,6 +11,7 @@
 //     4. a measurement, which is written to the cache folder.
 //   RETORT_CONV2D=own, mma, wgmma or cudnn takes the choice away.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -97,6 +98,8 @@ class Conv2dChoices {
   std::string used() const;
   /// They come first from now on. Throws Error(kBadInput) on a bad text.
   void pin(const std::string& text);
+  /// Counts the calls of pin: what was found under an older number must be asked for again.
+  std::uint64_t generation() const { return generation_.load(); }
 
   void note(const std::string& sentence);
   std::vector<std::string> notes() const;
@@ -109,6 +112,7 @@ class Conv2dChoices {
   mutable std::mutex mutex_;
   Conv2dChoiceMap pinned_, measured_, used_;
   std::vector<std::string> notes_;
+  std::atomic<std::uint64_t> generation_{0};
 };
 
 /// Those of this process, in the cache folder of the environment.

@@ -78,13 +78,14 @@ __global__ void __launch_bounds__(256) conv2d_weight_warpgroup_kernel(WeightPara
   };
 
   const int tiles = (end - begin + kWeightDepth - 1) / kWeightDepth;
-  if (tiles > 0) load(0);
+  load(0);
   cp_async_commit();
   WarpgroupAcc<kOwn> acc;
 #pragma unroll
   for (int i = 0; i < kOwn / 2; ++i) acc.d[i] = 0.0f;
   const int group = tid / 128;
-  for (int t = 0; t < tiles; ++t) {
+  int t = 0;  // a slice is never empty
+  do {
     cp_async_wait<0>();
     async_proxy_fence();
     __syncthreads();  // tile t has arrived, and the products of tile t - 2 are done in both groups
@@ -99,7 +100,7 @@ __global__ void __launch_bounds__(256) conv2d_weight_warpgroup_kernel(WeightPara
     if (t + 1 < tiles) load(t + 1);
     cp_async_commit();
     warpgroup_wait<1>(acc);
-  }
+  } while (++t < tiles);
   cp_async_wait<0>();
   warpgroup_wait<0>(acc);
 

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "kernels/common/cuda_runtime.h"
@@ -204,8 +205,10 @@ template <class Args>
 void convolve(const Context& context, const Args& args, CudaOp<Args> own) {
   static const Mode mode = mode_from_environment();
   static std::mutex mutex;
-  // By device; never destroyed: a library may be gone by then.
-  static auto* const chosen = new std::map<std::pair<int, Conv2dProblem>, Chosen>();
+  // By generation of the choices, device and problem; never destroyed: a library may be gone by
+  // then.
+  using Key = std::tuple<std::uint64_t, int, Conv2dProblem>;
+  static auto* const chosen = new std::map<Key, Chosen>();
   const Conv2dCall call = call_of(args);
   const bool possible = call.shape.batch > 0 &&
                         (call.dtype == DType::kF32 || call.dtype == DType::kBF16) &&
@@ -225,14 +228,14 @@ void convolve(const Context& context, const Args& args, CudaOp<Args> own) {
       extra_of(args)};
   int device = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  const Key key{conv2d_choices().generation(), device, problem};
   const Chosen* way = nullptr;
   {
     const std::lock_guard lock(mutex);
-    auto found = chosen->find({device, problem});
+    auto found = chosen->find(key);
     if (found == chosen->end()) {
       if (is_capturing(context)) return check_status(own(context, args));
-      found = chosen->emplace(std::pair(device, problem), choose(context, args, problem, mode, own))
-                  .first;
+      found = chosen->emplace(key, choose(context, args, problem, mode, own)).first;
     }
     way = &found->second;  // map nodes stay where they are
   }

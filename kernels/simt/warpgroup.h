@@ -18,12 +18,16 @@
 
 namespace retort::simt {
 
-// Matrix descriptor, 128-byte swizzle: address; stride between tiles of 64 columns (read only where
-// tiles lie by depth: 64 rows of 128 bytes); stride between 8-row groups (1024 bytes).
-SIMT_D std::uint64_t swizzle128_descriptor(std::uint32_t shared_byte_address) {
-  return std::uint64_t((shared_byte_address & 0x3ffffu) >> 4) | std::uint64_t{64 * 128 >> 4} << 16 |
-         std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
+// Matrix descriptor, 128-byte swizzle: address; stride between tiles of 64 columns (64 rows of 128
+// bytes; unused, and 1, where tiles lie by rows); stride between 8-row groups (1024 bytes).
+SIMT_D std::uint64_t swizzle128_descriptor(std::uint32_t shared_byte_address, bool by_depth) {
+  return std::uint64_t((shared_byte_address & 0x3ffffu) >> 4) |
+         std::uint64_t{by_depth ? 64u * 128u >> 4 : 1u} << 16 | std::uint64_t{1024 >> 4} << 32 |
+         std::uint64_t{1} << 62;
 }
+
+// Bytes from one step of 16 in depth to the next.
+SIMT_HD constexpr std::uint32_t swizzle128_step(bool by_depth) { return by_depth ? 2048 : 32; }
 
 /// Element of a tile at which chunk `chunk` (8 bf16) of row `row` begins.
 SIMT_HD int swizzle128_place(int row, int chunk) { return row * 64 + ((chunk ^ (row & 7)) << 3); }
@@ -116,16 +120,9 @@ SIMT_D void warpgroup_mma_async(float (&)[N], std::uint64_t, std::uint64_t, int)
   __trap();
 }
 #endif
-// The compiler knows nothing of the asynchrony: this keeps its uses of the sums on their side.
-template <int kColumns>
-SIMT_D void warpgroup_pin(WarpgroupAcc<kColumns>& c) {
-#pragma unroll
-  for (int i = 0; i < kColumns / 2; ++i) asm volatile("" : "+f"(c.d[i])::"memory");
-}
 /// Before the first warpgroup_mma of a group.
 template <int kColumns>
-SIMT_D void warpgroup_fence(WarpgroupAcc<kColumns>& c) {
-  warpgroup_pin(c);
+SIMT_D void warpgroup_fence(WarpgroupAcc<kColumns>&) {
   SIMT_SM90A("wgmma.fence.sync.aligned;" ::: "memory");
 }
 /// Ends a group of multiplications.
@@ -135,9 +132,14 @@ SIMT_D void warpgroup_commit(WarpgroupAcc<kColumns>&) {
 }
 /// Until at most kNewest of the groups are under way. acc may be read after kNewest = 0.
 template <int kNewest, int kColumns>
-SIMT_D void warpgroup_wait(WarpgroupAcc<kColumns>& c) {
+SIMT_D void warpgroup_wait([[maybe_unused]] WarpgroupAcc<kColumns>& c) {
   SIMT_SM90A("wgmma.wait_group.sync.aligned %0;" ::"n"(kNewest) : "memory");
-  warpgroup_pin(c);
+  // The compiler knows nothing of the asynchrony: this keeps its reads of the sums behind the wait.
+  // Not with a group under way: ptxas then serialises the products (its remark C7515).
+  if constexpr (kNewest == 0) {
+#pragma unroll
+    for (int i = 0; i < kColumns / 2; ++i) asm volatile("" : "+f"(c.d[i])::"memory");
+  }
 }
 /// Generic-proxy writes (st.shared, cp.async) must be fenced before wgmma reads them.
 SIMT_D void async_proxy_fence() { SIMT_SM90A("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -145,14 +147,16 @@ SIMT_D void async_proxy_fence() { SIMT_SM90A("fence.proxy.async.shared::cta;" ::
 template <int kColumns>
 SIMT_D void warpgroup_mma(WarpgroupAcc<kColumns>& c, const bf16* a, const bf16* b, int k,
                           bool first) {
-  warpgroup_mma_async<0>(c.d, swizzle128_descriptor(shared_address(a) + 32 * k),
-                         swizzle128_descriptor(shared_address(b) + 32 * k), first ? 0 : 1);
+  const std::uint32_t at = swizzle128_step(false) * static_cast<unsigned>(k);
+  warpgroup_mma_async<0>(c.d, swizzle128_descriptor(shared_address(a) + at, false),
+                         swizzle128_descriptor(shared_address(b) + at, false), first ? 0 : 1);
 }
 template <int kColumns>
 SIMT_D void warpgroup_mma_by_depth(WarpgroupAcc<kColumns>& c, const bf16* a, const bf16* b, int k,
                                    bool first) {
-  warpgroup_mma_async<1>(c.d, swizzle128_descriptor(shared_address(a) + 2048 * k),
-                         swizzle128_descriptor(shared_address(b) + 2048 * k), first ? 0 : 1);
+  const std::uint32_t at = swizzle128_step(true) * static_cast<unsigned>(k);
+  warpgroup_mma_async<1>(c.d, swizzle128_descriptor(shared_address(a) + at, true),
+                         swizzle128_descriptor(shared_address(b) + at, true), first ? 0 : 1);
 }
 #if !defined(__CUDACC_RTC__)
 /// Whether the current device can run kernels that use these.
@@ -194,7 +198,8 @@ typename WarpgroupAcc<kColumns>::Tile warpgroup_read(const bf16* a, const bf16* 
   const unsigned t = emu::t_cur->linear % 128;
   const auto part = [&](const bf16* tile, unsigned row0, std::uint16_t(&out)[8]) {
     const std::uint64_t desc = swizzle128_descriptor(
-        emu::shared_offset(tile, l) + (by_depth ? 2048u : 32u) * static_cast<unsigned>(k));
+        emu::shared_offset(tile, l) + swizzle128_step(by_depth) * static_cast<unsigned>(k),
+        by_depth);
     const auto start = static_cast<std::uint32_t>(desc & 0x3fff) << 4,
                across = static_cast<std::uint32_t>(desc >> 16 & 0x3fff) << 4,
                group = static_cast<std::uint32_t>(desc >> 32 & 0x3fff) << 4;

@@ -321,7 +321,9 @@ TEST(Conv2dChoices, a_pinned_choice_wins_and_one_that_is_gone_is_measured_anew) 
   Conv2dChoices choices("");
   Fake fake{{{{"mma"}, 9, kRight}, {{"wgmma"}, 4, kRight}, {{"cudnn", 3}, 7, kRight}}};
   EXPECT_EQ(fake.choose(choices), 1u);
+  EXPECT_EQ(choices.generation(), 0u);
   choices.pin(write_conv2d_choices({"elsewhere", {{problem(), {"cudnn", 3, 1}}}}));
+  EXPECT_EQ(choices.generation(), 1u);
   EXPECT_EQ(fake.choose(choices), 2u) << "the checkpoint comes first";
   choices.pin(write_conv2d_choices({"elsewhere", {{problem(), {"cudnn", 5, 1}}}}));
   fake.timed = 0;

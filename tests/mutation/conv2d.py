@@ -3,7 +3,8 @@ PROBE = 'tests/mutation/conv2d_probe.cpp'
 TILE, IMAGES, WEIGHT, LAUNCH = ('conv2d/conv2d_tile.cuh', 'conv2d/conv2d_images.cuh', 'conv2d/conv2d_weight.cuh',
                                 'conv2d/conv2d.cuh')
 EPILOGUE, WGMMA, FINISH = 'conv2d/conv2d_epilogue.cuh', 'conv2d/conv2d_warpgroup.cuh', 'conv2d/conv2d_finish.cuh'
-FINGERPRINT = 'conv2d/conv2d_fingerprint.cuh'
+FINGERPRINT, WEIGHT_WGMMA = 'conv2d/conv2d_fingerprint.cuh', 'conv2d/conv2d_weight_warpgroup.cuh'
+WARPGROUP = 'simt/warpgroup.h'
 ORDER = '    __syncthreads();  // tile t has arrived, and tile t - 1 has been read by all\n'
 MUTANTS = [
     # barriers
@@ -107,4 +108,21 @@ MUTANTS = [
     ('pack: taps not stepped by the stride', IMAGES, 'h.first_tap + tap / w.taps * by',
      'h.first_tap + tap / w.taps'),
     ('pack: all phases into one', IMAGES, 'p.to[phase * n + i]', 'p.to[i]'),
+    # the weight gradient by warp groups
+    ('wgmma weight: no barrier before a tile is read', WEIGHT_WGMMA, '    __syncthreads();  // tile t has arrived', '    // tile t has'),
+    ('wgmma weight: two products under way', WEIGHT_WGMMA, 'warpgroup_wait<1>(acc)', 'warpgroup_wait<2>(acc)'),
+    ('wgmma weight: the last products are not waited for', WEIGHT_WGMMA, '  warpgroup_wait<0>(acc);\n', ''),
+    ('wgmma weight: loads into a tile that is being multiplied', WEIGHT_WGMMA, 's_tiles + tile % kStages',
+     's_tiles + (tile + 1) % kStages'),
+    ('wgmma weight: both groups take the first filters', WEIGHT_WGMMA, '(kRows == 128 ? group * Tile::kBlock : 0)', '0'),
+    ('wgmma weight: both groups take the first columns', WEIGHT_WGMMA, '(kRows == 128 ? 0 : group * (kOwn / 64))', '0'),
+    ('wgmma weight: pixels of the next slice are added', WEIGHT_WGMMA,
+     'const bool inside = pixel < end && filter < p.filters;', 'const bool inside = filter < p.filters;', ('plain', 'asan')),
+    ('wgmma weight: stores past the last column', WEIGHT_WGMMA, 'if (row < p.filters && column < p.columns)',
+     'if (row < p.filters)'),
+    ('wgmma weight: all columns at the first tap', WEIGHT_WGMMA, 'const int y = top + r[b], x = left + s[b];',
+     'const int y = top + r[0], x = left + s[0];'),
+    ('wgmma: tiles by depth at the wrong stride', WARPGROUP, 'by_depth ? 64u * 128u >> 4 : 1u', '1u'),
+    ('wgmma: groups of 8 rows at the wrong stride', WARPGROUP, 'std::uint64_t{1024 >> 4} << 32', 'std::uint64_t{512 >> 4} << 32'),
+    ('wgmma: depth steps of another layout', WARPGROUP, 'by_depth ? 2048 : 32', 'by_depth ? 32 : 2048'),
 ]
