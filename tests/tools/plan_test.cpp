@@ -39,10 +39,10 @@ class KdtrainPlan : public Kdtrain {
     const Json plan = Json::parse(planned.out, "plan");
     const double expected = plan.at("peak_mib").as_number();
     EXPECT_NEAR(expected / real.at("peak"), 1, 0.15) << planned.out << done.err;
-    // By role: the largest of the phases. Roles of less than 1 MiB say nothing.
+    // By role: the largest of the phases. Roles of less than a twentieth say nothing.
     for (const auto& [role, mib] : real) {
       double largest = 0;
-      if (role == "peak" || mib < 1) continue;
+      if (role == "peak" || mib < 0.05 * real.at("peak")) continue;
       for (const Json& phase : plan.at("phases").items())
         if (const Json* bytes = phase.at("memory_mib").find(role))
           largest = std::max(largest, bytes->as_number());
@@ -82,38 +82,24 @@ TEST_F(KdtrainPlan, parity) {
 }
 
 TEST_F(KdtrainPlan, image_nets_side_by_side) {
-  images("a.bin", 200, 1);
-  images("b.bin", 200, 2);
-  images("t.bin", 120, 3);
-  const std::vector<std::string> common = {"cifar10_six_arms",
-                                           "data.root=data",
-                                           "data.train_files=a.bin",
-                                           "teacher.train.files=b.bin",
-                                           "data.validation_files=[]",
-                                           "data.test_files=t.bin",
-                                           "teacher.arch=resnet14",
-                                           "teacher.allow_untrained=true",
-                                           "teacher.train.epochs=1",
-                                           "teacher.train.batch=32",
-                                           "train.epochs=1",
-                                           "train.batch=32",
-                                           "seeds=1,2",
-                                           "data.train_per_file=0",
-                                           "train.checkpoint_steps=2"};
-  auto two = common;
-  two.insert(two.end(), {"arms=unguided,kd,kd_cl_sr", "--threads", "2"});
-  check(two);
-  auto bf16 = common;
-  bf16.insert(bf16.end(), {"arms=kd", "train.precision=bf16", "--threads", "1"});
-  check(bf16);
+  images("a.bin", 96, 1);
+  images("b.bin", 96, 2);
+  images("t.bin", 64, 3);
+  check({"cifar10_six_arms", "data.root=data", "data.train_files=a.bin",
+         "teacher.train.files=b.bin", "data.validation_files=[]", "data.test_files=t.bin",
+         "data.train_per_file=0", "teacher.arch=resnet14", "teacher.allow_untrained=true",
+         "teacher.train.epochs=1", "teacher.train.batch=32", "train.epochs=1", "train.batch=32",
+         "seeds=1,2", "train.checkpoint_steps=2", "arms=unguided,kd,kd_cl_sr",
+         "arm.kd_cl_sr.train.precision=bf16", "--threads", "2"});
 }
 
+// Here the checkpoint's copy of weights and moments is what the peak is made of.
 TEST_F(KdtrainPlan, a_large_net_alone) {
-  images("a.bin", 24, 1);
-  images("t.bin", 16, 3);
+  images("a.bin", 12, 1);
+  images("t.bin", 8, 3);
   check({"cifar10_six_arms", "data.root=data", "data.train_files=a.bin", "data.validation_files=[]",
-         "data.test_files=t.bin", "data.train_per_file=0", "arms=unguided", "student.arch=resnet34",
-         "train.epochs=1", "train.batch=8", "train.optimizer=adamw", "train.nesterov=false",
+         "data.test_files=t.bin", "data.train_per_file=0", "arms=unguided", "student.arch=resnet18",
+         "train.epochs=1", "train.batch=4", "train.optimizer=adamw", "train.nesterov=false",
          "seeds=1", "--threads", "2"});
 }
 

@@ -184,8 +184,14 @@ class Planner {
         set.evaluation_logits.push_back(std::move(logits));
         samples += n;
       }
-      if (jobs_.wants_scores()) samples += data_.student->size();
-      phase.seconds += static_cast<double>(samples) * ask(set, batch);
+      const nn::Dataset& evaluated = *data_.evaluation.front().data;
+      ask(set, evaluated, 512);  // preflight's batch
+      double per_sample = ask(set, evaluated, batch);
+      if (jobs_.wants_scores()) {
+        samples += data_.student->size();
+        per_sample = ask(set, *data_.student, batch);
+      }
+      phase.seconds += static_cast<double>(samples) * per_sample;
       if (jobs_.wants_scores()) set.statistics = made_up_scores();
       teachers_.push_back(std::move(set));
     }
@@ -194,8 +200,7 @@ class Planner {
   }
 
   // Seconds per sample of the teacher in evaluation.
-  double ask(const TeacherSet& set, std::int64_t batch) const {
-    const nn::Dataset& data = *data_.evaluation.front().data;
+  double ask(const TeacherSet& set, const nn::Dataset& data, std::int64_t batch) const {
     const std::int64_t n = std::min(batch, data.size());
     nn::BatchOptions options;
     options.device = device_;
