@@ -59,6 +59,31 @@ TEST(Recipe, precedence_default_recipe_size_command_line_arm) {
   EXPECT_EQ(r.recipe.arms[0].name, "b");
 }
 
+TEST(Recipe, steps_on_the_command_line_replace_the_epochs_of_the_recipe) {
+  RecipeResult r = parse(kSmall, {"train.steps=5", "teacher.train.steps=4"});
+  ASSERT_TRUE(r.problems.empty()) << format_problems(r, kSmall);
+  EXPECT_EQ(r.recipe.base.integer("train.epochs"), 0);
+  EXPECT_EQ(r.recipe.base.integer("train.steps"), 5);
+  EXPECT_EQ(r.recipe.base.integer("teacher.train.epochs"), 0);
+  EXPECT_EQ(r.recipe.base.origin("train.epochs"), "command line, for train.steps");
+  r = parse("train.steps = 9\nteacher.train.epochs = 1\n", {"train.epochs=2"});
+  ASSERT_TRUE(r.problems.empty());
+  EXPECT_EQ(r.recipe.base.integer("train.steps"), 0);
+  EXPECT_FALSE(parse(kSmall, {"train.steps=5", "train.epochs=1"}).problems.empty());
+  EXPECT_FALSE(parse(kSmall, {"train.epochs=0"}).problems.empty());
+  // Inside the recipe itself both are a mistake, told once and not for each arm.
+  const std::string both =
+      std::string(kSmall) + "train.steps = 3\n[[arm]]\nname = \"a\"\n" + "[[arm]]\nname = \"b\"\n";
+  r = parse(both);
+  ASSERT_EQ(r.problems.size(), 1u) << format_problems(r, both);
+  EXPECT_EQ(r.problems[0].message.find("arm '"), std::string::npos);
+  const std::string own =
+      std::string(kSmall) + "[[arm]]\nname = \"a\"\ntrain.steps = 3\n" + "[[arm]]\nname = \"b\"\n";
+  r = parse(own);
+  ASSERT_EQ(r.problems.size(), 1u) << format_problems(r, own);
+  EXPECT_TRUE(mentions(r, "arm 'a'"));
+}
+
 TEST(Recipe, all_mistakes_at_once_with_places_and_suggestions) {
   const std::string text =
       "[distill]\ntemprature = 4.0\nlambda = \"fast\"\n[train]\noptimizer = \"adam\"\nepochs = 3\n"

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "kernels/common/check.h"
+#include "tools/report/results.h"
 #include "tools/report/run_log.h"
 #include "tools/report/svg.h"
 
@@ -85,6 +86,66 @@ TEST_F(Report, page_and_json_show_arms_pairs_and_notes) {
   EXPECT_NE(page.find("teacher wrong"), std::string::npos);
   EXPECT_EQ(page.find("http://"), std::string::npos) << "nothing is fetched";
   EXPECT_NE(results_table(folder_).find("61.00 %"), std::string::npos) << results_table(folder_);
+}
+
+TEST_F(Report, time_and_memory_are_weighted_and_are_not_metrics) {
+  // 30 steps at 100 samples/s and 10 at 20: 40 in 0.8 parts of the time; the share likewise.
+  write(
+      "metrics.jsonl",
+      "{\"arm\":\"kd\",\"seed\":1,\"step\":30,\"split\":\"train\",\"loss\":1,\"samples_per_s\":100,"
+      "\"share_student\":0.5,\"share_update\":0.1}\n"
+      "{\"arm\":\"kd\",\"seed\":1,\"step\":40,\"split\":\"train\",\"loss\":1,\"samples_per_s\":20,"
+      "\"share_student\":0.1,\"share_update\":0.1}\n"
+      "{\"arm\":\"kd\",\"seed\":1,\"split\":\"final\",\"test.accuracy\":0.5,\"memory_mib\":7.5,"
+      "\"memory_data_mib\":1.5}\n"
+      "{\"arm\":\"kd\",\"seed\":2,\"split\":\"final\",\"test.accuracy\":0.5,\"memory_mib\":6.5,"
+      "\"memory_data_mib\":2.5}\n");
+  const RunResults results = gather_results(read_run_log(folder_ / "metrics.jsonl"));
+  ASSERT_EQ(results.arms.size(), 1u);
+  const ArmResult& arm = results.arms[0];
+  EXPECT_DOUBLE_EQ(arm.steps.samples_per_s, 40 / (30 / 100.0 + 10 / 20.0));
+  EXPECT_NEAR(arm.steps.shares.at("student"), (0.5 * 0.3 + 0.1 * 0.5) / 0.8, 1e-12);
+  EXPECT_NEAR(arm.steps.shares.at("update"), 0.1, 1e-12);
+  EXPECT_EQ(arm.memory_mib, (std::map<std::string, double>{{"total", 7.5}, {"data", 2.5}}));
+  EXPECT_EQ(results.metric_names, std::vector<std::string>{"test.accuracy"});
+  write_report(folder_);
+  const std::string page = read("report.html");
+  EXPECT_NE(page.find("Time and memory"), std::string::npos);
+  EXPECT_NE(page.find("<td>25 %</td>"), std::string::npos);
+  EXPECT_NE(read("results.json").find("\"memory_mib\":{\"data\":2.5,\"total\":7.5}"),
+            std::string::npos);
+}
+
+TEST_F(Report, a_seed_that_stopped_keeps_its_last_value_in_the_mean) {
+  std::string log;
+  const auto line = [&](int seed, int step, double accuracy) {
+    log += "{\"arm\":\"a\",\"seed\":" + std::to_string(seed) + ",\"step\":" + std::to_string(step) +
+           ",\"split\":\"test\",\"loss\":1,\"accuracy\":" + std::to_string(accuracy) + "}\n";
+  };
+  line(1, 10, 0.5);
+  line(1, 20, 1.0);
+  log += "{\"arm\":\"a\",\"seed\":1,\"split\":\"final\",\"test.accuracy\":1.0}\n";
+  line(2, 10, 0.25);
+  line(2, 20, 0.5);
+  line(2, 25, 0.5);  // a point that seed 1 does not have
+  line(2, 30, 0.5);
+  line(3, 10, 0.0);  // not finished: it has no say beyond where it is
+  write("metrics.jsonl", log);
+  const RunResults results = gather_results(read_run_log(folder_ / "metrics.jsonl"));
+  const Curve& curve = results.arms.at(0).accuracy.at("test");
+  EXPECT_EQ(curve.x, (std::vector<double>{10, 20, 25, 30}));
+  EXPECT_EQ(curve.mean, (std::vector<double>{0.25, 0.75, 0.75, 0.75}));
+}
+
+TEST_F(Report, a_point_without_neighbours_is_drawn_and_counts_are_whole) {
+  const double gap = std::nan("");
+  const std::string svg =
+      chart({"t", "epoch", "y"}, {{"a", {1, 2, 3, 4}, {5, gap, 6, 7}, {}, {}, 0}});
+  EXPECT_EQ(svg.find("class=\"point c0\""), svg.rfind("class=\"point c0\""));
+  EXPECT_NE(svg.find("class=\"point c0\""), std::string::npos);
+  const std::string two = chart({"t", "epoch", "y"}, {{"a", {1, 2}, {5, 6}, {}, {}, 0}});
+  EXPECT_EQ(two.find("class=\"point"), std::string::npos);
+  EXPECT_EQ(two.find(">1.5<"), std::string::npos);
 }
 
 TEST_F(Report, bad_line_in_the_middle_names_file_and_line) {

@@ -2,13 +2,14 @@
 // data and shapes, with fresh weights. Nothing is written.
 //
 // Note [How the plan is measured]
-//   memory   Every job is run for two steps of each of its stages and one evaluation batch, alone,
-//            under the allocator's statistics. What the first step needs for a moment (models made,
-//            projections calibrated) is kept apart: jobs that start together have it at the same
-//            time, later ones hardly ever. So the peak of jobs side by side is the larger of the
-//            first ones' starts, and the largest ones' steady peaks with one start added. Scratch
-//            memory is kept by threads for good: it is read after as many copies of each job ran at
-//            the same time as the run will run. Data and teachers are there for real.
+//   memory   Every job is run for two steps of each of its stages, one evaluation batch and one
+//            checkpoint (not written), alone, under the allocator's statistics. What the first step
+//            needs for a moment (models made, projections calibrated) is kept apart: jobs that
+//            start together have it at the same time, later ones hardly ever. So the peak of jobs
+//            side by side is the larger of the first ones' starts, and the largest ones' steady
+//            peaks with one start added. Scratch memory is kept by threads for good: it is read
+//            after as many copies of each job ran at the same time as the run will run. Data and
+//            teachers are there for real.
 //   time     Steps of each stage are timed for a short while after one that warms up, in as many
 //            copies as will run side by side, and multiplied by their number. With a cache of
 //            teacher logits the teacher's share counts once for each teacher and seed.

@@ -11,6 +11,7 @@ namespace {
 // Long enough that a clock's jitter does not matter, short enough to do it for every arm.
 constexpr double kTimedSeconds = 0.3;
 constexpr std::int64_t kMostSteps = 2000;
+constexpr double kSlowStep = 1;  // seconds
 
 // The first samples of another set.
 class Prefix : public nn::Dataset {
@@ -91,7 +92,7 @@ void take_peaks(Device device, const RoleBytes& before, std::size_t* peak, RoleB
   reset_peak_memory(device);
 }
 
-void weigh_stage(const DryRun& run, std::size_t stage, JobPlan* job) {
+void weigh_stage(const DryRun& run, std::size_t stage, bool slow, JobPlan* job) {
   const RoleBytes before = bytes_in_use(run.device);
   reset_peak_memory(run.device);
   std::shared_ptr<void> keep;
@@ -101,10 +102,16 @@ void weigh_stage(const DryRun& run, std::size_t stage, JobPlan* job) {
   Trainer trainer(plan, *run.data, run.device);
   trainer.step().report.loss();
   take_peaks(run.device, before, &job->start, &job->start_by_role);
-  trainer.step().report.loss();
+  if (slow) {  // the start holds for all: not a minute more for what is hardly smaller
+    job->steady = std::max(job->steady, job->start);
+    for (std::size_t r = 0; r < before.size(); ++r)
+      job->steady_by_role[r] = std::max(job->steady_by_role[r], job->start_by_role[r]);
+  } else {
+    trainer.step().report.loss();
+  }
   evaluate_first_batch(plan, run, trainer.dtype());
-  take_peaks(run.device, before, &job->steady, &job->steady_by_role);
   const nn::CheckpointContents checkpoint = trainer.checkpoint(Json::object());
+  take_peaks(run.device, before, &job->steady, &job->steady_by_role);
   std::size_t bytes = 0;
   for (const auto& file : checkpoint.files) bytes += bytes_of(file.tensors);
   job->checkpoint_bytes = std::max(job->checkpoint_bytes, bytes);
@@ -156,8 +163,9 @@ void measure_job(const DryRun& run, JobPlan* job) {
       job->evaluation_s = sum.evaluation_s_per_sample / n * static_cast<double>(samples);
       job->steps_per_epoch = sum.steps_per_epoch;
       run_jobs(copies, run.at_once, [&](std::size_t copy) {
-        if (copy == 0) weigh_stage(run, i, job);
+        if (copy == 0) weigh_stage(run, i, stage.step_s > kSlowStep, job);
       });
+      release_cached_memory(run.device);
     }
     job->stages.push_back(std::move(stage));
   }

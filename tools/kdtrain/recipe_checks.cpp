@@ -8,13 +8,14 @@ namespace retort::tools {
 
 void check_together(RecipeResult* result) {
   const Recipe& recipe = result->recipe;
+  struct Mistake {
+    std::string where, arm, text;
+  };
+  std::vector<Mistake> mistakes;
   const auto wrong = [&](const Settings& s, const std::string& arm, const std::string& key,
                          std::string message) {
     const std::string where = s.origin(key);
-    result->problems.push_back({where == "default" ? recipe.source : where,
-                                {},
-                                (arm.empty() ? "" : "arm '" + arm + "': ") + key + ": " + message,
-                                ""});
+    mistakes.push_back({where == "default" ? recipe.source : where, arm, key + ": " + message});
   };
   const Settings& base = recipe.base;
   const bool parity = base.text("data.format") == "parity";
@@ -73,6 +74,22 @@ void check_together(RecipeResult* result) {
   }
   if (needs_teacher && base.text("teacher.weights").empty())
     check_training(base, "", "teacher.train");
+
+  // What every arm has is one mistake, not one for each.
+  const auto same = [](const Mistake& a, const Mistake& b) {
+    return a.where == b.where && a.text == b.text;
+  };
+  for (std::size_t i = 0; i < mistakes.size(); ++i) {
+    const Mistake& m = mistakes[i];
+    const auto of_all = static_cast<std::size_t>(std::count_if(
+        mistakes.begin(), mistakes.end(), [&](const Mistake& other) { return same(m, other); }));
+    const bool shared = of_all > 1 && of_all == recipe.arms.size();
+    const auto first = std::find_if(mistakes.begin(), mistakes.end(),
+                                    [&](const Mistake& other) { return same(m, other); });
+    if (shared && first != mistakes.begin() + static_cast<std::ptrdiff_t>(i)) continue;
+    const bool named = !m.arm.empty() && !shared;
+    result->problems.push_back({m.where, {}, (named ? "arm '" + m.arm + "': " : "") + m.text, ""});
+  }
 }
 
 }  // namespace retort::tools

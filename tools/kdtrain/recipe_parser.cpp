@@ -62,6 +62,7 @@ class Parser {
     for (std::size_t i = 0; i < overrides.size(); ++i)
       override_entry(overrides[i], "command line, argument " + std::to_string(i + 1),
                      &from_command_line);
+    replace_length(&from_command_line);
     merge(from_command_line);
   }
 
@@ -198,6 +199,23 @@ class Parser {
     if (!spec->in_arm) return complain("'" + key + "' cannot differ between arms");
     for (RawArm& a : arms_)
       if (a.name == arm) a.own.push_back(own);
+  }
+
+  // Whoever asks for steps on the command line does not want the recipe's epochs, and the other way
+  // round.
+  static void replace_length(std::vector<RawArm::Own>* line) {
+    const auto find = [&](const std::string& key) {
+      return std::find_if(line->begin(), line->end(),
+                          [&](const RawArm::Own& own) { return own.spec->key == key; });
+    };
+    for (const std::string section : {"train", "teacher.train"})
+      for (const auto& [given, other] : {std::pair{section + ".steps", section + ".epochs"},
+                                         {section + ".epochs", section + ".steps"}}) {
+        const auto at = find(given);
+        if (at == line->end() || find(other) != line->end()) continue;
+        if (std::get<std::int64_t>(at->value) > 0)
+          line->push_back({find_key(other), std::int64_t{0}, "command line, for " + given});
+      }
   }
 
   static std::string list_of(const std::vector<std::string>& words) {

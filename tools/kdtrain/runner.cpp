@@ -1,4 +1,5 @@
 // `kdtrain run`: data, teachers, curricula, then arms x seeds.
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -52,7 +53,8 @@ class Run {
     if (jobs_.needs_teacher() && !run_teachers(weights)) return stopped();
     if (!run_students()) return stopped();
     next_phase();
-    progress_.line("memory of tensors: " + memory_text(peak_));
+    progress_.line("memory of tensors: " + memory_text(peak_) + "; the process at most " +
+                   std::to_string(process_peak_mib()) + " MiB");
     return 0;
   }
 
@@ -105,13 +107,21 @@ class Run {
     });
   }
 
-  // Peaks count anew; the whole run's are kept.
+  static long process_peak_mib() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss / 1024;
+  }
+
+  // Peaks count anew; the whole run's are kept. Blocks that the last phase left in the cache have
+  // sizes that the next one hardly asks for.
   void next_phase() {
     const MemoryStatistics now = memory_statistics(device_);
     peak_.peak_bytes = std::max(peak_.peak_bytes, now.peak_bytes);
     for (std::size_t r = 0; r < now.peak_by_role.size(); ++r)
       peak_.peak_by_role[r] = std::max(peak_.peak_by_role[r], now.peak_by_role[r]);
     reset_peak_memory(device_);
+    release_cached_memory(device_);
   }
 
   int stopped() {

@@ -35,7 +35,8 @@ class StepCosts {
 };
 
 /// Adds memory_mib (peak of the process's tensors) and memory_<role>_mib (peak of each role; peaks
-/// may be at different times, so their sum may be larger). Since reset_peak_memory.
+/// may be at different times, so their sum may be larger). Since reset_peak_memory. "data" is what
+/// is read and written: images, batches, checkpoints on their way to the disk.
 void log_memory(Json* line, const MemoryStatistics& memory);
 /// "peak 312.5 MiB (activations 200.1, parameters 50.2, ...)".
 std::string memory_text(const MemoryStatistics& memory);

@@ -205,6 +205,7 @@ class Job {
   }
 
   void save_model() const {
+    const MemoryRoleScope role(MemoryRole::kData);
     nn::save_weights(*plan_.model, folder_ + "/model.safetensors", metadata());
   }
 

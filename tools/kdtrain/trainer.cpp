@@ -110,6 +110,7 @@ StepOutcome Trainer::step() {
 }
 
 nn::CheckpointContents Trainer::checkpoint(Json state) const {
+  const MemoryRoleScope role(MemoryRole::kData);  // copies on their way to the disk
   nn::CheckpointContents contents;
   contents.step = steps_done();
   contents.state = std::move(state);

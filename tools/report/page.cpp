@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -30,12 +31,12 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);
 h1{font-size:24px;margin:0 0 4px}h2{font-size:18px;margin:32px 0 8px}p{margin:6px 0}.soft,.none{color:var(--soft)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:5px 14px 5px 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--soft)}tr.base td{background:var(--panel)}
+th{white-space:normal;vertical-align:bottom}th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--soft)}tr.base td{background:var(--panel)}
 td .sub{color:var(--soft);font-size:12px;display:block}b.up{color:#15803d}b.down{color:#b91c1c}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,560px),1fr));gap:18px}
 figure{margin:0;background:var(--panel);border-radius:8px;padding:12px 14px}figcaption{font-weight:600;margin-bottom:4px}
 svg{width:100%;height:auto}.grid{stroke:var(--line)}.axis{stroke:var(--soft)}.tick,.label{fill:var(--soft);font-size:11px}
-.line{fill:none;stroke-width:1.8}.dots{fill:none;stroke-width:2.4;stroke-linecap:round;opacity:.55}.band{stroke:none!important;opacity:.14}
+.line{fill:none;stroke-width:1.8}.point{fill:none;stroke-width:6;stroke-linecap:round}.dots{fill:none;stroke-width:2.4;stroke-linecap:round;opacity:.55}.band{stroke:none!important;opacity:.14}
 .legend{list-style:none;margin:4px 0 0;padding:0;display:flex;flex-wrap:wrap;gap:4px 14px;font-size:13px}
 .legend i{display:inline-block;width:12px;height:3px;margin-right:6px;vertical-align:middle}
 .note{background:#fff4d6;color:#5c4500;border-left:4px solid #e0a800;padding:6px 12px;margin:6px 0}
@@ -63,10 +64,29 @@ Summary summary_of(const ArmResult& arm, const std::string& metric) {
   return summarize(values);
 }
 
+// Long names of metrics may be broken after their dots and underscores.
+std::string breakable(const std::string& name) {
+  std::string out;
+  for (const char c : name) {
+    out += c;
+    if (c == '.' || c == '_') out += "<wbr>";
+  }
+  return out;
+}
+
+// A difference of means and its bounds, in one number of digits: accuracies in points.
+std::string difference(const std::string& metric, double value) {
+  char text[40];
+  const bool accuracy = metric.ends_with("accuracy");
+  const int digits = accuracy ? 2 : metric.starts_with("steps_to") ? 0 : 4;
+  std::snprintf(text, sizeof text, "%+.*f", digits, (accuracy ? 100 : 1) * value);
+  return text;
+}
+
 std::string results_section(const RunResults& results) {
   std::string out = "<h2>Results</h2><div class=\"scroll\"><table><tr><th>arm</th><th>n</th>";
   for (const std::string& metric : results.metric_names)
-    out += "<th>" + escape_html(metric) + "</th>";
+    out += "<th>" + breakable(escape_html(metric)) + "</th>";
   out += "<th>parameters</th><th>wall time</th></tr>";
   const auto row = [&](const ArmResult& arm) {
     out += std::string("<tr") + (arm.name == results.baseline ? " class=\"base\"" : "") + "><td>" +
@@ -96,13 +116,12 @@ std::string results_section(const RunResults& results) {
          "class=\"scroll\"><table><tr><th>arm</th><th>metric</th><th>n</th><th>mean "
          "difference</th><th>95 % interval</th><th></th></tr>";
   for (const PairedDifference& d : results.paired) {
-    const double scale = d.metric.ends_with("accuracy") ? 100 : 1;
     const bool clear = d.summary.n > 1 && (d.summary.low95 > 0 || d.summary.high95 < 0);
     out += "<tr><td>" + escape_html(d.arm) + "</td><td>" + escape_html(d.metric) + "</td><td>" +
-           std::to_string(d.summary.n) + "</td><td>" + short_number(scale * d.summary.mean) +
+           std::to_string(d.summary.n) + "</td><td>" + difference(d.metric, d.summary.mean) +
            "</td><td>" +
-           (d.summary.n > 1 ? "[" + short_number(scale * d.summary.low95) + ", " +
-                                  short_number(scale * d.summary.high95) + "]"
+           (d.summary.n > 1 ? "[" + difference(d.metric, d.summary.low95) + ", " +
+                                  difference(d.metric, d.summary.high95) + "]"
                             : "-") +
            "</td><td>" +
            (clear             ? (d.summary.mean > 0 ? "<b>above</b>" : "<b>below</b>")
@@ -284,7 +303,7 @@ void write_report(const fs::path& folder) {
     page += "<p class=\"note\">" + escape_html(note) + "</p>";
   page += results_section(results) +
           "<h2>Curves</h2><p class=\"soft\">Lines are means over seeds, bands their least and "
-          "greatest value.</p><div class=\"charts\">";
+          "greatest value; a seed that stopped early keeps its last one.</p><div class=\"charts\">";
   page += curve_charts(results, "accuracy", &ArmResult::accuracy) +
           curve_charts(results, "loss", &ArmResult::loss) + "</div>\n";
   const std::string curricula = curriculum_charts(folder);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
 #include <limits>
 #include <set>
 
@@ -40,12 +41,24 @@ std::string json_text(const std::string& value) {
   return out + "\"";
 }
 
-// Values of one curve by x, before they are averaged over seeds.
-using Points = std::map<double, std::vector<double>>;
+// Values of one curve by seed and x, before they are averaged over seeds.
+using Points = std::map<double, std::map<double, double>>;
 
-Curve averaged(const Points& points) {
+// Between its points a seed has the last one's value, and finished seeds keep theirs to the end:
+// without it the mean would jump wherever one seed has a point of its own or stops early.
+Curve averaged(const Points& points, const std::vector<double>& finished) {
+  std::map<double, std::vector<double>> by_x;
+  for (const auto& [seed, values] : points)
+    for (const auto& [x, value] : values) by_x[x];
+  for (const auto& [seed, values] : points) {
+    const bool to_the_end = std::find(finished.begin(), finished.end(), seed) != finished.end();
+    for (auto at = by_x.lower_bound(values.begin()->first); at != by_x.end(); ++at) {
+      if (!to_the_end && at->first > values.rbegin()->first) break;
+      at->second.push_back(std::prev(values.upper_bound(at->first))->second);
+    }
+  }
   Curve curve;
-  for (const auto& [x, values] : points) {
+  for (const auto& [x, values] : by_x) {
     double sum = 0, low = std::numeric_limits<double>::infinity(), high = -low;
     for (const double v : values) {
       sum += v;
@@ -210,14 +223,16 @@ RunResults gather_results(const std::vector<LogRecord>& log) {
         add_point(arm.result.samples_per_s, step, record.number("samples_per_s"));
       }
     } else if (const auto accuracy = record.number("accuracy")) {
-      arm.accuracy[split][x].push_back(*accuracy);
+      arm.accuracy[split][seed][x] = *accuracy;
     }
-    if (const auto loss = record.number("loss")) arm.loss[split][x].push_back(*loss);
+    if (const auto loss = record.number("loss")) arm.loss[split][seed][x] = *loss;
   }
   for (const std::string& name : order) {
     Gathering& arm = arms[name];
-    for (const auto& [split, points] : arm.accuracy) arm.result.accuracy[split] = averaged(points);
-    for (const auto& [split, points] : arm.loss) arm.result.loss[split] = averaged(points);
+    const std::vector<double>& seeds = arm.result.seeds;
+    for (const auto& [split, points] : arm.accuracy)
+      arm.result.accuracy[split] = averaged(points, seeds);
+    for (const auto& [split, points] : arm.loss) arm.result.loss[split] = averaged(points, seeds);
     arm.result.steps = arm.steps.mean();
     const bool teacher = name.starts_with("teacher");
     if (!teacher)

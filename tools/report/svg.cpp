@@ -22,14 +22,16 @@ struct Range {
 };
 
 // Ticks at 1, 2 or 5 times a power of ten, about `wanted` of them.
-std::vector<double> ticks(const Range& range, int wanted) {
+std::vector<double> ticks(const Range& range, int wanted, double least_unit = 0) {
   const double raw = (range.high - range.low) / wanted;
   const double power = std::pow(10.0, std::floor(std::log10(raw)));
-  const double unit = raw / power < 1.5 ? 1 : raw / power < 3.5 ? 2 : raw / power < 7.5 ? 5 : 10;
+  const double unit = std::max(least_unit, power * (raw / power < 1.5   ? 1
+                                                    : raw / power < 3.5 ? 2
+                                                    : raw / power < 7.5 ? 5
+                                                                        : 10));
   std::vector<double> at;
-  for (double k = std::ceil(range.low / (unit * power) - 1e-9);
-       k * unit * power <= range.high + 1e-9 * unit * power; ++k)
-    at.push_back(k * unit * power);
+  for (double k = std::ceil(range.low / unit - 1e-9); k * unit <= range.high + 1e-9 * unit; ++k)
+    at.push_back(k * unit);
   return at;
 }
 
@@ -122,7 +124,7 @@ std::string chart(const ChartOptions& options, const std::vector<Series>& series
                   py(t)) +
            format("<text class=\"tick\" x=\"56\" y=\"%.1f\" text-anchor=\"end\">", py(t) + 4) +
            short_number(std::abs(t) < 1e-12 ? 0 : t) + "</text>";
-  for (const double t : ticks(xr, 7))
+  for (const double t : ticks(xr, 7, 1))  // ranks, steps and epochs are counted
     out += format("<text class=\"tick\" x=\"%.1f\" y=\"304\" text-anchor=\"middle\">", px(t)) +
            short_number(std::abs(t) < 1e-12 ? 0 : t) + "</text>";
   out += "<line class=\"axis\" x1=\"62\" x2=\"626\" y1=\"286\" y2=\"286\"/>";
@@ -151,7 +153,14 @@ std::string chart(const ChartOptions& options, const std::vector<Series>& series
              escape_html(s.name) + "</title></path>";
       continue;
     }
-    std::string path;
+    std::string path, alone;  // a point without neighbours is no line
+    const auto is_gap = [&](std::size_t k) {
+      return k >= keep.size() || !std::isfinite(s.y[keep[k]]);
+    };
+    for (std::size_t k = 0; k < keep.size(); ++k)
+      if (!is_gap(k) && is_gap(k + 1) && (k == 0 || is_gap(k - 1)))
+        alone += format("M%.1f,%.1fh0", px(s.x[keep[k]]), py(s.y[keep[k]]));
+    if (!alone.empty()) out += "<path class=\"point " + colour + "\" d=\"" + alone + "\"/>";
     bool pen_down = false;
     double last_y = 0;
     for (const std::size_t i : keep) {
