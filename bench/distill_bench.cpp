@@ -1,7 +1,8 @@
 // Measures every hand-written kernel and whole training steps. See README.md.
 //
 //   distill_bench [run] [--device auto|cpu|cuda] [--json FILE] [--seconds S] [--threads N]
-//                 [--smoke] [--benchmark_filter=REGEX and other google-benchmark options]
+//                 [--budget S] [--smoke] [--benchmark_filter=REGEX and other google-benchmark
+//                 options]
 //   distill_bench steps [the same]           whole steps only
 //   distill_bench compare A.json B.json [--threshold SHARE]
 //   distill_bench roofline A.json --out FILE.svg [--device cpu|cuda]

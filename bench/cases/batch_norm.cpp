@@ -46,7 +46,7 @@ void forward(const Context& context, const Norm& t, DType dtype) {
 // One channel's statistics in double.
 struct Moments {
   double mean = 0, rstd = 0;
-  Moments(const std::vector<double>& x, std::int64_t rows, std::int64_t channels, std::int64_t k) {
+  Moments(const Host& x, std::int64_t rows, std::int64_t channels, std::int64_t k) {
     const auto value = [&](std::int64_t r) {
       return x[static_cast<std::size_t>(r * channels + k)];
     };
@@ -85,9 +85,8 @@ Work make_batch_norm(std::int64_t rows, std::int64_t channels, bool residual, co
   };
   w.outputs = [=] { return std::vector<Tensor>{t.y, t.mean, t.rstd}; };
   w.error = [=] {  // 4 channels, 1000 rows of each
-    const auto x = t.x.to_vector<double>(), got = t.y.to_vector<double>(),
-               gamma = t.weight.to_vector<double>(), beta = t.bias.to_vector<double>(),
-               add = residual ? t.residual.to_vector<double>() : std::vector<double>();
+    const auto x = Host(t.x), got = Host(t.y), gamma = Host(t.weight), beta = Host(t.bias),
+               add = residual ? Host(t.residual) : Host();
     Error64 e;
     for (const std::int64_t k : sampled(channels, 4)) {
       const Moments m(x, rows, channels, k);
@@ -136,10 +135,8 @@ Work make_batch_norm_backward(std::int64_t rows, std::int64_t channels, bool res
     return all;
   };
   w.error = [=] {
-    const auto x = t.x.to_vector<double>(), dy = t.dy.to_vector<double>(),
-               got = t.dx.to_vector<double>(), y = t.y.to_vector<double>(),
-               gamma = t.weight.to_vector<double>(), dw = t.dweight.to_vector<double>(),
-               db = t.dbias.to_vector<double>();
+    const auto x = Host(t.x), dy = Host(t.dy), got = Host(t.dx), y = Host(t.y),
+               gamma = Host(t.weight), dw = Host(t.dweight), db = Host(t.dbias);
     Error64 ex, ew;
     for (const std::int64_t k : sampled(channels, 4)) {
       const Moments m(x, rows, channels, k);

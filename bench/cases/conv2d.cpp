@@ -32,8 +32,8 @@ struct Place {
 };
 
 // One element of the pass's result in double, by the formulas of kernels/conv2d/conv2d.h.
-double element(const Conv2dShape& s, Pass pass, const Images& t, const std::vector<double>& x,
-               const std::vector<double>& w, const std::vector<double>& y, std::int64_t i) {
+double element(const Conv2dShape& s, Pass pass, const Images& t, const Host& x, const Host& w,
+               const Host& y, std::int64_t i) {
   double sum = 0;
   if (pass == Pass::kForward) {
     const Place at(t.y.shape(), i);  // n, p, q, k
@@ -98,11 +98,10 @@ Work make(const Conv2dShape& s, Pass pass, const Case& c) {
   const Tensor result = pass == Pass::kForward ? t.y : pass == Pass::kData ? t.x : t.weight;
   w.outputs = [=] { return std::vector<Tensor>{result}; };
   w.error = [=] {  // 100 elements; of a weight gradient 20, each a sum over all images
-    const auto x = t.x.to_vector<double>(), y = t.y.to_vector<double>(),
-               got = result.to_vector<double>();
-    std::vector<double> weight = t.weight.to_vector<double>();
+    const auto x = Host(t.x), y = Host(t.y), got = Host(result);
+    Host weight(t.weight);
     if (dtype == DType::kBF16 && pass != Pass::kWeight)  // rounded first, as the contract says
-      weight = t.weight.to(DType::kBF16).to_vector<double>();
+      weight = Host(t.weight.to(DType::kBF16));
     Error64 e;
     for (const std::int64_t i : sampled(result.numel(), pass == Pass::kWeight ? 20 : 100))
       e.add(got[static_cast<std::size_t>(i)], element(s, pass, t, x, weight, y, i));

@@ -39,8 +39,7 @@ Work make(const Product& p, const Case& c) {
     };
   w.outputs = [=] { return std::vector<Tensor>{y}; };
   w.error = [=] {  // 400 elements, each a dot product in double
-    const auto va = a.to_vector<double>(), vb = b.to_vector<double>(),
-               vc = bias.to_vector<double>(), got = y.to_vector<double>();
+    const auto va = Host(a), vb = Host(b), vc = Host(bias), got = Host(y);
     Error64 e;
     for (const std::int64_t i : sampled(p.m, 20))
       for (const std::int64_t j : sampled(p.n, 20, 1)) {

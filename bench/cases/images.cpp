@@ -49,8 +49,7 @@ Work make_pool(const PoolCase& p, const Case& c) {
   const Tensor result = p.backward ? dx : y;
   w.outputs = [=] { return std::vector<Tensor>{result}; };
   w.error = [=] {  // images 0 and B - 1 whole
-    const auto vx = x.to_vector<double>(), vdy = dy.to_vector<double>(),
-               got = result.to_vector<double>();
+    const auto vx = Host(x), vdy = Host(dy), got = Host(result);
     Error64 e;
     for (const std::int64_t n : sampled(s.batch, 2)) {
       std::vector<double> want(static_cast<std::size_t>(result.numel() / s.batch), 0.0);
@@ -133,7 +132,7 @@ Work make_shortcut(std::int64_t batch, std::int64_t side, std::int64_t channels,
   };
   w.outputs = [=] { return std::vector<Tensor>{to}; };
   w.error = [=] {
-    const auto a = from.to_vector<double>(), b = to.to_vector<double>();
+    const auto a = Host(from), b = Host(to);
     const auto place = [](const Shape& s, std::int64_t n, std::int64_t h, std::int64_t v,
                           std::int64_t k) {
       return static_cast<std::size_t>(((n * s[1] + h) * s[2] + v) * s[3] + k);
@@ -216,7 +215,7 @@ Work make_image_batch(std::int64_t batch, std::int64_t count, std::int64_t side,
     return all;
   };
   w.error = [=] {
-    const std::vector<double> got = (teacher ? second : output).to_vector<double>();
+    const Host got(teacher ? second : output);
     Error64 e;
     for (const std::int64_t i : sampled(output.numel(), 20000)) {
       const std::int64_t k = i % kChannels, v = i / kChannels % side,

@@ -64,9 +64,29 @@ class Error64 {
   double worst_ = 0, largest_ = 0;
 };
 
+/// A floating tensor's elements as doubles, converted when they are read: oracles look at few.
+class Host {
+ public:
+  Host() = default;
+  explicit Host(const Tensor& t) : tensor_(t.detach().contiguous().to(Device::kCpu)) {}
+  std::size_t size() const { return static_cast<std::size_t>(tensor_.numel()); }
+  double operator[](std::size_t i) const {
+    switch (tensor_.dtype()) {
+      case DType::kF32: return static_cast<double>(static_cast<const float*>(tensor_.raw())[i]);
+      case DType::kBF16:
+        return static_cast<double>(to_float(static_cast<const bf16*>(tensor_.raw())[i]));
+      default: return tensor_.data<double>()[i];  // says so if it is another type
+    }
+  }
+
+ private:
+  Tensor tensor_;
+};
+
 inline double norm_of(const Tensor& t) {
+  const Host values(t);
   double sum = 0;
-  for (const double v : t.to_vector<double>()) sum += v * v;
+  for (std::size_t i = 0; i < values.size(); ++i) sum += values[i] * values[i];
   return std::sqrt(sum);
 }
 

@@ -59,18 +59,13 @@ void finish(Work& w, const std::shared_ptr<State>& s) {
 // Calls f(i) on sampled elements with the old and new values as doubles.
 template <class F>
 double sampled_error(const State& s, F&& want) {
-  const auto p = s.parameter.to_vector<float>(), p0 = s.parameter0.to_vector<float>(),
-             g = s.gradient.to_vector<float>(), m0 = s.m0.to_vector<float>();
-  const std::vector<float> v0 = s.v.defined() ? s.v0.to_vector<float>() : std::vector<float>();
+  const Host p(s.parameter), p0(s.parameter0), g(s.gradient), m0(s.m0),
+      v0 = s.v.defined() ? Host(s.v0) : Host();
   Error64 e;
   for (const std::int64_t at : sampled(s.parameter.numel(), 10000)) {
     const auto i = static_cast<std::size_t>(at);
     // Of the change, not the parameter: an update of nothing must not look exact.
-    const double before = static_cast<double>(p0[i]);
-    e.add(static_cast<double>(p[i]) - before,
-          want(before, static_cast<double>(g[i]), static_cast<double>(m0[i]),
-               v0.empty() ? 0.0 : static_cast<double>(v0[i])) -
-              before);
+    e.add(p[i] - p0[i], want(p0[i], g[i], m0[i], s.v.defined() ? v0[i] : 0) - p0[i]);
   }
   return e.value();
 }

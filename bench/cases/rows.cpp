@@ -28,7 +28,7 @@ struct Size {
 
 constexpr std::int64_t kSamples = 20000;
 
-double at(const std::vector<double>& m, const Size& s, std::int64_t r, std::int64_t c) {
+double at(const Host& m, const Size& s, std::int64_t r, std::int64_t c) {
   return m[static_cast<std::size_t>(r * s.columns + c)];
 }
 
@@ -49,8 +49,7 @@ void add_case(Plan& plan, const std::string& name, const Size& s, DType dtype, d
 
 // ------------------------------------------------------------------------------ softmax
 
-std::vector<double> softmax64(const std::vector<double>& x, const Size& s, std::int64_t r,
-                              bool log) {
+std::vector<double> softmax64(const Host& x, const Size& s, std::int64_t r, bool log) {
   std::vector<double> y;
   for (std::int64_t c = 0; c < s.columns; ++c) y.push_back(at(x, s, r, c));
   const double most = *std::max_element(y.begin(), y.end());
@@ -79,7 +78,7 @@ Work make_softmax(const Size& s, bool log, const Case& c) {
     };
   w.outputs = [=] { return std::vector<Tensor>{y}; };
   w.error = [=] {
-    const auto a = x.to_vector<double>(), b = y.to_vector<double>();
+    const auto a = Host(x), b = Host(y);
     Error64 e;
     for (const std::int64_t r : sampled(s.rows, sampled_rows(s))) {
       const std::vector<double> want = softmax64(a, s, r, log);
@@ -108,8 +107,7 @@ Work make_softmax_backward(const Size& s, bool log, const Case& c) {
   };
   w.outputs = [=] { return std::vector<Tensor>{dx}; };
   w.error = [=] {
-    const auto vy = y.to_vector<double>(), vdy = dy.to_vector<double>(),
-               got = dx.to_vector<double>();
+    const auto vy = Host(y), vdy = Host(dy), got = Host(dx);
     Error64 e;
     for (const std::int64_t r : sampled(s.rows, sampled_rows(s))) {
       double total = 0;
@@ -128,10 +126,10 @@ Work make_softmax_backward(const Size& s, bool log, const Case& c) {
 
 // ------------------------------------------------------------------------------ sums
 
-double sum64(const std::vector<double>& x, const Size& s, kernels::Sum kind, std::int64_t i) {
+double sum64(const Host& x, const Size& s, kernels::Sum kind, std::int64_t i) {
   double sum = 0;
   if (kind == kernels::Sum::kAll)
-    for (const double v : x) sum += v;
+    for (std::size_t k = 0; k < x.size(); ++k) sum += x[k];
   if (kind == kernels::Sum::kRows)
     for (std::int64_t k = 0; k < s.columns; ++k) sum += at(x, s, i, k);
   if (kind == kernels::Sum::kColumns)
@@ -158,7 +156,7 @@ Work make_sum(const Size& s, kernels::Sum kind, bool column_sum, const Case& c) 
   };
   w.outputs = [=] { return std::vector<Tensor>{y}; };
   w.error = [=] {
-    const auto a = x.to_vector<double>(), b = y.to_vector<double>();
+    const auto a = Host(x), b = Host(y);
     Error64 e;
     for (const std::int64_t i : sampled(results(s, kind), 64))
       e.add(b[static_cast<std::size_t>(i)], sum64(a, s, kind, i));
@@ -177,7 +175,7 @@ Work make_expand(const Size& s, kernels::Sum kind, const Case& c) {
   };
   w.outputs = [=] { return std::vector<Tensor>{y}; };
   w.error = [=] {
-    const auto a = x.to_vector<double>(), b = y.to_vector<double>();
+    const auto a = Host(x), b = Host(y);
     Error64 e;
     for (const std::int64_t i : sampled(s.rows * s.columns, kSamples)) {
       const std::int64_t from = kind == kernels::Sum::kAll    ? 0
@@ -210,7 +208,7 @@ Work make_bias(const Size& s, const Case& c) {
   };
   w.outputs = [=] { return std::vector<Tensor>{y}; };
   w.error = [=] {
-    const auto vx = x.to_vector<double>(), vb = b.to_vector<double>(), got = y.to_vector<double>();
+    const auto vx = Host(x), vb = Host(b), got = Host(y);
     Error64 e;
     for (const std::int64_t i : sampled(s.rows * s.columns, kSamples)) {
       const auto k = static_cast<std::size_t>(i);
@@ -241,8 +239,7 @@ Work make_bias_backward(const Size& s, const Case& c) {
   };
   w.outputs = [=] { return std::vector<Tensor>{dx, db}; };
   w.error = [=] {
-    const auto vy = y.to_vector<double>(), vdy = dy.to_vector<double>(),
-               gx = dx.to_vector<double>(), gb = db.to_vector<double>();
+    const auto vy = Host(y), vdy = Host(dy), gx = Host(dx), gb = Host(db);
     Error64 ex, eb;
     for (const std::int64_t i : sampled(s.rows * s.columns, kSamples)) {
       const auto k = static_cast<std::size_t>(i);
@@ -283,10 +280,10 @@ Work make_mse(const Size& s, bool backward, const Case& c) {
     };
   w.outputs = [=] { return std::vector<Tensor>{backward ? dx : loss}; };
   w.error = [=] {
-    const auto a = x.to_vector<double>(), b = target.to_vector<double>();
+    const auto a = Host(x), b = Host(target);
     Error64 e;
     if (backward) {
-      const std::vector<double> got = dx.to_vector<double>();
+      const Host got(dx);
       for (const std::int64_t i : sampled(n, kSamples)) {
         const auto k = static_cast<std::size_t>(i);
         e.add(got[k], 2.0 / static_cast<double>(n) * (a[k] - b[k]));
@@ -314,7 +311,7 @@ Work make_scale_rows(const Size& s, const Case& c) {
   w.reset = [=] { x.copy_from(x0); };
   w.outputs = [=] { return std::vector<Tensor>{x}; };
   w.error = [=] {
-    const auto a = x0.to_vector<double>(), b = x.to_vector<double>();
+    const auto a = Host(x0), b = Host(x);
     Error64 e;
     for (std::size_t k = 0; k < a.size(); ++k) e.add(b[k], -a[k]);
     return e.value();

@@ -247,7 +247,8 @@ void add_step_cases(Plan& plan) {
   if (plan.smoke) {
     const nn::ModelConfig toy{.arch = "resnet8", .widths = {2, 2, 4, 4}};
     add(plan, {"resnet8", toy, "", batch, residual}, true, both);
-    add(plan, {"resnet8_forward", toy, "", batch, {}}, false, f32);
+    add(plan, {"resnet8_forward", toy, "", batch, {}}, false, both);
+    add(plan, {"six_arms_kd", toy, "resnet8", batch, nesterov}, true, f32);
     return;
   }
   add(plan, {"resnet20", {.arch = "resnet20"}, "", batch, residual}, true, both);

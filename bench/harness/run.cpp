@@ -20,6 +20,7 @@ namespace {
 struct Options {
   std::string device = "auto", json;
   double seconds = 0.3;  // of samples per block
+  double budget = 0;     // seconds for the whole run, after which cases are left out; 0: none
   bool smoke = false, steps = false;
 };
 
@@ -39,10 +40,18 @@ class Runner {
             ->Unit(benchmark::kMillisecond);
   }
 
+  bool failed() const { return failed_; }
+  int left_out() const { return left_out_; }
+
   Report report;
 
  private:
   void run(const Case& c, benchmark::State& state) try {
+    if (options_.budget > 0 && now_ms() - start_ > 1e3 * options_.budget) {
+      ++left_out_;
+      state.SkipWithError("left out: the budget is used up");
+      return;
+    }
     if (!session_ || session_->bench_case().full_name() != c.full_name()) {
       session_.reset();  // before the next one is made: both may not fit
       session_ = std::make_unique<Session>(c, options_.smoke);
@@ -124,8 +133,9 @@ class Runner {
   Options options_;
   std::unique_ptr<Session> session_;
 
- public:
+  double start_ = now_ms();
   bool failed_ = false;
+  int left_out_ = 0;
 };
 
 void print_ceilings(const char* device, const Ceilings& c) {
@@ -145,6 +155,7 @@ int run_command(const Arguments& given) {
   options.device = take(arguments, "--device", "auto");
   options.json = take(arguments, "--json");
   options.seconds = std::stod(take(arguments, "--seconds", "0.3"));
+  options.budget = std::stod(take(arguments, "--budget", "0"));
   options.smoke = take_flag(arguments, "--smoke");
   options.steps = take_flag(arguments, "--steps");
   if (const std::string n = take(arguments, "--threads"); !n.empty())
@@ -179,7 +190,10 @@ int run_command(const Arguments& given) {
   benchmark::Shutdown();
   if (run == 0) fail(ErrorCode::kUsage, "distill_bench: no case matches the filter");
   if (!options.json.empty()) write_report(runner.report, options.json);
-  return runner.failed_ ? static_cast<int>(ErrorCode::kNumerics) : 0;
+  if (runner.left_out() > 0)
+    std::fprintf(stderr, "distill_bench: %d cases left out, the budget of %g s was used up\n",
+                 runner.left_out(), options.budget);
+  return runner.failed() ? static_cast<int>(ErrorCode::kNumerics) : 0;
 }
 
 }  // namespace retort::bench

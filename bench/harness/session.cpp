@@ -37,6 +37,14 @@ NotedContext& noted(Device device) {
   return c;
 }
 
+// Launches of hand-written kernels so far; NaN where the device has none or does not count.
+template <class Runtime>
+double launches_of(const Runtime& runtime, Device device) {
+  if constexpr (requires { runtime.launches(); })
+    if (device == Device::kCuda && runtime.launches) return static_cast<double>(runtime.launches());
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
 std::string hash_of(const std::vector<Tensor>& outputs) {
   Hasher hasher;
   for (const Tensor& t : outputs) {
@@ -107,7 +115,9 @@ Facts Session::facts() {
   context.scratch.most = 0;
   const std::size_t before = memory_statistics(device).current_bytes;
   reset_peak_memory(device);
+  const double launched = launches_of(cuda_runtime, device);
   w.run();
+  f.launches = launches_of(cuda_runtime, device) - launched;
   synchronize(device);
   f.workspace_bytes = static_cast<double>(memory_statistics(device).peak_bytes - before) +
                       static_cast<double>(context.scratch.most);

@@ -81,7 +81,8 @@ int worker_command(const Arguments& given) {
           .set("calls_per_sample", session.calls_per_sample())
           .set("works", session.works())
           .set("flops", session.bench_case().flops)
-          .set("bytes", found->bytes));
+          .set("bytes", found->bytes)
+          .set("matrix", found->matrix));
   double last = session.sample();
   std::ofstream("/proc/self/clear_refs") << "5";  // the peak reported is of the steady state
   reset_peak_memory(found->device);

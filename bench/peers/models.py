@@ -74,23 +74,24 @@ class ResNet(nn.Module):
         return getattr(self, self.head)(x.mean((2, 3)))
 
 
-def cifar(depth):
-    n = (depth - 2) // 6
-    return ResNet([n] * 3, [16, 32, 64], 16, option_a=True, head="linear")
+def like(tensors, prefix):
+    """The network that exported tensors under this prefix belong to: sizes follow from shapes."""
+    shapes = {name[len(prefix):]: tuple(t.shape) for name, t in tensors.items() if name.startswith(prefix)}
+    if "fc1.weight" in shapes:
+        return Mlp(shapes["fc1.weight"][1], shapes["fc1.weight"][0])
+    stages = [i for i in range(1, 9) if f"layer{i}.0.conv1.weight" in shapes]
+    blocks = [len({name.split(".")[1] for name in shapes if name.startswith(f"layer{i}.")}) for i in stages]
+    widths = [shapes[f"layer{i}.0.conv1.weight"][0] for i in stages]
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    option_a = not any(".downsample." in name for name in shapes)
+    head = "linear" if "linear.weight" in shapes else "fc"
+    return ResNet(
+        blocks, widths, shapes["conv1.weight"][0], 4 if bottleneck else 1, option_a, head, shapes[f"{head}.weight"][0])
 
 
-def make(name):
-    if name.startswith("mlp"):
-        return Mlp()
-    if name == "resnet18_cifar":
-        return ResNet([2, 2, 2, 2], [64, 128, 256, 512], 64)
-    if name == "resnet152_cifar":
-        return ResNet([3, 8, 36, 3], [64, 128, 256, 512], 64, expansion=4)
-    return cifar(int(name[len("resnet"):]))
-
-
-def load(model, tensors, prefix):
-    """Takes the weights from exported tensors; every name must be there."""
+def load(tensors, prefix="model."):
+    """The network with the exported weights; every name must be there."""
+    model = like(tensors, prefix)
     state = {name[len(prefix):]: t for name, t in tensors.items() if name.startswith(prefix)}
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]

@@ -3,6 +3,7 @@ import argparse
 import datetime
 import fnmatch
 import json
+import math
 import os
 import shlex
 import shutil
@@ -29,6 +30,21 @@ DEBIAN = {
     "ATEN_CPU_CAPABILITY": "avx512",
     "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu/openblas-openmp",
 }
+# A variant may name the environment it runs in: expert+jemalloc. Without, the tuned one.
+ENVIRONMENTS = {
+    "tuned": MALLOC,
+    "thp": {**MALLOC, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+    "jemalloc": {
+        "LD_PRELOAD": "libjemalloc.so.2",
+        "MALLOC_CONF": "background_thread:false,dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always",
+    },
+    "installed": {},
+}
+# What the smoke run compares: one case of every kind that has a peer.
+SMOKE = [
+    "distill_loss/forward_kl/*/f32", "sgd/*/f32", "adamw/*/f32", "softmax/*/f32", "softmax_backward/*/f32", "gemm/*/f32",
+    "conv2d*2x5x5x3_4*/f32", "conv2d*/bf16", "step/*",
+]
 FOREIGN = 0.10  # share of the machine used by others above which a round is repeated
 
 
@@ -62,12 +78,12 @@ def interval_of_median(values):
 
 def busy_seconds():
     """Processor time used on this machine by anyone, stolen time included."""
-    fields = [int(x) for x in open("/proc/stat").readline().split()[1:9]]
+    fields = [int(x) for x in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def process_seconds(pid):
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -83,7 +99,7 @@ class Worker:
         self.hello = self.read()
         self.missing = self.hello.get("unavailable")
         if self.missing:
-            self.process.wait()
+            self.kill()
 
     def read(self):
         line = self.process.stdout.readline()
@@ -108,13 +124,14 @@ class Worker:
 
     def finish(self):
         end = self.ask("finish")
-        self.process.wait()
+        self.kill()
         return end
 
     def kill(self):
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait()
+        self.process.communicate()
+        self.log.close()
 
 
 class Lock:
@@ -133,8 +150,7 @@ class Lock:
 
     def __exit__(self, *_):
         if self.command:
-            self.holder.stdin.close()
-            self.holder.wait()
+            self.holder.communicate()
 
 
 class Peer:
@@ -152,19 +168,28 @@ class Peer:
             self.name = "torch " + self.version.split("+")[0]
 
     def environment(self, variant):
-        if variant == "users":  # as installed
+        """What is set for a variant: nothing for users, who run it as installed."""
+        kind, _, name = variant.partition("+")
+        name = name or ("installed" if kind == "users" else "tuned")
+        if name == "installed":
             return {}
-        return {**MALLOC, **(DEBIAN if self.debian else {})}
+        return {**ENVIRONMENTS[name], **(DEBIAN if self.debian else {})}
 
 
-def cases_of(bench, patterns):
-    out = subprocess.run([bench, "worker", "--list"], capture_output=True, text=True, check=True).stdout.split()
+def cases_of(bench, patterns, smoke):
+    command = [bench, "worker", "--list"] + (["--smoke"] if smoke else [])
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    if not patterns and smoke:
+        patterns = SMOKE
     if not patterns:
         patterns = ["step/", "distill_loss/forward_kl/1024x28996/f32", "sgd/momentum/11173962/f32", "adamw/11173962/f32"]
     return [c for c in out if any(p in c or fnmatch.fnmatch(c, p) for p in patterns)]
 
 
 def relative_difference(ours, theirs):
+    """The largest; infinite where a number is not finite or missing."""
+    if len(ours) != len(theirs) or not all(map(math.isfinite, ours + theirs)):
+        return math.inf
     return max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(ours, theirs))
 
 
@@ -178,7 +203,7 @@ class Row:
     def start(self, folder):
         o = self.options
         threads = str(o.threads)
-        ours = [o.bench, "worker", "--case", self.case, "--threads", threads]
+        ours = [o.bench, "worker", "--case", self.case, "--threads", threads] + (["--smoke"] if o.smoke else [])
         inputs = os.path.join(folder, "inputs.safetensors")
         exported = subprocess.run(ours + ["--export", inputs], capture_output=True, text=True)
         if exported.returncode:
@@ -189,11 +214,11 @@ class Row:
         for peer in self.peers:
             for variant in o.variants:
                 command = [
-                    peer.python, str(HERE / "torch_worker.py"), "--case", self.case, "--variant", variant, "--inputs",
-                    inputs, "--threads", "0" if variant == "users" else threads, "--works", str(us.hello["works"]),
-                    "--calls", str(us.hello["calls_per_sample"])]
+                    peer.python, str(HERE / "torch_worker.py"), "--case", self.case, "--variant",
+                    variant.partition("+")[0], "--inputs", inputs, "--threads", threads, "--works",
+                    str(us.hello["works"]), "--calls", str(us.hello["calls_per_sample"])]
                 environment = peer.environment(variant)
-                if variant != "users":
+                if environment:
                     environment["OMP_NUM_THREADS"] = threads
                 label = f"{peer.name} {variant}"
                 try:
@@ -254,20 +279,18 @@ class Row:
                 "peak_rss_bytes": worker.peak, "digest_difference": worker.difference})
         return {
             "case": self.case, "ours_ms": us.ms, "samples_ms": us.times, "foreign": us.foreign, "flops": us.hello["flops"],
-            "bytes": us.hello["bytes"], "peak_rss_bytes": us.peak, "memory": us.end, "peers": entries, "notes": self.notes}
+            "bytes": us.hello["bytes"], "matrix": us.hello["matrix"], "peak_rss_bytes": us.peak, "memory": us.end, "peers": entries, "notes": self.notes}
 
     def kill(self):
         for worker in self.workers:
-            worker.kill()
+            if worker.process.returncode is None:
+                worker.kill()
 
 
 def show(result):
     mib = 1 << 20
-    rate = ""
-    if result["flops"]:
-        rate = f"{result['flops'] / result['ours_ms'] / 1e6:.0f} GFLOP/s"
-    elif result["bytes"]:
-        rate = f"{result['bytes'] / result['ours_ms'] / 1e6:.1f} GB/s"
+    what, unit = (result["flops"], "GFLOP/s") if result["matrix"] else (result["bytes"], "GB/s")
+    rate = f"{what / result['ours_ms'] / 1e6:.1f} {unit}"
     print(f"{result['case']}")
     print(f"  {'ours':<26}{result['ours_ms']:>11.4f} ms{'':>29}{result['peak_rss_bytes'] / mib:>9.0f} MiB   {rate}")
     for p in result["peers"]:
@@ -305,15 +328,21 @@ def parse():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=1.0, help="of samples per worker and round")
     p.add_argument("--python", action="append", default=[], help="a Python that has PyTorch; may be given twice")
-    p.add_argument("--variants", default="expert,users", help="of expert, nchw, users, compile, jit, manual")
+    p.add_argument("--variants", default="expert,users", help="of expert, nchw, users, compile, jit, manual; expert+thp, expert+jemalloc: in another environment")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--bench", default=str(ROOT / "build/release/bin/distill_bench"))
     p.add_argument("--json", metavar="FILE")
     p.add_argument("--lock", metavar="COMMAND", help="runs its arguments when it has the machine: 'flock /tmp/bench'")
     p.add_argument("--hold", type=float, default=30, help="seconds after which the lock is given back between rounds")
+    p.add_argument("--smoke", action="store_true", help="toy sizes: do both still compute the same?")
     p.add_argument("--list", action="store_true")
     o = p.parse_args()
     o.variants = o.variants.split(",")
+    unknown = {v.partition("+")[2] or "tuned" for v in o.variants} - set(ENVIRONMENTS)
+    if unknown:
+        p.error(f"no environment {', '.join(unknown)}: {', '.join(ENVIRONMENTS)}")
+    if o.smoke:
+        o.rounds, o.seconds, o.threads = 1, 0.001, 1
     if not o.python:
         o.python = [os.environ.get("RETORT_PYTHON", "python3")]
     if o.rounds < 1:
@@ -327,7 +356,7 @@ def main():
         print(f"{options.bench} is not there: build the target distill_bench, or name it by --bench", file=sys.stderr)
         return 2
     options.bench = os.path.abspath(options.bench)
-    cases = cases_of(options.bench, options.only)
+    cases = cases_of(options.bench, options.only, options.smoke)
     if options.list or not cases:
         print("\n".join(cases))
         return 0 if cases else 2

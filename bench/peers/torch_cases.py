@@ -18,10 +18,8 @@ from torch.nn import functional as F
 
 import models
 import tensor_file
-
-
-class Unavailable(Exception):
-    pass
+import torch_kernels
+from torch_kernels import Unavailable
 
 
 def load_everything():
@@ -117,10 +115,9 @@ class Training:
     def __init__(self, variant, dtype, tensors, name, _batch):
         check_variant(variant, "expert", "nchw", "users", "compile")
         kd = name == "six_arms_kd"
-        architecture = "resnet8" if kd else name
         self.dtype, self.mlp, self.variant = dtype, name.startswith("mlp"), variant
-        self.model = models.load(models.make(architecture), tensors, "model.")
-        self.teacher = models.load(models.make("resnet20"), tensors, "teacher.").eval() if kd else None
+        self.model = models.load(tensors)
+        self.teacher = models.load(tensors, "teacher.").eval() if kd else None
         inputs = [tensors[f"inputs.{i}"] for i in range(4)]
         if not self.mlp:
             inputs = [image(x, variant) for x in inputs]
@@ -172,7 +169,7 @@ class Inference:
 
     def __init__(self, variant, dtype, tensors, name, _batch):
         check_variant(variant, "expert", "nchw", "users", "compile", "jit")
-        self.model = models.load(models.make(name), tensors, "model.").eval()
+        self.model = models.load(tensors).eval()
         self.inputs = [image(tensors[f"inputs.{i}"], variant) for i in range(4)]
         self.context = autocast(dtype)
         if variant != "users":
@@ -279,7 +276,8 @@ class Update:
             raise Unavailable("torch.optim wants gradients of the parameters' type")
         sizes = [flat.numel()]
         if variant == "users" and flat.numel() == 11173962:
-            sizes = [p.numel() for p in models.make("resnet18_cifar").parameters()]
+            resnet18 = models.ResNet([2, 2, 2, 2], [64, 128, 256, 512], 64)
+            sizes = [p.numel() for p in resnet18.parameters()]
         pieces = {name: tensors[name].split(sizes) for name in tensors}
         self.parameters = [torch.nn.Parameter(p.clone()) for p in pieces["parameter"]]
         for p, gradient in zip(self.parameters, pieces["gradient"]):
@@ -308,9 +306,9 @@ class Update:
 
 
 CASES = [
-    (r"step/(resnet152_cifar)_forward/batch(\d+)", Inference),
+    (r"step/(.+)_forward/batch(\d+)", Inference),
     (r"step/(.+)/batch(\d+)", Training),
     (r"distill_loss/forward_kl(_tau3)?/(\d+)x(\d+)", Loss),
     (r"(sgd)/momentum/(\d+)", Update),
     (r"(adamw)/(\d+)", Update),
-]
+] + torch_kernels.CASES

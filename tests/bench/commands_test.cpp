@@ -120,10 +120,11 @@ TEST_F(Commands, CompareSeesDriftBetweenBlocks) {
     for (double& v : after[block]) v *= 1.3;
   const std::string a = write("a.json", {record("x", before)}),
                     b = write("b.json", {record("x", after)});
-  EXPECT_EQ(compare_command({a, b}), 0);
+  EXPECT_EQ(compare_command({a, b, "--threshold", "0.02"}), 0);
   const std::string flat_a = write("c.json", {record("x", {joined(before)})}),
                     flat_b = write("d.json", {record("x", {joined(after)})});
-  EXPECT_EQ(compare_command({flat_a, flat_b}), 1);  // what it would say without blocks
+  EXPECT_EQ(compare_command({flat_a, flat_b, "--threshold", "0.02"}),
+            1);  // what it would say without blocks
 }
 
 TEST_F(Commands, CompareRefusesWhatItCannotCompare) {
@@ -138,7 +139,7 @@ TEST_F(Commands, CompareRefusesWhatItCannotCompare) {
 // Tags nest, attributes are quoted, and no bare & or < is left in text.
 void expect_well_formed(const std::string& xml) {
   std::vector<std::string> open;
-  const std::regex tag(R"re(<(/?)([a-z]+)((?: [a-zA-Z-]+="[^"<]*")*) ?(/?)>)re");
+  const std::regex tag(R"re(<(/?)([a-z]+)((?: [a-zA-Z0-9-]+="[^"<]*")*) ?(/?)>)re");
   std::size_t at = 0;
   for (std::sregex_iterator i(xml.begin(), xml.end(), tag), end; i != end; ++i) {
     const std::string between = xml.substr(at, static_cast<std::size_t>(i->position()) - at);

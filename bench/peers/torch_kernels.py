@@ -1,0 +1,150 @@
+"""Single kernels in PyTorch: what torch_cases.py is for losses and whole steps. Experts write into
+buffers that are kept, without autograd; users call the function and let it allocate."""
+import torch
+from torch.nn import functional as F
+
+aten = torch.ops.aten
+
+
+class Kernel:
+    """run() leaves self.result: one tensor or several, whose norms are the digest."""
+
+    variants = ("expert", "users")
+
+    def __init__(self, variant, tensors):
+        if variant not in self.variants:
+            raise Unavailable(f"no variant {variant}")
+        self.users = variant == "users"
+        self.t = tensors
+        self.result = None
+
+    def digest(self):
+        results = self.result if isinstance(self.result, (tuple, list)) else [self.result]
+        return [r.detach().double().norm().item() for r in results]
+
+
+class Unavailable(Exception):
+    pass
+
+
+class Softmax(Kernel):
+    def __init__(self, variant, _dtype, tensors, log, backward, _rows, _classes):
+        super().__init__(variant, tensors)
+        like = tensors["y" if backward else "x"]
+        out = torch.empty_like(like)
+        if backward:
+            f = aten._log_softmax_backward_data if log else aten._softmax_backward_data
+            arguments = (tensors["dy"], tensors["y"], 1, like.dtype)
+            out_name = {"out": out} if log else {"grad_input": out}
+        else:
+            f = aten._log_softmax if log else aten._softmax
+            arguments, out_name = (tensors["x"], 1, False), {"out": out}
+        self.call = (lambda: f(*arguments)) if self.users else (lambda: f.out(*arguments, **out_name))
+
+    def run(self):
+        self.result = self.call()
+
+
+class Product(Kernel):
+    def __init__(self, variant, _dtype, tensors, kind, m, n, _k):
+        super().__init__(variant, tensors)
+        a, b = tensors["a"], tensors["b"]
+        if kind == "nt_bias":
+            bias, out = tensors["bias"], torch.empty(int(m), int(n), dtype=a.dtype)
+            self.call = (lambda: F.linear(a, b, bias)) if self.users else (lambda: torch.addmm(bias, a, b.t(), out=out))
+        else:
+            left = a.t() if kind == "tn" else a
+            out = torch.empty(int(m), int(n), dtype=a.dtype)
+            self.call = (lambda: left @ b) if self.users else (lambda: torch.mm(left, b, out=out))
+
+    def run(self):
+        self.result = self.call()
+
+
+def to_nchw(x, dtype, channels_last):
+    """(N, H, W, C) to PyTorch's axes, in the memory order asked for."""
+    x = x.permute(0, 3, 1, 2).to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+class Convolution(Kernel):
+    variants = ("expert", "nchw", "users")
+
+    def __init__(self, variant, dtype, tensors, which, _n, _side, channels, filters, kernel, stride):
+        super().__init__(variant, tensors)
+        last = variant == "expert"
+        kernel, stride = int(kernel), int(stride)
+        t = {}
+        for name, value in tensors.items():
+            t[name] = value.permute(0, 3, 1, 2) if name == "weight" else to_nchw(value, dtype, last)
+        if "weight" in t:  # f32 parameters, as under autocast
+            layout = torch.channels_last if last else torch.contiguous_format
+            t["weight"] = t["weight"].contiguous(memory_format=layout)
+        kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+        padding = kernel // 2
+        if which is None:
+            self.call = lambda: F.conv2d(t["x"], t["weight"].to(kind), None, stride, padding)
+            return
+        data = which == "_backward_data"
+        batch, side = t["dy"].shape[0], t["dy"].shape[2] * stride
+        if data:
+            t["x"] = to_nchw(torch.empty(batch, side, side, int(channels)), dtype, last)
+        else:
+            t["weight"] = torch.empty(int(filters), int(channels), kernel, kernel)
+            if last:
+                t["weight"] = t["weight"].contiguous(memory_format=torch.channels_last)
+        mask = [data, not data, False]
+
+        def backward():
+            gradients = aten.convolution_backward(
+                t["dy"], t["x"], t["weight"].to(kind), None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, mask)
+            return gradients[0] if data else gradients[1].float()
+
+        self.call = backward
+
+    def run(self):
+        with torch.no_grad():
+            self.result = self.call()
+
+
+class BatchNorm(Kernel):
+    variants = ("expert", "nchw", "users")
+
+    def __init__(self, variant, dtype, tensors, residual, backward, rows, channels):
+        super().__init__(variant, tensors)
+        batch = 128
+        side = int((int(rows) // batch) ** 0.5)
+        shape = (batch, side, side, int(channels))
+        images = {k: to_nchw(v.reshape(shape), dtype, variant == "expert") for k, v in tensors.items() if v.dim() == 2}
+        weight, bias = tensors["weight"], tensors["bias"]
+        inputs = [images["x"], weight, bias] + ([images["residual"]] if residual else [])
+
+        def forward():
+            y = F.batch_norm(images["x"], None, None, weight, bias, training=True)
+            if self.users:
+                return F.relu(y + images["residual"] if residual else y)
+            if residual:
+                y = y.add_(images["residual"])
+            return y.relu_()
+
+        if not backward:
+            def inference():
+                with torch.no_grad():
+                    return forward()
+            self.call = inference
+            return
+        for tensor in inputs:
+            tensor.requires_grad_(True)
+        y = forward()
+        self.call = lambda: torch.autograd.grad(y, inputs, images["dy"], retain_graph=True)[:3]
+
+    def run(self):
+        self.result = self.call()
+
+
+CASES = [
+    (r"(log_)?softmax(_backward)?/(\d+)x(\d+)", Softmax),
+    (r"gemm/(nt_bias|nn|tn)/(\d+)x(\d+)x(\d+)", Product),
+    (r"conv2d(_backward_data|_backward_weight)?/(\d+)x(\d+)x(\d+)_(\d+)_k(\d+)s(\d+)", Convolution),
+    (r"batch_norm(_add)?_relu(_backward)?/(\d+)x(\d+)", BatchNorm),
+]
