@@ -141,18 +141,14 @@ std::int64_t results(const Size& s, kernels::Sum kind) {
   return kind == kernels::Sum::kAll ? 1 : kind == kernels::Sum::kRows ? s.rows : s.columns;
 }
 
-// `column_sum` is the gemm folder's own kernel for bias gradients.
-Work make_sum(const Size& s, kernels::Sum kind, bool column_sum, const Case& c) {
+Work make_sum(const Size& s, kernels::Sum kind, const Case& c) {
   // Shifted: a sum near 0 would have no relative error to speak of.
   const Tensor x = normal({s.rows, s.columns}, c.seed, c.dtype, c.device, 1, 0.5),
                y = Tensor::empty({results(s, kind)}, c.dtype, c.device);
   Work w;
   w.run = [=] {
-    const Context& context = kernel_context(c.device);
-    if (column_sum)
-      kernels::column_sum(context, {y.raw(), x.raw(), s.rows, s.columns, s.columns, c.dtype});
-    else
-      kernels::sum(context, {kind, y.raw(), x.raw(), s.rows, s.columns, s.columns, 1, c.dtype});
+    kernels::sum(kernel_context(c.device),
+                 {kind, y.raw(), x.raw(), s.rows, s.columns, s.columns, 1, c.dtype});
   };
   w.outputs = [=] { return std::vector<Tensor>{y}; };
   w.error = [=] {
@@ -341,14 +337,12 @@ void add_row_cases(Plan& plan) {
                [=](const Case& c) { return make_scale_rows(s, c); });
     }
     for (const Size& s : layers) {
-      const auto sum_case = [&](const char* name, Sum kind, bool own) {
-        add_case(plan, name, s, dtype, 1, 1,
-                 [=](const Case& c) { return make_sum(s, kind, own, c); });
+      const auto sum_case = [&](const char* name, Sum kind) {
+        add_case(plan, name, s, dtype, 1, 1, [=](const Case& c) { return make_sum(s, kind, c); });
       };
-      sum_case("sum/all", Sum::kAll, false);
-      sum_case("sum/rows", Sum::kRows, false);
-      sum_case("sum/columns", Sum::kColumns, false);
-      sum_case("column_sum", Sum::kColumns, true);
+      sum_case("sum/all", Sum::kAll);
+      sum_case("sum/rows", Sum::kRows);
+      sum_case("sum/columns", Sum::kColumns);
       for (const auto& [name, kind] : {std::pair{"expand/all", Sum::kAll},
                                        {"expand/rows", Sum::kRows},
                                        {"expand/columns", Sum::kColumns}})

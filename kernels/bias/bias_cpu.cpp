@@ -62,7 +62,9 @@ void bias_backward_loops(const Context& context, const BiasBackwardArgs& args) {
       column_sums(sums, static_cast<T*>(args.dbias), 1.0,
                   [=](std::int64_t r, std::int64_t c) HWY_ATTR -> A {
                     const std::int64_t at = r * columns + c;
-                    const A v = to_float(y[at]) > A(0) ? to_float(dy[at]) : A(0);
+                    const A g =
+                        to_float(dy[at]);  // read in any case: no branch, so that it vectorises
+                    const A v = to_float(y[at]) > A(0) ? g : A(0);
                     dx[at] = from_float<T>(v);
                     return v;
                   });

@@ -193,10 +193,12 @@ HWY_INLINE void elements_of(V p, V q, V u, V k, V& part, V& h) {
     h = hn::IfThenElseZero(has_q, hn::Neg(hn::Mul(hn::Mul(rest, q), m_over_q)));
     part = hn::Sub(h, hn::IfThenElseZero(has_p, hn::Mul(hn::Mul(k, p), m_over_p)));
   } else if constexpr (kind == Divergence::kTotalVariation) {
-    const V difference = hn::Sub(q, p), half = hn::Set(d, 0.5f);
-    part = hn::Mul(half, hn::Abs(difference));
-    const V signed_q = hn::IfThenElse(hn::Lt(difference, zero), hn::Neg(q), q);
-    h = hn::Mul(half, hn::IfThenElse(hn::Eq(difference, zero), zero, signed_q));
+    // The sign is u's: the compiler may round q - p once instead of three times, and then equal
+    // logits would differ.
+    const V half = hn::Set(d, 0.5f);
+    const auto differ = hn::Ne(u, zero);
+    part = hn::IfThenElseZero(differ, hn::Mul(half, hn::Abs(hn::Sub(q, p))));
+    h = hn::IfThenElseZero(differ, hn::Mul(half, hn::CopySignToAbs(q, u)));
   } else if constexpr (kind == Divergence::kSkewKl) {
     const V m_over_p = hn::Mul(rest, hn::Expm1(d, u));  // less 1
     part = hn::IfThenElseZero(has_p, hn::Neg(hn::Mul(p, hn::Log1p(d, m_over_p))));

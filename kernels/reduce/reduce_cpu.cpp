@@ -9,63 +9,28 @@
 #include "hwy/highway.h"
 #include "kernels/common/parallel.h"
 #include "kernels/reduce/column_sums-inl.h"
+#include "kernels/reduce/sum_terms-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace retort::kernels {
 namespace HWY_NAMESPACE {
 
-// Elements of one run of float partial sums. 32 lanes, so that GCC keeps them in vector registers
-// and no lane adds more than 128 terms.
-constexpr std::int64_t kRun = 4096;
-constexpr int kLanes = 32;
-
-template <class T>
-double sum_of_run(const T* x, std::int64_t n) {
-  using A = accumulator_t<T>;
-  A lane[kLanes] = {};
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) lane[l] += to_float(x[i + l]);
-  for (int l = 0; i + l < n; ++l) lane[l] += to_float(x[i + l]);
-  double total = 0;
-  for (int l = 0; l < kLanes; ++l) total += static_cast<double>(lane[l]);
-  return total;
-}
-
 template <class T>
 double sum_of_row(const T* x, std::int64_t n) {
-  double total = 0;
-  for (std::int64_t i = 0; i < n; i += kRun) total += sum_of_run(x + i, std::min(kRun, n - i));
-  return total;
+  return sum_terms_here<accumulator_t<T>>(
+      0, n, [=](std::int64_t i) HWY_ATTR -> accumulator_t<T> { return to_float(x[i]); });
 }
 
-// Chunk c of the flattened rows: whole rows, at least one.
 template <class T>
-void sum_all(const Context& context, const SumArgs& args) {
+double sum_all(const Context& context, const SumArgs& args) {
+  using A = accumulator_t<T>;
   const T* const x = static_cast<const T*>(args.x);
-  std::int64_t rows = args.rows, columns = args.columns, pitch = args.pitch;
-  if (rows <= 1 || pitch == columns) {  // cut the flat range in rows of our own
-    const std::int64_t n = rows * columns;
-    columns = std::int64_t{1} << 14;
-    rows = (n + columns - 1) / columns;
-    pitch = columns;
-    if (rows <= 1) {
-      static_cast<T*>(args.y)[0] =
-          from_float<T>(static_cast<accumulator_t<T>>(args.factor * sum_of_row(x, n)));
-      return;
-    }
-    double* const partial =
-        static_cast<double*>(context.scratch->get(static_cast<std::size_t>(rows) * sizeof(double)));
-    parallel_for(rows, 1, [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t r = begin; r < end; ++r)
-        partial[r] = sum_of_row(x + r * pitch, std::min(columns, n - r * pitch));
-    });
-    double total = 0;
-    for (std::int64_t r = 0; r < rows; ++r) total += partial[r];
-    static_cast<T*>(args.y)[0] = from_float<T>(static_cast<accumulator_t<T>>(args.factor * total));
-    return;
-  }
-  const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 14) / columns);
+  const std::int64_t rows = args.rows, columns = args.columns, pitch = args.pitch;
+  if (rows <= 1 || pitch == columns)
+    return sum_terms<A>(context.scratch, rows * columns,
+                        [=](std::int64_t i) HWY_ATTR -> A { return to_float(x[i]); });
+  // Whole rows, at least one a chunk.
+  const std::int64_t grain = std::max<std::int64_t>(1, kTermChunk / columns);
   const std::int64_t chunks = (rows + grain - 1) / grain;
   double* const partial =
       static_cast<double*>(context.scratch->get(static_cast<std::size_t>(chunks) * sizeof(double)));
@@ -76,7 +41,7 @@ void sum_all(const Context& context, const SumArgs& args) {
   });
   double total = 0;
   for (std::int64_t c = 0; c < chunks; ++c) total += partial[c];
-  static_cast<T*>(args.y)[0] = from_float<T>(static_cast<accumulator_t<T>>(args.factor * total));
+  return total;
 }
 
 template <class T>
@@ -108,7 +73,10 @@ void sum_columns(const Context& context, const SumArgs& args) {
 void sum_loops(const Context& context, const SumArgs& args) {
   dispatch_float(args.dtype, "sum", [&]<class T>() {
     switch (args.kind) {
-      case Sum::kAll: return sum_all<T>(context, args);
+      case Sum::kAll:
+        static_cast<T*>(args.y)[0] =
+            from_float<T>(static_cast<accumulator_t<T>>(args.factor * sum_all<T>(context, args)));
+        return;
       case Sum::kRows: return sum_rows<T>(args);
       case Sum::kColumns: return sum_columns<T>(context, args);
     }

@@ -7,6 +7,7 @@
 #include "engine/autograd/gradcheck.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/reduce.h"
+#include "kernels/common/parallel.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
@@ -145,6 +146,50 @@ TEST(Softmax, what_has_no_last_dimension_is_refused) {
   EXPECT_THROW(softmax(Tensor::zeros({})), Error);
   EXPECT_THROW(log_softmax(Tensor::zeros({3, 0})), Error);
   EXPECT_THROW(softmax(Tensor::zeros({3}, DType::kI32)), Error);
+}
+
+TEST(Softmax, the_same_bits_for_any_thread_count_alignment_and_pitch) {
+  const int before = thread_count();
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+    for (const std::int64_t v : {3, 17, 2500}) {
+      const Tensor x = randn({40, v}, 5, dtype, 4), dy = randn({40, v}, 6, dtype);
+      const Tensor moved = Tensor::empty({40 * (v + 3) + 1}, dtype);
+      const Tensor view = Tensor::wrap(moved.storage(), 1, {40, v}, dtype, v + 3);
+      view.copy_from(x);
+      for (const bool log : {false, true}) {
+        set_thread_count(1);
+        const Tensor y = softmax_of(x, log), dx = gradient_of(x, dy, log);
+        for (const int threads : {2, 3}) {
+          set_thread_count(threads);
+          EXPECT_TRUE(same_bytes(softmax_of(view, log), y)) << v << name_of(dtype);
+          EXPECT_TRUE(same_bytes(gradient_of(view, dy, log), dx)) << v << name_of(dtype);
+        }
+      }
+    }
+  set_thread_count(before);
+}
+
+TEST(Softmax, cpu_error_against_double) {
+  // 64 rows of every width; the error of a probability as a share of the row's largest.
+  for (const std::int64_t v : {2, 10, 100, 1000, 30000}) {
+    const Tensor x = randn({64, v}, 7, DType::kF32, 5);
+    const std::vector<double> got = softmax(x).to_vector<double>(),
+                              want = softmax(x.to(DType::kF64)).to_vector<double>(),
+                              log_got = log_softmax(x).to_vector<double>(),
+                              log_want = log_softmax(x.to(DType::kF64)).to_vector<double>();
+    const auto n = static_cast<std::size_t>(v);
+    for (std::size_t row = 0; row < got.size(); row += n) {
+      double most = 0;
+      for (std::size_t k = row; k < row + n; ++k) most = std::max(most, want[k]);
+      for (std::size_t k = row; k < row + n; ++k) {
+        ASSERT_LE(std::abs(got[k] - want[k]), 3e-7 * most) << v;
+        // x - max - log sum, each rounded.
+        ASSERT_LE(std::abs(log_got[k] - log_want[k]),
+                  1e-7 * (2 + std::log(static_cast<double>(v)) + std::abs(log_want[k])))
+            << v;
+      }
+    }
+  }
 }
 
 }  // namespace
