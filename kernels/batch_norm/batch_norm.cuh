@@ -1,6 +1,6 @@
 // CUDA kernels of batch_norm and their launch configuration; see Note [Column tiles].
 #pragma once
-#include "kernels/batch_norm/batch_norm_moments.cuh"
+#include "kernels/common/moments.cuh"
 
 namespace retort::kernels {
 namespace SIMT_NS {

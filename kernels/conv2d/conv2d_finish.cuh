@@ -1,7 +1,7 @@
 // The epilogue and the statistics of a convolution as passes of their own over y: for a provider
 // that cannot do them while it still holds the sums.
 #pragma once
-#include "kernels/batch_norm/batch_norm_moments.cuh"
+#include "kernels/common/moments.cuh"
 #include "kernels/conv2d/conv2d.h"
 
 namespace retort::kernels {

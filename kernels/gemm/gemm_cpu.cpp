@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/bias/bias_rows.h"
+#include "kernels/common/bias_rows.h"
 #include "kernels/common/parallel.h"
 #include "kernels/gemm/gemm.h"
 

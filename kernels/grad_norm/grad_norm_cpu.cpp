@@ -5,8 +5,8 @@
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3 | HWY_AVX3_DL)
 #include "hwy/foreach_target.h"  // must come before highway.h
 #include "hwy/highway.h"
+#include "kernels/common/sum_terms-inl.h"
 #include "kernels/grad_norm/grad_norm_math.h"
-#include "kernels/reduce/sum_terms-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace retort::kernels {

@@ -7,9 +7,9 @@
 
 #include "hwy/foreach_target.h"  // must come before highway.h
 #include "hwy/highway.h"
+#include "kernels/common/column_sums-inl.h"
 #include "kernels/common/parallel.h"
-#include "kernels/reduce/column_sums-inl.h"
-#include "kernels/reduce/sum_terms-inl.h"
+#include "kernels/common/sum_terms-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace retort::kernels {

@@ -182,7 +182,8 @@ TEST(Softmax, cpu_error_against_double) {
       double most = 0;
       for (std::size_t k = row; k < row + n; ++k) most = std::max(most, want[k]);
       for (std::size_t k = row; k < row + n; ++k) {
-        ASSERT_LE(std::abs(got[k] - want[k]), 3e-7 * most) << v;
+        // exp and the sum of V terms, each rounded.
+        ASSERT_LE(std::abs(got[k] - want[k]), 5e-7 * most) << v;
         // x - max - log sum, each rounded.
         ASSERT_LE(std::abs(log_got[k] - log_want[k]),
                   1e-7 * (2 + std::log(static_cast<double>(v)) + std::abs(log_want[k])))
