@@ -79,9 +79,9 @@ enum RowStatistic : int {
 ///           fixed by (N, V) and, on CUDA, how rows lie against 16 bytes: the same bits for any
 ///           thread count and in every run.
 /// Cost      reads 2NV, writes NV elements; on CUDA for V > 1024 only where clusters exist (sm_90)
-///           and eight blocks hold a row pair (V up to 458,745 in bf16), else it reads 4NV through L2.
-///           Four exponentials a class for tau 1, 2 and 4. Scratch 4 bytes a row on CUDA. Divergences
-///           other than the forward KL read the logits once more, from where they lie.
+///           and eight blocks hold a row pair (V up to 458,745 in bf16), else it reads 4NV through
+///           L2. Four exponentials a class for tau 1, 2 and 4. Scratch 4 bytes a row on CUDA.
+///           Divergences other than the forward KL read the logits once more, from where they lie.
 /// Errors    Error if V < 1, a pitch < V, a parameter outside [0, 1) ((0, 1) for kJensenShannon).
 ///           CPU: Error naming row and value if a target is outside [0, V), tau <= 0, lambda != 0
 ///           without a teacher, sample_of_row outside [0, S), or Z is not > 0 with a row that

@@ -10,8 +10,8 @@
 
 namespace {
 
-const char* const kHeaders[] = {"kernels/common/hd.h", "kernels/common/bf16.h",
-                                "kernels/common/philox.h", "kernels/simt/simt.h",
+const char* const kHeaders[] = {"kernels/common/hd.h",      "kernels/common/bf16.h",
+                                "kernels/common/philox.h",  "kernels/simt/simt.h",
                                 "kernels/simt/warpgroup.h", "kernels/simt/cluster.h",
                                 "kernels/simt/tile.h"};
 
