@@ -162,12 +162,14 @@ struct Collective {
   const char* what = "";
   Loc loc{};
   bool orders_memory = false;
+  unsigned sync = 0;  // its TSan sync object: see warp_collective
   void* req[32] = {};
 };
 
 struct Warp {
   std::uint32_t exited = 0;  // exited or never existed
-  unsigned phase = 0, open = 0;
+  unsigned open = 0;
+  std::uint8_t opened[32] = {};     // collectives so far, by the first lane of their mask
   unsigned at_cluster_barrier = 0;  // lanes that arrived in this phase, the first of them at:
   Loc cluster_loc{};
   Collective pending[32];  // each holds a waiting lane: never more than 32
@@ -314,16 +316,16 @@ struct BlockState : Block {
 
   void* sync_addr(std::size_t slot) { return sync + 8 * slot; }
   void* bar_sync(int id, unsigned phase) { return sync_addr(2u * unsigned(id) + (phase & 1)); }
-  void* warp_sync(unsigned w, unsigned phase) {
-    return sync_addr(2 * kBarriers + 2 * w + (phase & 1));
-  }
   void* tile_sync(const TileBarrierState* b) {
-    return sync_addr(2 * kBarriers + 2 * 32 + std::size_t(b - tiles));
+    return sync_addr(2 * kBarriers + std::size_t(b - tiles));
   }
   void* cluster_sync(unsigned phase) {  // block 0's count
-    return sync_addr(2 * kBarriers + 2 * 32 + kTileBarriers + (phase & 1));
+    return sync_addr(2 * kBarriers + kTileBarriers + (phase & 1));
   }
-  static constexpr std::size_t kSyncBytes = 8 * (2 * kBarriers + 2 * 32 + kTileBarriers + 8);
+  void* warp_sync(unsigned w, unsigned slot) {
+    return sync_addr(2 * kBarriers + kTileBarriers + 2 + 64 * std::size_t{w} + slot);
+  }
+  static constexpr std::size_t kSyncBytes = 8 * (2 * kBarriers + kTileBarriers + 2 + 64 * 32);
 
   void begin(const Grid& g, std::uint64_t index);
   void retire();
@@ -381,7 +383,7 @@ struct Worker {
     if (sync_base) munmap(sync_base, kSyncBytes);
   }
 
-  static constexpr std::size_t kSyncBytes = std::size_t{64} << 20;
+  static constexpr std::size_t kSyncBytes = std::size_t{256} << 20;
 
   // ------------------------------------------------------------ fibers
   Fiber* new_fiber();
@@ -615,7 +617,10 @@ void BlockState::begin(const Grid& g, std::uint64_t index) {
   shared.clear();
   mapped = false;
   tile_count = 0;
-  for (auto& w : warps) w.exited = w.phase = w.open = w.at_cluster_barrier = 0;
+  for (auto& w : warps) {
+    w.exited = w.open = w.at_cluster_barrier = 0;
+    std::fill(std::begin(w.opened), std::end(w.opened), std::uint8_t{0});
+  }
   if (count % 32) warps[count / 32].exited = ~0u << (count % 32);
   for (int i = 0; i < kBarriers; ++i) {
     bars[i].arrived = 0;
@@ -803,7 +808,6 @@ void BlockState::complete(Warp& w, unsigned i, unsigned warp_index) {
   worker->push_all(worker->wake);
   if (i != --w.open) w.pending[i] = w.pending[w.open];
   ++worker->stats.collectives;
-  ++w.phase;
 }
 
 // ---------------------------------------------------------------- OS threads
@@ -1048,6 +1052,10 @@ void warp_collective(CollectiveFn fn, std::uint32_t mask, void* req, bool orders
     c.what = what;
     c.loc = loc;
     c.orders_memory = orders;
+    // Groups of lanes with masks of their own meet independently of each other. Two objects each:
+    // a lane may be at the group's next meeting before another has left this one.
+    const auto first = unsigned(std::countr_zero(mask));
+    c.sync = 2 * first + (warp.opened[first]++ & 1);
   }
   Collective& c = warp.pending[i];
   if (c.fn != fn || (config().strict && !same(c.loc, loc)))
@@ -1055,13 +1063,13 @@ void warp_collective(CollectiveFn fn, std::uint32_t mask, void* req, bool orders
          std::string(what) + " meets " + c.what + " at " + at(c.loc) + " (lanes diverged)", loc);
   c.req[t->lane] = req;
   c.arrived |= bit;
-  unsigned phase = warp.phase;
-  if (has_tsan() && orders) release(t->home->warp_sync(t->warp, phase));
+  void* const sync = t->home->warp_sync(t->warp, c.sync);  // c is another's when this one waited
+  if (has_tsan() && orders) release(sync);
   if ((mask & ~warp.exited & ~c.arrived) == 0)
     t->home->complete(warp, i, t->warp);
   else
     w->wait(t, what, loc);
-  if (has_tsan() && orders) acquire(t->home->warp_sync(t->warp, phase));
+  if (has_tsan() && orders) acquire(sync);
 }
 
 void warpgroup_collective(GroupFn fn, void* req, const char* what, Loc loc) {

@@ -333,7 +333,7 @@ int main() {
     run<bf16>(p);
   };
   // {a warp a row, a block a row} x {aligned, not} x {falling into place, ramps}
-  for (const std::int64_t classes : {1, 45, 128, 1101}) {
+  for (const std::int64_t classes : {1, 10, 45, 128, 1101}) {
     Probe p("V = " + std::to_string(classes), 7, classes, 0, 0);
     p.draw(false);
     both(p);
@@ -368,6 +368,13 @@ int main() {
     Probe p("slices of V = " + std::to_string(classes), 2, classes, 1, 3);
     p.clusters = {1, 2, 8};
     p.draw(true);
+    both(p);
+  }
+  for (const std::int64_t classes : {10, 100, 1101}) {  // neighbouring rows take other branches
+    Probe p("with and without soft targets, V = " + std::to_string(classes), 9, classes, 0, 0);
+    p.draw(false);
+    p.statistics = false;
+    for (std::size_t i = 0; i < 9; i += 2) p.lambda[i] = 0;
     both(p);
   }
   Probe apart("teacher shifted against the student", 3, 1101, 0, 1);

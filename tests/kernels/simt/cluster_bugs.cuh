@@ -17,53 +17,53 @@ __global__ void blocks_at_different_barriers(float* o) {
     cluster_sync();
   if (cluster_rank() == 1 && threadIdx.x < 3) cluster_sync();  // the block's other threads never
   if (cluster_rank() == 1) __syncthreads();
-  o[threadIdx.x] = 1;
+  o[64 * blockIdx.x + threadIdx.x] = 1;
 }
 __global__ void one_block_leaves_early(float* o) {
   if (cluster_rank() == 1) return;
   cluster_sync();
-  o[threadIdx.x] = 1;
+  o[64 * blockIdx.x + threadIdx.x] = 1;
 }
 __global__ void lanes_at_different_cluster_barriers(float* o) {
   if (threadIdx.x % 32 < 16)
     cluster_sync();
   else
     cluster_sync();
-  o[threadIdx.x] = 1;
+  o[64 * blockIdx.x + threadIdx.x] = 1;
 }
 __global__ void arrive_twice(float* o) {
   cluster_arrive();
   cluster_arrive();
   cluster_wait();
-  o[threadIdx.x] = 1;
+  o[64 * blockIdx.x + threadIdx.x] = 1;
 }
 __global__ void wait_without_arrive(float* o) {
   cluster_wait();
-  o[threadIdx.x] = 1;
+  o[64 * blockIdx.x + threadIdx.x] = 1;
 }
 __global__ void arrive_and_exit(float*) { cluster_arrive(); }
 __global__ void no_barrier_before_exit(float* o) {  // rank 0 may be gone when rank 1 reads
   SIMT_SHARED(float, a, [64]);
   a[threadIdx.x] = 2;
   cluster_sync();
-  o[threadIdx.x] = *map_shared_rank(&a[threadIdx.x], cluster_rank() ^ 1u);
+  o[64 * blockIdx.x + threadIdx.x] = *map_shared_rank(&a[threadIdx.x], cluster_rank() ^ 1u);
 }
 __global__ void no_barrier_before_mapping(float* o) {
   SIMT_SHARED(float, a, [64]);
   *map_shared_rank(&a[threadIdx.x], cluster_rank() ^ 1u) = 1;
   cluster_sync();
-  o[threadIdx.x] = a[threadIdx.x];
+  o[64 * blockIdx.x + threadIdx.x] = a[threadIdx.x];
 }
 __global__ void rank_past_the_cluster(float* o) {
   SIMT_SHARED(float, a, [64]);
   a[threadIdx.x] = 2;
   cluster_sync();
-  o[threadIdx.x] = *map_shared_rank(&a[threadIdx.x], cluster_size());
+  o[64 * blockIdx.x + threadIdx.x] = *map_shared_rank(&a[threadIdx.x], cluster_size());
   cluster_sync();
 }
 __global__ void maps_global_memory(float* o) {
   cluster_sync();
-  *map_shared_rank(o, 0) = 1;
+  *map_shared_rank(o + 64 * blockIdx.x + threadIdx.x, 0) = 1;
   cluster_sync();
 }
 // The pointer outlives the last barrier: rank 1 reads rank 0's memory after that has exited.
@@ -87,7 +87,7 @@ __global__ void tile_bytes_missing(const float* in, float* o) {
   }
   __syncthreads();
   tile_wait(full, 0);
-  o[threadIdx.x] = a[threadIdx.x].x;
+  o[64 * blockIdx.x + threadIdx.x] = a[threadIdx.x].x;
 }
 __global__ void tile_never_initialised(const float* in, float*) {
   SIMT_SHARED(float4, a, [64]);
@@ -129,7 +129,7 @@ __global__ void tile_load_of(const float* in, float* o, unsigned bytes) {  // co
   }
   __syncthreads();
   tile_wait(full, 0);
-  o[threadIdx.x] = reinterpret_cast<const float*>(a)[threadIdx.x];
+  o[64 * blockIdx.x + threadIdx.x] = reinterpret_cast<const float*>(a)[threadIdx.x];
 }
 
 // -- numbers go wrong, and ThreadSanitizer reports
@@ -145,7 +145,7 @@ __global__ void tile_read_before_the_wait(const float* in, float* o) {
     tile_load(a, in, 1024, full);
   }
   __syncthreads();
-  o[threadIdx.x] = a[threadIdx.x].x;
+  o[64 * blockIdx.x + threadIdx.x] = a[threadIdx.x].x;
   tile_wait(full, 0);
 }
 __global__ void tile_overwrites_what_is_read(const float* in, float* o) {
@@ -163,7 +163,7 @@ __global__ void tile_overwrites_what_is_read(const float* in, float* o) {
     tile_load(a, in, 1024, full);
   }
   tile_wait(full, 0);
-  o[threadIdx.x] = v + a[threadIdx.x].x;
+  o[64 * blockIdx.x + threadIdx.x] = v + a[threadIdx.x].x;
 }
 __global__ void remote_read_without_a_barrier(float* o) {
   SIMT_SHARED(float, a, [64]);
@@ -188,7 +188,7 @@ __global__ void remote_overflow(float* o) {
   SIMT_SHARED(float, a, [64]);
   a[threadIdx.x] = 2;
   cluster_sync();
-  o[threadIdx.x] = map_shared_rank(a, cluster_rank() ^ 1u)[threadIdx.x + 1];
+  o[64 * blockIdx.x + threadIdx.x] = map_shared_rank(a, cluster_rank() ^ 1u)[threadIdx.x + 1];
   cluster_sync();
 }
 

@@ -53,6 +53,13 @@ int main(int argc, char** argv) {
     std::vector<float> small(128);
     simt::launch({bug.c_str(), 1, 64}, tile_load_of, small.data(), o, 1024u);
   } else if (bug == "clean") {
+    simt::emu::config().schedule = simt::emu::Schedule::random;  // groups between each other
+    for (unsigned seed = 1; seed <= 20; ++seed) {
+      simt::emu::config().seed = seed;
+      go(groups_meet_apart, 1, 8);
+      for (unsigned i = 0; i < 8; ++i)
+        if (o[i] != static_cast<float>((i & ~3u) + (i + 1) % 4)) return 1;
+    }
     simt::launch({"cluster_sum", 16, 64, 0, nullptr, 8}, cluster_sum, o);
     if (o[1023] != 512.f * 511.f / 2) return 1;
     simt::launch({"tile_load_of", 1, 64}, tile_load_of, in, o, 1024u);

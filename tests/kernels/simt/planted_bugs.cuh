@@ -113,6 +113,15 @@ __global__ void last_block(float* part, unsigned* ticket, float* o) {  // correc
     *o = s;
   }
 }
+// Groups of four lanes, each meeting once by its own mask: one group may meet while another is only
+// half there.
+__global__ void groups_meet_apart(float* o) {  // correct: must stay silent
+  SIMT_SHARED(float, a, [8]);
+  const unsigned lane = threadIdx.x, group = lane & ~3u;
+  a[lane] = static_cast<float>(lane);
+  __syncwarp(0xfu << group);
+  o[lane] = a[group + (lane + 1) % 4];
+}
 // Each thread appends itself: the order is the schedule.
 __global__ void arrival_order(unsigned* order, unsigned* next) {
   order[atomicAdd(next, 1u)] = threadIdx.x;
