@@ -88,6 +88,40 @@ TEST_F(Kdtrain, six_arms_fill_the_run_folder_and_eval_score_report_read_it) {
                           "lambda", "temperature", "lr", "accuracy", "samples_per_s"})
     EXPECT_NE(line.find(key), nullptr) << key;
 
+  // What it cost: shares of the time on every training line, memory at the end of every arm.
+  std::istringstream log(read(folder_ / "six/metrics.jsonl"));
+  int training = 0, finals = 0;
+  for (std::string text; std::getline(log, text);) {
+    const Json record = Json::parse(text, "metrics.jsonl");
+    double sum = 0;
+    for (const auto& [key, value] : record.members())
+      if (key.starts_with("share_")) sum += value.as_number();
+    const std::string arm = record.at("arm").as_string(), split = record.at("split").as_string();
+    if (split == "train") {
+      ++training;
+      EXPECT_GT(sum, 0.5) << text;
+      EXPECT_LE(sum, 1.001) << text;
+      if (arm == "teacher" || arm == "unguided") {
+        EXPECT_EQ(record.at("share_teacher").as_number(), 0) << text;
+      }
+    } else {
+      EXPECT_EQ(sum, 0) << text;
+    }
+    if (split != "final") continue;
+    ++finals;
+    double roles = 0;
+    for (const char* role :
+         {"parameters", "gradients", "optimizer", "activations", "workspace", "data"})
+      roles += record.at("memory_" + std::string(role) + "_mib").as_number();
+    EXPECT_GT(record.at("memory_activations_mib").as_number(), 0);
+    EXPECT_GE(roles, record.at("memory_mib").as_number() * 0.999) << text;
+  }
+  EXPECT_GE(training, 14);
+  EXPECT_EQ(finals, 7);
+  EXPECT_THAT(r.err, HasSubstr("samples/s: data "));
+  EXPECT_THAT(r.err, HasSubstr("memory of tensors: peak "));
+  EXPECT_THAT(read(folder_ / "six/report.html"), HasSubstr("Time and memory"));
+
   const std::string model = "six/arms/kd/seed1/model.safetensors";
   const Result e = run({"eval", "--model", model, "--arch", "resnet8", "data.root=data",
                         "data.test_files=t.bin", "--logits", "logits.bin", "--device", "cpu"});

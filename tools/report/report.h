@@ -12,11 +12,13 @@ namespace retort::tools {
 //   Every line is one flat object (numbers, strings, booleans). Lines of training and evaluation
 //   carry
 //     arm, seed, epoch, step, split ("train" | "test" | any evaluation set's name), loss, loss_ce,
-//     loss_kd, lambda, temperature, lr, accuracy, samples_per_s  and any further numbers.
+//     loss_kd, lambda, temperature, lr, accuracy, samples_per_s  and any further numbers:
+//     share_<phase of the step> on lines of training, of the time since the last one.
 //   The teacher is the arm "teacher". Besides these there are
 //     {"arm":A,"seed":S,"split":"final","wall_s":..,"parameters":..,"<metric>":..}   one per
 //     finished arm
-//        and seed. Every further number is a metric of the results table; names say the set:
+//        and seed. memory_mib and memory_<role>_mib are peaks of the process. Every further number
+//        is a metric of the results table; names say the set:
 //        "test.accuracy", "test.loss", "exact1017.accuracy", "steps_to_0.99",
 //        "probe.degree1_ratio", ...
 //     {"arm":A,"split":"note","text":"..."}    warnings that the report must show (untrained
