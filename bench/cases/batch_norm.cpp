@@ -195,7 +195,7 @@ void add_batch_norm_cases(Plan& plan) {
   const std::int64_t batch = plan.pick<std::int64_t>(2, 128, 1024);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     if (plan.smoke) {
-      add_batch_norm(plan, 37, 5, dtype);
+      add_batch_norm(plan, 128, 5, dtype);
       continue;
     }
     // Stages of ResNet-20, -18 and -152.

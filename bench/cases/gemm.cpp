@@ -52,7 +52,10 @@ Work make(const Product& p, const Case& c) {
     return e.value();
   };
   w.digest = [=] { return std::vector<double>{norm_of(y)}; };
-  w.exports = [=] { return NamedTensors{{"a", a.to(Device::kCpu)}, {"b", b.to(Device::kCpu)}}; };
+  w.exports = [=] {
+    return NamedTensors{
+        {"a", a.to(Device::kCpu)}, {"b", b.to(Device::kCpu)}, {"bias", bias.to(Device::kCpu)}};
+  };
   return w;
 }
 

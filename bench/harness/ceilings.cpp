@@ -75,6 +75,14 @@ double all_threads(double (*rate)(int), int scale) {
 
 }  // namespace
 
+Ceilings higher(const Ceilings& a, const Ceilings& b) {
+  return {std::max(a.copy_gb_per_s, b.copy_gb_per_s),
+          std::max(a.gemm_f32_gflop_per_s, b.gemm_f32_gflop_per_s),
+          std::max(a.gemm_bf16_gflop_per_s, b.gemm_bf16_gflop_per_s),
+          std::max(a.fma_f32_gflop_per_s, b.fma_f32_gflop_per_s),
+          std::max(a.dot_bf16_gflop_per_s, b.dot_bf16_gflop_per_s)};
+}
+
 Ceilings measure_ceilings(Device device, bool smoke) {
   Ceilings c;
   const bool cpu = device == Device::kCpu;

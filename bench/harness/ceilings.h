@@ -8,6 +8,10 @@ namespace retort::bench {
 /// About a second (CPU). `smoke`: toy sizes; the numbers then mean nothing.
 Ceilings measure_ceilings(Device device, bool smoke);
 
+/// The higher of each: a run measures before and after its cases, so that a busy moment does not
+/// make a low roof.
+Ceilings higher(const Ceilings& a, const Ceilings& b);
+
 namespace detail {
 /// GFLOP/s of independent fused multiply-adds in registers, in this thread; 0 where this processor
 /// or build has no such instruction. `scale`: about a millisecond each.

@@ -24,7 +24,17 @@ struct Options {
   bool smoke = false, steps = false;
 };
 
+constexpr double kEnoughMs = 500;  // a chain slower than this is timed once or twice, not thrice
 constexpr std::size_t kMostSamples = 400;  // per block: more adds size to the file, not knowledge
+
+void print_ceilings(const char* device, const Ceilings& c) {
+  std::printf("%s: copy %.1f GB/s, gemm f32 %.0f, bf16 %.0f GFLOP/s", device, c.copy_gb_per_s,
+              c.gemm_f32_gflop_per_s, c.gemm_bf16_gflop_per_s);
+  if (c.fma_f32_gflop_per_s > 0)
+    std::printf("; registers only: fma f32 %.0f, dot bf16 %.0f", c.fma_f32_gflop_per_s,
+                c.dot_bf16_gflop_per_s);
+  std::printf("\n");
+}
 
 class Runner {
  public:
@@ -38,6 +48,14 @@ class Runner {
             ->Iterations(1)
             ->UseManualTime()
             ->Unit(benchmark::kMillisecond);
+  }
+
+  /// Called before the cases and after them; the higher counts.
+  void measure_roofs(Device device) {
+    session_.reset();
+    Ceilings& roofs = device == Device::kCpu ? report.cpu : report.cuda;
+    roofs = higher(roofs, measure_ceilings(device, options_.smoke));
+    print_ceilings(name_of(device), roofs);
   }
 
   bool failed() const { return failed_; }
@@ -103,7 +121,8 @@ class Runner {
     while (samples.size() < least || (now_ms() < end && samples.size() < kMostSamples)) {
       samples.push_back(session_->sample());
       fused_ms += samples.back() * session_->calls_per_sample();
-      const bool turn = composed.size() < 3 || composed_ms < fused_ms;
+      const bool turn = composed.empty() || (composed.size() < 3 && composed_ms < kEnoughMs) ||
+                        composed_ms < fused_ms;
       if (session_->has_composed() && turn && (!options_.smoke || composed.empty())) {
         composed.push_back(session_->sample_composed());
         composed_ms += composed.back();
@@ -138,15 +157,6 @@ class Runner {
   int left_out_ = 0;
 };
 
-void print_ceilings(const char* device, const Ceilings& c) {
-  std::printf("%s: copy %.1f GB/s, gemm f32 %.0f, bf16 %.0f GFLOP/s", device, c.copy_gb_per_s,
-              c.gemm_f32_gflop_per_s, c.gemm_bf16_gflop_per_s);
-  if (c.fma_f32_gflop_per_s > 0)
-    std::printf("; registers only: fma f32 %.0f, dot bf16 %.0f", c.fma_f32_gflop_per_s,
-                c.dot_bf16_gflop_per_s);
-  std::printf("\n");
-}
-
 }  // namespace
 
 int run_command(const Arguments& given) {
@@ -175,19 +185,17 @@ int run_command(const Arguments& given) {
 
   Runner runner(options);
   runner.report.environment = environment(cuda);
-  if (options.device != "cuda") {
-    runner.report.cpu = measure_ceilings(Device::kCpu, options.smoke);
-    print_ceilings("cpu", runner.report.cpu);
-    runner.add(all_cases(Device::kCpu, options.smoke));
-  }
-  if (cuda) {
-    runner.report.cuda = measure_ceilings(Device::kCuda, options.smoke);
-    print_ceilings("cuda", runner.report.cuda);
-    runner.add(all_cases(Device::kCuda, options.smoke));
+  std::vector<Device> devices;
+  if (options.device != "cuda") devices.push_back(Device::kCpu);
+  if (cuda) devices.push_back(Device::kCuda);
+  for (const Device device : devices) {
+    runner.measure_roofs(device);
+    runner.add(all_cases(device, options.smoke));
   }
   std::fflush(stdout);
   const std::size_t run = benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
+  for (const Device device : devices) runner.measure_roofs(device);
   if (run == 0) fail(ErrorCode::kUsage, "distill_bench: no case matches the filter");
   if (!options.json.empty()) write_report(runner.report, options.json);
   if (runner.left_out() > 0)

@@ -74,6 +74,16 @@ class ResNet(nn.Module):
         return getattr(self, self.head)(x.mean((2, 3)))
 
 
+def make(name):
+    """By the names of nn/models/registry.h."""
+    if name == "resnet18_cifar":
+        return ResNet([2, 2, 2, 2], [64, 128, 256, 512], 64)
+    if name == "resnet152_cifar":
+        return ResNet([3, 8, 36, 3], [64, 128, 256, 512], 64, expansion=4)
+    n = (int(name[len("resnet"):]) - 2) // 6  # resnet8 .. resnet110
+    return ResNet([n] * 3, [16, 32, 64], 16, option_a=True, head="linear")
+
+
 def like(tensors, prefix):
     """The network that exported tensors under this prefix belong to: sizes follow from shapes."""
     shapes = {name[len(prefix):]: tuple(t.shape) for name, t in tensors.items() if name.startswith(prefix)}

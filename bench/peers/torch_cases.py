@@ -276,8 +276,7 @@ class Update:
             raise Unavailable("torch.optim wants gradients of the parameters' type")
         sizes = [flat.numel()]
         if variant == "users" and flat.numel() == 11173962:
-            resnet18 = models.ResNet([2, 2, 2, 2], [64, 128, 256, 512], 64)
-            sizes = [p.numel() for p in resnet18.parameters()]
+            sizes = [p.numel() for p in models.make("resnet18_cifar").parameters()]
         pieces = {name: tensors[name].split(sizes) for name in tensors}
         self.parameters = [torch.nn.Parameter(p.clone()) for p in pieces["parameter"]]
         for p, gradient in zip(self.parameters, pieces["gradient"]):
