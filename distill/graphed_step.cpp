@@ -11,10 +11,14 @@
 namespace retort::distill {
 namespace {
 
-constexpr int kMostRehearsals = 8;
+constexpr int kMostRehearsals = 8, kMostCaptures = 2;
 constexpr std::size_t kMostGraphs = 4;  // shapes beyond that run eagerly
 
 using Cursor = nn::ImageFeed::Cursor;
+
+bool same_memory(const Tensor& a, const Tensor& b) {
+  return a.raw() == b.raw() && a.shape() == b.shape() && a.dtype() == b.dtype();
+}
 
 }  // namespace
 
@@ -43,7 +47,11 @@ GraphedStep::GraphedStep(const Teacher* teacher, nn::Model& student, nn::Optimiz
 
 GraphedStep::~GraphedStep() {
   entries_.clear();  // graphs before the memory they use
-  optimizer_.read_from({}, {});
+  try {
+    optimizer_.read_from({}, {});
+  } catch (const Error&) {
+    // The device is lost: whoever asks the optimizer next will hear of it.
+  }
 }
 
 std::int64_t GraphedStep::graphs() const {
@@ -119,7 +127,8 @@ void GraphedStep::run(Job job, const StepSettings& settings, double learning_rat
     try {
       entry->graph->capture(body);
     } catch (const Error& error) {
-      entry->failure = error.what();
+      // Once more after another rehearsal: this one may have been the first to keep something.
+      if (++entry->captures >= kMostCaptures) entry->failure = error.what();
       optimizer_.zero_grad();  // the half that was recorded has marked gradients as written
     }
   }
@@ -220,7 +229,7 @@ void GraphedStep::stage(const Job& job, Lasting& in) const {
   };
   take(in.inputs, job.batch.inputs);
   take(in.targets, job.batch.targets);
-  if (job.batch.teacher_inputs.storage() == job.batch.inputs.storage())
+  if (same_memory(job.batch.teacher_inputs, job.batch.inputs))
     in.teacher_inputs = in.inputs;
   else if (job.asks_teacher && !job.ahead)
     take(in.teacher_inputs, job.batch.teacher_inputs);
@@ -231,7 +240,7 @@ void GraphedStep::stage(const Job& job, Lasting& in) const {
 void GraphedStep::look_ahead(const Job& job, Entry& entry) {
   const bool there =
       ahead_entry_ == &entry && ahead_.next_at == job.at && ahead_.order == job.order &&
-      (job.feed || ahead_.next_teacher_inputs.raw() == job.batch.teacher_inputs.raw());
+      (job.feed || same_memory(ahead_.next_teacher_inputs, job.batch.teacher_inputs));
   if (there) return;
   const Tensor made = teacher_->logits(
       job.feed ? job.feed->make_for_teacher(cursor(offsetof(Header, cursor)), job.rows)

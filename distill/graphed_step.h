@@ -86,7 +86,7 @@ class GraphedStep {
     std::unique_ptr<Graph> graph;
     Lasting lasting;
     bool ready = false;  // the last rehearsal needed no new memory
-    int rehearsals = 0;
+    int rehearsals = 0, captures = 0;
     std::string failure;
   };
   struct Header;

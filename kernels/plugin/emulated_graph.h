@@ -1,7 +1,8 @@
 // Streams, events and graphs of the emulated device. Outside a capture everything runs at once;
 // within one, launches, copies and fills become nodes, and replaying runs them in an order that
-// their dependencies allow. That order is another one in every second replay, so that a missing
-// dependency shows as different bytes.
+// their dependencies allow. The order changes from replay to replay: oldest first, newest first,
+// and in turns, so that a missing dependency, or memory that two streams share, shows as other
+// bytes.
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -49,7 +50,8 @@ struct Graph {
   }
 
   void replay() {
-    const bool newest_first = replays++ % 2 == 1;
+    const std::uint64_t order = replays++ % 3;  // oldest first, newest first, in turns
+    bool newest = order == 1;
     std::vector<std::size_t> waits(nodes.size());
     std::vector<std::vector<std::size_t>> before(nodes.size());
     std::vector<std::size_t> ready;
@@ -59,10 +61,11 @@ struct Graph {
       if (waits[i] == 0) ready.push_back(i);
     }
     while (!ready.empty()) {
-      const auto pick = newest_first ? std::max_element(ready.begin(), ready.end())
-                                     : std::min_element(ready.begin(), ready.end());
+      const auto pick = newest ? std::max_element(ready.begin(), ready.end())
+                               : std::min_element(ready.begin(), ready.end());
       const std::size_t node = *pick;
       ready.erase(pick);
+      if (order == 2) newest = !newest;
       nodes[node].run();
       for (const std::size_t next : before[node])
         if (--waits[next] == 0) ready.push_back(next);

@@ -52,25 +52,19 @@ Optimizer::Optimizer(const TrainedModules& modules, const OptimizerConfig& confi
     not_finite_ = Tensor::zeros({}, DType::kI32, device);
     ticket_ = Tensor::zeros({}, DType::kI32, device);
   }
-  read_from({}, {});
+  own_ = {Tensor::zeros({}, DType::kF32, device), Tensor::zeros({}, DType::kI64, device)};
+  set_learning_rate(config.learning_rate);
 }
 
 void Optimizer::read_from(const Tensor& learning_rate, const Tensor& step) {
   const Device device = arena_.parameters().device();
-  reads_elsewhere_ = learning_rate.defined();
-  if (reads_elsewhere_) {
-    RETORT_CHECK(step.defined() && learning_rate.dtype() == DType::kF32 &&
-                     step.dtype() == DType::kI64 && learning_rate.numel() == 1 &&
-                     step.numel() == 1 && learning_rate.device() == device &&
-                     step.device() == device,
-                 "[optimizer] expected f32 and i64 scalars on ", name_of(device));
-    rate_ = learning_rate;
-    step_ = step;
-    return;
-  }
-  const MemoryRoleScope role(MemoryRole::kOptimizer);
-  rate_ = Tensor::zeros({}, DType::kF32, device);
-  step_ = Tensor::zeros({}, DType::kI64, device);
+  const auto fits = [&](const Tensor& t, DType dtype) {
+    return t.defined() && t.dtype() == dtype && t.numel() == 1 && t.device() == device;
+  };
+  RETORT_CHECK((!learning_rate.defined() && !step.defined()) ||
+                   (fits(learning_rate, DType::kF32) && fits(step, DType::kI64)),
+               "[optimizer] expected f32 and i64 scalars on ", name_of(device));
+  elsewhere_ = {learning_rate, step};
   set_learning_rate(learning_rate_);
 }
 
@@ -82,7 +76,7 @@ void Optimizer::add_moments(const std::string& name) {
 
 void Optimizer::set_learning_rate(double learning_rate) {
   learning_rate_ = learning_rate;
-  if (!reads_elsewhere_) upload(rate_, static_cast<float>(learning_rate));
+  if (!elsewhere_.rate.defined()) upload(own_.rate, static_cast<float>(learning_rate));
 }
 
 void Optimizer::step() {
@@ -92,11 +86,12 @@ void Optimizer::step() {
 
 void Optimizer::begin_step() {
   ++steps_;
-  if (!reads_elsewhere_) upload(step_, steps_);
+  if (!elsewhere_.rate.defined()) upload(own_.step, steps_);
 }
 
 void Optimizer::update() {
-  Scalars scalars{rate_.data<float>(), step_.data<std::int64_t>(), nullptr, nullptr};
+  const Numbers& numbers = elsewhere_.rate.defined() ? elsewhere_ : own_;
+  Scalars scalars{numbers.rate.data<float>(), numbers.step.data<std::int64_t>(), nullptr, nullptr};
   if (norm_.defined()) {
     const Tensor& gradients = arena_.gradients();
     const kernels::GradientSegment all{gradients.raw(), gradients.numel()};

@@ -83,8 +83,10 @@ class Optimizer {
   OptimizerConfig config_;
   double learning_rate_;
   std::int64_t steps_ = 0;
-  Tensor rate_, step_;            // device scalars: f32, i64
-  bool reads_elsewhere_ = false;  // rate_ and step_ are the caller's
+  struct Numbers {
+    Tensor rate, step;  // device scalars: f32, i64
+  };
+  Numbers own_, elsewhere_;  // elsewhere_ is read where it is defined
   Tensor norm_, clip_, not_finite_, ticket_;
 };
 

@@ -246,5 +246,38 @@ TEST_F(Kdtrain, runs_on_the_emulated_device) {
   EXPECT_EQ(r.status, 0) << r.err;
 }
 
+// Steps as captured graphs, with the next batch's teacher beside them or not: the weights and the
+// log of a run without graphs. Curriculum, lambda by sample, augmentation, a smaller last batch, a
+// checkpoint in the middle.
+TEST_F(Kdtrain, graphs_change_no_byte_of_a_run) {
+  const std::string recipe = image_recipe();
+  const auto train = [&](const std::string& out, const std::vector<std::string>& more) {
+    std::vector<std::string> args{"run",
+                                  recipe,
+                                  "seeds=1",
+                                  "arms=kd_cl_inverse_sr",
+                                  "data.train_limit=9",
+                                  "data.test_limit=2",
+                                  "teacher.train.epochs=0",
+                                  "teacher.train.steps=1",
+                                  "teacher.train.batch=2",
+                                  "train.batch=4",
+                                  "train.epochs=3",
+                                  "train.checkpoint_steps=4",
+                                  "train.clip_norm=0.5",
+                                  "--device",
+                                  "cuda"};
+    args.insert(args.end(), more.begin(), more.end());
+    args.insert(args.end(), {"--out", out});
+    const Result r = run(args);
+    EXPECT_EQ(r.status, 0) << r.err;
+    return content(folder_ / out);
+  };
+  const std::string want = train("eager", {"train.graph=false"});
+  EXPECT_GT(want.size(), 500u);
+  EXPECT_EQ(train("graph", {}), want);
+  EXPECT_EQ(train("overlap", {"train.graph_overlap=true"}), want);
+}
+
 }  // namespace
 }  // namespace retort::tools

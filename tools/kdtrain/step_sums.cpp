@@ -4,17 +4,18 @@
 
 namespace retort::tools {
 
-std::optional<StepSums::NotFinite> StepSums::fold() {
-  for (std::size_t i = 0; i < waiting_.size(); ++i) {
-    const distill::StepStatistics step = waiting_[i].report.host();
-    if (!std::isfinite(step.loss)) return NotFinite{waiting_.size() - 1 - i, step.loss};
-    const double n = static_cast<double>(step.samples);
+std::optional<StepSums::NotFinite> StepSums::fold(const std::vector<distill::StepNumbers>& steps) {
+  RETORT_CHECK(steps.size() == waiting_.size(), "[step_sums] expected the numbers of ",
+               waiting_.size(), " steps, got ", steps.size());
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const distill::StepNumbers& step = steps[i];
+    if (!std::isfinite(step.loss)) return NotFinite{steps.size() - 1 - i, step.loss};
     loss_ += step.loss;
-    ce_ += step.loss_ce * n;
-    kd_ += step.loss_kd * n;
-    lambda_ += waiting_[i].lambda;
-    correct_ += std::round(step.accuracy * n);
-    teacher_correct_ += std::round(step.teacher_accuracy * n);
+    ce_ += step.ce;
+    kd_ += step.kd;
+    lambda_ += waiting_[i];
+    correct_ += step.correct;
+    teacher_correct_ += step.teacher_correct;
     steps_ += 1;
     samples_ += step.samples;
   }

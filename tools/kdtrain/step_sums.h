@@ -8,19 +8,20 @@
 
 namespace retort::tools {
 
-/// Outcomes wait on the device until fold() reads them back. They are always added one step after
-/// the other, so that a resumed run adds the same numbers in the same order.
+/// The steps' numbers wait in a StepMeter until fold() takes them. They are always added one step
+/// after the other, so that a resumed run adds the same numbers in the same order.
 class StepSums {
  public:
-  void add(StepOutcome outcome) { waiting_.push_back(std::move(outcome)); }
+  void add(const StepOutcome& outcome) { waiting_.push_back(outcome.lambda); }
   std::size_t waiting() const { return waiting_.size(); }
 
   struct NotFinite {
     std::size_t steps_ago;  // 0: the newest step
     double loss;
   };
-  /// Reads back what waits. Stops at the first loss that is NaN or infinite and names it.
-  std::optional<NotFinite> fold();
+  /// Adds what waits: one set of numbers for each outcome. Stops at the first loss that is NaN or
+  /// infinite and names it.
+  std::optional<NotFinite> fold(const std::vector<distill::StepNumbers>& steps);
 
   std::int64_t steps() const { return steps_; }
   double loss() const { return loss_ / static_cast<double>(steps_); }  // mean over steps
@@ -35,7 +36,7 @@ class StepSums {
 
  private:
   double samples() const { return static_cast<double>(samples_); }
-  std::vector<StepOutcome> waiting_;
+  std::vector<double> waiting_;  // lambdas
   double loss_ = 0, ce_ = 0, kd_ = 0, lambda_ = 0, correct_ = 0, teacher_correct_ = 0;
   std::int64_t steps_ = 0, samples_ = 0;
 };

@@ -44,9 +44,9 @@ class Job {
         checkpoint(false);
         return Outcome::kStopped;
       }
-      StepOutcome outcome = trainer_.step();
-      costs_.add(outcome.report.samples);
-      sums_.add(std::move(outcome));
+      const StepOutcome outcome = trainer_.step();
+      costs_.add(outcome.samples);
+      sums_.add(outcome);
       after_step();
     }
     if (!finished_) finish();
@@ -107,7 +107,7 @@ class Job {
   // -- between steps ------------------------------------------------------------------------------
   // Reads back what the steps since the last call left on the device.
   void fold() {
-    const auto bad = sums_.fold();
+    const auto bad = sums_.fold(trainer_.meter().take());
     if (!bad) return;
     const std::int64_t at = step() - static_cast<std::int64_t>(bad->steps_ago);
     fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed, ": the loss is ",
@@ -124,7 +124,8 @@ class Job {
     const bool last = step() == trainer_.steps_planned();
     const bool log_now = step() % s_.integer("train.log_steps") == 0 || last;
     const bool evaluate_now = step() % evaluate_steps_ == 0 || last;
-    if (sums_.waiting() >= 16 || log_now) fold();
+    // A broken loss is noticed early where reading is free, on CUDA once per log line.
+    if (log_now || (context_.device == Device::kCpu && sums_.waiting() >= 16)) fold();
     if (log_now) log_.training(trainer_, &sums_, &costs_);
     if (evaluate_now) evaluate_sets();
     if (checkpoint_steps_ > 0 && step() % checkpoint_steps_ == 0 && !last && !reached_)

@@ -32,13 +32,19 @@ Trainer::Trainer(const TrainingPlan& plan, const ExperimentData& data, Device de
                                                            plan.teachers.end()),
       plan.stages, optimizer_factory(s_, plan.section),
       [this, parity = data.parity] { return calibration(parity); });
+  if (device != Device::kCuda) return;
+  const distill::GraphOptions graphs{.graph = s_.flag("train.graph"),
+                                     .overlap = s_.flag("train.graph_overlap")};
+  staged_->use_graphs(meter_, graphs);
+  const auto images = std::dynamic_pointer_cast<const nn::ImageDataset>(plan.data);
+  if (images && graphs.graph) feed_ = std::make_unique<nn::ImageFeed>(images, batch_options());
 }
 
 void Trainer::make_loader(const ExperimentData& data) {
   const nn::LoaderOptions options{.steps_per_epoch = epoch_steps_};
   if (data.parity) {
-    loader_ = std::make_unique<nn::Loader>(
-        plan_.data, nn::sequential_plan(plan_.data->size(), batch_), options, batch_options());
+    batches_ = nn::sequential_plan(plan_.data->size(), batch_);
+    loader_ = std::make_unique<nn::Loader>(plan_.data, batches_, options, batch_options());
     return;
   }
   std::vector<std::int64_t> order;
@@ -51,9 +57,8 @@ void Trainer::make_loader(const ExperimentData& data) {
     reliance_.emplace(plan_.curriculum->confidence, order, batch_, reliance_options(s_));
   const auto sampler = std::make_shared<curriculum::Sampler>(
       std::move(order), sampler_options(s_, plan_.section, plan_.key, planned_));
-  loader_ = std::make_unique<nn::Loader>(
-      plan_.data, [sampler](std::int64_t step) { return sampler->batch(step); }, options,
-      batch_options());
+  batches_ = [sampler](std::int64_t step) { return sampler->batch(step); };
+  loader_ = std::make_unique<nn::Loader>(plan_.data, batches_, options, batch_options());
 }
 
 nn::BatchOptions Trainer::batch_options() const {
@@ -81,31 +86,47 @@ Tensor Trainer::calibration(bool parity) const {
   return source->make_batch(nn::sequential_plan(count, count)(0), options).teacher_inputs;
 }
 
-std::vector<float> Trainer::lambda_of(const nn::Batch& batch) const {
+std::vector<float> Trainer::lambda_of(const std::vector<std::int64_t>& samples) const {
   if (plan_.teachers.empty()) return {0.0f};
   if (!reliance_) return {static_cast<float>(s_.number("distill.lambda"))};
-  if (reliance_->options().per_sample) return reliance_->of_samples(batch.sample);
-  return {static_cast<float>(reliance_->of_batch(batch.sample))};
+  if (reliance_->options().per_sample) return reliance_->of_samples(samples);
+  return {static_cast<float>(reliance_->of_batch(samples))};
 }
 
 StepOutcome Trainer::step() {
   timer_.start();
-  const nn::Batch batch = loader_->at(steps_done());  // 7 -> 1
+  const std::int64_t at = steps_done();
+  nn::Batch batch;  // 7 -> 1
+  nn::FeedBatch place;
+  if (feed_) {
+    place = feed_->place(batches_, epoch_steps_, at);
+    const auto begin = feed_->order().begin() + place.begin;
+    batch.sample.assign(begin, begin + place.rows);
+  } else {
+    batch = loader_->at(at);
+  }
   timer_.mark(distill::Phase::kData);
-  learning_rate_ = schedule_.at(steps_done());
+  learning_rate_ = schedule_.at(at);
   const distill::Stage& stage = staged_->stage();
   stage_name_ = stage.name;
   StepOutcome outcome;
   if (stage.loss == distill::StageLoss::kProjection) {
     outcome.lambda = 1;
   } else {
-    settings_.lambda = stage.lambda ? std::vector<float>{*stage.lambda} : lambda_of(batch);
+    settings_.lambda = stage.lambda ? std::vector<float>{*stage.lambda} : lambda_of(batch.sample);
     for (const float l : settings_.lambda) outcome.lambda += static_cast<double>(l);
     outcome.lambda /= static_cast<double>(settings_.lambda.size());
   }
-  outcome.report = staged_->step(
+  outcome.samples = batch.size();
+  if (feed_) {
+    const auto next = feed_->place(at + 1);
+    staged_->step(*feed_, place, settings_, learning_rate_, next ? &*next : nullptr);
+    return outcome;
+  }
+  const distill::StepReport report = staged_->step(
       {batch.inputs, batch.teacher_inputs, batch.targets, batch.sample, batch.augment}, settings_,
-      learning_rate_);  // 2 .. 6
+      learning_rate_);                              // 2 .. 6
+  if (device_ == Device::kCpu) meter_.add(report);  // on CUDA the stages do
   return outcome;
 }
 

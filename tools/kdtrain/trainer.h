@@ -39,9 +39,9 @@ struct TrainingPlan {
   std::function<std::map<std::string, double>(const std::shared_ptr<nn::Model>&)> final_metrics;
 };
 
-/// What a step leaves behind; the report is still on the device.
+/// What a step says at once; its numbers gather in the trainer's meter.
 struct StepOutcome {
-  distill::StepReport report;
+  std::int64_t samples = 0;
   double lambda = 0;  // mean over the batch; 1 in a projection stage
 };
 
@@ -50,7 +50,9 @@ class Trainer {
   /// Moves the model. The plan must outlive the trainer.
   Trainer(const TrainingPlan& plan, const ExperimentData& data, Device device);
 
+  /// On CUDA with train.graph a captured step, where it can be one, that makes its batch itself.
   StepOutcome step();
+  distill::StepMeter& meter() { return meter_; }
 
   std::int64_t steps_done() const { return staged_->steps(); }
   std::int64_t steps_planned() const { return planned_; }
@@ -70,7 +72,7 @@ class Trainer {
   void make_loader(const ExperimentData& data);
   Tensor calibration(bool parity) const;
   nn::BatchOptions batch_options() const;
-  std::vector<float> lambda_of(const nn::Batch& batch) const;
+  std::vector<float> lambda_of(const std::vector<std::int64_t>& samples) const;
 
   const TrainingPlan& plan_;
   const Settings& s_;
@@ -79,7 +81,10 @@ class Trainer {
   DType dtype_, teacher_dtype_;
   nn::Schedule schedule_;
   std::optional<curriculum::Reliance> reliance_;
+  nn::BatchPlan batches_;  // which samples a step takes
   std::unique_ptr<nn::Loader> loader_;
+  distill::StepMeter meter_;
+  std::unique_ptr<nn::ImageFeed> feed_;  // null: batches come from the loader
   std::unique_ptr<distill::StagedDistillation> staged_;
   distill::StepSettings settings_;
   distill::PhaseTimer timer_;

@@ -188,7 +188,30 @@ TEST_F(GraphTest, streams_fork_and_join) {
   EXPECT_THAT(refusal([&] { work(false); }), HasSubstr("was not joined"));
 }
 
-// The emulator replays in another order every second time: a missing dependency must show.
+// Both streams add up through their scratch at the same time.
+TEST_F(GraphTest, each_stream_has_scratch_of_its_own) {
+  const Tensor a = randn({70000}, 1).to(kGpu), b = randn({70000}, 2).to(kGpu),
+               sum_a = Tensor::zeros({}, DType::kF32, kGpu), sum_b = sum_a.clone();
+  Graph graph(std::make_shared<GraphMemory>());
+  prepare(graph, [&] {
+    {
+      const OnSideStream side;
+      for (int i = 0; i < 3; ++i) sum_a.copy_from(sum(a));
+    }
+    for (int i = 0; i < 3; ++i) sum_b.copy_from(sum(b));
+    join_side_stream();
+  });
+  const Tensor want_a = sum(a), want_b = sum(b);
+  for (int i = 0; i < 3; ++i) {
+    sum_a.fill(0);
+    sum_b.fill(0);
+    graph.launch();
+    EXPECT_TRUE(same_bytes(sum_a, want_a)) << i;
+    EXPECT_TRUE(same_bytes(sum_b, want_b)) << i;
+  }
+}
+
+// The emulator replays in other orders by turns: a missing dependency must show.
 TEST_F(GraphTest, a_missing_dependency_shows) {
   if (!cuda_device_info().emulated) GTEST_SKIP() << "on a GPU it may or may not show";
   const Tensor a = Tensor::full({64}, 1, DType::kF32, kGpu), out = a.clone();
