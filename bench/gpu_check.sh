@@ -221,7 +221,7 @@ if step plugin 60 "$folder/bin/plugin_check"; then
   for room in kernels engine nn distill; do
     step "${room}_tests" 90 "$folder/bin/${room}_tests" --gtest_brief=1
   done
-  step distill_bench 120 "$folder/bin/distill_bench" --device cuda --json "$results/distill_bench.json"
+  step distill_bench 120 "$folder/bin/distill_bench" --device cuda --budget 100 --json "$results/distill_bench.json"
   rm -f "$results/steps.jsonl" "$results/steps_pytorch.jsonl" "$results/training.json"
   if step steps 90 "$folder/bin/step_bench" --device cuda --json "$results/steps.jsonl"; then
     step steps_pytorch 120 "${RETORT_PEER_PYTHON:-python3}" bench/peers/steps_cuda.py --deadline 50 --json "$results/steps_pytorch.jsonl"
