@@ -1,6 +1,5 @@
 // CPU side of batch_norm. Rows are folded until a row has about 64 elements, so that few channels
-// fill vectors too: (R, 16) is read as (R / 4, 64). Chunks of rows stay in the first caches, so the
-// two passes that the statistics need read memory once.
+// fill vectors too: (R, 16) is read as (R / 4, 64). Chunks of rows stay in the first caches.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/batch_norm/batch_norm_cpu.cpp"
 #undef HWY_DISABLED_TARGETS
@@ -14,49 +13,7 @@ namespace retort::kernels {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Note [Row blocks]: sums over rows keep their columns in registers. Where a row is wider than the
-// registers hold, rows are taken eight at a time, so that memory is read nearly in order; the sums
-// wait in `out` between the blocks, and each column is still added up in row order.
-constexpr std::int64_t kRowBlock = 8;
-
-// out[j] = sum over rows of f(row, j), j < width, each column in row order.
-// f(d, row, j) gives a vector; it is also called with a one-lane d for the last columns.
-template <class T, class F>
-HWY_INLINE void column_sums(std::int64_t rows, std::int64_t width, T* out, F&& f) {
-  const hn::ScalableTag<T> d;
-  const hn::CappedTag<T, 1> one;
-  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
-  const std::int64_t block = width <= 4 * n ? rows : kRowBlock;
-  for (std::int64_t j = 0; j < width; ++j) out[j] = 0;
-  for (std::int64_t begin = 0; begin < rows; begin += block) {
-    const std::int64_t end = begin + block < rows ? begin + block : rows;
-    std::int64_t j = 0;
-    for (; j + 4 * n <= width; j += 4 * n) {
-      auto a0 = hn::LoadU(d, out + j), a1 = hn::LoadU(d, out + j + n);
-      auto a2 = hn::LoadU(d, out + j + 2 * n), a3 = hn::LoadU(d, out + j + 3 * n);
-      for (std::int64_t r = begin; r < end; ++r) {
-        a0 = hn::Add(a0, f(d, r, j));
-        a1 = hn::Add(a1, f(d, r, j + n));
-        a2 = hn::Add(a2, f(d, r, j + 2 * n));
-        a3 = hn::Add(a3, f(d, r, j + 3 * n));
-      }
-      hn::StoreU(a0, d, out + j);
-      hn::StoreU(a1, d, out + j + n);
-      hn::StoreU(a2, d, out + j + 2 * n);
-      hn::StoreU(a3, d, out + j + 3 * n);
-    }
-    for (; j + n <= width; j += n) {
-      auto a = hn::LoadU(d, out + j);
-      for (std::int64_t r = begin; r < end; ++r) a = hn::Add(a, f(d, r, j));
-      hn::StoreU(a, d, out + j);
-    }
-    for (; j < width; ++j) {
-      auto a = hn::LoadU(one, out + j);
-      for (std::int64_t r = begin; r < end; ++r) a = hn::Add(a, f(one, r, j));
-      hn::StoreU(a, one, out + j);
-    }
-  }
-}
+constexpr std::int64_t kRowBlock = 8;  // Note [Row blocks] in kernels/common/column_moments.cpp
 
 // Two sums at once, from f(d, row, j, s, t), which adds to s and t.
 template <class T, class F>
@@ -115,20 +72,6 @@ HWY_INLINE void each_vector(std::int64_t rows, std::int64_t width, F&& f) {
     for (; j + n <= width; j += n) f(d, r, j);
     for (; j < width; ++j) f(one, r, j);
   }
-}
-
-// mean[j] and m2[j] = sum of (x - mean[j])^2 of each column of (rows, width).
-template <class T>
-HWY_INLINE void stats(const T* x, std::int64_t rows, std::int64_t width, T* mean, T* m2) {
-  column_sums<T>(rows, width, mean, [=](auto d, std::int64_t r, std::int64_t j) HWY_ATTR {
-    return hn::LoadU(d, x + r * width + j);
-  });
-  const T inverse = T{1} / static_cast<T>(rows);
-  for (std::int64_t j = 0; j < width; ++j) mean[j] *= inverse;
-  column_sums<T>(rows, width, m2, [=](auto d, std::int64_t r, std::int64_t j) HWY_ATTR {
-    const auto e = hn::Sub(hn::LoadU(d, x + r * width + j), hn::LoadU(d, mean + j));
-    return hn::Mul(e, e);
-  });
 }
 
 template <class T, bool kResidual, bool kRelu>
@@ -192,9 +135,6 @@ HWY_INLINE void backward_apply(const T* dy, const T* x, const T* y, const T* mea
 }
 
 #define RETORT_BN_EXPORT(T, suffix)                                                               \
-  void stats_##suffix(const T* x, std::int64_t rows, std::int64_t width, T* mean, T* m2) {        \
-    stats<T>(x, rows, width, mean, m2);                                                           \
-  }                                                                                               \
   void apply_##suffix(const T* x, const T* residual, T* y, const T* mean, const T* scale,         \
                       const T* bias, std::int64_t rows, std::int64_t width, bool relu) {          \
     if (residual != nullptr)                                                                      \
@@ -244,6 +184,7 @@ HWY_AFTER_NAMESPACE();
 #include <vector>
 
 #include "kernels/common/bf16_convert.h"
+#include "kernels/common/column_moments.h"
 #include "kernels/common/parallel.h"
 
 namespace retort::kernels {
@@ -253,8 +194,6 @@ CudaOp<BatchNormBackwardArgs> batch_norm_backward_cuda = nullptr;
 
 namespace {
 
-HWY_EXPORT(stats_f32);
-HWY_EXPORT(stats_f64);
 HWY_EXPORT(apply_f32);
 HWY_EXPORT(apply_f64);
 HWY_EXPORT(backward_sums_f32);
@@ -267,10 +206,6 @@ template <class A>
 struct Simd;
 template <>
 struct Simd<float> {
-  template <class... P>
-  static void stats(P... p) {
-    HWY_DYNAMIC_DISPATCH(stats_f32)(p...);
-  }
   template <class... P>
   static void apply(P... p) {
     HWY_DYNAMIC_DISPATCH(apply_f32)(p...);
@@ -286,10 +221,6 @@ struct Simd<float> {
 };
 template <>
 struct Simd<double> {
-  template <class... P>
-  static void stats(P... p) {
-    HWY_DYNAMIC_DISPATCH(stats_f64)(p...);
-  }
   template <class... P>
   static void apply(P... p) {
     HWY_DYNAMIC_DISPATCH(apply_f64)(p...);
@@ -308,7 +239,7 @@ struct Simd<double> {
 struct Cut {
   std::int64_t fold, rows, chunks;
   Cut(std::int64_t all_rows, std::int64_t channels, std::size_t element_bytes) {
-    fold = channels >= 64 ? 1 : 64 / channels;
+    fold = column_fold(channels);
     const std::int64_t row_bytes = channels * static_cast<std::int64_t>(element_bytes);
     rows = (32768 + row_bytes - 1) / row_bytes;
     if (rows < (all_rows + 255) / 256) rows = (all_rows + 255) / 256;
@@ -370,39 +301,6 @@ void folded_parts(std::int64_t begin, std::int64_t end, std::int64_t fold, std::
   if (rest > 0) f((begin + whole * fold) * channels, std::int64_t{1}, rest * channels);
 }
 
-// Mean and centred sum of squares of one chunk, per channel.
-template <class A>
-void chunk_stats(const A* x, std::int64_t rows, std::int64_t fold, std::int64_t channels, A* mean,
-                 A* m2, std::vector<A>& buffer) {
-  const std::int64_t width = fold * channels, whole = rows / fold, rest = rows % fold;
-  if (fold == 1) return Simd<A>::stats(x, rows, width, mean, m2);
-  buffer.resize(static_cast<std::size_t>(2 * width));
-  A *const wide_mean = buffer.data(), *const wide_m2 = wide_mean + width;
-  if (whole > 0) Simd<A>::stats(x, whole, width, wide_mean, wide_m2);
-  // Merge the `fold` columns of a channel (whole rows each) and the rest (one row each).
-  for (std::int64_t c = 0; c < channels; ++c) {
-    double sum = 0, square = 0;
-    if (whole > 0)
-      for (std::int64_t k = 0; k < fold; ++k)
-        sum += static_cast<double>(wide_mean[k * channels + c]) * static_cast<double>(whole);
-    for (std::int64_t k = 0; k < rest; ++k)
-      sum += static_cast<double>(x[whole * width + k * channels + c]);
-    const double center = sum / static_cast<double>(rows);
-    if (whole > 0)
-      for (std::int64_t k = 0; k < fold; ++k) {
-        const double e = static_cast<double>(wide_mean[k * channels + c]) - center;
-        square +=
-            static_cast<double>(wide_m2[k * channels + c]) + e * e * static_cast<double>(whole);
-      }
-    for (std::int64_t k = 0; k < rest; ++k) {
-      const double e = static_cast<double>(x[whole * width + k * channels + c]) - center;
-      square += e * e;
-    }
-    mean[c] = static_cast<A>(center);
-    m2[c] = static_cast<A>(square);
-  }
-}
-
 template <class T>
 void forward(const BatchNormArgs& args) {
   using A = accumulator_t<T>;
@@ -423,10 +321,9 @@ void forward(const BatchNormArgs& args) {
       partial = own.data();
       parallel_for(args.rows, chunk_rows, [&](std::int64_t begin, std::int64_t end) {
         A* const mean_of_chunk = own.data() + begin / chunk_rows * 2 * channels;
-        std::vector<A> buffer;
         Reader<T, A> read;
-        chunk_stats<A>(read(args.x, begin * channels, (end - begin) * channels), end - begin,
-                       cut.fold, channels, mean_of_chunk, mean_of_chunk + channels, buffer);
+        column_moments(read(args.x, begin * channels, (end - begin) * channels), end - begin,
+                       channels, mean_of_chunk, mean_of_chunk + channels);
       });
     }
     const double n = static_cast<double>(args.rows);

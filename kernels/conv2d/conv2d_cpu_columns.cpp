@@ -97,7 +97,7 @@ void columns_images(Pass pass, const Conv2dShape& shape, T* out, const T* in, co
   const ConstMap<T> w(weight, shape.filters, c.depth);
   const std::int64_t y_image = c.rows * shape.filters;
   parallel_for(shape.batch, c.per_slice, [&](std::int64_t begin, std::int64_t end) {
-    const OneThread one;
+    const OneOpenMpThread one;
     T* const columns = buffers + static_cast<std::size_t>(begin / c.per_slice) * c.buffer();
     for (std::int64_t n = begin; n < end; ++n) {
       if (pass == Pass::kForward) {
@@ -124,7 +124,7 @@ void columns_weight(const Conv2dShape& shape, T* dweight, const T* x, const T* d
   T* const buffers = reinterpret_cast<T*>(scratch);
   T* const parts = buffers + static_cast<std::size_t>(c.slices) * c.buffer();
   parallel_for(shape.batch, c.per_slice, [&](std::int64_t begin, std::int64_t end) {
-    const OneThread one;
+    const OneOpenMpThread one;
     const auto slice = static_cast<std::size_t>(begin / c.per_slice);
     T* const columns = buffers + slice * c.buffer();
     Map<T> part(parts + slice * weights, shape.filters, c.depth);

@@ -34,60 +34,6 @@ HWY_INLINE void add_and_clamp(std::int64_t rows, std::int64_t filters, const T* 
   }
 }
 
-// to[c] = sum over rows of f(x[row, c]) for the columns of kVectors vectors from c = 0. Rows are
-// taken kRows at a time, each with sums of its own, so that additions do not wait for each other.
-template <int kVectors, int kRows, class D, class T, class F>
-HWY_INLINE void sum_columns(D d, std::int64_t rows, std::int64_t width, const T* x, T* to, F&& f) {
-  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
-  hn::Vec<D> sum[kRows][kVectors];
-  for (int i = 0; i < kRows; ++i)
-    for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::Zero(d);
-  std::int64_t r = 0;
-  for (; r + kRows <= rows; r += kRows)
-    for (int i = 0; i < kRows; ++i)
-      for (int j = 0; j < kVectors; ++j)
-        sum[i][j] = f(d, hn::LoadU(d, x + (r + i) * width + j * n), j * n, sum[i][j]);
-  for (; r < rows; ++r)
-    for (int j = 0; j < kVectors; ++j)
-      sum[0][j] = f(d, hn::LoadU(d, x + r * width + j * n), j * n, sum[0][j]);
-  for (int j = 0; j < kVectors; ++j) {
-    for (int i = 1; i < kRows; ++i) sum[0][j] = hn::Add(sum[0][j], sum[i][j]);
-    hn::StoreU(sum[0][j], d, to + j * n);
-  }
-}
-
-// mean (K) and m2 (K) = sum of (x - mean)^2 of x (rows, K).
-template <class T>
-HWY_INLINE void moments(std::int64_t rows, std::int64_t filters, const T* x, T* mean, T* m2) {
-  const hn::ScalableTag<T> full;
-  const hn::CappedTag<T, 1> one;
-  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(full));
-  const auto add = [](auto, auto v, std::int64_t, auto s) HWY_ATTR { return hn::Add(s, v); };
-  const auto columns = [&](auto d, auto vectors, auto unrolled, std::int64_t c) HWY_ATTR {
-    constexpr int kVectors = decltype(vectors)::value, kRows = decltype(unrolled)::value;
-    const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
-    sum_columns<kVectors, kRows>(d, rows, filters, x + c, mean + c, add);
-    const auto inverse = hn::Set(d, T{1} / static_cast<T>(rows));
-    for (std::int64_t j = 0; j < kVectors * lanes; j += lanes)
-      hn::StoreU(hn::Mul(hn::LoadU(d, mean + c + j), inverse), d, mean + c + j);
-    sum_columns<kVectors, kRows>(d, rows, filters, x + c, m2 + c,
-                                 [&](auto tag, auto v, std::int64_t j, auto s) HWY_ATTR {
-                                   const auto e = hn::Sub(v, hn::LoadU(tag, mean + c + j));
-                                   return hn::MulAdd(e, e, s);
-                                 });
-  };
-  using std::integral_constant;
-  std::int64_t c = 0;
-  for (; c + 4 * n <= filters; c += 4 * n)
-    columns(full, integral_constant<int, 4>{}, integral_constant<int, 2>{}, c);
-  for (; c + 2 * n <= filters; c += 2 * n)
-    columns(full, integral_constant<int, 2>{}, integral_constant<int, 4>{}, c);
-  for (; c + n <= filters; c += n)
-    columns(full, integral_constant<int, 1>{}, integral_constant<int, 8>{}, c);
-  for (; c < filters; ++c)
-    columns(one, integral_constant<int, 1>{}, integral_constant<int, 4>{}, c);
-}
-
 void add_and_clamp_f32(std::int64_t rows, std::int64_t filters, const float* bias,
                        const float* residual, bool relu, float* sums) {
   add_and_clamp(rows, filters, bias, residual, relu, sums);
@@ -96,14 +42,6 @@ void add_and_clamp_f64(std::int64_t rows, std::int64_t filters, const double* bi
                        const double* residual, bool relu, double* sums) {
   add_and_clamp(rows, filters, bias, residual, relu, sums);
 }
-void moments_f32(std::int64_t rows, std::int64_t filters, const float* x, float* mean, float* m2) {
-  moments(rows, filters, x, mean, m2);
-}
-void moments_f64(std::int64_t rows, std::int64_t filters, const double* x, double* mean,
-                 double* m2) {
-  moments(rows, filters, x, mean, m2);
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace retort::kernels::conv
 HWY_AFTER_NAMESPACE();
@@ -115,13 +53,12 @@ HWY_AFTER_NAMESPACE();
 
 #include "hwy/aligned_allocator.h"
 #include "kernels/common/bf16_convert.h"
+#include "kernels/common/column_moments.h"
 
 namespace retort::kernels::conv {
 namespace {
 HWY_EXPORT(add_and_clamp_f32);
 HWY_EXPORT(add_and_clamp_f64);
-HWY_EXPORT(moments_f32);
-HWY_EXPORT(moments_f64);
 }  // namespace
 
 float* thread_space(std::size_t floats) {
@@ -176,10 +113,7 @@ void finish_images(const Conv2dArgs& args, std::int64_t begin, std::int64_t end,
   for (std::int64_t r = 0; r < rows; r += chunk) {
     T* const to = static_cast<T*>(args.statistics) + (first + r) / chunk * 2 * filters;
     const std::int64_t count = r + chunk < rows ? chunk : rows - r;
-    if constexpr (std::is_same_v<T, float>)
-      HWY_DYNAMIC_DISPATCH(moments_f32)(count, filters, sums + r * filters, to, to + filters);
-    else
-      HWY_DYNAMIC_DISPATCH(moments_f64)(count, filters, sums + r * filters, to, to + filters);
+    column_moments(sums + r * filters, count, filters, to, to + filters);
   }
 }
 template void finish_images<float>(const Conv2dArgs&, std::int64_t, std::int64_t, float*);

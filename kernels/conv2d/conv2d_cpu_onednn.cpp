@@ -61,7 +61,7 @@ void adopt(Plan& plan, const Desc& desc, const Memory::desc& weight) {
 }
 
 std::unique_ptr<Plan> make_plan(Pass pass, const Conv2dShape& s, DType dtype) {
-  const OneThread one;
+  const OneOpenMpThread one;
   const dnnl::engine& engine = cpu_engine();
   const Memory::dims x_dims{s.batch, s.channels, s.height, s.width};
   const Memory::dims weight_dims{s.filters, s.channels, s.filter_height, s.filter_width};
@@ -155,8 +155,8 @@ std::unique_ptr<SlicedPlan> make_slices(Pass pass, const Conv2dShape& shape, DTy
 
 // Without them oneDNN computes bf16 convolutions at a third of the rate of f32 ones.
 bool has_bf16_products() {
-  static const bool has = static_cast<unsigned>(dnnl::get_effective_cpu_isa()) >=
-                          static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  const auto wanted = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  static const bool has = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
   return has;
 }
 
@@ -180,7 +180,11 @@ const SlicedPlan* find_plan(Pass pass, const Conv2dShape& s, DType dtype) {
   const std::lock_guard lock(mutex);
   if (const auto found = plans->find(key); found != plans->end()) return found->second.get();
   std::unique_ptr<SlicedPlan> plan;
-  if (dtype == DType::kF32 || has_bf16_products()) plan = make_slices(pass, s, dtype);
+  try {
+    if (dtype == DType::kF32 || has_bf16_products()) plan = make_slices(pass, s, dtype);
+  } catch (const dnnl::error& e) {
+    if (e.status != dnnl_unimplemented) throw;  // else another provider, or f32, runs it
+  }
   return plans->emplace(key, std::move(plan)).first->second.get();
 }
 
@@ -189,7 +193,7 @@ template <class F>
 void for_each_slice(const SlicedPlan& plan, std::int64_t batch, std::byte* scratch, F&& f) {
   const std::size_t stride = plan.slice_bytes();
   parallel_for(batch, plan.images, [&](std::int64_t begin, std::int64_t end) {
-    const OneThread one;
+    const OneOpenMpThread one;
     const std::int64_t slice = begin / plan.images;
     const Plan& p = plan.of(slice);
     dnnl::stream stream(cpu_engine());
@@ -231,7 +235,7 @@ void run_images(const SlicedPlan& plan, Pass pass, const Conv2dShape& s, void* o
       pieces.take<std::byte>(static_cast<std::size_t>(plan.slices) * plan.slice_bytes());
   Memory w = memory_of(plan.main->weight_krsc, weight);
   if (plan.main->convert_weight) {
-    const OneThread one;
+    const OneOpenMpThread one;
     dnnl::stream stream(cpu_engine());
     Memory converted =
         memory_of(plan.main->weight, pieces.take<std::byte>(plan.main->weight.get_size()));
@@ -291,7 +295,7 @@ void run_weight(const SlicedPlan& plan, const Conv2dShape& s, float* dweight, co
   add_slices(convert ? sum : dweight, parts, stride, plan.slices,
              static_cast<std::int64_t>(weight_bytes / sizeof(float)));
   if (!convert) return;
-  const OneThread one;
+  const OneOpenMpThread one;
   dnnl::stream stream(cpu_engine());
   Memory from = memory_of(plan.main->weight, sum), to = memory_of(plan.main->weight_krsc, dweight);
   plan.main->weight_reorder.execute(stream, from, to);

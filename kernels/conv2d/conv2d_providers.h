@@ -13,10 +13,6 @@
 
 #include "kernels/conv2d/conv2d.h"
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
 namespace retort::kernels::conv {
 
 enum class Pass : int { kForward, kBackwardData, kBackwardWeight };
@@ -35,24 +31,6 @@ inline std::int64_t images_together(const Conv2dShape& s) {
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline std::size_t round_up(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
-
-/// While one lives, libraries on this thread use no other thread.
-class OneThread {
- public:
-#if defined(_OPENMP)
-  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~OneThread() { omp_set_num_threads(before_); }
-
- private:
-  int before_;
-
- public:
-#else
-  OneThread() {}
-#endif
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-};
 
 /// Hands out a block of scratch in pieces.
 class Pieces {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Compiler launcher of the CUDA plug-in: runs the compiler and keeps what ptxas reports about each
-# kernel in OBJECT.ptxas, for the resource test (tests/kernels/ptxas_check.py). Everything else, and
+# kernel in OBJECT.ptxas, for the resource test (tests/kernels/ptxas/check.sh). Everything else, and
 # everything of a failed run, is shown.
 object=
 previous=
