@@ -86,25 +86,15 @@ HWY_INLINE void transform_outputs(const Images& s, const float* m, std::int64_t 
         for (std::int64_t p = 0; p < panels; ++p)
           for (std::int64_t k = 0; k < kVectors; ++k) {
             const float* const from = m + (p * tiles + t) * kPanel + k * kLanes;
-            V half[kOut][kIn];
-            for (std::int64_t j = 0; j < kIn; ++j) {
-              V points[kIn], values[kOut];
-              for (std::int64_t i = 0; i < kIn; ++i)
-                points[i] = hn::Load(tag, from + (i * kIn + j) * point);
-              output_values(points, values);
-              for (std::int64_t i = 0; i < kOut; ++i) half[i][j] = values[i];
-            }
-            for (std::int64_t i = 0; i < kOut; ++i) {
-              V values[kOut];
-              output_values(half[i], values);
-              float* const to = y + i * down + p * kPanel + k * kLanes;
-              if (whole) {
-                for (std::int64_t j = 0; j < kOut; ++j) hn::StoreU(values[j], tag, to + j * right);
-              } else if (i < rows) {
-                for (std::int64_t j = 0; j < kOut && j < columns; ++j)
-                  hn::StoreU(values[j], tag, to + j * right);
-              }
-            }
+            float* const to = y + p * kPanel + k * kLanes;
+            in_two_dimensions<kIn, kOut>(
+                output_values,
+                [&](std::int64_t i, std::int64_t j)
+                    HWY_ATTR { return hn::Load(tag, from + (i * kIn + j) * point); },
+                [&](std::int64_t i, std::int64_t j, V value) HWY_ATTR {
+                  if (whole || (i < rows && j < columns))
+                    hn::StoreU(value, tag, to + i * down + j * right);
+                });
           }
       });
 }
@@ -143,20 +133,12 @@ void filters_forward(std::int64_t filters, std::int64_t channels, std::int64_t b
       for (std::int64_t k = 0; k < kPanel; ++k)
         for (std::int64_t i = 0; i < kVectors; ++i) {
           const float* const w = weight + (k0 + k) * 9 * channels + c0 + i * kLanes;
-          V half[kIn][3];
-          for (std::int64_t col = 0; col < 3; ++col) {
-            V taps[3], points[kIn];
-            for (std::int64_t r = 0; r < 3; ++r)
-              taps[r] = hn::LoadU(tag, w + (r * 3 + col) * channels);
-            filter_points(taps, points);
-            for (std::int64_t r = 0; r < kIn; ++r) half[r][col] = points[r];
-          }
-          for (std::int64_t r = 0; r < kIn; ++r) {
-            V points[kIn];
-            filter_points(half[r], points);
-            for (std::int64_t col = 0; col < kIn; ++col)
-              hn::Store(points[col], tag, block[r * kIn + col][k] + i * kLanes);
-          }
+          in_two_dimensions<3, kIn>(
+              filter_points,
+              [&](std::int64_t r, std::int64_t col)
+                  HWY_ATTR { return hn::LoadU(tag, w + (r * 3 + col) * channels); },
+              [&](std::int64_t r, std::int64_t col, V value)
+                  HWY_ATTR { hn::Store(value, tag, block[r * kIn + col][k] + i * kLanes); });
         }
       for (std::int64_t point = 0; point < kPoints; ++point) {
         float* const to = u + point * point_stride(filters / kPanel, channels) +
@@ -174,22 +156,15 @@ void filters_backward(std::int64_t filters, std::int64_t channels, std::int64_t 
   for (std::int64_t k = begin; k < end; ++k)
     for (std::int64_t c = 0; c < channels; c += kLanes) {
       const float* const w = weight + k * 9 * channels + c;
-      V half[kIn][3];
-      for (std::int64_t col = 0; col < 3; ++col) {
-        V taps[3], points[kIn];
-        for (std::int64_t r = 0; r < 3; ++r)
-          taps[r] = hn::LoadU(tag, w + ((2 - r) * 3 + 2 - col) * channels);
-        filter_points(taps, points);
-        for (std::int64_t r = 0; r < kIn; ++r) half[r][col] = points[r];
-      }
-      for (std::int64_t r = 0; r < kIn; ++r) {
-        V points[kIn];
-        filter_points(half[r], points);
-        for (std::int64_t col = 0; col < kIn; ++col)
-          hn::StoreU(points[col], tag,
-                     u + (r * kIn + col) * point_stride(channels / kPanel, filters) +
-                         (c / kPanel * filters + k) * kPanel + c % kPanel);
-      }
+      in_two_dimensions<3, kIn>(
+          filter_points,
+          [&](std::int64_t r, std::int64_t col)
+              HWY_ATTR { return hn::LoadU(tag, w + ((2 - r) * 3 + 2 - col) * channels); },
+          [&](std::int64_t r, std::int64_t col, V value) HWY_ATTR {
+            hn::StoreU(value, tag,
+                       u + (r * kIn + col) * point_stride(channels / kPanel, filters) +
+                           (c / kPanel * filters + k) * kPanel + c % kPanel);
+          });
     }
 }
 

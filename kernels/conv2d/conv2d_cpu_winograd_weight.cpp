@@ -29,21 +29,14 @@ HWY_INLINE void weight_inputs(const Images& s, std::int64_t first, std::int64_t 
           for (std::int64_t k = 0; k < kVectors; ++k) {
             const std::int64_t c = p * kPanel + k * kLanes;
             float* const to = w + (p * tiles + begin + t) * kPanel + k * kLanes;
-            V half[kIn][kOut];
-            for (std::int64_t j = 0; j < kOut; ++j) {
-              V values[kOut], points[kIn];
-              for (std::int64_t i = 0; i < kOut; ++i)
-                values[i] =
-                    i < rows && j < columns ? load(from + i * down + j * right + c) : hn::Zero(tag);
-              gradient_points(values, points);
-              for (std::int64_t i = 0; i < kIn; ++i) half[i][j] = points[i];
-            }
-            for (std::int64_t i = 0; i < kIn; ++i) {
-              V points[kIn];
-              gradient_points(half[i], points);
-              for (std::int64_t j = 0; j < kIn; ++j)
-                hn::Store(points[j], tag, to + (i * kIn + j) * point);
-            }
+            in_two_dimensions<kOut, kIn>(
+                gradient_points,
+                [&](std::int64_t i, std::int64_t j) HWY_ATTR {
+                  return i < rows && j < columns ? load(from + i * down + j * right + c)
+                                                 : hn::Zero(tag);
+                },
+                [&](std::int64_t i, std::int64_t j, V value)
+                    HWY_ATTR { hn::Store(value, tag, to + (i * kIn + j) * point); });
           }
       });
 }
@@ -131,20 +124,13 @@ void weight_taps(const Images& s, std::int64_t begin, std::int64_t end, const fl
   const D tag;
   for (std::int64_t k = begin; k < end; ++k)
     for (std::int64_t c = 0; c < s.in_c; c += kLanes) {
-      V half[3][kIn];
-      for (std::int64_t j = 0; j < kIn; ++j) {
-        V points[kIn], taps[3];
-        for (std::int64_t i = 0; i < kIn; ++i)
-          points[i] = hn::LoadU(tag, sums + ((i * kIn + j) * s.out_c + k) * s.in_c + c);
-        tap_values(points, taps);
-        for (std::int64_t i = 0; i < 3; ++i) half[i][j] = taps[i];
-      }
-      for (std::int64_t i = 0; i < 3; ++i) {
-        V taps[3];
-        tap_values(half[i], taps);
-        for (std::int64_t j = 0; j < 3; ++j)
-          hn::StoreU(taps[j], tag, dweight + ((k * 3 + i) * 3 + j) * s.in_c + c);
-      }
+      in_two_dimensions<kIn, 3>(
+          tap_values,
+          [&](std::int64_t i, std::int64_t j) HWY_ATTR {
+            return hn::LoadU(tag, sums + ((i * kIn + j) * s.out_c + k) * s.in_c + c);
+          },
+          [&](std::int64_t i, std::int64_t j, V value)
+              HWY_ATTR { hn::StoreU(value, tag, dweight + ((k * 3 + i) * 3 + j) * s.in_c + c); });
     }
 }
 
