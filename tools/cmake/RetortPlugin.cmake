@@ -33,13 +33,14 @@ foreach(_folder IN LISTS folders)
 endforeach()
 
 # The kernels as an object library of their own: their flags and their launcher are nvcc's.
+set(_launcher "${PROJECT_SOURCE_DIR}/tools/cmake/keep_ptxas_log.sh" ${CMAKE_CXX_COMPILER_LAUNCHER})
 add_library(retort_cuda_kernels OBJECT ${_kernels})
 target_include_directories(retort_cuda_kernels PRIVATE "${PROJECT_SOURCE_DIR}")
 retort_cuda_options(retort_cuda_kernels)
 target_compile_options(retort_cuda_kernels PRIVATE -Xptxas=-v)
 set_target_properties(retort_cuda_kernels PROPERTIES
   CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON CUDA_RUNTIME_LIBRARY Static
-  CUDA_COMPILER_LAUNCHER "${PROJECT_SOURCE_DIR}/tools/cmake/keep_ptxas_log.sh;${CMAKE_CXX_COMPILER_LAUNCHER}")
+  CUDA_COMPILER_LAUNCHER "${_launcher}")
 
 add_library(retort_cuda MODULE ${_sources} $<TARGET_OBJECTS:retort_cuda_kernels>)
 target_compile_definitions(retort_cuda PRIVATE ${_definitions})
