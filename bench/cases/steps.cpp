@@ -31,7 +31,7 @@ struct Trainer {
   std::unique_ptr<distill::Teacher> teacher;
   std::vector<distill::StepBatch> batches;
   distill::StepSettings settings;
-  NamedTensors untrained;  // optimizer state
+  nn::SgdConfig sgd;
   std::vector<Tensor> buffers;
   std::size_t at = 0;
   distill::StepReport report;
@@ -48,8 +48,7 @@ struct Trainer {
     model->initialize(seed);
     std::size_t i = 0;
     model->visit_buffers([&](const std::string&, Tensor& b) { b.copy_from(buffers[i++]); });
-    optimizer->load_state(untrained);
-    optimizer->zero_grad();
+    optimizer = std::make_unique<nn::Sgd>(*model, sgd);  // a copy of its state would be counted
     at = 0;
   }
 };
@@ -117,8 +116,8 @@ Work make_training(const StepSpec& spec, const Case& c) {
   t->model = model_of(spec.model, c.seed);
   t->model->to(c.device);
   t->model->visit_buffers([&](const std::string&, Tensor& b) { t->buffers.push_back(b.clone()); });
+  t->sgd = spec.sgd;
   t->optimizer = std::make_unique<nn::Sgd>(*t->model, spec.sgd);
-  t->untrained = t->optimizer->state();
   if (spec.teacher.empty()) {
     t->settings.lambda = {0.0f};
   } else {

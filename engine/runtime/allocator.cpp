@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <map>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "engine/runtime/device.h"
+#include "engine/runtime/heap.h"
 #include "kernels/common/check.h"
 
 namespace retort {
@@ -24,7 +24,74 @@ constexpr bool kCaching = false;
 constexpr bool kCaching = true;
 #endif
 
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kMiB = std::size_t{1} << 20, kHugePage = 2 * kMiB;
+// From here on blocks come from a heap; smaller ones are kept by size class, which is quicker.
+constexpr std::size_t kLarge = kMiB;
+
+// Address space, whose pages take memory when they are first written: much of it at once, so that
+// what one phase leaves is neighbour to what the next one needs. Huge pages are asked for.
+class HostSegments final : public SegmentSource {
+ public:
+  void* get(std::size_t least, std::size_t* size) override {
+    for (const std::size_t wanted : {std::max(least, 1024 * kMiB), least}) {
+      *size = (wanted + kHugePage - 1) / kHugePage * kHugePage;
+      if (void* const segment = map(*size)) return segment;
+    }
+    return nullptr;
+  }
+  void put(void* segment, std::size_t size) noexcept override { munmap(segment, size); }
+  bool lazy() const override { return true; }
+  void forget(void* begin, std::size_t size) noexcept override {
+    constexpr std::uintptr_t kPage = 4096;
+    const auto first = (reinterpret_cast<std::uintptr_t>(begin) + kPage - 1) / kPage * kPage;
+    const auto last = (reinterpret_cast<std::uintptr_t>(begin) + size) / kPage * kPage;
+    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  }
+
+ private:
+  // Aligned to a huge page: the ends that are too much are given back.
+  static void* map(std::size_t size) {
+    void* const got = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (got == MAP_FAILED) return nullptr;
+    char* const begin = static_cast<char*>(got);
+    const std::size_t ahead =
+        (kHugePage - reinterpret_cast<std::uintptr_t>(begin) % kHugePage) % kHugePage;
+    if (ahead > 0) munmap(begin, ahead);
+    munmap(begin + ahead + size, kHugePage - ahead);
+    madvise(begin + ahead, size, MADV_HUGEPAGE);  // advice only: failure costs speed
+    return begin + ahead;
+  }
+};
+
+// What the driver gives is memory at once.
+class DeviceSegments final : public SegmentSource {
+ public:
+  void* get(std::size_t least, std::size_t* size) override {
+    const std::size_t wanted = least < kMiB ? 2 * kMiB : std::max(least, 20 * kMiB);
+    for (const std::size_t bytes : {(wanted + kHugePage - 1) / kHugePage * kHugePage, least}) {
+      void* segment = nullptr;
+      const Status status = cuda_runtime.allocate(&segment, bytes);
+      *size = bytes;
+      if (status.code == ErrorCode::kOk) return segment;
+      if (status.code != ErrorCode::kMemory)
+        throw Error(status.code, join("[allocator] ", status.message));
+    }
+    return nullptr;
+  }
+  void put(void* segment, std::size_t) noexcept override {
+    if (cuda_runtime.release) cuda_runtime.release(segment);
+  }
+  bool lazy() const override { return false; }
+  void forget(void*, std::size_t) noexcept override {}
+};
+
+SegmentSource& segments_of(Device device) {
+  static auto* const host = new HostSegments;  // never destroyed: see allocator_of
+  static auto* const cuda = new DeviceSegments;
+  if (device == Device::kCpu) return *host;
+  return *cuda;
+}
 
 // Size classes: powers of two cut in eighths, so that at most 1/8 of a block is unused.
 std::size_t size_class(std::size_t bytes) {
@@ -40,12 +107,10 @@ thread_local bool t_no_system = false;
 
 // Guarded by its allocator's mutex.
 struct MemoryPool::Blocks {
-  explicit Blocks(Device d) : device(d) {}
+  explicit Blocks(Device d);
   ~Blocks();
   Device device;
-  std::multimap<std::size_t, void*> free;  // by size
-  std::size_t reserved_bytes = 0;
-  std::uint64_t system_allocations = 0;
+  std::unique_ptr<Heap> heap;
 };
 
 namespace {
@@ -54,28 +119,29 @@ thread_local std::shared_ptr<MemoryPool::Blocks> t_pool;
 
 struct Block {
   std::size_t asked = 0;
-  std::size_t reserved = 0;
+  std::size_t reserved = 0;  // of its size class; 0: of a heap
   MemoryRole role = MemoryRole::kActivations;
-  std::shared_ptr<MemoryPool::Blocks> pool;  // null: the shared cache
+  std::shared_ptr<MemoryPool::Blocks> pool;  // null: the shared heap and cache
 };
 
 class Allocator {
  public:
-  explicit Allocator(Device device) : device_(device) {}
+  explicit Allocator(Device device) : device_(device), heap_(segments_of(device)) {}
 
   void* allocate(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
-    const auto pool = t_pool && t_pool->device == device_ ? t_pool : nullptr;
-    std::size_t reserved = kCaching || pool ? size_class(bytes) : std::max<std::size_t>(bytes, 1);
-    void* pointer = pool ? take_from(*pool, reserved) : take_cached(reserved);
-    if (pointer == nullptr) {
-      pointer = ask_system(reserved, bytes);
-      if (pool) {
-        pool->reserved_bytes += reserved;
-        ++pool->system_allocations;
-      }
+    Block block{bytes, 0, t_role, t_pool && t_pool->device == device_ ? t_pool : nullptr};
+    void* pointer = nullptr;
+    if (block.pool) {
+      pointer = from_heap(*block.pool->heap, bytes);
+    } else if (kCaching && bytes >= kLarge) {
+      pointer = from_heap(heap_, bytes);
+    } else {
+      block.reserved = kCaching ? size_class(bytes) : std::max<std::size_t>(bytes, 1);
+      pointer = take_cached(block.reserved);
+      if (pointer == nullptr) pointer = ask_system(block.reserved, bytes);
     }
-    live_[pointer] = Block{bytes, reserved, t_role, pool};
+    live_[pointer] = std::move(block);
     const auto role = static_cast<std::size_t>(t_role);
     stats_.current_bytes += bytes;
     stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.current_bytes);
@@ -90,12 +156,12 @@ class Allocator {
     const std::lock_guard lock(mutex_);
     const auto it = live_.find(pointer);
     if (it == live_.end()) return;
-    block = it->second;
+    block = std::move(it->second);
     live_.erase(it);
     stats_.current_bytes -= block.asked;
     stats_.current_by_role[static_cast<std::size_t>(block.role)] -= block.asked;
-    if (block.pool) {
-      block.pool->free.emplace(block.reserved, pointer);
+    if (block.reserved == 0) {
+      (block.pool ? *block.pool->heap : heap_).release(pointer);
     } else if (kCaching || t_no_system) {
       cached_[block.reserved].push_back(pointer);
     } else {
@@ -105,7 +171,10 @@ class Allocator {
 
   MemoryStatistics statistics() {
     const std::lock_guard lock(mutex_);
-    return stats_;
+    MemoryStatistics now = stats_;
+    now.reserved_bytes += heap_.resident_bytes();
+    now.system_allocations += heap_.growths();
+    return now;
   }
   void reset_peak() {
     const std::lock_guard lock(mutex_);
@@ -118,7 +187,8 @@ class Allocator {
   }
   void end_of(MemoryPool::Blocks& pool) noexcept {
     const std::lock_guard lock(mutex_);
-    for (const auto& [reserved, pointer] : pool.free) give_back(pointer, reserved);
+    stats_.reserved_bytes -= pool.heap->resident_bytes();
+    pool.heap.reset();
   }
   template <class F>
   auto locked(F&& f) {
@@ -135,13 +205,21 @@ class Allocator {
     return pointer;
   }
 
-  // The smallest block that fits; `reserved` becomes its size.
-  static void* take_from(MemoryPool::Blocks& pool, std::size_t& reserved) {
-    const auto found = pool.free.lower_bound(reserved);
-    if (found == pool.free.end() || found->first / 2 >= reserved) return nullptr;
-    void* const pointer = found->second;
-    reserved = found->first;
-    pool.free.erase(found);
+  void* from_heap(Heap& heap, std::size_t bytes) {
+    void* pointer = heap.take(bytes);
+    if (pointer != nullptr) return pointer;
+    refuse_in_capture(bytes);
+    const std::size_t resident = heap.resident_bytes();
+    pointer = heap.allocate(bytes);
+    if (pointer == nullptr) {  // once more with everything returned that nobody uses
+      drop_cached();
+      pointer = heap.allocate(bytes);
+    }
+    if (pointer == nullptr) out_of_memory(bytes);
+    if (&heap != &heap_) {  // a pool's is counted as it grows: it never shrinks
+      stats_.reserved_bytes += heap.resident_bytes() - resident;
+      ++stats_.system_allocations;
+    }
     return pointer;
   }
 
@@ -149,12 +227,17 @@ class Allocator {
     for (auto& [reserved, blocks] : cached_)
       for (void* pointer : blocks) give_back(pointer, reserved);
     cached_.clear();
+    heap_.trim();
   }
 
-  void* ask_system(std::size_t reserved, std::size_t asked) {
+  void refuse_in_capture(std::size_t asked) const {
     if (t_no_system && device_ == Device::kCuda)
       fail(ErrorCode::kDevice, "[allocator] the captured work needs ", asked,
            " bytes that its warm-up did not: memory from the driver cannot be captured");
+  }
+
+  void* ask_system(std::size_t reserved, std::size_t asked) {
+    refuse_in_capture(asked);
     ++stats_.system_allocations;
     void* pointer = system_allocate(reserved);
     if (pointer == nullptr) {  // once more with every cached block returned
@@ -174,12 +257,8 @@ class Allocator {
       if (status.code == ErrorCode::kMemory) return nullptr;
       throw Error(status.code, join("[allocator] ", status.message));
     }
-    const bool huge = kCaching && bytes >= kHugePage;
     void* pointer = nullptr;
-    if (posix_memalign(&pointer, huge ? kHugePage : 64, bytes) != 0) return nullptr;
-    if (huge)
-      madvise(pointer, bytes, MADV_HUGEPAGE);  // advice only: failure costs speed, not correctness
-    return pointer;
+    return posix_memalign(&pointer, 64, bytes) == 0 ? pointer : nullptr;
   }
 
   void give_back(void* pointer, std::size_t reserved) noexcept {
@@ -201,6 +280,7 @@ class Allocator {
   }
 
   Device device_;
+  Heap heap_;
   std::mutex mutex_;
   std::unordered_map<void*, Block> live_;
   std::unordered_map<std::size_t, std::vector<void*>> cached_;
@@ -216,14 +296,15 @@ Allocator& allocator_of(Device device) {
 
 }  // namespace
 
+MemoryPool::Blocks::Blocks(Device d) : device(d), heap(std::make_unique<Heap>(segments_of(d))) {}
 MemoryPool::Blocks::~Blocks() { allocator_of(device).end_of(*this); }
 MemoryPool::MemoryPool(Device device)
     : device_(device), blocks_(std::make_shared<Blocks>(device)) {}
 std::size_t MemoryPool::reserved_bytes() const {
-  return allocator_of(device_).locked([&] { return blocks_->reserved_bytes; });
+  return allocator_of(device_).locked([&] { return blocks_->heap->resident_bytes(); });
 }
 std::uint64_t MemoryPool::system_allocations() const {
-  return allocator_of(device_).locked([&] { return blocks_->system_allocations; });
+  return allocator_of(device_).locked([&] { return blocks_->heap->growths(); });
 }
 
 MemoryPoolScope::MemoryPoolScope(const MemoryPool& pool)

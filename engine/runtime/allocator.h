@@ -33,7 +33,7 @@ class MemoryRoleScope {
 };
 
 /// Bytes as asked for (not rounded); reserved_bytes is what the system gave, cached blocks
-/// included.
+/// included; on the CPU without address space that was never used.
 struct MemoryStatistics {
   std::size_t current_bytes = 0;
   std::size_t peak_bytes = 0;
@@ -43,18 +43,19 @@ struct MemoryStatistics {
   std::uint64_t system_allocations = 0;  // how often the system was asked: constant in steady state
 };
 
-/// 64-byte aligned on the CPU (huge pages asked for from 2 MiB on), 256-byte on CUDA. Freed blocks
-/// are kept for the same size class. In sanitizer builds nothing is cached, so that overruns are
-/// seen. Throws Error(kMemory), its text the statistics by role.
+/// 64-byte aligned on the CPU, 256-byte on CUDA. Freed blocks are kept: below 1 MiB for the same
+/// size class, from there on in a heap (heap.h; on the CPU with huge pages), whose neighbours join.
+/// In sanitizer builds nothing is cached, so that overruns are seen. Throws Error(kMemory), its
+/// text the statistics by role.
 void* allocate(Device device, std::size_t bytes);
 void release(Device device, void* pointer) noexcept;
 
 /// Memory that nothing outside shares: for captured graphs, whose addresses must stay theirs.
 ///
-/// While a MemoryPoolScope of it lives, this thread's tensors on its device come from here, the
-/// smallest free block that fits and is less than twice too large, and go back here. Blocks stay
-/// with the pool, in sanitizer builds too, until the last handle on it and the last tensor in it
-/// are gone. Equal requests from an equal state get equal blocks.
+/// While a MemoryPoolScope of it lives, this thread's tensors on its device come from a heap of its
+/// own (heap.h), and go back there. Memory stays with the pool, in sanitizer builds too, until the
+/// last handle on it and the last tensor in it are gone. Equal requests from an equal state get
+/// equal blocks.
 class MemoryPool {
  public:
   explicit MemoryPool(Device device);

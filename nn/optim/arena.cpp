@@ -68,6 +68,7 @@ ParameterArena::ParameterArena(
     *handles[i] = packed;
     slice.parameter = packed;
   }
+  release_cached_memory(device);  // the places of the parameters until now: nothing has their sizes
   zero_gradients();
 }
 

@@ -152,9 +152,8 @@ TEST_F(GraphTest, a_pool_outlives_its_handle_while_tensors_live_in_it) {
     const MemoryPoolScope scope(pool);
     kept = Tensor::full({100}, 3, DType::kF32, kGpu);
     const void* const block = Tensor::empty({100}, DType::kF32, kGpu).raw();
-    EXPECT_EQ(Tensor::empty({90}, DType::kF32, kGpu).raw(), block);  // the smallest that fits
-    EXPECT_NE(Tensor::empty({20}, DType::kF32, kGpu).raw(), block);  // more than twice too large
-    EXPECT_EQ(pool.system_allocations(), 3u);
+    EXPECT_EQ(Tensor::empty({20}, DType::kF32, kGpu).raw(), block);  // cut from it
+    EXPECT_EQ(pool.system_allocations(), 1u);
   }
   EXPECT_EQ(kept.to_vector<float>()[99], 3);
 }

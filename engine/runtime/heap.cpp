@@ -1,0 +1,193 @@
+#include "engine/runtime/heap.h"
+
+#include <algorithm>
+#include <iterator>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace retort {
+namespace {
+
+// AddressSanitizer sees what is free, and what lies behind the bytes that were asked for.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t kGuard = Heap::kUnit;
+void forbid(const void* begin, std::size_t size) { ASAN_POISON_MEMORY_REGION(begin, size); }
+void allow(const void* begin, std::size_t size) { ASAN_UNPOISON_MEMORY_REGION(begin, size); }
+#else
+constexpr std::size_t kGuard = 0;
+void forbid(const void*, std::size_t) {}
+void allow(const void*, std::size_t) {}
+#endif
+
+std::size_t size_of_block(std::size_t bytes) {
+  return std::max<std::size_t>((bytes + Heap::kUnit - 1) / Heap::kUnit, 1) * Heap::kUnit + kGuard;
+}
+
+}  // namespace
+
+Heap::~Heap() {
+  for (auto at = blocks_.begin(); at != blocks_.end();) {
+    char* const segment = at->first;
+    std::size_t size = 0;
+    do size += at++->second.size;
+    while (at != blocks_.end() && !at->second.first);
+    allow(segment, size);
+    source_.put(segment, size);
+  }
+}
+
+Heap::Blocks::iterator Heap::used_before(Blocks::iterator at) {
+  if (at->second.first) return blocks_.end();
+  const auto before = std::prev(at);
+  return before->second.free && !before->second.fresh ? before : blocks_.end();
+}
+
+// Takes the first `size` bytes of a block that is listed nowhere; the rest stays free.
+void* Heap::cut(Blocks::iterator at, std::size_t size) {
+  Block& block = at->second;
+  if (block.size > size) {
+    const Block rest{block.size - size, true, block.fresh, false};
+    list(blocks_.emplace_hint(std::next(at), at->first + size, rest));
+    block.size = size;
+  }
+  if (block.fresh) {
+    block.fresh = false;
+    resident_ += size;
+    ++growths_;
+  }
+  block.free = false;
+  return at->first;
+}
+
+// From pages without memory: the block before which most of the size is there already.
+void* Heap::extend(std::size_t size) {
+  auto best = blocks_.end(), best_before = blocks_.end();
+  std::size_t most = 0;
+  for (const auto& [bytes, pointer] : fresh_) {
+    const auto at = blocks_.find(pointer), before = used_before(at);
+    const std::size_t there = before == blocks_.end() ? 0 : before->second.size;
+    if (bytes + there < size || (best != blocks_.end() && there <= most)) continue;
+    best = at, best_before = before, most = there;
+  }
+  if (best == blocks_.end()) return nullptr;
+  unlist(best);
+  if (best_before == blocks_.end()) return cut(best, size);
+  unlist(best_before);
+  const std::size_t missing = size - most, rest = best->second.size - missing;
+  char* const end = best->first + missing;
+  blocks_.erase(best);
+  if (rest > 0) list(blocks_.emplace(end, Block{rest, true, true, false}).first);
+  best_before->second.size = size;
+  best_before->second.free = false;
+  resident_ += missing;
+  ++growths_;
+  return best_before->first;
+}
+
+void* Heap::take(std::size_t bytes) {
+  const std::size_t size = size_of_block(bytes);
+  const auto found = free_.lower_bound({size, nullptr});
+  if (found == free_.end()) return nullptr;
+  const auto at = blocks_.find(found->second);
+  free_.erase(found);
+  allow(at->first, bytes);
+  return cut(at, size);
+}
+
+void* Heap::allocate(std::size_t bytes) {
+  void* block = take(bytes);
+  const std::size_t size = size_of_block(bytes);
+  if (block == nullptr) block = extend(size);
+  if (block == nullptr) block = from_source(size);
+  if (block != nullptr) allow(block, bytes);
+  return block;
+}
+
+void* Heap::from_source(std::size_t size) {
+  std::size_t got = 0;
+  char* const segment = static_cast<char*>(source_.get(size, &got));
+  if (segment == nullptr) return nullptr;
+  forbid(segment, got);
+  const bool lazy = source_.lazy();
+  if (!lazy) {
+    resident_ += got;
+    ++growths_;
+  }
+  return cut(blocks_.emplace(segment, Block{got, true, lazy, true}).first, size);
+}
+
+void Heap::release(void* pointer) noexcept {
+  auto at = blocks_.find(static_cast<char*>(pointer));
+  if (at == blocks_.end()) return;
+  at->second.free = true;
+  forbid(at->first, at->second.size);
+  const auto join = [&](Blocks::iterator first, Blocks::iterator second) {
+    first->second.size += second->second.size;
+    blocks_.erase(second);
+  };
+  const auto after = std::next(at);
+  if (after != blocks_.end() && !after->second.first && after->second.free &&
+      !after->second.fresh) {
+    unlist(after);
+    join(at, after);
+  }
+  if (const auto before = used_before(at); before != blocks_.end()) {
+    unlist(before);
+    join(before, at);
+    at = before;
+  }
+  list(at);
+}
+
+void Heap::trim() noexcept {
+  for (auto at = blocks_.begin(); at != blocks_.end();) {
+    const auto begin = at;
+    bool whole = true;
+    std::size_t size = 0;
+    do {
+      whole = whole && at->second.free;
+      size += at++->second.size;
+    } while (at != blocks_.end() && !at->second.first);
+    if (whole) {
+      for (auto block = begin; block != at; ++block) {
+        if (!block->second.fresh) resident_ -= block->second.size;
+        unlist(block);
+      }
+      char* const segment = begin->first;
+      blocks_.erase(begin, at);
+      allow(segment, size);
+      source_.put(segment, size);
+    } else if (source_.lazy()) {
+      forget_free(begin, at);
+    }
+  }
+}
+
+// The free blocks of a segment become fresh, and neighbours among them one.
+void Heap::forget_free(Blocks::iterator begin, Blocks::iterator end) noexcept {
+  for (auto at = begin; at != end;) {
+    if (!at->second.free) {
+      ++at;
+      continue;
+    }
+    unlist(at);
+    if (!at->second.fresh) {
+      source_.forget(at->first, at->second.size);
+      resident_ -= at->second.size;
+      at->second.fresh = true;
+    }
+    if (at != begin && std::prev(at)->second.free) {
+      const auto before = std::prev(at);
+      unlist(before);
+      before->second.size += at->second.size;
+      blocks_.erase(at);
+      at = before;
+    }
+    list(at);
+    ++at;
+  }
+}
+
+}  // namespace retort
