@@ -10,6 +10,7 @@ Plan all_cases(Device device, bool smoke) {
   add_distill_loss_cases(plan);
   add_optimizer_cases(plan);
   add_step_cases(plan);
+  add_copy_cases(plan);
   add_gemm_cases(plan);
   add_conv2d_cases(plan);
   add_batch_norm_cases(plan);

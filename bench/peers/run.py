@@ -197,12 +197,15 @@ def relative_difference(ours, theirs):
     return max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(ours, theirs))
 
 
+COPIES = ("copy/plain/", "copy/streaming/")  # the ceiling of cases that memory bounds: the faster
+
+
 class Row:
     """One case: all workers, their rounds, and the table line."""
 
     def __init__(self, case, options, peers):
         self.case, self.options, self.peers = case, options, peers
-        self.workers, self.notes, self.failed = [], [], False
+        self.workers, self.roofs, self.notes, self.failed = [], [], [], False
 
     def start(self, folder):
         o = self.options
@@ -215,6 +218,10 @@ class Row:
         digest = json.loads(exported.stdout.splitlines()[-1])["digest"]
         us = Worker("ours", ours, {"OMP_NUM_THREADS": threads}, inputs)
         self.workers.append(us)
+        if not us.hello["matrix"]:
+            for name in cases_of(o.bench, COPIES, o.smoke):
+                command = [o.bench, "worker", "--case", name, "--threads", threads] + (["--smoke"] if o.smoke else [])
+                self.roofs.append(Worker(name, command, {"OMP_NUM_THREADS": threads}, inputs))
         for peer in self.peers:
             for variant in o.variants:
                 command = [
@@ -244,7 +251,8 @@ class Row:
     def measure(self):
         o = self.options
         calls = self.workers[0].hello["calls_per_sample"]
-        for worker in self.workers:  # how many samples fill a turn
+        for worker in self.workers + self.roofs:  # how many samples fill a turn
+            calls = worker.hello.get("calls_per_sample", calls)
             worker.samples = max(1, min(500, int(o.seconds * 1e3 / (median(worker.round(1)[0]) * calls))))
         done = 0
         while done < o.rounds:
@@ -260,11 +268,24 @@ class Row:
             worker.end = end
             worker.peak = end["peak_rss_bytes"] - worker.hello["baseline_bytes"]
             worker.ms = median([median(block) for block in worker.times])
+        for roof in self.roofs:
+            roof.finish()
+
+    def roof(self):
+        """GB/s of the faster copy, and the share of it that ours moves: medians over the rounds."""
+        if not self.roofs:
+            return None
+        us = self.workers[0]
+        copies = [max(r.hello["bytes"] / median(r.times[i]) / 1e6 for r in self.roofs) for i in range(len(us.times))]
+        own = [us.hello["bytes"] / median(block) / 1e6 for block in us.times]
+        return {"copy_gb_per_s": median(copies), "share": median([a / b for a, b in zip(own, copies)])}
 
     def round(self, i):
         """Every worker in turn, forwards and backwards by turns; again if others were busy."""
         for attempt in range(4):
-            order = self.workers if (i + attempt) % 2 == 0 else self.workers[::-1]
+            order = self.workers[:1] + self.roofs + self.workers[1:]
+            if (i + attempt) % 2:
+                order.reverse()
             results = {worker: worker.round(worker.samples) for worker in order}
             if max(foreign for _, foreign in results.values()) <= FOREIGN:
                 break
@@ -283,11 +304,11 @@ class Row:
                 "coverage": coverage, "round_ratios": ratios, "samples_ms": worker.times, "foreign": worker.foreign,
                 "peak_rss_bytes": worker.peak, "digest_difference": worker.difference})
         return {
-            "case": self.case, "ours_ms": us.ms, "samples_ms": us.times, "foreign": us.foreign, "flops": us.hello["flops"],
+            "case": self.case, "roof": self.roof(), "ours_ms": us.ms, "samples_ms": us.times, "foreign": us.foreign, "flops": us.hello["flops"],
             "bytes": us.hello["bytes"], "matrix": us.hello["matrix"], "peak_rss_bytes": us.peak, "memory": us.end, "peers": entries, "notes": self.notes}
 
     def kill(self):
-        for worker in self.workers:
+        for worker in self.workers + self.roofs:
             if worker.process.returncode is None:
                 worker.kill()
 
@@ -296,6 +317,8 @@ def show(result):
     mib = 1 << 20
     what, unit = (result["flops"], "GFLOP/s") if result["matrix"] else (result["bytes"], "GB/s")
     rate = f"{what / result['ours_ms'] / 1e6:.1f} {unit}"
+    if result["roof"]:
+        rate += f", {result['roof']['share']:.0%} of a copy's {result['roof']['copy_gb_per_s']:.1f}"
     print(f"{result['case']}")
     print(f"  {'ours':<29}{result['ours_ms']:>11.4f} ms{'':>29}{result['peak_rss_bytes'] / mib:>9.0f} MiB   {rate}")
     for p in result["peers"]:
@@ -311,9 +334,10 @@ def show(result):
 
 def summary(results, coverage):
     print(f"\nratio = median of a round's (peer / ours), [ ] holds it with {coverage:.0%}; fastest: least median of the "
-          "tuned variants;\nas installed: 'users' variant, nothing set; memory: peak resident above the start")
+          "tuned variants;\nas installed: 'users' variant, nothing set; memory: peak resident above the start, ours, the fastest peer's, the "
+          "least of all;\nof copy: GB/s as a share of what a copy moves, in turn with it")
     print(f"{'case':<42}{'ours ms':>10}  {'fastest peer':<28}{'ratio':>7}  {'interval':<15}{'as installed':>13}  "
-          f"{'MiB ours':>8}{'peer':>7}")
+          f"{'MiB ours':>8}{'peer':>7}{'least':>7}{'of copy':>9}")
     for r in results:
         tuned = [p for p in r["peers"] if not p["peer"].endswith(" users")] or r["peers"]
         users = [p["ratio"] for p in r["peers"] if p["peer"].endswith(" users")]
@@ -322,9 +346,10 @@ def summary(results, coverage):
         best = min(tuned, key=lambda p: p["median_ms"])
         least = min(p["peak_rss_bytes"] for p in r["peers"])
         installed = "/".join(f"{x:.1f}x" for x in users)
+        share = f"{r['roof']['share']:.0%}" if r["roof"] else ""
         print(f"{r['case']:<42}{r['ours_ms']:>10.4f}  {best['peer']:<28}{best['ratio']:>6.2f}x  "
               f"[{best['low']:.2f}, {best['high']:.2f}]{'':<3}{installed:>11}  {r['peak_rss_bytes'] / 2**20:>8.0f}"
-              f"{least / 2**20:>7.0f}")
+              f"{best['peak_rss_bytes'] / 2**20:>7.0f}{least / 2**20:>7.0f}{share:>9}")
 
 
 def parse():

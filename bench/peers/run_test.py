@@ -22,15 +22,17 @@ def say(**m): print(json.dumps(m), flush=True)
 if "-c" in arguments:
     print("9.9.9"); print("built by hand"); sys.exit(0)
 if "--list" in arguments:
-    print("op/3x4/f32"); print("op/9x9/f32"); sys.exit(0)
+    print("op/3x4/f32"); print("op/9x9/f32"); print("copy/plain/8/f32"); print("copy/streaming/8/f32"); sys.exit(0)
 if "--export" in arguments:
     open(arguments[arguments.index("--export") + 1], "w").close()
     say(digest=[2.0]); sys.exit(0)
 peer = "--variant" in arguments
-say(ready=True, baseline_bytes=100, digest=[plan["digest"]], works=2, calls_per_sample=1, flops=1e6, bytes=2e6, matrix=True)
+name = arguments[arguments.index("--case") + 1]
+ms = plan["peer" if peer else "ours"] if not name.startswith("copy") else 1.0 if "plain" in name else 0.5
+say(ready=True, baseline_bytes=100, digest=[plan["digest"]], works=2, calls_per_sample=1, flops=1e6, bytes=2e6, matrix=plan["matrix"])
 for line in sys.stdin:
     if line.strip() == "finish": break
-    say(ms=[plan["peer" if peer else "ours"]] * int(line.split()[1]))
+    say(ms=[ms] * int(line.split()[1]))
 say(peak_rss_bytes=100 + (3 if peer else 1) * 2**20)
 '''
 
@@ -54,10 +56,10 @@ class Statistics(unittest.TestCase):
 
 
 class WholeRun(unittest.TestCase):
-    def drive(self, *arguments, digest=2.0, ours=2.0, peer=5.0, python=None):
+    def drive(self, *arguments, digest=2.0, ours=2.0, peer=5.0, matrix=True, python=None):
         with tempfile.TemporaryDirectory() as folder:
             plan, fake, out = (os.path.join(folder, n) for n in ("plan", "fake", "out.json"))
-            Path(plan).write_text(json.dumps({"digest": digest, "ours": ours, "peer": peer}))
+            Path(plan).write_text(json.dumps({"digest": digest, "ours": ours, "peer": peer, "matrix": matrix}))
             Path(fake).write_text(FAKE.replace("PLAN", repr(plan)))
             os.chmod(fake, os.stat(fake).st_mode | stat.S_IXUSR)
             old, sys.argv = sys.argv, [
@@ -80,6 +82,13 @@ class WholeRun(unittest.TestCase):
         self.assertEqual(len(peer["round_ratios"]), 5)
         self.assertEqual((row["peak_rss_bytes"], peer["peak_rss_bytes"]), (2**20, 3 * 2**20))
         self.assertIn("2.50x", text)
+
+    def test_what_memory_bounds_is_compared_with_the_faster_copy(self):
+        _, text, report = self.drive("--rounds", "2", matrix=False)
+        # 2 MB in 2 ms against 2 MB in half a millisecond.
+        self.assertEqual(report["rows"][0]["roof"], {"copy_gb_per_s": 4.0, "share": 0.25})
+        self.assertIn("25% of a copy's 4.0", text)
+        self.assertIsNone(self.drive("--rounds", "1")[2]["rows"][0]["roof"])
 
     def test_a_peer_that_computes_something_else_fails_the_run(self):
         status, text, _ = self.drive("--rounds", "1", digest=2.1)
