@@ -19,6 +19,10 @@ ROOT = HERE.parent.parent
 
 # What ours and the peer must agree in, relative: the digest of the first run.
 TOLERANCE = {"f32": 2e-3, "bf16": 5e-2}
+try:
+    AVX512 = " avx512f" in Path("/proc/cpuinfo").read_text()
+except OSError:
+    AVX512 = False
 # glibc's malloc gives large blocks back to the system and faults them in anew at each use; this
 # keeps them. On Debian's build also its BLAS and dispatch default to less than the processor has.
 MALLOC = {
@@ -27,8 +31,7 @@ MALLOC = {
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
 DEBIAN = {
-    "OPENBLAS_CORETYPE": "SKYLAKEX",
-    "ATEN_CPU_CAPABILITY": "avx512",
+    **({"OPENBLAS_CORETYPE": "SKYLAKEX", "ATEN_CPU_CAPABILITY": "avx512"} if AVX512 else {}),
     "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu/openblas-openmp",
 }
 JEMALLOC = {
