@@ -51,7 +51,6 @@ HWY_AFTER_NAMESPACE();
 #include <type_traits>
 #include <vector>
 
-#include "hwy/aligned_allocator.h"
 #include "kernels/common/bf16_convert.h"
 #include "kernels/common/column_moments.h"
 
@@ -60,20 +59,6 @@ namespace {
 HWY_EXPORT(add_and_clamp_f32);
 HWY_EXPORT(add_and_clamp_f64);
 }  // namespace
-
-float* thread_space(std::size_t floats) {
-  thread_local hwy::AlignedFreeUniquePtr<float[]> space;
-  thread_local std::size_t size = 0;
-  if (size < floats) {
-    space = nullptr;
-    size = 0;
-    space = hwy::AllocateAligned<float>(floats);
-    RETORT_CHECK_AS(kMemory, space != nullptr, "[conv2d] no memory for ", floats, " floats");
-    std::fill_n(space.get(), floats, 0.0f);
-    size = floats;
-  }
-  return space.get();
-}
 
 template <class T>
 void finish_images(const Conv2dArgs& args, std::int64_t begin, std::int64_t end, T* sums) {

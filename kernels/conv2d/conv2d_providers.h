@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <functional>
 
+#include "kernels/common/thread_space.h"
 #include "kernels/conv2d/conv2d.h"
 
 namespace retort::kernels::conv {
@@ -104,9 +105,5 @@ void winograd_weight(const Conv2dShape& shape, float* dweight, const void* x, co
 /// `sums` into y. T is float, or double for f64.
 template <class T>
 void finish_images(const Conv2dArgs& args, std::int64_t begin, std::int64_t end, T* sums);
-
-/// Aligned memory of this thread for the sums of a slice and the like, kept for its next call; the
-/// content before is lost if it grows. Never uninitialised.
-float* thread_space(std::size_t floats);
 
 }  // namespace retort::kernels::conv

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "kernels/common/parallel.h"
+#include "kernels/common/thread_space.h"
 #include "kernels/distill_loss/distill_loss_math.h"
 #include "kernels/distill_loss/distill_loss_rows.h"
 
@@ -50,11 +51,9 @@ void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end
     for (std::int64_t i = begin; i < end; ++i) by_definition(i);
   } else {
     constexpr bool kConvert = sizeof(T) == 2;  // bf16 rows are widened, and rounded once at the end
-    thread_local std::vector<float> memory;
     const std::int64_t needed = fast_scratch_floats(a.classes) + (kConvert ? 3 * a.classes : 0);
-    if (memory.size() < static_cast<std::size_t>(needed))
-      memory.resize(static_cast<std::size_t>(needed));
-    float* const wide = memory.data() + fast_scratch_floats(a.classes);
+    float* const space = thread_space(static_cast<std::size_t>(needed));
+    float* const wide = space + fast_scratch_floats(a.classes);
     // A gradient larger than the caches is written past them.
     const bool stream =
         !kConvert && a.dstudent != a.student && a.rows * a.classes >= std::int64_t{1} << 23;
@@ -71,7 +70,7 @@ void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end
       row.inv_z = inv_z;
       row.ones = row.row.ce_weight != 0 || a.statistics;
       row.stream = stream;
-      set_scratch(row, memory.data(), a.classes);
+      set_scratch(row, space, a.classes);
       const T* const s = static_cast<const T*>(a.student) + i * a.student_pitch;
       const T* const t =
           row.has_teacher ? static_cast<const T*>(a.teacher) + i * a.teacher_pitch : nullptr;

@@ -124,12 +124,15 @@ struct FastRow {
   float *es, *et, *e1;  // exponentials of the row at tau (student, teacher) and at 1 (student)
   float* block_max;     // maxima of student and teacher that a block's exponentials refer to
 };
-constexpr std::int64_t kFastPadding = 64;  // whole vectors may be read and written past the end
+// From one array to the next: whole vectors may be read and written past the end, and each array
+// starts with a cache line (a vector that is stored over two lines costs two stores).
+constexpr std::int64_t fast_scratch_step(std::int64_t classes) { return (classes + 127) / 64 * 64; }
 constexpr std::int64_t fast_scratch_floats(std::int64_t classes) {
-  return 3 * (classes + kFastPadding) + 2 * (classes / kFastBlock + 1);
+  return 3 * fast_scratch_step(classes) + 2 * (classes / kFastBlock + 1);
 }
+/// `scratch` is aligned to a cache line.
 inline void set_scratch(FastRow& row, float* scratch, std::int64_t classes) {
-  const std::int64_t step = classes + kFastPadding;
+  const std::int64_t step = fast_scratch_step(classes);
   row.es = scratch, row.et = scratch + step, row.e1 = scratch + 2 * step;
   row.block_max = scratch + 3 * step;
 }
