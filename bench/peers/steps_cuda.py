@@ -2,8 +2,9 @@
 resident on the device, crop and flip there, clip_grad_norm_, SGD; eager, then under torch.compile.
 One JSON line a case and mode, the fields that step_bench prints.
 
-usage: steps_cuda.py [--device cuda|cpu] [--json FILE] [--batch N] [--seconds S] [--deadline S] [--smoke]
-exit:  0 done (modes that the deadline left out are named), 77 no PyTorch or no such device here
+usage: steps_cuda.py [--device cuda|cpu] [--json FILE] [--batch N] [--seconds S] [--deadline S] [--modes A;B] [--smoke]
+exit:  0 done (modes that the deadline left out are named), 1 a compiled step's loss is not the eager one's,
+       77 no PyTorch or no such device here
 """
 import argparse
 import json
@@ -20,6 +21,8 @@ except ImportError as error:
     print(f"skipped: {error}")
     sys.exit(77)
 import models  # noqa: E402  bench/peers/models.py: the networks of nn/models
+
+MODES = ["eager", "compile", "compile, max-autotune-no-cudagraphs", "compile, reduce-overhead"]
 
 
 def crop_flip(images, index, generator):
@@ -107,7 +110,9 @@ def measure(case, teacher, student, mode, args):
     if mode != "eager":
         training.compile(None if mode == "compile" else mode.split(", ")[1])
     begin = time.perf_counter()
-    for _ in range(1 if args.smoke else 5):
+    training.step()
+    loss_of_first = float(training.loss)
+    for _ in range(0 if args.smoke else 4):
         training.step()
     wait(args.device)
     first = time.perf_counter() - begin
@@ -117,7 +122,7 @@ def measure(case, teacher, student, mode, args):
     median = statistics.median(samples)
     return {"case": case, "who": "pytorch " + torch.__version__, "mode": mode, "batch": args.batch, "dtype": "bf16",
             "ms": median, "images_per_s": 1e3 * args.batch / median, "ms_least": samples[0], "ms_most": samples[-1],
-            "first_steps_s": first, "loss": float(training.loss),
+            "first_steps_s": first, "loss_of_first": loss_of_first,
             "peak_bytes": torch.cuda.max_memory_allocated() if args.device == "cuda" else 0}
 
 
@@ -128,8 +133,12 @@ def main():
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--deadline", type=float, default=150, help="no mode is begun after so many seconds")
+    parser.add_argument("--modes", help="of " + "; ".join(MODES) + " (the default; with --smoke: eager)")
     parser.add_argument("--smoke", action="store_true", help="toy sizes")
     args = parser.parse_args()
+    modes = [mode.strip() for mode in args.modes.split(";")] if args.modes else ["eager"] if args.smoke else MODES
+    if set(modes) - set(MODES):
+        parser.error(f"no such mode: {', '.join(set(modes) - set(MODES))}")
     if args.device == "cuda" and not torch.cuda.is_available():
         print("skipped: PyTorch sees no CUDA device here")
         return 77
@@ -139,9 +148,9 @@ def main():
         cases = [("resnet8_train", None, "resnet8"), ("resnet8_kd", "resnet8", "resnet8")]
     torch.backends.cudnn.benchmark = True  # as ours chooses by measuring
     begin = time.perf_counter()
-    lines = []
+    lines, losses, status = [], {}, 0
     # The modes in turn, so that a deadline leaves both cases with the same ones.
-    for mode in ["eager", "compile", "compile, max-autotune-no-cudagraphs", "compile, reduce-overhead"]:
+    for mode in modes:
         for case, teacher, student in cases:
             if time.perf_counter() - begin > args.deadline:
                 print(f"left out by the deadline: {case}, {mode}")
@@ -150,14 +159,17 @@ def main():
             if args.device == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            lines.append(json.dumps(measure(case, teacher, student, mode, args)))
+            result = measure(case, teacher, student, mode, args)
+            lines.append(json.dumps(result))
             print(lines[-1], flush=True)
-        if args.smoke:
-            break
+            loss = losses.setdefault(case, result["loss_of_first"])
+            if not abs(result["loss_of_first"] - loss) <= 0.02 * abs(loss):
+                print(f"COMPUTED SOMETHING ELSE: {case}, {mode}: {result['loss_of_first']}, {modes[0]} {loss}")
+                status = 1
     if args.json:
         with open(args.json, "w") as file:
             file.write("".join(line + "\n" for line in lines))
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 #   barriers                                          from the PTX, which is made here and kept until a
 #                                                     kernel changes
 #
-# Fails on a spill, on more registers, stack or shared memory than budget.txt grants, on fewer of the
+# Fails on a remark of ptxas about lost performance (as where it serializes wgmma), on a spill, on more registers, stack or shared memory than budget.txt grants, on fewer of the
 # instructions (more of ex2) than instructions.txt expects. Instructions are counted in the text:
 # what a loop repeats counts once.
 # usage: check.sh FOLDER_OF_LOGS NVCC [--update]    --update rewrites both files: review the difference
@@ -24,6 +24,12 @@ update=${3:-}
 logs=$(find "$folder" -name '*_cuda.cu.o.ptxas' | sort)
 if [ -z "$logs" ]; then
   echo "no ptxas logs below $folder: build retort_cuda first"
+  exit 1
+fi
+remarks=$(cat $logs | grep -i 'potential performance loss' || true)
+if [ -n "$remarks" ]; then
+  echo "ptxas sees lost performance:"
+  printf '%s\n' "$remarks"
   exit 1
 fi
 demangle="cat"
