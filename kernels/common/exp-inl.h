@@ -20,23 +20,43 @@ constexpr float kLog2E = 1.4426950408889634f;
 /// x scale = n + f with |f| <= 1/2. n comes from adding a number so large that the sum has no
 /// fraction left; the bias of the exponent is in it too, so that its low bits, shifted, are 2^n.
 /// The polynomial interpolates 2^f at Chebyshev nodes.
-template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
-HWY_INLINE V exp2_scaled(D d, V x, V scale) {
+///
+/// Of kCount vectors in step: each waits for its own last product, so that the others fill the
+/// wait.
+template <int kCount, class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE void exp2_scaled(D d, const V (&x)[kCount], V scale, V (&result)[kCount]) {
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::RebindToUnsigned<D> du;
   const V magic = hn::Set(d, 12582912.0f + 127.0f);  // 1.5 * 2^23 + bias
-  const V t = hn::MulAdd(x, scale, magic);
-  const V f = hn::MulSub(x, scale, hn::Sub(t, magic));
-  V p = hn::Set(d, 1.546144485e-04f);
-  p = hn::MulAdd(p, f, hn::Set(d, 1.340042800e-03f));
-  p = hn::MulAdd(p, f, hn::Set(d, 9.618056938e-03f));
-  p = hn::MulAdd(p, f, hn::Set(d, 5.550327152e-02f));
-  p = hn::MulAdd(p, f, hn::Set(d, 2.402265072e-01f));
-  p = hn::MulAdd(p, f, hn::Set(d, 6.931471825e-01f));
-  p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
-  const V power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, t)));
-  return hn::IfThenZeroElse(hn::Lt(t, hn::Set(d, 12582912.0f + 127.0f - 125.5f)),
-                            hn::Mul(p, power));
+  const V least = hn::Set(d, 12582912.0f + 127.0f - 125.5f);
+  constexpr float kTerms[] = {1.340042800e-03f, 9.618056938e-03f, 5.550327152e-02f,
+                              2.402265072e-01f, 6.931471825e-01f, 1.0f};
+  V t[kCount], f[kCount], p[kCount];
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) t[i] = hn::MulAdd(x[i], scale, magic);
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) f[i] = hn::MulSub(x[i], scale, hn::Sub(t[i], magic));
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) p[i] = hn::Set(d, 1.546144485e-04f);
+#pragma GCC unroll 8
+  for (const float term : kTerms) {
+    const V c = hn::Set(d, term);
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) p[i] = hn::MulAdd(p[i], f[i], c);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) {
+    const V power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, t[i])));
+    result[i] = hn::IfThenZeroElse(hn::Lt(t[i], least), hn::Mul(p[i], power));
+  }
+}
+
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V exp2_scaled(D d, V x, V scale) {
+  const V one[1] = {x};
+  V result[1];
+  exp2_scaled<1>(d, one, scale, result);
+  return result[0];
 }
 
 }  // namespace HWY_NAMESPACE

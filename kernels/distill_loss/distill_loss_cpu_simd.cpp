@@ -138,8 +138,11 @@ void sum_row(const FastRow& r, BlockSums& sums) {
       // row's first (which lies there as a rule; the address need not be ours).
       hwy::Prefetch(s + v + kFastBlock);
       if (kTeacher) hwy::Prefetch(t + v + kFastBlock);
-      const V x = hn::Sub(load(s), vmax_s);
-      const V e = exp2_scaled(d, x, scale);
+      constexpr int kLogits = kTeacher ? 2 : 1;
+      V at[kLogits] = {hn::Sub(load(s), vmax_s)}, exps[kLogits];
+      if constexpr (kTeacher) at[1] = hn::Sub(load(t), vmax_t);
+      exp2_scaled<kLogits>(d, at, scale, exps);
+      const V x = at[0], e = exps[0];
       hn::StoreU(e, d, es + v);
       sum_s = hn::Add(sum_s, e);
       if (kOnes && kTau != TauKind::kOne) {
@@ -147,9 +150,8 @@ void sum_row(const FastRow& r, BlockSums& sums) {
         if (kTau == TauKind::kOther) hn::StoreU(one, d, e1 + v);
         sum_s1 = hn::Add(sum_s1, one);
       }
-      if (kTeacher) {
-        const V y = hn::Sub(load(t), vmax_t);
-        const V f = exp2_scaled(d, y, scale);
+      if constexpr (kTeacher) {
+        const V y = at[1], f = exps[1];
         hn::StoreU(f, d, et + v);
         sum_t = hn::Add(sum_t, f);
         // Where f is 0, the difference may be infinite or NaN: it counts 0.

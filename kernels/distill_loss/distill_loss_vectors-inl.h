@@ -48,8 +48,20 @@ HWY_INLINE void block_top(const float* row, std::int64_t begin, std::int64_t n, 
                           float& next, std::int32_t& argmax) {
   const F d;
   V first = hn::Set(d, lowest<float>()), second = first;
-  for_each_vector(n, [&](std::int64_t, const auto& load) HWY_ATTR {
-    const V x = load(row);
+  std::int64_t whole = 0;
+  if (!kNext) {  // four at a time: the maximum waits for memory, not for itself
+    const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+    V a = first, b = first, c = first;
+    for (; whole + 4 * lanes <= n; whole += 4 * lanes) {
+      first = hn::Max(first, hn::LoadU(d, row + whole));
+      a = hn::Max(a, hn::LoadU(d, row + whole + lanes));
+      b = hn::Max(b, hn::LoadU(d, row + whole + 2 * lanes));
+      c = hn::Max(c, hn::LoadU(d, row + whole + 3 * lanes));
+    }
+    first = hn::Max(hn::Max(first, a), hn::Max(b, c));
+  }
+  for_each_vector(n - whole, [&](std::int64_t, const auto& load) HWY_ATTR {
+    const V x = load(row + whole);
     if (kNext) second = hn::Max(second, hn::Min(first, x));
     first = hn::Max(first, x);
   });
