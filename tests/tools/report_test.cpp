@@ -204,6 +204,23 @@ TEST_F(Report, values_that_are_huge_or_all_but_equal_are_drawn_or_refused) {
   EXPECT_FALSE(drawn({-1e308, 1e308}, {1, 2}));
 }
 
+TEST_F(Report, bad_curriculum_lines_name_file_and_line) {
+  write("metrics.jsonl", "");
+  for (const char* row : {"0,5,-inf,9.5,1,0", "0,5,nan,9.5,1,0", "0,5,1e300,9.5,1,0", "0,5,1,9.5",
+                          "0;5;1;9.5;1;0", "0,5,1,high,1,0"}) {
+    write("curriculum/c.csv",
+          "rank,index,label,score,correct,group\n0,5,1,9.5,1,0\n" + std::string(row) + "\n");
+    try {
+      write_report(folder_);
+      ADD_FAILURE() << row;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+      EXPECT_NE(std::string(error.what()).find("c.csv:3: expected"), std::string::npos)
+          << error.what();
+    }
+  }
+}
+
 TEST_F(Report, long_series_are_thinned_but_keep_their_extremes) {
   Series s{"long", {}, {}, {}, {}, 0};
   for (int i = 0; i < 100000; ++i)

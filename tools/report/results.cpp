@@ -335,7 +335,8 @@ std::string results_to_text(const RunResults& results) {
       const auto it = arm.metrics.find(metric);
       const Summary s = it == arm.metrics.end() ? Summary{} : summarize(finite(it->second));
       row.push_back(format_metric(metric, s));
-      if (metric.starts_with("steps_to")) row.push_back(s.n ? short_number(s.median) : "-");
+      if (metric.starts_with("steps_to"))
+        row.push_back(s.n ? std::to_string(std::llround(s.median)) : "-");
     }
     rows.push_back(row);
   };
