@@ -105,7 +105,10 @@ TEST_F(Report, labels_stand_on_the_page_and_an_arm_called_teacher_something_is_a
   EXPECT_NE(page.find("<h1>my &lt;run&gt;</h1><p>What for.</p>"), std::string::npos);
   EXPECT_NE(page.find("KD &amp; twice<span class=\"sub\">teacher_twice</span>"), std::string::npos);
   EXPECT_EQ(page.find("unguided<span class=\"sub\">unguided"), std::string::npos);
-  EXPECT_NE(page.find("fraction_"), std::string::npos);
+  const std::size_t others = page.find("<h2>Other metrics</h2>");
+  ASSERT_NE(others, std::string::npos);
+  EXPECT_GT(page.find("fraction_"), others);
+  EXPECT_LT(page.find("<th>test.<wbr>accuracy</th>"), others);
   EXPECT_NE(page.find("unguided, teacher_twice: said twice"), std::string::npos);
   const std::string table = results_table(folder_);
   EXPECT_NE(table.find("teacher_twice"), std::string::npos) << table;

@@ -241,7 +241,10 @@ class Run {
     }
     if (const auto at = arm_notes_.find({plan.arm, job.teacher}); at != arm_notes_.end())
       for (const std::string& problem : at->second)
-        plan.notes.push_back("allowed untrained teacher: " + problem);
+        plan.notes.push_back(
+            "allowed untrained teacher" +
+            (jobs_.several_teachers() ? " " + std::to_string(teachers_[job.teacher].seed) : "") +
+            ": " + problem);
     if (curriculum)
       plan.notes.insert(plan.notes.end(), curriculum->warnings.begin(), curriculum->warnings.end());
     return plan;

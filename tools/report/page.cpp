@@ -33,7 +33,7 @@ h1{font-size:24px;margin:0 0 4px}h2{font-size:18px;margin:32px 0 8px}p{margin:6p
 th,td{padding:5px 14px 5px 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{white-space:normal;vertical-align:bottom}th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--soft)}tr.base td{background:var(--panel)}
 td .sub{color:var(--soft);font-size:12px;display:block}b.up{color:#15803d}b.down{color:#b91c1c}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,560px),1fr));gap:18px}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr));gap:18px}
 figure{margin:0;background:var(--panel);border-radius:8px;padding:12px 14px}figcaption{font-weight:600;margin-bottom:4px}
 svg{width:100%;height:auto}.grid{stroke:var(--line)}.axis{stroke:var(--soft)}.tick,.label{fill:var(--soft);font-size:11px}
 .line{fill:none;stroke-width:1.8}.point{fill:none;stroke-width:6;stroke-linecap:round}.dots{fill:none;stroke-width:2.4;stroke-linecap:round;opacity:.55}.band{stroke:none!important;opacity:.14}
@@ -83,35 +83,57 @@ std::string difference(const std::string& metric, double value) {
   return text;
 }
 
-std::string results_section(const RunResults& results) {
-  std::string out = "<h2>Results</h2><div class=\"scroll\"><table><tr><th>arm</th><th>n</th>";
+// What arms are compared by first, in one table that fits; the rest below it.
+bool in_first_table(const std::string& metric) {
+  return metric.ends_with("accuracy") || metric.ends_with("loss") || metric.starts_with("steps_to");
+}
+
+std::string metrics_table(const RunResults& results, bool first) {
+  std::string out = "<div class=\"scroll\"><table><tr><th>arm</th><th>n</th>";
+  std::vector<std::string> metrics;
   for (const std::string& metric : results.metric_names)
+    if (in_first_table(metric) == first) metrics.push_back(metric);
+  if (!first && metrics.empty()) return "";
+  for (const std::string& metric : metrics)
     out += "<th>" + breakable(escape_html(metric)) + "</th>";
-  out += "<th>parameters</th><th>wall time</th></tr>";
+  out += first ? "<th>parameters</th><th>wall time</th></tr>" : "</tr>";
   const auto row = [&](const ArmResult& arm) {
     out += std::string("<tr") + (arm.name == results.baseline ? " class=\"base\"" : "") + "><td>" +
            escape_html(arm.shown()) + (arm.finished ? "" : " (unfinished)") +
-           (arm.shown() == arm.name ? ""
-                                    : "<span class=\"sub\">" + escape_html(arm.name) + "</span>") +
+           (arm.shown() == arm.name || !first
+                ? ""
+                : "<span class=\"sub\">" + escape_html(arm.name) + "</span>") +
            "</td><td>" + std::to_string(arm.seeds.size()) + "</td>";
-    for (const std::string& metric : results.metric_names) {
+    for (const std::string& metric : metrics) {
       const Summary s = summary_of(arm, metric);
       out += "<td>" + escape_html(format_metric(metric, s));
       if (s.n > 1) {
         const double scale = metric.ends_with("accuracy") ? 100 : 1;
-        out += "<span class=\"sub\">sd " + short_number(scale * s.sd) + ", median " +
-               short_number(scale * s.median) + "</span>";
+        const std::string median = metric.starts_with("steps_to")
+                                       ? std::to_string(std::llround(s.median))
+                                       : short_number(scale * s.median);
+        out += "<span class=\"sub\">sd " + short_number(scale * s.sd) + ", median " + median +
+               "</span>";
       }
       out += "</td>";
     }
-    out += "<td>" + (arm.parameters > 0 ? short_number(arm.parameters) : "-") + "</td><td>" +
-           (arm.wall_s > 0 ? short_number(arm.wall_s) + " s" : "-") + "</td></tr>";
+    if (first)
+      out += "<td>" + (arm.parameters > 0 ? short_number(arm.parameters) : "-") + "</td><td>" +
+             (arm.wall_s > 0 ? short_number(arm.wall_s) + " s" : "-") + "</td>";
+    out += "</tr>";
   };
   for (const ArmResult& teacher : results.teachers) row(teacher);
   for (const ArmResult& arm : results.arms) row(arm);
-  out +=
-      "</table></div><p class=\"soft\">Mean +- half of the 95 % interval (Student's t over seeds); "
-      "sd with n - 1.</p>";
+  return out + "</table></div>";
+}
+
+std::string results_section(const RunResults& results) {
+  std::string out =
+      "<h2>Results</h2>" + metrics_table(results, true) +
+      "<p class=\"soft\">Mean +- half of the 95 % interval (Student's t over seeds); sd with "
+      "n - 1.</p>";
+  if (const std::string others = metrics_table(results, false); !others.empty())
+    out += "<h2>Other metrics</h2>" + others;
   if (results.paired.empty()) return out;
   const auto shown = [&](const std::string& name) {
     for (const ArmResult& arm : results.arms)
