@@ -169,6 +169,7 @@ TEST_F(Kdtrain, six_arms_fill_the_run_folder_and_eval_score_report_read_it) {
       "run", "images.toml", "teacher.weights=nan.safetensors", "--device", "cpu", "--out", "y"};
   image_recipe();
   expect(common, 3, "nan.safetensors");
+  EXPECT_FALSE(fs::exists(folder_ / "y")) << "nothing was started, so nothing stays";
   for (auto& [name, tensor] : tensors)
     if (tensor.dtype() == DType::kF32) tensor.fill(name.ends_with("running_var") ? 1.0 : 0.0);
   write_safetensors(path("zero.safetensors"), tensors);

@@ -258,13 +258,11 @@ TEST_F(KdtrainSwitches, students_start_from_the_weights_of_a_file) {
   expect_run({"run", file, "student.weights=" + other, "student.normalize=cifar"}, "told");
   EXPECT_EQ(normalize("told"), normalize("first"));
 
-  const std::vector<std::string> end{"--device", "cpu", "--out", "no"};
   const auto refused = [&](const std::string& name, const char* more, int status,
                            const char* message) {
     expect({"run", file, "student.weights=" + name, more, "--device", "cpu", "--out", "no"}, status,
            message);
-    EXPECT_FALSE(fs::exists(folder_ / "no/arms")) << "nothing was trained";
-    fs::remove_all(folder_ / "no");
+    EXPECT_FALSE(fs::exists(folder_ / "no")) << "nothing was started, so nothing stays";
   };
   refused("none.safetensors", "seeds=1", 4, "none.safetensors");
   refused(weights, "student.arch=resnet14", 3, "missing: layer1.1");

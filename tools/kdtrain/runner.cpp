@@ -37,12 +37,7 @@ class Run {
   int run() {
     data_ = open_data(base_, jobs_.trains_teacher());
     jobs_.check_batches(data_);
-    std::string weights;
-    if (jobs_.needs_teacher() && !jobs_.trains_teacher())
-      weights = find_weights(base_, base_.text("teacher.weights"));
-    for (const Arm& arm : recipe_.arms)  // missing files are told before anything is trained
-      if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
-        find_weights(base_, file);
+    const std::string weights = check_weights();
     folder_.start(recipe_);
     started_ = true;
     context_.recipe = &recipe_;
@@ -66,6 +61,21 @@ class Run {
   bool started() const { return started_; }
 
  private:
+  // Files that are missing or do not fit are told before anything is trained or written. Returns
+  // the teacher's, if it is given.
+  std::string check_weights() {
+    std::string teacher;
+    if (jobs_.needs_teacher() && !jobs_.trains_teacher()) {
+      teacher = find_weights(base_, base_.text("teacher.weights"));
+      nn::load_weights(*jobs_.fresh_teacher(0, data_), teacher);
+    }
+    for (const Arm& arm : recipe_.arms)
+      if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
+        nn::load_weights(*build_model(arm.settings, "student", data_, 0),
+                         find_weights(base_, file));
+    return teacher;
+  }
+
   struct LoggedJob {
     std::size_t log_job = 0;
     bool finished = false;
