@@ -177,8 +177,26 @@ void FileWriter::finish() {
   if (code != 0) refuse(path_, "close", code);
 }
 
+namespace {
+
+// Where the bytes shall lie: a link stays, and the file that it names is replaced. A rename would
+// put a file in the place of a device, such as /dev/stdout, for all programs.
+std::string replaceable(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (fs::exists(status) && !fs::is_regular_file(status))
+    fail(ErrorCode::kIo, escaped(path, 4096), ": expected a file or a new name, got ",
+         fs::is_directory(status) ? "a folder" : "a device");
+  if (!fs::exists(status) || !fs::is_symlink(fs::symlink_status(path, error))) return path;
+  const fs::path real = fs::canonical(path, error);
+  return error ? path : real.string();
+}
+
+}  // namespace
+
 AtomicFile::AtomicFile(const std::string& path)
-    : path_(path), temporary_(path + ".tmp-" + std::to_string(getpid())) {
+    : path_(replaceable(path)), temporary_(path_ + ".tmp-" + std::to_string(getpid())) {
   unlink(temporary_.c_str());  // left by a killed process that had our number
   writer_ = std::make_unique<FileWriter>(temporary_);
 }

@@ -87,7 +87,9 @@ class FileWriter {
 };
 
 /// Replaces a file as a whole: write to a temporary name beside it, then commit() = fsync, rename,
-/// fsync of the folder. Without commit() the old file stays and the temporary one is removed.
+/// fsync of the folder. Without commit() the old file stays and the temporary one is removed. What
+/// a link names is replaced, not the link; a device, a pipe or a folder is kIo before anything is
+/// written.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::string& path);

@@ -63,8 +63,11 @@ void check_space(const std::string& folder, const CheckpointContents& contents) 
   for (const CheckpointContents::File& file : contents.files)
     for (const auto& [name, tensor] : file.tensors) bytes += tensor.bytes() + name.size() + 128;
   const std::uint64_t needed = bytes + bytes / 20, available = free_bytes(folder);
-  RETORT_CHECK_AS(kIo, available >= needed, escaped(folder, 4096), ": a checkpoint needs ",
-                  needed >> 20, " MiB, and ", available >> 20, " MiB are free");
+  const bool large = needed >= std::uint64_t{100} << 20;
+  const int shift = large ? 20 : 10;
+  RETORT_CHECK_AS(kIo, available >= needed, escaped(folder, 4096),
+                  ": the disk is too full: a checkpoint needs ", needed >> shift, " ",
+                  large ? "MiB" : "KiB", ", and ", available >> shift, " are free");
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // libFuzzer target of the recipe parser. By hand:
-//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/recipe_fuzz.cpp
-//     tools/kdtrain/{toml_reader,schema,recipe}.cpp -o recipe_fuzz && ./recipe_fuzz -max_len=4096
+//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -DRETORT_FUZZ_MAIN -I.
+//     tests/fuzz/recipe_fuzz.cpp
+//     tools/kdtrain/{toml_reader,schema,recipe,recipe_parser,recipe_value,recipe_checks}.cpp
+//     -o recipe_fuzz && ./recipe_fuzz -max_len=4096
 // tests/tools/recipe_test.cpp replays its regressions and a fixed set of mutations in every test
 // run.
 #include <cstddef>

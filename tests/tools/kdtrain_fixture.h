@@ -201,14 +201,23 @@ train.lr = 0.01
     return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
   }
 
-  // Starts, waits until the log has some lines, sends the signal.
-  Result interrupted(std::vector<std::string> args, std::size_t after_lines, int signal) const {
+  // Starts, waits until the log has some lines, sends the signal. On a busy machine a short run may
+  // be over before this process sees the lines: then again, at most three times.
+  Result interrupted(const std::vector<std::string>& args, std::size_t after_lines,
+                     int signal) const {
     const std::string out = args.back();
-    const pid_t pid = start(args);
-    for (int i = 0; i < 20000 && lines(folder_ / out / "metrics.jsonl") < after_lines; ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    ::kill(pid, signal);
-    return finish(pid);
+    Result result;
+    for (int attempt = 0; attempt < 3 && (attempt == 0 || result.status == 0); ++attempt) {
+      fs::remove_all(folder_ / out);
+      const pid_t pid = start(args);
+      const auto begin = std::chrono::steady_clock::now();
+      while (lines(folder_ / out / "metrics.jsonl") < after_lines &&
+             std::chrono::steady_clock::now() - begin < std::chrono::minutes(2))
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      ::kill(pid, signal);
+      result = finish(pid);
+    }
+    return result;
   }
 
   fs::path folder_;

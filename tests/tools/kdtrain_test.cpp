@@ -26,6 +26,9 @@ TEST_F(Kdtrain, usage_errors_are_2) {
   expect({"run", "nowhere.toml"}, 2, "embedded recipes");
   const std::string recipe = parity_recipe();
   expect({"run", recipe, "train.batch=0"}, 2, "expected an integer in [1, 65536], found 0");
+  expect({"run", recipe, "train.epochs=-1"}, 2, "expected an integer in [0, 100000], found -1");
+  expect({"run", "cifar10_six_arm"}, 2, "did you mean 'cifar10_six_arms'?");
+  expect({"eval", "--model", "x", "--arch", "resnet21"}, 2, "--arch: expected one of resnet8,");
   expect({"run", recipe, "trian.lr=1"}, 2, "did you mean 'train.lr'?");
   expect({"run", write("bad.toml", "[train\n")}, 2, "bad.toml:1:");
   const std::string pictures = image_recipe();
@@ -41,7 +44,8 @@ TEST_F(Kdtrain, bad_files_are_3_or_4_with_file_and_place) {
     expect({"run", recipe, key + "=" + value, "--device", "cpu", "--out", "x"}, status, message);
     EXPECT_FALSE(fs::exists(folder_ / "x")) << "nothing was started, so nothing stays";
   };
-  with("data.train_files", "missing.bin", 4, "missing.bin");
+  with("data.train_files", "missing.bin", 4, "no file missing.bin nor missing.bin.xz in data, ");
+  with("data.train_files", "a.bin,missing.bin", 4, "missing.bin");
   with("data.root", "elsewhere", 4, "elsewhere");
   write("data/short.bin", read(folder_ / "data/a.bin").substr(0, 5000));
   with("data.train_files", "short.bin", 3, "short.bin");
@@ -120,7 +124,11 @@ TEST_F(Kdtrain, six_arms_fill_the_run_folder_and_eval_score_report_read_it) {
   EXPECT_EQ(finals, 7);
   EXPECT_THAT(r.err, HasSubstr("samples/s: data "));
   EXPECT_THAT(r.err, HasSubstr("memory of tensors: peak "));
-  EXPECT_THAT(read(folder_ / "six/report.html"), HasSubstr("Time and memory"));
+  const std::string page = read(folder_ / "six/report.html");
+  EXPECT_THAT(page, HasSubstr("Time and memory"));
+  EXPECT_THAT(page, HasSubstr("<h1>cifar10_six_arms</h1>"));
+  EXPECT_THAT(page, HasSubstr("<p>CIFAR-10: Unguided, KD"));  // the description
+  EXPECT_THAT(page, HasSubstr("KD-CL&#39;-SR"));              // arms as the recipe labels them
 
   const std::string model = "six/arms/kd/seed1/model.safetensors";
   const Result e = run({"eval", "--model", model, "--arch", "resnet8", "data.root=data",
@@ -142,8 +150,9 @@ TEST_F(Kdtrain, six_arms_fill_the_run_folder_and_eval_score_report_read_it) {
   const std::string results = read(folder_ / "six/results.json");
   fs::remove(folder_ / "six/results.json");
   fs::remove(folder_ / "six/report.html");
-  expect({"report", "six"}, 0, "kd_cl_sr");
+  expect({"report", "six/"}, 0, "kd_cl_sr");
   EXPECT_EQ(read(folder_ / "six/results.json"), results);
+  EXPECT_EQ(read(folder_ / "six/report.html"), page);
 
   expect({"run", "cifar10_kd", "--out", "six"}, 2, "--resume");  // never over an earlier run
   expect({"run", "cifar10_kd", "--out", "six", "--resume"}, 2, "the recipe changed");
@@ -160,6 +169,7 @@ TEST_F(Kdtrain, six_arms_fill_the_run_folder_and_eval_score_report_read_it) {
       "run", "images.toml", "teacher.weights=nan.safetensors", "--device", "cpu", "--out", "y"};
   image_recipe();
   expect(common, 3, "nan.safetensors");
+  EXPECT_FALSE(fs::exists(folder_ / "y")) << "nothing was started, so nothing stays";
   for (auto& [name, tensor] : tensors)
     if (tensor.dtype() == DType::kF32) tensor.fill(name.ends_with("running_var") ? 1.0 : 0.0);
   write_safetensors(path("zero.safetensors"), tensors);
@@ -223,6 +233,8 @@ TEST_F(Kdtrain, full_disk_is_4_and_the_run_goes_on_afterwards) {
   const std::string log = read(folder_ / "x/metrics.jsonl");
   EXPECT_FALSE(log.empty());
   EXPECT_EQ(log.back(), '\n');  // whole lines only
+  EXPECT_THAT(full.err, HasSubstr("to go on when the cause is gone:\n  kdtrain run " + recipe));
+  EXPECT_THAT(full.err, HasSubstr("--out x --resume"));
   const Result rest = run({"run", recipe, "seeds=1", "--device", "cpu", "--out", "x", "--resume"});
   ASSERT_EQ(rest.status, 0) << rest.err;
   const Result whole = run({"run", recipe, "seeds=1", "--device", "cpu", "--out", "whole"});

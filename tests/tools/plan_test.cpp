@@ -103,6 +103,31 @@ TEST_F(KdtrainPlan, a_large_net_alone) {
          "seeds=1", "--threads", "2"});
 }
 
+// ResNet-152 and ResNet-18 for real, a step or two of each: the plan writes nothing.
+TEST_F(KdtrainPlan, the_papers_size_steps) {
+#if defined(RETORT_SANITIZED)
+  GTEST_SKIP() << "a minute in a sanitizer build";
+#endif
+  for (const char* n : {"1", "2", "3", "4", "5"})
+    images("data_batch_" + std::string(n) + ".bin", 4, 1);
+  images("test_batch.bin", 4, 3);
+  const Result r =
+      run({"plan", "cifar10_six_arms", "size=paper", "data.root=data", "teacher.train.batch=4",
+           "train.batch=4", "train.evaluate_batch=4", "--device", "cpu", "--json"});
+  ASSERT_EQ(r.status, 0) << r.err;
+  const Json plan = Json::parse(r.out, "plan");
+  const auto& jobs = plan.at("jobs").items();
+  ASSERT_EQ(jobs.size(), 7u);  // the teacher and six arms
+  constexpr double kMiB = 1048576;
+  // 350 epochs of 12 images, 300 of 8; parameters of the torchvision nets with 10 classes.
+  EXPECT_EQ(jobs[0].at("steps").as_number(), 350 * 3);
+  EXPECT_NEAR(jobs[0].at("model_mib").as_number(), 58'164'298 * 4 / kMiB, 2);
+  for (std::size_t i = 1; i < 7; ++i) {
+    EXPECT_EQ(jobs[i].at("steps").as_number(), 300 * 2);
+    EXPECT_NEAR(jobs[i].at("model_mib").as_number(), 11'181'642 * 4 / kMiB, 0.5);
+  }
+}
+
 TEST_F(KdtrainPlan, says_it_in_words_and_refuses_what_the_run_would_refuse) {
   const std::string recipe = image_recipe();
   expect({"plan", recipe, "--device", "cpu"}, 0, "nothing was written");

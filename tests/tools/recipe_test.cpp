@@ -101,6 +101,17 @@ TEST(Recipe, all_mistakes_at_once_with_places_and_suggestions) {
   EXPECT_NE(shown.find("7 errors; nothing was started"), std::string::npos);
 }
 
+TEST(Recipe, a_mistake_in_an_arm_is_told_once) {
+  RecipeResult r = parse(std::string(kSmall) + "[[arm]]\nname = \"a b\"\n");
+  ASSERT_EQ(r.problems.size(), 1u);
+  EXPECT_TRUE(mentions(r, "expected a name of letters"));
+  r = parse(std::string(kSmall) + "[[arm]]\ntrain.lr = 0.1\n");
+  ASSERT_EQ(r.problems.size(), 1u);
+  EXPECT_TRUE(mentions(r, "number 1 needs a name"));
+  EXPECT_TRUE(
+      mentions(parse(std::string(kSmall) + "[arms]\nx = 1\n"), "[[arm]] with two brackets"));
+}
+
 TEST(Recipe, settings_that_do_not_fit_together) {
   const auto refuses = [&](const std::string& extra, const std::string& text) {
     const RecipeResult r = parse(kSmall + extra);
@@ -116,6 +127,45 @@ TEST(Recipe, settings_that_do_not_fit_together) {
   refuses("[[arm]]\nname = \"../x\"", "expected a name of letters");
   refuses("[[arm]]\nname = \"x\"\ndata.root = \"y\"", "cannot differ between arms");
   refuses("arm = 3", "[[arm]]");
+  refuses("student.arch = \"resnet18_cifar\"\nstudent.shortcut = \"A\"",
+          "A belongs to the CIFAR nets");
+  refuses("teacher.arch = \"resnet50\"\nteacher.shortcut = \"A\"", "not to resnet50");
+}
+
+TEST(Recipe, curricula_that_cannot_be_made_are_refused_before_anything_is_trained) {
+  const std::string cl = std::string(kSmall) + "train.order = \"curriculum\"\n";
+  const auto accepts = [&](const std::string& extra) {
+    const RecipeResult r = parse(cl + extra);
+    EXPECT_TRUE(r.problems.empty()) << format_problems(r, cl + extra);
+  };
+  const auto refuses = [&](const std::string& extra, const std::string& text) {
+    const RecipeResult r = parse(cl + extra);
+    EXPECT_EQ(r.problems.size(), 1u) << extra << "\n" << format_problems(r, cl + extra);
+    EXPECT_TRUE(mentions(r, text)) << extra << "\n" << format_problems(r, cl + extra);
+  };
+  for (const char* pacing : {"fixed_exponential", "varied_exponential", "single_step"}) {
+    const std::string kind = "curriculum.pacing = \"" + std::string(pacing) + "\"\n";
+    accepts(kind);
+    refuses(kind + "curriculum.pacing_steps = []", "expected at least one length");
+  }
+  refuses("curriculum.pacing = \"fixed_exponential\"\ncurriculum.pacing_steps = [3, 4]",
+          "expected one length");
+  accepts("curriculum.pacing = \"varied_exponential\"\ncurriculum.pacing_steps = [3, 4]");
+  refuses("curriculum.pacing = \"fixed_exponential\"\ncurriculum.increase = 1",
+          "curriculum.increase: expected more than 1");
+  accepts("curriculum.pacing = \"linear\"\ncurriculum.pacing_steps = []\n");  // not looked at
+  refuses("curriculum.pacing = \"linear\"\ntrain.window_shuffle = 4", "nothing to shuffle");
+  accepts("train.window_shuffle = 4");
+  refuses("distill.reliance.mode = \"literal\"\ncurriculum.score = \"logprob\"", "use minmax");
+  accepts("distill.reliance.mode = \"minmax\"\ncurriculum.score = \"logprob\"");
+  refuses("curriculum.name = \"../../x\"", "expected a name of letters");
+  accepts("curriculum.name = \"mine\"");
+  const std::string two =
+      "[[arm]]\nname = \"a\"\n[[arm]]\nname = \"b\"\ncurriculum.inverse = \"reverse_exact\"\n";
+  accepts(two);
+  refuses("curriculum.name = \"mine\"\n" + two, "other settings is called 'mine'");
+  refuses(two + "curriculum.name = \"logit\"\n", "other settings is called 'logit'");
+  refuses("teacher.train.split = 0.6\nteacher.train.files = [\"a\"]", "exclude each other");
 }
 
 TEST(Recipe, normalisation_takes_words_and_numbers) {

@@ -88,6 +88,34 @@ TEST_F(Report, page_and_json_show_arms_pairs_and_notes) {
   EXPECT_NE(results_table(folder_).find("61.00 %"), std::string::npos) << results_table(folder_);
 }
 
+TEST_F(Report, labels_stand_on_the_page_and_an_arm_called_teacher_something_is_an_arm) {
+  write("metrics.jsonl",
+        "{\"arm\":\"teacher\",\"seed\":0,\"split\":\"final\",\"test.accuracy\":0.9}\n"
+        "{\"arm\":\"unguided\",\"split\":\"note\",\"text\":\"said twice\"}\n"
+        "{\"arm\":\"unguided\",\"seed\":0,\"split\":\"final\",\"test.accuracy\":0.6,"
+        "\"test.loss\":2686181529163383598743552}\n"
+        "{\"arm\":\"teacher_twice\",\"split\":\"note\",\"text\":\"said twice\"}\n"
+        "{\"arm\":\"teacher_twice\",\"seed\":0,\"split\":\"final\",\"test.accuracy\":0.7,"
+        "\"test.teacher_agreement\":0.5,\"fraction_clamped\":0.25}\n");
+  write_report(folder_, {"my <run>", "What for.", {{"teacher_twice", "KD & twice"}}});
+  const std::string json = read("results.json"), page = read("report.html");
+  EXPECT_NE(json.find("\"name\":\"teacher_twice\",\"label\":\"KD & twice\""), std::string::npos);
+  EXPECT_NE(json.find("\"arm\":\"teacher_twice\",\"metric\":\"test.accuracy\""), std::string::npos)
+      << "it is compared with the baseline";
+  EXPECT_NE(page.find("<h1>my &lt;run&gt;</h1><p>What for.</p>"), std::string::npos);
+  EXPECT_NE(page.find("KD &amp; twice<span class=\"sub\">teacher_twice</span>"), std::string::npos);
+  EXPECT_EQ(page.find("unguided<span class=\"sub\">unguided"), std::string::npos);
+  const std::size_t others = page.find("<h2>Other metrics</h2>");
+  ASSERT_NE(others, std::string::npos);
+  EXPECT_GT(page.find("fraction_"), others);
+  EXPECT_LT(page.find("<th>test.<wbr>accuracy</th>"), others);
+  EXPECT_NE(page.find("unguided, teacher_twice: said twice"), std::string::npos);
+  const std::string table = results_table(folder_);
+  EXPECT_NE(table.find("teacher_twice"), std::string::npos) << table;
+  EXPECT_EQ(table.find("clamped"), std::string::npos) << "the page has the rest";
+  EXPECT_EQ(table.find("2686181529163383598743552"), std::string::npos) << table;
+}
+
 TEST_F(Report, time_and_memory_are_weighted_and_are_not_metrics) {
   // 30 steps at 100 samples/s and 10 at 20: 40 in 0.8 parts of the time; the share likewise.
   write(
@@ -158,6 +186,42 @@ TEST_F(Report, bad_line_in_the_middle_names_file_and_line) {
     EXPECT_NE(std::string(e.what()).find("metrics.jsonl:2"), std::string::npos) << e.what();
   }
   EXPECT_THROW(write_report(folder_ / "absent"), Error);
+}
+
+// Found by fuzzing: ticks between two values that differ in their last bits had no end.
+TEST_F(Report, values_that_are_huge_or_all_but_equal_are_drawn_or_refused) {
+  const auto drawn = [](std::vector<double> x, std::vector<double> y) {
+    const std::string text = chart({"t", "x", "y"}, {{"a", std::move(x), std::move(y), {}, {}, 0}});
+    EXPECT_LT(text.size(), 20000u);
+    EXPECT_EQ(text.find("nan"), std::string::npos) << text;
+    EXPECT_EQ(text.find("inf"), std::string::npos) << text;
+    return text.find("<svg") != std::string::npos;
+  };
+  EXPECT_TRUE(drawn({1, 2}, {1e16, 1e16 + 2}));
+  EXPECT_TRUE(drawn({1e17, 1e17 + 16}, {1, 2}));
+  EXPECT_TRUE(drawn({1, 2}, {-1e-300, 1e-300}));
+  EXPECT_TRUE(drawn({1, 2}, {0, 5e-324}));
+  EXPECT_TRUE(drawn({1, 2}, {0.5, 0.5}));
+  EXPECT_TRUE(drawn({1}, {0}));
+  EXPECT_FALSE(drawn({1, 2}, {-1e308, 1e308}));
+  EXPECT_FALSE(drawn({-1e308, 1e308}, {1, 2}));
+}
+
+TEST_F(Report, bad_curriculum_lines_name_file_and_line) {
+  write("metrics.jsonl", "");
+  for (const char* row : {"0,5,-inf,9.5,1,0", "0,5,nan,9.5,1,0", "0,5,1e300,9.5,1,0", "0,5,1,9.5",
+                          "0;5;1;9.5;1;0", "0,5,1,high,1,0"}) {
+    write("curriculum/c.csv",
+          "rank,index,label,score,correct,group\n0,5,1,9.5,1,0\n" + std::string(row) + "\n");
+    try {
+      write_report(folder_);
+      ADD_FAILURE() << row;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+      EXPECT_NE(std::string(error.what()).find("c.csv:3: expected"), std::string::npos)
+          << error.what();
+    }
+  }
 }
 
 TEST_F(Report, long_series_are_thinned_but_keep_their_extremes) {

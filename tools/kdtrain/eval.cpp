@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <bit>
 #include <cstdio>
+#include <optional>
 
 #include "engine/io/file.h"
 #include "engine/io/json.h"
@@ -12,13 +14,17 @@ namespace retort::tools {
 
 int eval_command(const CommandLine& line) {
   static_assert(std::endian::native == std::endian::little);  // --logits promises it
-  std::vector<std::string> words = line.words;
-  words.push_back("student.arch=" + line.arch);
-  const bool mlp = line.arch == "mlp";
-  if (mlp) words.insert(words.begin(), {"data.format=parity", "teacher.arch=mlp"});
-  const std::string_view text =
-      "train.epochs = 1\nteacher.train.epochs = 1\ndistill.lambda = 0.0\n";
-  const RecipeResult result = parse_recipe("command line", text, words);
+  const KeySpec& key = *find_key("student.arch");
+  const std::vector<std::string> names = split(key.choices, '|');
+  if (std::find(names.begin(), names.end(), line.arch) == names.end()) {
+    const std::string near = nearest_word(line.arch, names);
+    fail(ErrorCode::kUsage, "--arch: expected ", expectation(key), ", found '", escaped(line.arch),
+         "'", near.empty() ? "" : "; did you mean '" + near + "'?");
+  }
+  std::string text = "train.epochs = 1\nteacher.train.epochs = 1\ndistill.lambda = 0.0\n";
+  text += "student.arch = \"" + line.arch + "\"\n";
+  if (line.arch == "mlp") text += "data.format = \"parity\"\nteacher.arch = \"mlp\"\n";
+  const RecipeResult result = parse_recipe("command line", text, line.words);
   if (!result.problems.empty()) {
     std::fputs(format_problems(result, text).c_str(), stderr);
     return static_cast<int>(ErrorCode::kUsage);
@@ -39,16 +45,17 @@ int eval_command(const CommandLine& line) {
   model->to(device);
   model->eval();
   std::vector<Tensor> logits;
+  std::optional<AtomicFile> out;  // opened before the work that it is for
+  if (!line.logits.empty()) out.emplace(line.logits);
   const EvaluationRequest request{device,    DType::kF32, settings.integer("train.evaluate_batch"),
-                                  normalize, nullptr,     line.logits.empty() ? nullptr : &logits};
+                                  normalize, nullptr,     out ? &logits : nullptr};
   const distill::EvaluationResult r = evaluate(*model, *data, request);
-  if (!line.logits.empty()) {
-    AtomicFile out(line.logits);
+  if (out) {
     for (const Tensor& part : logits) {
       const std::vector<float> values = part.to_vector<float>();
-      out.writer().write(values.data(), values.size() * sizeof(float));
+      out->writer().write(values.data(), values.size() * sizeof(float));
     }
-    out.commit();
+    out->commit();
   }
   Json json = Json::object();
   json.set("n", r.samples).set("accuracy", r.accuracy).set("loss", r.loss);

@@ -34,9 +34,20 @@ std::string data_folder(const Settings& settings, const std::string& first_file)
   RETORT_CHECK(!root.empty(), "[data] expected data.root=DIR, the folder of the ",
                settings.text("data.format"), " files (or the environment variable RETORT_DATA)");
   RETORT_CHECK_AS(kIo, fs::is_directory(root), "[data] data.root: there is no folder ", root);
-  for (const std::string& inner : {std::string(), "/" + settings.text("data.format")})
-    if (nn::packed_exists(root + inner + "/" + first_file)) return root + inner;
-  return root;
+  const std::string archive =
+      settings.text("data.format") == "cifar100" ? "cifar-100-binary" : "cifar-10-batches-bin";
+  std::string looked;
+  for (const std::string& inner : {std::string(), "/" + settings.text("data.format")}) {
+    const std::string folder = root + inner;
+    if (nn::packed_exists(folder + "/" + first_file) ||
+        nn::packed_exists(folder + "/" + archive + "/" + first_file))
+      return folder;
+    looked += (looked.empty() ? "" : ", ") + folder;
+  }
+  if (first_file.starts_with('/')) return root;
+  fail(ErrorCode::kIo, "[data] there is no file ", escaped(first_file, 4096), " nor ",
+       escaped(first_file, 4096), ".xz in ", escaped(looked, 4096), " or a folder ", archive,
+       " there");
 }
 
 std::shared_ptr<nn::ImageDataset> first_samples(std::shared_ptr<nn::ImageDataset> data,
@@ -101,17 +112,18 @@ ExperimentData open_data(const Settings& settings, bool trains_teacher) {
       read_images(settings, settings.texts("data.train_files"), true,
                   settings.integer("data.train_per_file"), settings.integer("data.train_limit"));
   data.classes = train->classes();
-  if (trains_teacher) {
+  // The rest of a split is what students see whether or not the teacher is trained in this run: a
+  // teacher that a run of the same recipe left behind must not score what it was trained on.
+  if (const double share = settings.number("teacher.train.split"); share > 0) {
+    const double ratios[] = {share, 1 - share};
+    const auto parts = curriculum::stratified_split(labels_of(*train), ratios, 0);
+    RETORT_CHECK(!parts[0].empty() && !parts[1].empty(), "[data] teacher.train.split = ", share,
+                 " of ", train->size(), " training samples leaves a part empty");
+    if (trains_teacher) data.teacher = train->subset(parts[0]);
+    train = train->subset(parts[1]);
+  } else if (trains_teacher) {
     const auto& files = settings.texts("teacher.train.files");
-    const double share = settings.number("teacher.train.split");
-    if (share > 0) {
-      const double ratios[] = {share, 1 - share};
-      const auto parts = curriculum::stratified_split(labels_of(*train), ratios, 0);
-      data.teacher = train->subset(parts[0]);
-      train = train->subset(parts[1]);
-    } else {
-      data.teacher = files.empty() ? train : read_images(settings, files, true, 0, 0);
-    }
+    data.teacher = files.empty() ? train : read_images(settings, files, true, 0, 0);
   }
   data.student = train;
   data.description = train->describe();
@@ -127,6 +139,9 @@ ExperimentData open_data(const Settings& settings, bool trains_teacher) {
 std::shared_ptr<const nn::Dataset> open_split(const Settings& settings, const std::string& split) {
   if (settings.text("data.format") == "parity") return parity_test(settings);
   const bool test = split == "test";
+  RETORT_CHECK(split != "validation" || !settings.texts("data.validation_files").empty(),
+               "[data] split validation: expected data.validation_files=FILE, the format has no "
+               "standard name for it");
   return read_images(settings, settings.texts("data." + split + "_files"), !test,
                      split == "train" ? settings.integer("data.train_per_file") : 0,
                      settings.integer("data." + split + "_limit"));
@@ -237,14 +252,7 @@ void score_samples(TeacherSet* teacher, const nn::Dataset& data, Device device,
 
 std::string curriculum_name(const Settings& settings, const TeacherSet& teacher,
                             bool several_teachers) {
-  std::string name = settings.text("curriculum.name");
-  if (name.empty()) {
-    const bool random = settings.text("curriculum.scorer") == "random";
-    name = random ? "random" : settings.text("curriculum.score");
-    if (settings.text("curriculum.inverse") != "off" && !random)
-      name += "_" + settings.text("curriculum.inverse");
-    if (!settings.flag("curriculum.stratify")) name += "_unstratified";
-  }
+  std::string name = curriculum_name(settings);
   if (several_teachers) name += "_teacher" + std::to_string(teacher.seed);
   return name;
 }

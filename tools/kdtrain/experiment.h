@@ -72,6 +72,7 @@ struct TeacherSet {
   std::map<double, std::shared_ptr<distill::Teacher>> snapshots;  // by accuracy first exceeded
   nn::Normalize normalize;
   DType dtype = DType::kF32;
+  std::vector<std::string> problems;  // of `final`, which teacher.allow_untrained accepted
   std::vector<std::vector<Tensor>> evaluation_logits;  // of `final`: [set][batch]
   std::vector<distill::EvaluationResult> evaluation;   // [set]
   curriculum::SampleStatistics statistics;             // of the student's training samples
@@ -88,7 +89,7 @@ struct Curriculum {
   std::vector<std::string> warnings;
   std::string csv;
 };
-/// Name of the curriculum of these settings: equal names mean equal curricula.
+/// The same with the teacher's seed, where there are several.
 std::string curriculum_name(const Settings& settings, const TeacherSet& teacher,
                             bool several_teachers);
 std::shared_ptr<const Curriculum> make_curriculum(const Settings& settings, std::string name,

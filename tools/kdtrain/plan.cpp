@@ -88,8 +88,8 @@ class Planner {
     phase->by_role = phase->resident;
     phase->by_role[kWorkspace] = bytes_in_use(device_)[kWorkspace];
     phase->peak =
-        total(phase->by_role) + side_by_side(each, phase->at_once, [](const JobPlan& job) {
-          return Need{job.steady, job.start};
+        total(phase->resident) + side_by_side(each, phase->at_once, [](const JobPlan& job) {
+          return Need{job.steady + job.scratch, job.start + job.scratch};
         });
     for (std::size_t r = 0; r < phase->by_role.size(); ++r)
       phase->by_role[r] += side_by_side(each, phase->at_once, [r](const JobPlan& job) {
@@ -115,6 +115,10 @@ class Planner {
     for (std::size_t i = 0; i < largest.size() && i < static_cast<std::size_t>(at_once); ++i)
       steady += largest[i];
     return std::max(starts, steady + extra);
+  }
+
+  std::size_t scratch_of_each(const PhasePlan& phase) const {
+    return bytes_in_use(device_)[kWorkspace] / static_cast<std::size_t>(phase.at_once);
   }
 
   static std::int64_t evaluations(std::int64_t steps, std::int64_t every) {
@@ -143,6 +147,7 @@ class Planner {
     measure_job({&data_, device_, phase.at_once,
                  [&](std::shared_ptr<void>*) { return jobs_.teacher_plan(0, data_); }},
                 &job);
+    job.scratch = scratch_of_each(phase);
     share_steps(&job);
     const std::int64_t often = base_.integer("teacher.train.checkpoint_steps");
     job.evaluations = evaluations(job.steps, often > 0 ? often : job.steps_per_epoch);
@@ -250,6 +255,7 @@ class Planner {
       job.steps = jobs_.student_steps(*first, data_);
       job.batch = arm.settings.integer("train.batch");
       plan_arm(*first, phase.at_once, &job);
+      job.scratch = scratch_of_each(phase);
       seconds += static_cast<double>(job.count) * job.job_s;
       longest = std::max(longest, job.job_s);
       arms.push_back(std::move(job));

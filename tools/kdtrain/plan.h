@@ -8,8 +8,9 @@
 //            start together have it at the same time, later ones hardly ever. So the peak of jobs
 //            side by side is the larger of the first ones' starts, and the largest ones' steady
 //            peaks with one start added. Scratch memory is kept by threads for good: it is read
-//            after as many copies of each job ran at the same time as the run will run. Data and
-//            teachers are there for real.
+//            after as many copies of each job ran at the same time as the run will run, arm by
+//            arm, since what a later arm keeps is not there while an earlier one has its peak. Data
+//            and teachers are there for real.
 //   time     Steps of each stage are timed for a short while after one that warms up, in as many
 //            copies as will run side by side, and multiplied by their number. With a cache of
 //            teacher logits the teacher's share counts once for each teacher and seed.
@@ -44,6 +45,7 @@ struct JobPlan {
   double evaluation_s = 0;  // one, of all sets
   // Bytes of one job, scratch apart: peak while it goes on, and of the start where that is more.
   std::size_t steady = 0, start = 0;
+  std::size_t scratch = 0;  // one job's part of what threads keep when jobs like it have run
   RoleBytes steady_by_role{}, start_by_role{};
   std::size_t checkpoint_bytes = 0;  // one checkpoint
   std::size_t model_bytes = 0;       // model.safetensors

@@ -38,6 +38,16 @@ bool uses_teacher(const Settings& s) {
          s.text("distill.method") != "one_shot" || s.text("train.order") == "curriculum";
 }
 
+std::string curriculum_name(const Settings& s) {
+  if (const std::string& given = s.text("curriculum.name"); !given.empty()) return given;
+  const bool random = s.text("curriculum.scorer") == "random";
+  std::string name = s.text("curriculum.score");
+  if (random) name = name == "logit" ? "random" : "random_" + name;  // the scores still differ
+  if (s.text("curriculum.inverse") != "off" && !random) name += "_" + s.text("curriculum.inverse");
+  if (!s.flag("curriculum.stratify")) name += "_unstratified";
+  return name;
+}
+
 std::string format_problems(const RecipeResult& result, std::string_view text) {
   const std::vector<std::string> lines = split(text, '\n');
   std::string out;
@@ -115,11 +125,16 @@ RecipeText find_recipe(const std::string& name_or_file) {
   }
   for (const EmbeddedRecipe& recipe : embedded_recipes())
     if (name_or_file == recipe.name) return {std::string("embedded:") + recipe.name, recipe.text};
-  std::string names;
-  for (const EmbeddedRecipe& recipe : embedded_recipes())
-    names += std::string(names.empty() ? "" : ", ") + recipe.name;
+  std::string list;
+  std::vector<std::string> names;
+  for (const EmbeddedRecipe& recipe : embedded_recipes()) {
+    list += std::string(list.empty() ? "" : ", ") + recipe.name;
+    names.emplace_back(recipe.name);
+  }
+  const std::string near = nearest_word(name_or_file, names);
   fail(ErrorCode::kUsage, "no recipe '", shown(name_or_file),
-       "': expected a readable file or one of the embedded recipes: ", names);
+       "': expected a readable file or one of the embedded recipes: ", list,
+       near.empty() ? "" : "; did you mean '" + near + "'?");
 }
 
 }  // namespace retort::tools

@@ -54,6 +54,10 @@ class Settings {
 /// An arm with these settings learns from a teacher, or is ordered by one.
 bool uses_teacher(const Settings& arm);
 
+/// curriculum.name, or a name made of the settings that decide the order. Of a checked recipe,
+/// equal names mean equal curricula.
+std::string curriculum_name(const Settings& arm);
+
 struct Arm {
   std::string name;
   std::string label;               // for tables; the name if the recipe gives none

@@ -1,10 +1,23 @@
 // What only several keys of a recipe together can get wrong.
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "tools/kdtrain/recipe_parts.h"
 
 namespace retort::tools {
+namespace {
+
+// What decides an order and its scores: curricula of one name must not differ in it, or an arm
+// would be fed another one's.
+std::string curriculum_of(const Settings& s) {
+  const bool random = s.text("curriculum.scorer") == "random";
+  std::string all = s.text("curriculum.scorer") + " " + s.text("curriculum.score");
+  all += s.flag("curriculum.stratify") ? " stratified " : " ";
+  return all + (random ? "" : s.text("curriculum.inverse"));
+}
+
+}  // namespace
 
 void check_together(RecipeResult* result) {
   const Recipe& recipe = result->recipe;
@@ -47,11 +60,51 @@ void check_together(RecipeResult* result) {
         (s.number(section + ".momentum") == 0 || s.text(section + ".optimizer") != "sgd"))
       wrong(s, arm, section + ".nesterov", "needs SGD with momentum > 0");
   };
+  // The names of nn/models/registry.cpp that option A does not belong to.
+  const auto check_shortcut = [&](const Settings& s, const std::string& arm,
+                                  const std::string& section) {
+    const std::string& arch = s.text(section + ".arch");
+    for (const char* net : {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"})
+      if ((arch == net || arch == std::string(net) + "_cifar") &&
+          s.text(section + ".shortcut") == "A")
+        wrong(s, arm, section + ".shortcut", "A belongs to the CIFAR nets, not to " + arch);
+  };
+  check_shortcut(base, "", "teacher");
   bool needs_teacher = false;
+  std::map<std::string, std::string> curricula;  // by name
+  const auto check_curriculum = [&](const Settings& s, const std::string& arm) {
+    const std::string name = curriculum_name(s);
+    if (!valid_name(name))
+      wrong(s, arm, "curriculum.name", "expected " + std::string(kNameRule));
+    else if (curricula.emplace(name, curriculum_of(s)).first->second != curriculum_of(s))
+      wrong(s, arm, "curriculum.name",
+            "a curriculum of other settings is called '" + name + "' too");
+    if (s.text("distill.reliance.mode") == "literal" && s.text("curriculum.score") == "logprob")
+      wrong(s, arm, "distill.reliance.mode",
+            "literal divides by the largest score, and no log-probability is above 0: use minmax "
+            "or rank, or another curriculum.score");
+    const std::string& pacing = s.text("curriculum.pacing");
+    if (pacing == "none") return;
+    if (s.integer("train.window_shuffle") > 0)
+      wrong(s, arm, "train.window_shuffle",
+            "pacing draws every batch at random: there is nothing to shuffle");
+    if (!pacing.ends_with("_exponential") && pacing != "single_step") return;
+    const std::size_t lengths = s.integers("curriculum.pacing_steps").size();
+    if (lengths == 0 || (lengths > 1 && pacing != "varied_exponential"))
+      wrong(s, arm, "curriculum.pacing_steps",
+            std::string(lengths == 0 ? "expected at least one length" : "expected one length") +
+                " for pacing = \"" + pacing + "\", got " + std::to_string(lengths));
+    if (pacing != "single_step" && !(s.number("curriculum.increase") > 1))
+      wrong(s, arm, "curriculum.increase", "expected more than 1 for pacing = \"" + pacing + "\"");
+  };
+  if (base.number("teacher.train.split") > 0 && !base.texts("teacher.train.files").empty())
+    wrong(base, "", "teacher.train.split",
+          "a split of data.train_files and teacher.train.files exclude each other");
   for (const Arm& arm : recipe.arms) {
     const Settings& s = arm.settings;
     needs_teacher |= uses_teacher(s);
     check_training(s, arm.name, "train");
+    check_shortcut(s, arm.name, "student");
     if ((s.text("student.arch") == "mlp") != parity)
       wrong(s, arm.name, "student.arch", parity ? "parity needs an mlp" : "images need a resnet");
     const bool curriculum = s.text("train.order") == "curriculum";
@@ -60,6 +113,7 @@ void check_together(RecipeResult* result) {
     if (s.text("distill.reliance.mode") != "off" && !curriculum)
       wrong(s, arm.name, "distill.reliance.mode",
             "selective reliance needs train.order = \"curriculum\"");
+    if (curriculum) check_curriculum(s, arm.name);
     if (s.text("curriculum.pacing") != "none" && !curriculum)
       wrong(s, arm.name, "curriculum.pacing", "pacing needs train.order = \"curriculum\"");
     if (s.integer("train.window_shuffle") > 0 && s.text("train.order") == "shuffle")

@@ -15,6 +15,10 @@ std::string join_path(const std::vector<std::string>& path, std::size_t from = 0
 }
 
 std::string unknown_key(const std::string& key, std::string* hint) {
+  if (key.starts_with("arms.")) {
+    *hint = "an arm is a table [[arm]] with two brackets and a name";
+    return "unknown key '" + shown(key) + "'";
+  }
   const std::string near = nearest_key(key);
   if (!near.empty()) *hint = "did you mean '" + near + "'?";
   const auto dot = key.find('.');
@@ -23,13 +27,6 @@ std::string unknown_key(const std::string& key, std::string* hint) {
            ("(kdtrain schema" +
             (schema_as_text(table.empty() ? "" : table.substr(1)).empty() ? "" : table) + ")");
   return "unknown key '" + shown(key) + "'";
-}
-
-bool valid_name(const std::string& name) {
-  if (name.empty() || name.size() > 64 || name[0] == '.' || name[0] == '-') return false;
-  return std::all_of(name.begin(), name.end(), [](unsigned char c) {
-    return std::isalnum(c) || c == '_' || c == '-' || c == '.';
-  });
 }
 
 struct RawArm {
@@ -41,6 +38,7 @@ struct RawArm {
     std::string origin;
   };
   std::vector<Own> own;
+  bool name_given = false;  // even if it was refused
 };
 
 class Parser {
@@ -129,11 +127,10 @@ class Parser {
     const std::string key = join_path(entry.path, 2);
     if (key == "name" || key == "label") {
       const auto* text = std::get_if<std::string>(&entry.value.value);
+      arm.name_given |= key == "name";
       if (text == nullptr || (key == "name" && !valid_name(*text)))
         problem(entry.value.place,
-                "arm " + key + ": expected " +
-                    (key == "name" ? "a name of letters, digits, '_', '-', '.' (at most 64)"
-                                   : "a string") +
+                "arm " + key + ": expected " + (key == "name" ? kNameRule : "a string") +
                     ", found " + describe(entry.value),
                 "");
       else
@@ -249,13 +246,14 @@ class Parser {
     for (std::size_t i = 0; i < arms_.size(); ++i) {
       RawArm& arm = arms_[i];
       if (arm.name.empty()) {
+        if (arm.name_given) continue;  // a name of its own kind of mistake
         problem(arm.place, "[[arm]] number " + std::to_string(i + 1) + " needs a name",
                 "name = \"...\"");
       } else if (!names.insert(arm.name).second) {
         problem(arm.place, "two arms are named '" + arm.name + "'", "");
       }
     }
-    if (arms_.empty()) arms_.push_back({"student", "", {}, {}});
+    if (arms_.empty()) arms_.emplace_back().name = "student";
     const auto& selected = recipe.base.texts("arms");
     for (const std::string& name : selected) {
       std::vector<std::string> all;

@@ -11,6 +11,10 @@ std::string shown(std::string_view text);
 /// "string "abc"", "a list of 3", ...: a value in a message.
 std::string describe(const RawValue& raw);
 
+/// What names of arms, recipes and curricula may hold: they become names of files.
+bool valid_name(std::string_view name);
+inline constexpr const char* kNameRule = "a name of letters, digits, '_', '-', '.' (at most 64)";
+
 /// Checks a raw value against its line of the schema. Returns "" and the value, or what is wrong.
 std::string convert(const KeySpec& spec, const RawValue& raw, Value* out);
 

@@ -32,6 +32,13 @@ std::string shown(std::string_view text) {
   return text.size() > 80 ? out + "..." : out;
 }
 
+bool valid_name(std::string_view name) {
+  if (name.empty() || name.size() > 64 || name[0] == '.' || name[0] == '-') return false;
+  return std::all_of(name.begin(), name.end(), [](unsigned char c) {
+    return std::isalnum(c) || c == '_' || c == '-' || c == '.';
+  });
+}
+
 std::string describe(const RawValue& raw) {
   struct Visitor {
     std::string operator()(bool v) const { return v ? "true" : "false"; }

@@ -1,14 +1,24 @@
 #include <cstdio>
+#include <filesystem>
 
+#include "engine/io/file.h"
 #include "tools/kdtrain/command_line.h"
+#include "tools/kdtrain/run_folder.h"
 #include "tools/report/report.h"
 
 namespace retort::tools {
 
 int report_command(const CommandLine& line) {
-  write_report(line.subject);
-  std::fputs(results_table(line.subject).c_str(), stdout);
-  std::printf("%s/report.html\n", line.subject.c_str());
+  const std::filesystem::path folder = line.subject;
+  ReportText text;
+  const std::string recipe = (folder / "recipe.resolved.toml").string();
+  if (std::filesystem::is_regular_file(recipe)) {
+    const RecipeResult result = parse_recipe(recipe, read_file(recipe, kMaxRecipeBytes), {});
+    if (result.problems.empty()) text = report_text(result.recipe);  // else of another version
+  }
+  write_report(folder, text);
+  std::fputs(results_table(folder).c_str(), stdout);
+  std::printf("%s\n", (folder / "report.html").string().c_str());
   return 0;
 }
 

@@ -90,6 +90,12 @@ void RunFolder::start(const Recipe& recipe) {
   if (!resuming_) write_file_atomically(file("recipe.resolved.toml"), resolved_toml(recipe));
 }
 
+ReportText report_text(const Recipe& recipe) {
+  ReportText text{recipe.name, recipe.base.text("description"), {}};
+  for (const Arm& arm : recipe.arms) text.labels[arm.name] = arm.label;
+  return text;
+}
+
 MetricsLog::~MetricsLog() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }

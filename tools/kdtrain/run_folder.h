@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "tools/kdtrain/recipe.h"
+#include "tools/report/report.h"
 
 namespace retort::tools {
 
@@ -40,6 +41,9 @@ class RunFolder {
   int descriptor_ = -1;
   bool resuming_ = false, created_ = false;
 };
+
+/// The report's headline and the arms' labels.
+ReportText report_text(const Recipe& recipe);
 
 /// See Note [Log of parallel jobs]. Threads: all calls may come from several threads.
 class MetricsLog {

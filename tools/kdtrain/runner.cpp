@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <mutex>
 
@@ -35,13 +37,9 @@ class Run {
   int run() {
     data_ = open_data(base_, jobs_.trains_teacher());
     jobs_.check_batches(data_);
-    std::string weights;
-    if (jobs_.needs_teacher() && !jobs_.trains_teacher())
-      weights = find_weights(base_, base_.text("teacher.weights"));
-    for (const Arm& arm : recipe_.arms)  // missing files are told before anything is trained
-      if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
-        find_weights(base_, file);
+    const std::string weights = check_weights();
     folder_.start(recipe_);
+    started_ = true;
     context_.recipe = &recipe_;
     context_.data = &data_;
     context_.folder = &folder_;
@@ -59,8 +57,25 @@ class Run {
   }
 
   const std::string& path() const { return folder_.path(); }
+  /// There is something to go on from.
+  bool started() const { return started_; }
 
  private:
+  // Files that are missing or do not fit are told before anything is trained or written. Returns
+  // the teacher's, if it is given.
+  std::string check_weights() {
+    std::string teacher;
+    if (jobs_.needs_teacher() && !jobs_.trains_teacher()) {
+      teacher = find_weights(base_, base_.text("teacher.weights"));
+      nn::load_weights(*jobs_.fresh_teacher(0, data_), teacher);
+    }
+    for (const Arm& arm : recipe_.arms)
+      if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
+        nn::load_weights(*build_model(arm.settings, "student", data_, 0),
+                         find_weights(base_, file));
+    return teacher;
+  }
+
   struct LoggedJob {
     std::size_t log_job = 0;
     bool finished = false;
@@ -149,7 +164,7 @@ class Run {
       TeacherSet& set = teachers_[t];
       for (const Arm& arm : recipe_.arms)
         if (auto notes = notes_of_arm(arm, set, data_, device_); !notes.empty())
-          arm_notes_[arm.name] = std::move(notes);
+          arm_notes_[{arm.name, t}] = std::move(notes);
       if (!jobs_.trains_teacher())
         log_given_teacher(set, data_, probe(fresh_copy(set), t), seconds_since(start), &log_,
                           logged_teachers_[t].log_job);
@@ -228,11 +243,18 @@ class Run {
     }
     TrainingPlan plan = jobs_.student_plan(
         job, data_, jobs_.needs_teacher() ? &teachers_[job.teacher] : nullptr, curriculum);
-    if (const std::string& weights = job.arm->settings.text("student.weights"); !weights.empty())
-      nn::load_weights(*plan.model, find_weights(base_, weights));
-    if (const auto at = arm_notes_.find(plan.arm); at != arm_notes_.end())
+    if (const std::string& weights = job.arm->settings.text("student.weights"); !weights.empty()) {
+      const nn::WeightsInfo info = nn::load_weights(*plan.model, find_weights(base_, weights));
+      if (const auto at = info.metadata.find("normalize");
+          at != info.metadata.end() && job.arm->settings.is_default("student.normalize"))
+        plan.normalize = normalize_of_text(at->second);
+    }
+    if (const auto at = arm_notes_.find({plan.arm, job.teacher}); at != arm_notes_.end())
       for (const std::string& problem : at->second)
-        plan.notes.push_back("allowed untrained teacher: " + problem);
+        plan.notes.push_back(
+            "allowed untrained teacher" +
+            (jobs_.several_teachers() ? " " + std::to_string(teachers_[job.teacher].seed) : "") +
+            ": " + problem);
     if (curriculum)
       plan.notes.insert(plan.notes.end(), curriculum->warnings.begin(), curriculum->warnings.end());
     return plan;
@@ -241,7 +263,7 @@ class Run {
   void write_report_quietly() {
     if (data_.parity) return;  // many short jobs: once at the end
     const std::lock_guard lock(mutex_);
-    write_report(folder_.path());
+    write_report(folder_.path(), report_text(recipe_));
   }
 
   const Recipe& recipe_;
@@ -249,6 +271,7 @@ class Run {
   Device device_;
   JobList jobs_;
   RunFolder folder_;
+  bool started_ = false;
   MetricsLog log_;
   Progress progress_;
   RunContext context_;
@@ -256,10 +279,30 @@ class Run {
   std::vector<LoggedJob> logged_teachers_, logged_students_;  // beside jobs_
   std::vector<TeacherSet> teachers_;
   std::map<std::string, std::shared_ptr<const Curriculum>> curricula_;
-  std::map<std::string, std::vector<std::string>> arm_notes_;
+  std::map<std::pair<std::string, std::size_t>, std::vector<std::string>> arm_notes_;  // teacher
   MemoryStatistics peak_;
   std::mutex mutex_;
 };
+
+// A word as a shell takes it.
+std::string shell_word(const std::string& word) {
+  const auto plain = [](unsigned char c) {
+    return std::isalnum(c) || std::strchr("_./=:,+-%@", c);
+  };
+  if (!word.empty() && std::all_of(word.begin(), word.end(), plain)) return word;
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+std::string resume_command(const CommandLine& line, const std::string& folder) {
+  std::string again = "kdtrain run";
+  if (!line.subject.empty()) again += " " + shell_word(line.subject);
+  for (const std::string& word : line.words) again += " " + shell_word(word);
+  if (line.device != "auto") again += " --device " + line.device;
+  if (line.threads > 0) again += " --threads " + std::to_string(line.threads);
+  return again + " --out " + shell_word(folder) + " --resume";
+}
 
 }  // namespace
 
@@ -269,22 +312,31 @@ int run_command(const CommandLine& line) {
   install_signal_handlers();
   Run run(line, *recipe);
   int signal = 0;
-  try {
-    signal = run.run();
-  } catch (...) {
+  // The failure itself is what counts; the report is of what there is.
+  const auto report_failure = [&](ErrorCode code, const std::string& what) {
     try {
-      write_report(run.path());  // of what there is; the failure itself is what counts
+      write_report(run.path(), report_text(*recipe));
     } catch (const Error&) {
     }
-    throw;
+    // What the machine lacked may be there the next time.
+    const bool passing = code == ErrorCode::kIo || code == ErrorCode::kMemory;
+    fail(code, what,
+         passing && run.started()
+             ? "\nthe last checkpoints stand; to go on when the cause is gone:\n  " +
+                   resume_command(line, run.path())
+             : "");
+  };
+  try {
+    signal = run.run();
+  } catch (const Error& e) {
+    report_failure(e.code(), e.what());
+  } catch (const std::bad_alloc&) {
+    report_failure(ErrorCode::kMemory, "out of memory");
   }
-  write_report(run.path());
+  write_report(run.path(), report_text(*recipe));
   if (signal != 0) {
-    std::string again = "kdtrain run";
-    if (!line.subject.empty()) again += " " + line.subject;
-    for (const std::string& word : line.words) again += " '" + word + "'";
-    std::fprintf(stderr, "stopped by %s after a checkpoint; to go on:\n  %s --out %s --resume\n",
-                 signal == 2 ? "SIGINT" : "SIGTERM", again.c_str(), run.path().c_str());
+    std::fprintf(stderr, "stopped by %s after a checkpoint; to go on:\n  %s\n",
+                 signal == 2 ? "SIGINT" : "SIGTERM", resume_command(line, run.path()).c_str());
     return 128 + signal;
   }
   std::fputs(results_table(run.path()).c_str(), stdout);

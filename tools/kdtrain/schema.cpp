@@ -108,7 +108,7 @@ std::vector<KeySpec> make_table() {
 
   t.choice("teacher.arch", "\"resnet20\"", kArchitectures, "The teacher's architecture.", false);
   t.text("teacher.weights", "\"\"", "Weights (.safetensors), looked for as given, in data.root and in RETORT_DATA; empty: train it by [teacher.train].", false);
-  t.normalize("teacher.normalize", "\"cifar\"", "Normalisation of the teacher's inputs.", false);
+  t.normalize("teacher.normalize", "\"cifar\"", "Normalisation of the teacher's inputs; unless it is set, the weights file's own.", false);
   t.choice("teacher.shortcut", "\"auto\"", "auto|A|B", "Residual shortcut of CIFAR ResNets: A pads, B projects.", false);
   t.list("teacher.hidden", Type::kInts, "[1024]", 1, 65536, "units", "Hidden widths of an mlp.", false);
   t.list("teacher.seeds", Type::kInts, "[1]", 0, 99, "", "Seeds of teachers trained by the recipe; with several, every arm and seed runs with each.", false);
@@ -118,12 +118,12 @@ std::vector<KeySpec> make_table() {
   t.number("teacher.cache_mib", "512", 1, 1048576, "MiB", "Largest memory of that cache.", false);
   training_keys(t, "teacher.train", false);
   t.list("teacher.train.files", Type::kStrings, "[]", 0, 0, "", "Files the teacher trains on; empty: data.train_files.", false);
-  t.number("teacher.train.split", "0.0", 0, 0.99, "fraction", "Train the teacher on this part of the training data and everything else on the rest (0.6: the 3:2 split); 0: no split.", false);
+  t.number("teacher.train.split", "0.0", 0, 0.99, "fraction", "Train the teacher on this part of the training data and everything else on the rest (0.6: the 3:2 split), also when teacher.weights names a teacher trained so; 0: no split.", false);
   t.choice("teacher.train.augment", "\"crop_flip\"", "none|crop_flip", "Augmentation while the teacher trains.", false);
   t.count("teacher.train.checkpoint_steps", "0", 0, 1e9, "steps", "Keep a copy of the teacher every n steps (progressive distillation); 0: none.", false);
 
   t.choice("student.arch", "\"resnet8\"", kArchitectures, "The student's architecture.");
-  t.text("student.weights", "\"\"", "Initial weights (.safetensors); empty: drawn from the seed.");
+  t.text("student.weights", "\"\"", "Initial weights (.safetensors); empty: drawn from the seed. A normalisation that the file names holds unless student.normalize is set.");
   t.normalize("student.normalize", "\"cifar\"", "Normalisation of the student's inputs.", true);
   t.choice("student.shortcut", "\"auto\"", "auto|A|B", "Residual shortcut of CIFAR ResNets.");
   t.list("student.hidden", Type::kInts, "[32]", 1, 65536, "units", "Hidden widths of an mlp.");
@@ -198,7 +198,10 @@ std::string number_text(double value) {
   return text;
 }
 
+// Whole numbers as people write them: 100000, not 1e+05.
 std::string bound_text(double value) {
+  if (std::abs(value) < 1e15 && std::floor(value) == value)
+    return std::to_string(static_cast<long long>(value));
   std::string text = number_text(value);
   if (text.ends_with(".0")) text.resize(text.size() - 2);
   return text;

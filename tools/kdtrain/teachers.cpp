@@ -76,7 +76,7 @@ TeacherSet prepare_teacher(const JobList& jobs, std::size_t t, const ExperimentD
     model->to(device);
     set.untrained = std::make_shared<distill::Teacher>(model, "untrained");
   }
-  check_teacher(*set.final, set.normalize, data, device, jobs.all_allow_untrained());
+  set.problems = check_teacher(*set.final, set.normalize, data, device, jobs.all_allow_untrained());
   const std::int64_t batch = base.integer("train.evaluate_batch");
   for (const EvaluationSet& evaluation : data.evaluation) {
     set.evaluation_logits.emplace_back();
@@ -92,9 +92,13 @@ TeacherSet prepare_teacher(const JobList& jobs, std::size_t t, const ExperimentD
 
 std::vector<std::string> notes_of_arm(const Arm& arm, const TeacherSet& set,
                                       const ExperimentData& data, Device device) {
-  if (!uses_untrained_teacher(arm.settings)) return {};
-  return check_teacher(*set.untrained, set.normalize, data, device,
-                       arm.settings.flag("teacher.allow_untrained"));
+  if (!uses_teacher(arm.settings)) return {};
+  std::vector<std::string> notes = set.problems;
+  if (uses_untrained_teacher(arm.settings))
+    for (std::string& problem : check_teacher(*set.untrained, set.normalize, data, device,
+                                              arm.settings.flag("teacher.allow_untrained")))
+      notes.push_back(std::move(problem));
+  return notes;
 }
 
 void log_given_teacher(const TeacherSet& set, const ExperimentData& data,

@@ -24,7 +24,7 @@ constexpr const char* kHead = R"(<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Retort report</title><style>
+<style>
 :root{--ink:#1d2433;--soft:#5b6475;--line:#d9dee7;--page:#fff;--panel:#f6f8fb}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9f0;--soft:#9aa4b5;--line:#343b49;--page:#14171d;--panel:#1c2129}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);margin:0 auto;max-width:1360px;padding:24px}
@@ -33,7 +33,7 @@ h1{font-size:24px;margin:0 0 4px}h2{font-size:18px;margin:32px 0 8px}p{margin:6p
 th,td{padding:5px 14px 5px 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{white-space:normal;vertical-align:bottom}th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--soft)}tr.base td{background:var(--panel)}
 td .sub{color:var(--soft);font-size:12px;display:block}b.up{color:#15803d}b.down{color:#b91c1c}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,560px),1fr));gap:18px}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr));gap:18px}
 figure{margin:0;background:var(--panel);border-radius:8px;padding:12px 14px}figcaption{font-weight:600;margin-bottom:4px}
 svg{width:100%;height:auto}.grid{stroke:var(--line)}.axis{stroke:var(--soft)}.tick,.label{fill:var(--soft);font-size:11px}
 .line{fill:none;stroke-width:1.8}.point{fill:none;stroke-width:6;stroke-linecap:round}.dots{fill:none;stroke-width:2.4;stroke-linecap:round;opacity:.55}.band{stroke:none!important;opacity:.14}
@@ -83,41 +83,70 @@ std::string difference(const std::string& metric, double value) {
   return text;
 }
 
-std::string results_section(const RunResults& results) {
-  std::string out = "<h2>Results</h2><div class=\"scroll\"><table><tr><th>arm</th><th>n</th>";
+// What arms are compared by first, in one table that fits; the rest below it.
+bool in_first_table(const std::string& metric) {
+  return metric.ends_with("accuracy") || metric.ends_with("loss") || metric.starts_with("steps_to");
+}
+
+std::string metrics_table(const RunResults& results, bool first) {
+  std::string out = "<div class=\"scroll\"><table><tr><th>arm</th><th>n</th>";
+  std::vector<std::string> metrics;
   for (const std::string& metric : results.metric_names)
+    if (in_first_table(metric) == first) metrics.push_back(metric);
+  if (!first && metrics.empty()) return "";
+  for (const std::string& metric : metrics)
     out += "<th>" + breakable(escape_html(metric)) + "</th>";
-  out += "<th>parameters</th><th>wall time</th></tr>";
+  out += first ? "<th>parameters</th><th>wall time</th></tr>" : "</tr>";
   const auto row = [&](const ArmResult& arm) {
     out += std::string("<tr") + (arm.name == results.baseline ? " class=\"base\"" : "") + "><td>" +
-           escape_html(arm.name) + (arm.finished ? "" : " (unfinished)") + "</td><td>" +
-           std::to_string(arm.seeds.size()) + "</td>";
-    for (const std::string& metric : results.metric_names) {
+           escape_html(arm.shown()) + (arm.finished ? "" : " (unfinished)") +
+           (arm.shown() == arm.name || !first
+                ? ""
+                : "<span class=\"sub\">" + escape_html(arm.name) + "</span>") +
+           "</td><td>" + std::to_string(arm.seeds.size()) + "</td>";
+    for (const std::string& metric : metrics) {
       const Summary s = summary_of(arm, metric);
       out += "<td>" + escape_html(format_metric(metric, s));
       if (s.n > 1) {
         const double scale = metric.ends_with("accuracy") ? 100 : 1;
-        out += "<span class=\"sub\">sd " + short_number(scale * s.sd) + ", median " +
-               short_number(scale * s.median) + "</span>";
+        const std::string median = metric.starts_with("steps_to")
+                                       ? std::to_string(std::llround(s.median))
+                                       : short_number(scale * s.median);
+        out += "<span class=\"sub\">sd " + short_number(scale * s.sd) + ", median " + median +
+               "</span>";
       }
       out += "</td>";
     }
-    out += "<td>" + (arm.parameters > 0 ? short_number(arm.parameters) : "-") + "</td><td>" +
-           (arm.wall_s > 0 ? short_number(arm.wall_s) + " s" : "-") + "</td></tr>";
+    if (first)
+      out += "<td>" + (arm.parameters > 0 ? short_number(arm.parameters) : "-") + "</td><td>" +
+             (arm.wall_s > 0 ? short_number(arm.wall_s) + " s" : "-") + "</td>";
+    out += "</tr>";
   };
   for (const ArmResult& teacher : results.teachers) row(teacher);
   for (const ArmResult& arm : results.arms) row(arm);
-  out +=
-      "</table></div><p class=\"soft\">Mean +- half of the 95 % interval (Student's t over seeds); "
-      "sd with n - 1.</p>";
+  return out + "</table></div>";
+}
+
+std::string results_section(const RunResults& results) {
+  std::string out =
+      "<h2>Results</h2>" + metrics_table(results, true) +
+      "<p class=\"soft\">Mean +- half of the 95 % interval (Student's t over seeds); sd with "
+      "n - 1.</p>";
+  if (const std::string others = metrics_table(results, false); !others.empty())
+    out += "<h2>Other metrics</h2>" + others;
   if (results.paired.empty()) return out;
-  out += "<h2>Differences to " + escape_html(results.baseline) +
+  const auto shown = [&](const std::string& name) {
+    for (const ArmResult& arm : results.arms)
+      if (arm.name == name) return escape_html(arm.shown());
+    return escape_html(name);
+  };
+  out += "<h2>Differences to " + shown(results.baseline) +
          ", paired by seed</h2><div "
          "class=\"scroll\"><table><tr><th>arm</th><th>metric</th><th>n</th><th>mean "
          "difference</th><th>95 % interval</th><th></th></tr>";
   for (const PairedDifference& d : results.paired) {
     const bool clear = d.summary.n > 1 && (d.summary.low95 > 0 || d.summary.high95 < 0);
-    out += "<tr><td>" + escape_html(d.arm) + "</td><td>" + escape_html(d.metric) + "</td><td>" +
+    out += "<tr><td>" + shown(d.arm) + "</td><td>" + escape_html(d.metric) + "</td><td>" +
            std::to_string(d.summary.n) + "</td><td>" + difference(d.metric, d.summary.mean) +
            "</td><td>" +
            (d.summary.n > 1 ? "[" + difference(d.metric, d.summary.low95) + ", " +
@@ -158,7 +187,7 @@ std::string costs_section(const RunResults& results) {
   const auto table = [&](const std::string& head, const auto& cells) {
     out += "<div class=\"scroll\"><table><tr><th>arm</th>" + head + "</tr>";
     for (const ArmResult* arm : arms)
-      out += "<tr><td>" + escape_html(arm->name) + "</td>" + cells(*arm) + "</tr>";
+      out += "<tr><td>" + escape_html(arm->shown()) + "</td>" + cells(*arm) + "</tr>";
     out += "</table></div>";
   };
   const auto cell = [](const std::map<std::string, double>& values, const char* key,
@@ -220,7 +249,7 @@ std::string curve_charts(const RunResults& results, const char* what,
     int colour = 0;
     for (const ArmResult& arm : results.arms) {
       const auto it = (arm.*member).find(split);
-      if (it != (arm.*member).end()) lines.push_back(series_of(arm.name, it->second, colour));
+      if (it != (arm.*member).end()) lines.push_back(series_of(arm.shown(), it->second, colour));
       ++colour;
     }
     out += chart({split + " " + what, results.x_is_epoch ? "epoch" : "step", what}, lines);
@@ -233,7 +262,7 @@ std::string schedule_chart(const RunResults& results, const char* title, const c
   std::vector<Series> lines;
   int colour = 0;
   for (const ArmResult& arm : results.arms) {
-    if (!(arm.*member).x.empty()) lines.push_back(series_of(arm.name, arm.*member, colour));
+    if (!(arm.*member).x.empty()) lines.push_back(series_of(arm.shown(), arm.*member, colour));
     ++colour;
   }
   if (lines.empty()) return "";
@@ -292,13 +321,20 @@ std::string read_text(const fs::path& file) {
 
 }  // namespace
 
-void write_report(const fs::path& folder) {
-  const RunResults results = gather_results(read_run_log(folder / "metrics.jsonl"));
+void write_report(const fs::path& folder, const ReportText& text) {
+  RunResults results = gather_results(read_run_log(folder / "metrics.jsonl"));
+  for (ArmResult& arm : results.arms)
+    if (const auto at = text.labels.find(arm.name); at != text.labels.end()) arm.label = at->second;
   write_safely(folder / "results.json", results_to_json(results));
 
-  std::string page =
-      kHead + colour_rules() + "</style></head><body>\n<h1>Retort report</h1><p class=\"soft\">" +
-      escape_html(fs::absolute(folder).lexically_normal().filename().string()) + "</p>\n";
+  fs::path place = fs::absolute(folder).lexically_normal();
+  if (!place.has_filename()) place = place.parent_path();  // "runs/six/"
+  const std::string title = text.title.empty() ? place.filename().string() : text.title;
+  std::string page = kHead + colour_rules() + "</style><title>" + escape_html(title) +
+                     " - Retort report</title></head><body>\n<h1>" + escape_html(title) + "</h1>";
+  if (!text.description.empty()) page += "<p>" + escape_html(text.description) + "</p>";
+  page += "<p class=\"soft\">Retort report of the run folder " +
+          escape_html(place.filename().string()) + "</p>\n";
   for (const std::string& note : results.notes)
     page += "<p class=\"note\">" + escape_html(note) + "</p>";
   page += results_section(results) +

@@ -40,6 +40,12 @@ Summary summarize(const std::vector<double>& values);
 /// >= 1.
 double student_t_quantile(double p, double dof);
 
+/// What only the recipe knows: the page's headline, and names of arms as people read them.
+struct ReportText {
+  std::string title, description;             // "" = the folder's name, none
+  std::map<std::string, std::string> labels;  // by arm; an arm without one shows its name
+};
+
 /// Reads metrics.jsonl, curriculum/*.csv and recipe.resolved.toml of the folder and writes
 /// results.json and report.html into it (each by temporary file and rename). Works on a run that is
 /// still going on: arms without a "final" line are marked unfinished. The first arm, or the one
@@ -47,10 +53,10 @@ double student_t_quantile(double p, double dof);
 /// if the folder cannot be read or written, Error(kBadInput) with file and line for
 ///           a line that is not a flat JSON object; the last line may be torn (a crash) and is then
 ///           ignored.
-void write_report(const std::filesystem::path& run_folder);
+void write_report(const std::filesystem::path& run_folder, const ReportText& text = {});
 
 /// The results table as plain text, for the end of `kdtrain run`: one line per arm, mean +- half
-/// interval (n).
+/// interval (n); of the metrics that arms are compared by (the page has all).
 std::string results_table(const std::filesystem::path& run_folder);
 
 }  // namespace retort::tools

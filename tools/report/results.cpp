@@ -158,7 +158,7 @@ std::string summary_json(const Summary& s) {
 }
 
 std::string arm_json(const ArmResult& arm) {
-  std::string out = "{\"name\":" + json_text(arm.name) +
+  std::string out = "{\"name\":" + json_text(arm.name) + ",\"label\":" + json_text(arm.shown()) +
                     ",\"finished\":" + (arm.finished ? "true" : "false") +
                     ",\"n\":" + std::to_string(arm.seeds.size()) + ",\"seeds\":[";
   for (std::size_t i = 0; i < arm.seeds.size(); ++i)
@@ -194,14 +194,18 @@ RunResults gather_results(const std::vector<LogRecord>& log) {
   RunResults results;
   std::vector<std::string> order;
   std::map<std::string, Gathering> arms;
-  std::set<std::string> seen_notes, metric_names;
+  std::set<std::string> metric_names;
+  std::vector<std::string> note_order;  // by text, each once, with the arms that it is of
+  std::map<std::string, std::vector<std::string>> notes;
   for (const LogRecord& record : log)
     if (record.number("epoch").value_or(0) >= 2) results.x_is_epoch = true;
   for (const LogRecord& record : log) {
     const std::string name = record.text("arm"), split = record.text("split");
     if (split == "note") {
-      const std::string note = (name.empty() ? "" : name + ": ") + record.text("text");
-      if (seen_notes.insert(note).second) results.notes.push_back(note);
+      const std::string& text = record.text("text");
+      if (!notes.contains(text)) note_order.push_back(text);
+      std::vector<std::string>& of = notes[text];
+      if (std::find(of.begin(), of.end(), name) == of.end()) of.push_back(name);
       continue;
     }
     if (name.empty()) continue;
@@ -227,6 +231,12 @@ RunResults gather_results(const std::vector<LogRecord>& log) {
     }
     if (const auto loss = record.number("loss")) arm.loss[split][seed][x] = *loss;
   }
+  for (const std::string& text : note_order) {
+    std::string of;
+    for (const std::string& name : notes[text])
+      if (!name.empty()) of += (of.empty() ? "" : ", ") + name;
+    results.notes.push_back((of.empty() ? "" : of + ": ") + text);
+  }
   for (const std::string& name : order) {
     Gathering& arm = arms[name];
     const std::vector<double>& seeds = arm.result.seeds;
@@ -234,7 +244,7 @@ RunResults gather_results(const std::vector<LogRecord>& log) {
       arm.result.accuracy[split] = averaged(points, seeds);
     for (const auto& [split, points] : arm.loss) arm.result.loss[split] = averaged(points, seeds);
     arm.result.steps = arm.steps.mean();
-    const bool teacher = name.starts_with("teacher");
+    const bool teacher = name == "teacher";
     if (!teacher)
       for (const auto& [metric, values] : arm.result.metrics) metric_names.insert(metric);
     (teacher ? results.teachers : results.arms).push_back(std::move(arm.result));
@@ -297,6 +307,8 @@ std::string format_metric(const std::string& metric, const Summary& s) {
   const bool percent = is_accuracy(metric);
   const double scale = percent ? 100 : 1, half = scale * (s.high95 - s.mean);
   const int digits = percent ? 2 : std::abs(s.mean) >= 100 ? 0 : 4;
+  if (std::abs(s.mean) >= 1e7)  // a model that has run away
+    return short_number(s.mean) + (s.n < 2 ? "" : " +- " + short_number(half));
   if (s.n < 2) {
     std::snprintf(text, sizeof text, "%.*f%s", digits, scale * s.mean, percent ? " %" : "");
   } else {
@@ -311,6 +323,7 @@ std::string results_to_text(const RunResults& results) {
   std::vector<std::string> head{"arm", "n"};
   std::vector<std::string> shown;
   for (const std::string& metric : results.metric_names) {
+    if (metric.ends_with("teacher_agreement") || metric == "fraction_clamped") continue;
     shown.push_back(metric);
     head.push_back(metric);
     if (metric.starts_with("steps_to")) head.push_back("median");
@@ -322,7 +335,8 @@ std::string results_to_text(const RunResults& results) {
       const auto it = arm.metrics.find(metric);
       const Summary s = it == arm.metrics.end() ? Summary{} : summarize(finite(it->second));
       row.push_back(format_metric(metric, s));
-      if (metric.starts_with("steps_to")) row.push_back(s.n ? short_number(s.median) : "-");
+      if (metric.starts_with("steps_to"))
+        row.push_back(s.n ? std::to_string(std::llround(s.median)) : "-");
     }
     rows.push_back(row);
   };

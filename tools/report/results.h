@@ -22,7 +22,7 @@ struct StepSummary {
 };
 
 struct ArmResult {
-  std::string name;
+  std::string name, label;    // label: as people read it; "" = the name
   std::vector<double> seeds;  // finished ones, in order of appearance
   std::map<std::string, std::vector<double>>
       metrics;  // by metric, one value per finished seed (NaN: none)
@@ -32,6 +32,7 @@ struct ArmResult {
   /// Largest peak over seeds by role, and "total"; of the process, jobs side by side included.
   std::map<std::string, double> memory_mib;
   bool finished = false;
+  const std::string& shown() const { return label.empty() ? name : label; }
   std::map<std::string, Curve> accuracy, loss;  // by split
   Curve lambda, temperature, samples_per_s;     // of the first seed, by step
 };
@@ -47,7 +48,7 @@ struct RunResults {
   std::string baseline;
   bool x_is_epoch = false;
   std::vector<PairedDifference> paired;
-  std::vector<std::string> notes;  // "arm: text", each once
+  std::vector<std::string> notes;  // "arm, arm: text", each text once
   std::vector<std::string> metric_names;
 };
 

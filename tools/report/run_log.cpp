@@ -100,10 +100,12 @@ std::vector<CurriculumRow> read_curriculum(const std::filesystem::path& file) {
     const char* const end = at + line.size();
     for (double& value : field) {
       const auto [next, status] = std::from_chars(at, end, value);
-      RETORT_CHECK_AS(kBadInput, status == std::errc(), file.string(), ":", number,
-                      ": expected rank,index,label,score,correct,...");
+      RETORT_CHECK_AS(kBadInput, status == std::errc() && (next == end || *next == ','),
+                      file.string(), ":", number, ": expected rank,index,label,score,correct,...");
       at = next < end ? next + 1 : end;
     }
+    RETORT_CHECK_AS(kBadInput, field[2] >= 0 && field[2] < 1e9, file.string(), ":", number,
+                    ": expected a label >= 0, got ", field[2]);
     rows.push_back({field[3], static_cast<int>(field[2]), field[4] != 0});
   }
   return rows;

@@ -21,6 +21,16 @@ struct Range {
   bool empty() const { return low > high; }
 };
 
+// Gives width to a range of one value, or of values that only rounding tells apart. False if it has
+// enough.
+bool widen(Range* range) {
+  const double size = std::max(std::abs(range->low), std::abs(range->high));
+  if (range->high - range->low > 1e-9 * size && size > 1e-30) return false;
+  const double pad = size > 1e-30 ? 0.05 * size : 0.5;
+  range->low -= pad, range->high += pad;
+  return true;
+}
+
 // Ticks at 1, 2 or 5 times a power of ten, about `wanted` of them.
 std::vector<double> ticks(const Range& range, int wanted, double least_unit = 0) {
   const double raw = (range.high - range.low) / wanted;
@@ -30,8 +40,9 @@ std::vector<double> ticks(const Range& range, int wanted, double least_unit = 0)
                                                     : raw / power < 7.5 ? 5
                                                                         : 10));
   std::vector<double> at;
-  for (double k = std::ceil(range.low / unit - 1e-9); k * unit <= range.high + 1e-9 * unit; ++k)
-    at.push_back(k * unit);
+  const double first = std::ceil(range.low / unit - 1e-9);
+  for (int k = 0; k < 64 && (first + k) * unit <= range.high + 1e-9 * unit; ++k)
+    at.push_back((first + k) * unit);
   return at;
 }
 
@@ -105,11 +116,12 @@ std::string chart(const ChartOptions& options, const std::vector<Series>& series
   if (xr.empty() || yr.empty())
     return out + "<p class=\"none\">nothing recorded yet</p></figure>\n";
   if (options.zero_based) yr.include(0);
+  constexpr double kLargest = 1e300;  // beyond it the arithmetic below overflows
+  for (const double v : {xr.low, xr.high, yr.low, yr.high})
+    if (std::abs(v) > kLargest) return out + "<p class=\"none\">too large to draw</p></figure>\n";
   if (xr.low == xr.high) xr.low -= 0.5, xr.high += 0.5;
-  if (yr.low == yr.high) {
-    const double pad = yr.low == 0 ? 0.5 : 0.05 * std::abs(yr.low);
-    yr.low -= pad, yr.high += pad;
-  } else {
+  widen(&xr);
+  if (!widen(&yr)) {
     const double pad = 0.04 * (yr.high - yr.low);
     if (!options.zero_based || yr.low < 0) yr.low -= pad;
     yr.high += pad;

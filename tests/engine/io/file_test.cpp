@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <csignal>
+#include <filesystem>
 #include <vector>
 
 #include "tests/support/temporary_folder.h"
@@ -13,6 +15,7 @@ namespace retort::test {
 namespace {
 
 using ::testing::HasSubstr;
+namespace fs = std::filesystem;
 
 TEST(File, escaped_text_is_short_and_printable) {
   EXPECT_EQ(escaped("plain \\ text"), "plain \\ text");
@@ -54,6 +57,30 @@ TEST(File, atomic_file_replaces_only_on_commit) {
   EXPECT_EQ(slurp(folder / "a"), "old");
   write_file_atomically(folder / "a", "new");
   EXPECT_EQ(slurp(folder / "a"), "new");
+}
+
+TEST(File, devices_and_folders_are_not_replaced_and_links_stay) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  fs::create_directory(folder / "inner");
+  for (const char* name : {"pipe", "inner"}) {
+    try {
+      const AtomicFile file(folder / name);
+      ADD_FAILURE() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kIo) << name;
+      EXPECT_NE(std::string(error.what()).find("expected a file or a new name"), std::string::npos);
+    }
+  }
+  EXPECT_THROW(AtomicFile("/dev/null"), Error);
+  write_file_atomically(folder / "inner/file", "old");
+  fs::create_symlink("inner/file", folder / "link");
+  write_file_atomically(folder / "link", "new");
+  EXPECT_TRUE(fs::is_symlink(folder / "link"));
+  EXPECT_EQ(slurp(folder / "inner/file"), "new");
+  fs::create_symlink("nowhere", folder / "broken");
+  write_file_atomically(folder / "broken", "whole");
+  EXPECT_EQ(slurp(folder / "broken"), "whole");
 }
 
 TEST(File, a_full_disk_is_an_io_error_and_leaves_the_old_file) {
