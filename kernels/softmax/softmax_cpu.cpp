@@ -22,9 +22,11 @@ std::int64_t rows_per_chunk(std::int64_t classes) {
   return std::max<std::int64_t>(1, (std::int64_t{1} << 15) / classes);
 }
 
-// Elements whose float partial sums are added in double: float alone would lose 1e-5 over 50,000
-// classes.
-constexpr std::int64_t kRun = 2048;
+// Elements whose float partial sums are added in double: 32 in each lane, however many lanes the
+// processor has, so that adding them costs less precision than the exponentials have.
+HWY_INLINE std::int64_t run_length() {
+  return 32 * static_cast<std::int64_t>(hn::Lanes(FloatTag()));
+}
 constexpr float kLowest = std::numeric_limits<float>::lowest();  // finite: -inf - -inf is NaN
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
@@ -48,9 +50,10 @@ void softmax_row(T* y, const T* x, std::int64_t n, bool log) {
   const float max = max_of_row(x, n);
   const FloatVector vmax = hn::Set(d, max), scale = hn::Set(d, kLog2E);
   double sum = 0;
-  for (std::int64_t at = 0; at < n; at += kRun) {
+  const std::int64_t length = run_length();
+  for (std::int64_t at = 0; at < n; at += length) {
     FloatVector run = hn::Zero(d);
-    for_each_floats(std::min(kRun, n - at), kMinusInfinity,
+    for_each_floats(std::min(length, n - at), kMinusInfinity,
                     [&](std::int64_t, const auto& load, const auto& store) HWY_ATTR {
                       const FloatVector e = exp2_scaled(d, hn::Sub(load(x + at), vmax), scale);
                       run = hn::Add(run, e);
@@ -74,9 +77,10 @@ template <class T>
 void softmax_backward_row(T* dx, const T* dy, const T* y, std::int64_t n, bool log) {
   const FloatTag d;
   double total = 0;
-  for (std::int64_t at = 0; at < n; at += kRun) {
+  const std::int64_t length = run_length();
+  for (std::int64_t at = 0; at < n; at += length) {
     FloatVector run = hn::Zero(d);
-    for_each_floats(std::min(kRun, n - at), 0.0f,
+    for_each_floats(std::min(length, n - at), 0.0f,
                     [&](std::int64_t, const auto& load, const auto&) HWY_ATTR {
                       const FloatVector g = load(dy + at);
                       run = log ? hn::Add(run, g) : hn::MulAdd(g, load(y + at), run);
