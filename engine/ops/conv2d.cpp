@@ -64,7 +64,7 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Conv2dOptions& option
               context, {gradients[0].raw(), dy.raw(), filter.raw(), shape, dtype, weight_dtype});
         }
         if (want_dweight) {
-          gradients[1] = Tensor::empty(weight_shape, weight_dtype, dy.device());
+          gradients[1] = gradient_memory(1, weight_shape, weight_dtype, dy.device());
           kernels::conv2d_backward_weight(
               context, {gradients[1].raw(), input.raw(), dy.raw(), shape, dtype, weight_dtype});
         }

@@ -256,6 +256,18 @@ TEST_F(GraphedStepTest, a_next_batch_that_does_not_come_is_no_harm) {
   expect_same(eager, graphed, eager.meter.take(), "wrong next");
 }
 
+// Gradients are written where the optimizer reads them: no copy per parameter.
+TEST_F(GraphedStepTest, a_captured_resnet_step_copies_nothing) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    Training run({.arch = "resnet8", .clip = 0.5, .dtype = dtype, .batch = 4}, {});
+    EXPECT_EQ(run.step->info().kernels, 0);
+    for (int t = 0; t < 5; ++t) run.feed_step(t, false);
+    ASSERT_GT(run.step->replays(), 0);
+    EXPECT_GT(run.step->info().kernels, 60);
+    EXPECT_EQ(run.step->info().copies, 0) << name_of(dtype);
+  }
+}
+
 TEST_F(GraphedStepTest, resumes_from_a_checkpoint_between_replays) {
   for (const bool adamw : {false, true}) {
     const Kind setup{.arch = "mlp", .adamw = adamw, .clip = 0.2};
