@@ -94,6 +94,37 @@ TEST(Conv2dOp, computes_only_the_gradients_that_are_wanted) {
   EXPECT_FALSE(conv2d(x, weight.detach(), {1, 1}).requires_grad());
 }
 
+// f32 weights under bf16 images are rounded by the convolution, or read from their bf16 copy: the
+// same bytes everywhere, and on CUDA one launch less.
+TEST(Conv2dOp, a_bf16_copy_of_the_weights_changes_no_byte) {
+  for (const Device device : devices())
+    for (const std::int64_t channels : {8, 3}) {
+      std::vector<Tensor> results[2];
+      std::uint64_t launches[2] = {};
+      for (const bool keep : {false, true}) {
+        Tensor x = randn({2, 6, 5, channels}, 1, DType::kBF16).to(device).detach(),
+               weight = randn({16, 3, 3, channels}, 2).to(device).detach();
+        if (keep) weight.keep_bf16_copy();
+        const Tensor folded =
+            conv2d_inference(x, weight, randn({16}, 4).to(device), {1, 1}, /*relu=*/true);
+        x.set_requires_grad(true);
+        weight.set_requires_grad(true);
+        const bool counts = device == Device::kCuda;
+        const std::uint64_t before = counts ? cuda_runtime.launches() : 0;
+        const Tensor y = conv2d(x, weight, {1, 1});
+        launches[keep] = counts ? cuda_runtime.launches() - before : 0;
+        y.backward(randn(y.shape(), 3, DType::kBF16).to(device));
+        EXPECT_EQ(weight.grad().dtype(), DType::kF32);
+        results[keep] = {folded, y.detach(), x.grad(), weight.grad()};
+      }
+      for (std::size_t i = 0; i < results[0].size(); ++i)
+        EXPECT_TRUE(same_bytes(results[0][i], results[1][i])) << i << " on " << name_of(device);
+      // Rows of 3 x 3 x 3 weights are no whole chunks of 8: they are padded either way.
+      const std::uint64_t saved = device == Device::kCuda && channels == 8 ? 1 : 0;
+      EXPECT_EQ(launches[false] - launches[true], saved);
+    }
+}
+
 // Gradients of weights are written where the leaf keeps them, unless something is there already.
 TEST(Conv2dOp, weight_gradients_go_to_the_leafs_memory_and_accumulate) {
   for (const Device device : devices()) {
