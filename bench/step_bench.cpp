@@ -65,6 +65,7 @@ class Training {
     sgd.momentum = 0.9;
     sgd.weight_decay = 5e-4;
     sgd.clip_norm = 1;
+    sgd.bf16_copy = device == Device::kCuda;
     optimizer_ = std::make_unique<nn::Sgd>(*student_, sgd);
     nn::BatchOptions o;
     o.device = device;

@@ -60,6 +60,8 @@ std::int64_t GraphedStep::graphs() const {
   });
 }
 
+GraphInfo GraphedStep::info() const { return replayed_ ? replayed_->info() : GraphInfo{}; }
+
 void GraphedStep::step(const StepBatch& batch, const StepSettings& settings, double learning_rate,
                        const StepBatch* next) {
   Job job;
@@ -109,6 +111,7 @@ void GraphedStep::run(Job job, const StepSettings& settings, double learning_rat
   job.lambdas = settings.lambda.size();
   job.temperatures = settings.temperature.size();
   job.divergence = settings.divergence;
+  replayed_ = nullptr;
   make_block(job.rows);
   optimizer_.set_learning_rate(learning_rate);
   reason_ = obstacle(settings, job.rows);
@@ -134,6 +137,7 @@ void GraphedStep::run(Job job, const StepSettings& settings, double learning_rat
   }
   if (entry->graph->captured()) {
     entry->graph->launch();
+    replayed_ = entry->graph.get();
     ++replays_;
   } else {
     reason_ = entry->failure.empty() ? "the first runs of a step are eager" : entry->failure;

@@ -60,6 +60,8 @@ class GraphedStep {
   const std::string& reason() const { return reason_; }
   std::int64_t replays() const { return replays_; }
   std::int64_t graphs() const;
+  /// What the graph of the last step holds; nothing if it ran eagerly.
+  GraphInfo info() const;
   std::size_t memory_bytes() const { return memory_ ? memory_->reserved_bytes() : 0; }
 
  private:
@@ -121,6 +123,7 @@ class GraphedStep {
   const Entry* ahead_entry_ = nullptr;
   Job ahead_;
   std::string reason_;
+  const Graph* replayed_ = nullptr;  // by the last step
   std::int64_t replays_ = 0;
 };
 

@@ -117,7 +117,8 @@ Work make_training(const StepSpec& spec, const Case& c) {
   t->model->to(c.device);
   t->model->visit_buffers([&](const std::string&, Tensor& b) { t->buffers.push_back(b.clone()); });
   t->sgd = spec.sgd;
-  t->optimizer = std::make_unique<nn::Sgd>(*t->model, spec.sgd);
+  t->sgd.bf16_copy = c.device == Device::kCuda && c.dtype == DType::kBF16;  // as kdtrain
+  t->optimizer = std::make_unique<nn::Sgd>(*t->model, t->sgd);
   if (spec.teacher.empty()) {
     t->settings.lambda = {0.0f};
   } else {

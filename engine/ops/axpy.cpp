@@ -14,6 +14,7 @@ void add_into(const Tensor& y, const Tensor& x, double a) {
   RETORT_CHECK(y.is_contiguous(), "[add_into] expected a contiguous destination");
   const Tensor from = x.contiguous();
   kernels::axpy(context_of(y.device()), {y.raw(), from.raw(), a, y.numel(), y.dtype()});
+  y.round_bf16_copy();
 }
 
 }  // namespace retort

@@ -73,8 +73,8 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias,
         // Without relu the residual's gradient is dy itself.
         const bool store = want_dresidual && relu;
         Tensor dresidual = store ? Tensor::empty(x.shape(), x.dtype(), x.device()) : Tensor{};
-        const Tensor dweight = Tensor::empty(weight.shape(), weight.dtype(), x.device());
-        const Tensor dbias = Tensor::empty(weight.shape(), weight.dtype(), x.device());
+        const Tensor dweight = gradient_memory(1, weight.shape(), weight.dtype(), x.device());
+        const Tensor dbias = gradient_memory(2, weight.shape(), weight.dtype(), x.device());
         kernels::batch_norm_backward(
             context_of(x.device()),
             {dy.raw(), x.raw(), y.defined() ? y.raw() : nullptr, weight.raw(), bias.raw(),

@@ -21,6 +21,13 @@ kernels::Conv2dShape shape_of(const Tensor& x, const Tensor& weight, const Conv2
   return shape;
 }
 
+// The weights that a product reads: of f32 ones under bf16 images their bf16 copy, where they keep
+// one (the kernels would round them first, to the same bytes).
+Tensor filter_of(const Tensor& x, const Tensor& weight) {
+  const Tensor copy = x.dtype() == DType::kBF16 ? weight.bf16_copy() : Tensor{};
+  return (copy.defined() ? copy : weight).contiguous().detach();
+}
+
 DType statistics_dtype(const Tensor& x) {
   return x.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
 }
@@ -30,7 +37,7 @@ DType statistics_dtype(const Tensor& x) {
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Conv2dOptions& options,
               ChannelStatistics* statistics) {
   const kernels::Conv2dShape shape = shape_of(x, weight, options);
-  const Tensor input = x.contiguous().detach(), filter = weight.contiguous().detach();
+  const Tensor input = x.contiguous().detach(), filter = filter_of(x, weight);
   const Tensor y = Tensor::empty(
       {shape.batch, shape.out_height(), shape.out_width(), shape.filters}, x.dtype(), x.device());
   if (statistics) {
@@ -44,7 +51,7 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Conv2dOptions& option
                                            filter.raw(),
                                            shape,
                                            x.dtype(),
-                                           weight.dtype(),
+                                           filter.dtype(),
                                            {},
                                            statistics ? statistics->partial.raw() : nullptr});
 
@@ -61,10 +68,10 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Conv2dOptions& option
         if (want_dx) {
           gradients[0] = Tensor::empty(x_shape, dtype, dy.device());
           kernels::conv2d_backward_data(
-              context, {gradients[0].raw(), dy.raw(), filter.raw(), shape, dtype, weight_dtype});
+              context, {gradients[0].raw(), dy.raw(), filter.raw(), shape, dtype, filter.dtype()});
         }
         if (want_dweight) {
-          gradients[1] = Tensor::empty(weight_shape, weight_dtype, dy.device());
+          gradients[1] = gradient_memory(1, weight_shape, weight_dtype, dy.device());
           kernels::conv2d_backward_weight(
               context, {gradients[1].raw(), input.raw(), dy.raw(), shape, dtype, weight_dtype});
         }
@@ -91,7 +98,7 @@ Tensor conv2d_inference(const Tensor& x, const Tensor& weight, const Tensor& bia
                  "[conv2d_inference] expected a residual ", y_shape, " of ", name_of(x.dtype()),
                  " on ", name_of(x.device()), ", got ", residual.shape(), " of ",
                  name_of(residual.dtype()), " on ", name_of(residual.device()));
-  const Tensor input = x.contiguous(), filter = weight.contiguous(), offset = bias.contiguous();
+  const Tensor input = x.contiguous(), filter = filter_of(x, weight), offset = bias.contiguous();
   const Tensor added = residual.defined() ? residual.contiguous() : Tensor{};
   const Tensor y = Tensor::empty(y_shape, x.dtype(), x.device());
   kernels::conv2d(context_of(x.device()),
@@ -100,7 +107,7 @@ Tensor conv2d_inference(const Tensor& x, const Tensor& weight, const Tensor& bia
                    filter.raw(),
                    shape,
                    x.dtype(),
-                   weight.dtype(),
+                   filter.dtype(),
                    {offset.raw(), added.defined() ? added.raw() : nullptr, relu}});
   return y;
 }

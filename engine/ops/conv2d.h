@@ -15,8 +15,9 @@ struct Conv2dOptions {
 ///
 /// Shapes    x (N,H,W,C), weight (K,R,S,C), result (N,Ho,Wo,K) with
 ///           Ho = (H + 2 * padding - R) / stride + 1 rounded down, likewise Wo.
-/// Numerics  f64, f32 or bf16; the weights of a bf16 x may be f32. Sums in f32 (f64 for f64).
-///           The same bytes with any number of threads.
+/// Numerics  f64, f32 or bf16; the weights of a bf16 x may be f32: they are then read rounded to
+///           bf16, from their copy where they keep one (Note [bf16 copies]). Sums in f32 (f64 for
+///           f64). The same bytes with any number of threads.
 /// Errors    Error if the shapes, dtypes or devices do not fit.
 /// statistics: where to put those of the result, for the batch_norm that takes it; null: not
 /// wanted.

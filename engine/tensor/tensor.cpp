@@ -52,6 +52,7 @@ std::shared_ptr<Storage> Storage::consume(const char* by) {
   heir->data_ = std::exchange(data_, nullptr);
   heir->bytes_ = std::exchange(bytes_, 0);
   consumed_by = by;
+  bf16_copy.reset();
   return heir;
 }
 
@@ -174,6 +175,11 @@ Tensor Tensor::contiguous() const { return is_contiguous() ? *this : clone(); }
 void Tensor::copy_from(const Tensor& source) const {
   RETORT_CHECK(source.shape() == shape_, "[copy_from] expected ", shape_, ", got ", source.shape());
   if (numel_ == 0) return;
+  write(source);
+  round_bf16_copy();
+}
+
+void Tensor::write(const Tensor& source) const {
   if (source.dtype() == dtype_ && is_contiguous() && source.is_contiguous()) {
     copy_bytes(raw(), device_, source.raw(), source.device(), bytes());
     return;
@@ -188,23 +194,41 @@ void Tensor::copy_from(const Tensor& source) const {
   if (is_contiguous()) {
     copy_bytes(raw(), device_, packed.raw(), packed.device(), bytes());
   } else {
-    copy_from(packed.to(device_));
+    write(packed.to(device_));
   }
 }
 
 void Tensor::fill(double value) const {
   if (numel_ == 0) return;
-  if (value == 0 && !std::signbit(value) && is_contiguous()) {
-    if (device_ == Device::kCpu) {
-      std::memset(raw(), 0, bytes());
-      return;
-    }
+  if (value != 0 || std::signbit(value) || !is_contiguous()) {
+    kernels::fill(context_of(device_),
+                  {raw(), value, dtype_, rows(), rank() == 0 ? 1 : dim(-1), row_pitch_});
+  } else if (device_ == Device::kCpu) {
+    std::memset(raw(), 0, bytes());
+  } else {
     const Status status = cuda_runtime.fill(raw(), 0, bytes(), context_of(device_).stream);
     RETORT_CHECK_AS(kDevice, status.code == ErrorCode::kOk, "[fill] ", status.message);
-    return;
   }
-  kernels::fill(context_of(device_),
-                {raw(), value, dtype_, rows(), rank() == 0 ? 1 : dim(-1), row_pitch_});
+  round_bf16_copy();
+}
+
+void Tensor::keep_bf16_copy() const {
+  RETORT_CHECK(defined() && dtype_ == DType::kF32 && storage_->bytes() == bytes(),
+               "[keep_bf16_copy] expected an f32 tensor that is its whole storage");
+  if (!storage_->bf16_copy)
+    storage_->bf16_copy =
+        std::make_shared<Storage>(device_, static_cast<std::size_t>(numel_) * sizeof(bf16));
+  round_bf16_copy();
+}
+
+Tensor Tensor::bf16_copy() const {
+  if (!defined() || dtype_ != DType::kF32 || !storage_->bf16_copy) return Tensor();
+  return wrap(storage_->bf16_copy, offset_, shape_, DType::kBF16, row_pitch_);
+}
+
+void Tensor::round_bf16_copy() const {
+  const Tensor copy = bf16_copy();
+  if (copy.defined()) copy.write(*this);
 }
 
 template <class T>

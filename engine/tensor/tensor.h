@@ -29,6 +29,9 @@ class Storage {
   std::shared_ptr<Storage> consume(const char* by);
   const char* consumed_by = nullptr;
 
+  /// The same elements in bf16, of f32 storage that keeps them: see Tensor::keep_bf16_copy.
+  std::shared_ptr<Storage> bf16_copy;
+
  private:
   explicit Storage(Device device) : device_(device) {}
   void* data_ = nullptr;
@@ -105,6 +108,20 @@ class Tensor {
   void copy_from(const Tensor& source) const;
   void fill(double value) const;
 
+  // -- a bf16 copy beside f32 content: what products in mixed precision read ---------------------
+  //
+  // Note [bf16 copies]
+  //   The copy belongs to the storage, so every handle and view finds its part of it, at addresses
+  //   that stay. It is never stale: whoever writes the content writes the copy too, on the same
+  //   stream. copy_from, fill, add_into and the optimizers do; code that writes through raw() calls
+  //   round_bf16_copy() behind it.
+  /// From now on this storage keeps such a copy. For the f32 tensor that is its whole storage.
+  void keep_bf16_copy() const;
+  /// This tensor's elements in the copy; undefined where there is none.
+  Tensor bf16_copy() const;
+  /// Makes the copy right again after a write through raw(). Nothing where there is none.
+  void round_bf16_copy() const;
+
   // -- reading back: waits for the device ---------------------------------------------------------
   template <class T>
   std::vector<T> to_vector() const;  // row-major, converted from the tensor's own dtype
@@ -142,6 +159,8 @@ class Tensor {
                      DType dtype, std::int64_t row_pitch);
 
  private:
+  void write(const Tensor& source) const;
+
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<Autograd> autograd_;
   Shape shape_;

@@ -200,11 +200,10 @@ struct TileProduct<float, kRows, kColumns> {
       float4 b[kN];
 #pragma unroll
       for (int j = 0; j < kN; ++j)
-        b[j] = *reinterpret_cast<const float4*>(s_b + tile_offset<kTileChunks>(tx + 8 * j, k));
+        b[j] = load_shared16(s_b + tile_offset<kTileChunks>(tx + 8 * j, k));
 #pragma unroll
       for (int i = 0; i < kM; ++i) {
-        const float4 a =
-            *reinterpret_cast<const float4*>(s_a + tile_offset<kTileChunks>(ty + 16 * i, k));
+        const float4 a = load_shared16(s_a + tile_offset<kTileChunks>(ty + 16 * i, k));
 #pragma unroll
         for (int j = 0; j < kN; ++j) {
           acc[i][j] = fmaf(a.x, b[j].x, acc[i][j]);
@@ -261,7 +260,7 @@ struct TileProduct<float, kRows, kColumns> {
 
  private:
   SIMT_D static void unpack(float* to, const unsigned char* from) {
-    const float4 v = *reinterpret_cast<const float4*>(from);
+    const float4 v = load_shared16(from);
     to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
   }
 };

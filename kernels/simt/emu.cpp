@@ -848,6 +848,8 @@ struct Pool {
     g_stats.mma += w->stats.mma;
     g_stats.ldmatrix += w->stats.ldmatrix;
     g_stats.ldmatrix_conflicts += w->stats.ldmatrix_conflicts;
+    g_stats.loads += w->stats.loads;
+    g_stats.load_conflicts += w->stats.load_conflicts;
     g_stats.cluster_barriers += w->stats.cluster_barriers;
     g_stats.exp2 += w->stats.exp2;
     g_stats.bulk_bytes += w->stats.bulk_bytes;
@@ -1420,6 +1422,24 @@ void ldmatrix_body(void* const* v, std::uint32_t m) {
     }
   }
   count_ldmatrix(conflicts);
+}
+
+// A warp's 16-byte loads go by quarters: eight lanes, 128 bytes. Lanes with one address share it;
+// different addresses in the same four banks take turns.
+void load_shared16_body(void* const* v, std::uint32_t m) {
+  if (m != ~0u) throw Error(Fault::bad_collective, "load_shared16 needs all 32 lanes");
+  for (unsigned quarter = 0; quarter < 32; quarter += 8)
+    for (unsigned l = quarter; l < quarter + 8; ++l) {
+      const std::uintptr_t at = req<LoadReq>(v, l)->addr;
+      bool known = false, taken = false;
+      for (unsigned k = quarter; k < l; ++k) {
+        const std::uintptr_t other = req<LoadReq>(v, k)->addr;
+        known = known || other == at;
+        taken = taken || other / 16 % 8 == at / 16 % 8;
+      }
+      if (!known && taken) ++t_worker->stats.load_conflicts;
+    }
+  ++t_worker->stats.loads;
 }
 
 // mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32, g = lane / 4, t = lane % 4:

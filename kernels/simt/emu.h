@@ -84,6 +84,7 @@ struct Config {
   int capability = 0;            // 0: RETORT_SIMT_CAPABILITY, read at every launch, or 90
   std::size_t stack_bytes = 0;   // 0: 64 KiB (256 KiB under a sanitizer)
   bool strict = true;            // early exit / outstanding cp.async are faults
+  bool count_loads = false;      // load_shared16 meets its whole warp, to count bank conflicts
 };
 Config& config();
 /// Of the device that is emulated: 80 or 90. Decides which launches are refused.
@@ -91,7 +92,8 @@ int capability();
 
 struct Stats {  // summed over the launches since reset
   std::uint64_t blocks = 0, threads = 0, barriers = 0, collectives = 0, switches = 0, mma = 0,
-                ldmatrix = 0, ldmatrix_conflicts = 0, cluster_barriers = 0, bulk_bytes = 0,
+                ldmatrix = 0, ldmatrix_conflicts = 0, loads = 0, load_conflicts = 0,
+                cluster_barriers = 0, bulk_bytes = 0,
                 exp2 = 0;  // calls of exp2_fast and exp_fast: what the special-function unit does
 };
 Stats stats();
@@ -179,6 +181,10 @@ struct LdmatrixReq {
   bool trans;
 };
 void ldmatrix_body(void* const*, std::uint32_t);
+struct LoadReq {
+  std::uintptr_t addr;
+};
+void load_shared16_body(void* const*, std::uint32_t);
 struct MmaReq {
   std::uint32_t a[4], b[2];
   float c[4], d[4];

@@ -360,6 +360,25 @@ void cp_async_wait() {
 }
 #endif
 
+// ------------------------------------------------------------------------------ shared memory
+/// 16 bytes of shared memory, as the main loops of products read them: a plain load. The emulator
+/// counts its bank conflicts where Config::count_loads asks for it; all 32 lanes must be there
+/// then.
+#if SIMT_CUDA
+__device__ __forceinline__ float4 load_shared16(const void* p) {
+  return *static_cast<const float4*>(p);
+}
+#else
+inline float4 load_shared16(const void* p, emu::Loc l = emu::Loc::current()) {
+  emu::check_aligned(p, 16, "load_shared16", l);
+  if (emu::config().count_loads) {
+    emu::LoadReq q{reinterpret_cast<std::uintptr_t>(p)};
+    emu::warp_collective(emu::load_shared16_body, ~0u, &q, false, "load_shared16", l);
+  }
+  return *static_cast<const float4*>(p);
+}
+#endif
+
 // ------------------------------------------------------------------------------ tensor cores
 #if SIMT_CUDA
 __device__ __forceinline__ void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {

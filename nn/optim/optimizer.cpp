@@ -44,6 +44,11 @@ Optimizer::Optimizer(const TrainedModules& modules, const OptimizerConfig& confi
                "[optimizer] expected a weight decay >= 0, got ", config.weight_decay);
   RETORT_CHECK(std::isfinite(config.clip_norm) && config.clip_norm >= 0,
                "[optimizer] expected clip_norm >= 0, got ", config.clip_norm);
+  if (config.bf16_copy) {
+    const MemoryRoleScope role(MemoryRole::kParameters);
+    arena_.parameters().keep_bf16_copy();
+    copy_ = arena_.parameters().bf16_copy();
+  }
   const MemoryRoleScope role(MemoryRole::kOptimizer);
   const Device device = arena_.parameters().device();
   if (config.clip_norm > 0 || config.skip_not_finite) {
@@ -178,6 +183,7 @@ void Sgd::apply(const Scalars& scalars) {
   args.parameter = parameters.raw();
   args.gradient = arena_.gradients().raw();
   if (!moments_.empty()) args.momentum_buffer = moments_[0].values.raw();
+  args.parameter_copy = parameter_copy();
   args.n = arena_.numel();
   args.learning_rate = scalars.learning_rate;
   args.step = scalars.step;
@@ -209,6 +215,7 @@ void AdamW::apply(const Scalars& scalars) {
   args.gradient = arena_.gradients().raw();
   args.first_moment = moments_[0].values.raw();
   args.second_moment = moments_[1].values.raw();
+  args.parameter_copy = parameter_copy();
   args.n = arena_.numel();
   args.learning_rate = scalars.learning_rate;
   args.step = scalars.step;

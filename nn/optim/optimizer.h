@@ -17,6 +17,10 @@ struct OptimizerConfig {
   bool decay_norm_and_bias = true;
   double clip_norm = 0;          // the gradients' global norm is cut to this; 0: never
   bool skip_not_finite = false;  // leave everything as it is when that norm is NaN or infinite
+  /// Mixed precision on CUDA: f32 parameters keep a bf16 copy (Note [bf16 copies]) that update()
+  /// writes in its own pass, so that no convolution of bf16 images rounds them again. The same
+  /// bytes, 2 more per parameter.
+  bool bf16_copy = false;
 };
 
 /// Owns the memory of its parameters' values and gradients (ParameterArena) from its construction
@@ -75,6 +79,8 @@ class Optimizer {
     const std::int32_t* skip;  // null: never
   };
   virtual void apply(const Scalars& scalars) = 0;
+  /// The parameters' bf16 copy, null without one.
+  bf16* parameter_copy() const { return copy_.defined() ? copy_.data<bf16>() : nullptr; }
 
   ParameterArena arena_;
   std::vector<Moments> moments_;
@@ -88,6 +94,7 @@ class Optimizer {
   };
   Numbers own_, elsewhere_;  // elsewhere_ is read where it is defined
   Tensor norm_, clip_, not_finite_, ticket_;
+  Tensor copy_;  // laid out like the arena; undefined without bf16_copy
 };
 
 /// Stochastic gradient descent as PyTorch's: formula in kernels/sgd/sgd.h.

@@ -30,7 +30,9 @@ struct Kind {
   DType dtype = DType::kF32;
   std::int64_t batch = 6;
   nn::Augment augment = nn::Augment::kNone;
-  bool own_teacher_inputs = false;  // the teacher is normalised in another way
+  bool own_teacher_inputs = false;                  // the teacher is normalised in another way
+  bool bf16_copy = false;                           // of the parameters
+  std::vector<std::int64_t> widths = {4, 4, 8, 8};  // of a resnet
 };
 
 std::shared_ptr<nn::ImageDataset> images(const Kind& s, std::int64_t count) {
@@ -48,7 +50,7 @@ std::shared_ptr<nn::Model> model(const Kind& s, std::uint64_t seed) {
     config.widths = {12};
     config.inputs = 36;
   } else {
-    config.widths = {4, 4, 8, 8};
+    config.widths = s.widths;
   }
   return nn::make_model(config);
 }
@@ -64,6 +66,7 @@ struct Training {
       config.clip_norm = s.clip;
       config.weight_decay = 0.01;
       config.decay_norm_and_bias = false;
+      config.bf16_copy = s.bf16_copy;
       return config;
     };
     if (s.adamw) {
@@ -256,9 +259,55 @@ TEST_F(GraphedStepTest, a_next_batch_that_does_not_come_is_no_harm) {
   expect_same(eager, graphed, eager.meter.take(), "wrong next");
 }
 
+// A replay reads the bf16 copies of its time: after updates, and after weights came from elsewhere.
+TEST_F(GraphedStepTest, bf16_copies_change_no_byte_of_a_replay_and_save_a_launch_per_convolution) {
+  Kind kind{.arch = "resnet8", .dtype = DType::kBF16, .batch = 4, .widths = {8, 8, 8, 16}};
+  Training plain(kind, {.graph = false}), rounding(kind, {});
+  kind.bf16_copy = true;
+  Training eager(kind, {.graph = false}), graphed(kind, {});
+  for (int t = 0; t < 12; ++t) {
+    if (t == 8)
+      for (Training* run : {&plain, &rounding, &eager, &graphed}) {
+        const auto other = model(kind, 5);
+        const auto from = other->named_parameters(), to = run->student->named_parameters();
+        for (std::size_t i = 0; i < to.size(); ++i) to[i].second.copy_from(from[i].second);
+      }
+    for (Training* run : {&plain, &rounding, &eager, &graphed}) run->feed_step(t, false);
+  }
+  EXPECT_GE(graphed.step->replays(), 8);
+  const GraphInfo with = graphed.step->info(), without = rounding.step->info();
+  int whole_chunks = 0;  // convolutions whose filters need no padding: all but the first
+  for (const auto& [path, p] : graphed.student->named_parameters())
+    if (p.rank() == 4 && p.numel() / p.dim(0) % 8 == 0) ++whole_chunks;
+  EXPECT_EQ(whole_chunks, 6);
+  EXPECT_EQ(without.kernels - with.kernels, whole_chunks);
+  EXPECT_EQ(with.copies, without.copies);
+  const std::vector<StepNumbers> numbers = plain.meter.take();
+  expect_same(plain, eager, numbers, "eager");
+  expect_same(plain, graphed, numbers, "graphed");
+}
+
+// Gradients are written where the optimizer reads them: no copy per parameter.
+TEST_F(GraphedStepTest, a_captured_resnet_step_copies_nothing) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    Training run({.arch = "resnet8", .clip = 0.5, .dtype = dtype, .batch = 4}, {});
+    EXPECT_EQ(run.step->info().kernels, 0);
+    for (int t = 0; t < 5; ++t) run.feed_step(t, false);
+    ASSERT_GT(run.step->replays(), 0);
+    EXPECT_GT(run.step->info().kernels, 60);
+    EXPECT_EQ(run.step->info().copies, 0) << name_of(dtype);
+  }
+}
+
 TEST_F(GraphedStepTest, resumes_from_a_checkpoint_between_replays) {
   for (const bool adamw : {false, true}) {
-    const Kind setup{.arch = "mlp", .adamw = adamw, .clip = 0.2};
+    Kind setup{.arch = "mlp", .adamw = adamw, .clip = 0.2};
+    if (adamw) {
+      setup.arch = "resnet8";
+      setup.dtype = DType::kBF16;
+      setup.bf16_copy = true;
+      setup.widths = {8, 8, 8, 8};
+    }
     Training whole(setup, {}), first(setup, {}), second(setup, {});
     TemporaryFolder folder;
     for (int t = 0; t < 18; ++t) whole.feed_step(t, true);

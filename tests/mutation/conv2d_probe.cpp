@@ -1,6 +1,6 @@
 // The convolution kernels on the emulator, against a double loop: a plain program, so that it can
 // be built quickly with a fault planted in a kernel (tests/mutation/mutate.py) and by itself as a
-// test. Beside the numbers it asserts that no ldmatrix of a main loop meets a bank conflict, that
+// test. Beside the numbers it asserts that no load of a main loop meets a bank conflict, that
 // nothing is written outside the outputs, and that another order of threads gives the same bytes.
 #include <algorithm>
 #include <cmath>
@@ -266,6 +266,7 @@ int main() {
   using namespace retort;
   using kernels::probe;
   simt::emu::config().os_threads = 2;
+  simt::emu::config().count_loads = true;
   simt::emu::reset_stats();
   // More tiles of depth than stages, three blocks of rows, two slices of pixels; 9 phases of dx.
   probe<bf16>({5, 8, 9, 8, 40, 5, 5, 1, 2}, 132, "bf16 5x5");
@@ -292,9 +293,11 @@ int main() {
   const simt::emu::Stats stats = simt::emu::stats();
   kernels::expect(stats.ldmatrix > 0 && stats.ldmatrix_conflicts == 0, "bank conflicts",
                   "ldmatrix");
-  std::printf("%llu mma, %llu ldmatrix, %llu bank conflicts\n",
+  kernels::expect(stats.loads > 0 && stats.load_conflicts == 0, "bank conflicts", "f32 loads");
+  std::printf("%llu mma, %llu ldmatrix, %llu f32 loads, %llu bank conflicts\n",
               static_cast<unsigned long long>(stats.mma),
               static_cast<unsigned long long>(stats.ldmatrix),
-              static_cast<unsigned long long>(stats.ldmatrix_conflicts));
+              static_cast<unsigned long long>(stats.loads),
+              static_cast<unsigned long long>(stats.ldmatrix_conflicts + stats.load_conflicts));
   return kernels::failures == 0 ? 0 : 1;
 }

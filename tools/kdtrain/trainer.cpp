@@ -30,7 +30,8 @@ Trainer::Trainer(const TrainingPlan& plan, const ExperimentData& data, Device de
       *plan.model,
       std::vector<std::shared_ptr<const distill::Teacher>>(plan.teachers.begin(),
                                                            plan.teachers.end()),
-      plan.stages, optimizer_factory(s_, plan.section),
+      plan.stages,
+      optimizer_factory(s_, plan.section, device == Device::kCuda && dtype_ == DType::kBF16),
       [this, parity = data.parity] { return calibration(parity); });
   if (device != Device::kCuda) return;
   const distill::GraphOptions graphs{.graph = s_.flag("train.graph"),

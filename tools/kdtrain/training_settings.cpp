@@ -63,13 +63,16 @@ curriculum::RelianceOptions reliance_options(const Settings& settings) {
   return options;
 }
 
-distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section) {
-  return [&settings, section](const nn::TrainedModules& modules) -> std::unique_ptr<nn::Optimizer> {
+distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section,
+                                            bool bf16_copy) {
+  return [&settings, section,
+          bf16_copy](const nn::TrainedModules& modules) -> std::unique_ptr<nn::Optimizer> {
     const auto common = [&](auto config) {
       config.learning_rate = settings.number(section + ".lr");
       config.weight_decay = settings.number(section + ".weight_decay");
       config.decay_norm_and_bias = settings.flag(section + ".decay_norm_and_bias");
       config.clip_norm = settings.number(section + ".clip_norm");
+      config.bf16_copy = bf16_copy;
       return config;
     };
     if (settings.text(section + ".optimizer") == "sgd") {

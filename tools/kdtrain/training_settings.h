@@ -19,8 +19,9 @@ curriculum::SamplerOptions sampler_options(const Settings& settings, const std::
 
 curriculum::RelianceOptions reliance_options(const Settings& settings);
 
-/// Keeps a reference to the settings.
-distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section);
+/// Keeps a reference to the settings. bf16_copy: see nn::OptimizerConfig.
+distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section,
+                                            bool bf16_copy);
 
 distill::Divergence divergence_of(const Settings& settings);
 

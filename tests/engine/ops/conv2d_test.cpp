@@ -6,6 +6,8 @@
 
 #include "engine/autograd/autograd.h"
 #include "engine/ops/batch_norm.h"
+#include "engine/ops/elementwise.h"
+#include "engine/runtime/graph.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
@@ -90,6 +92,82 @@ TEST(Conv2dOp, computes_only_the_gradients_that_are_wanted) {
   EXPECT_TRUE(weight.grad().defined());
   EXPECT_FALSE(x.grad().defined());
   EXPECT_FALSE(conv2d(x, weight.detach(), {1, 1}).requires_grad());
+}
+
+// f32 weights under bf16 images are rounded by the convolution, or read from their bf16 copy: the
+// same bytes everywhere, and on CUDA one launch less.
+TEST(Conv2dOp, a_bf16_copy_of_the_weights_changes_no_byte) {
+  for (const Device device : devices())
+    for (const std::int64_t channels : {8, 3}) {
+      std::vector<Tensor> results[2];
+      std::uint64_t launches[2] = {};
+      for (const bool keep : {false, true}) {
+        Tensor x = randn({2, 6, 5, channels}, 1, DType::kBF16).to(device).detach(),
+               weight = randn({16, 3, 3, channels}, 2).to(device).detach();
+        if (keep) weight.keep_bf16_copy();
+        const Tensor folded =
+            conv2d_inference(x, weight, randn({16}, 4).to(device), {1, 1}, /*relu=*/true);
+        x.set_requires_grad(true);
+        weight.set_requires_grad(true);
+        const bool counts = device == Device::kCuda;
+        const std::uint64_t before = counts ? cuda_runtime.launches() : 0;
+        const Tensor y = conv2d(x, weight, {1, 1});
+        launches[keep] = counts ? cuda_runtime.launches() - before : 0;
+        y.backward(randn(y.shape(), 3, DType::kBF16).to(device));
+        EXPECT_EQ(weight.grad().dtype(), DType::kF32);
+        results[keep] = {folded, y.detach(), x.grad(), weight.grad()};
+      }
+      for (std::size_t i = 0; i < results[0].size(); ++i)
+        EXPECT_TRUE(same_bytes(results[0][i], results[1][i])) << i << " on " << name_of(device);
+      // Rows of 3 x 3 x 3 weights are no whole chunks of 8: they are padded either way.
+      const std::uint64_t saved = device == Device::kCuda && channels == 8 ? 1 : 0;
+      EXPECT_EQ(launches[false] - launches[true], saved);
+    }
+}
+
+// Gradients of weights are written where the leaf keeps them, unless something is there already.
+TEST(Conv2dOp, weight_gradients_go_to_the_leafs_memory_and_accumulate) {
+  for (const Device device : devices()) {
+    const Tensor x = randn({2, 5, 5, 8}, 1).to(device), dy = randn({2, 5, 5, 16}, 5).to(device);
+    std::vector<Tensor> leaves{randn({16, 3, 3, 8}, 2).to(device).detach(),
+                               randn({16}, 3).to(device).detach(),
+                               randn({16}, 4).to(device).detach()};
+    const Tensor flat = Tensor::full({3 * 16 * 72}, 7, DType::kF32, device);
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+      leaves[i].set_requires_grad(true);
+      const auto begin = static_cast<std::int64_t>(i) * 16 * 72;
+      leaves[i].set_grad(flat.slice(begin, begin + leaves[i].numel()).view(leaves[i].shape()));
+      leaves[i].zero_grad();
+    }
+    const auto once = [&] {
+      batch_norm(conv2d(x, leaves[0], {1, 1}), leaves[1], leaves[2], {}, {},
+                 {true, 0.1, 1e-5, true})
+          .backward(dy);
+    };
+    once();
+    std::vector<Tensor> first;
+    for (const Tensor& leaf : leaves) {
+      EXPECT_EQ(leaf.grad().storage(), flat.storage());
+      first.push_back(leaf.grad().clone());
+    }
+    once();
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+      EXPECT_TRUE(same_bytes(leaves[i].grad(), scale(first[i], 2))) << i << name_of(device);
+    for (const Tensor& leaf : leaves) leaf.zero_grad();
+    once();
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+      EXPECT_TRUE(same_bytes(leaves[i].grad(), first[i])) << i << name_of(device);
+    if (device == Device::kCpu) continue;
+    Graph graph(std::make_shared<GraphMemory>());
+    const auto step = [&] {
+      once();
+      for (const Tensor& leaf : leaves) leaf.zero_grad();
+    };
+    for (const Tensor& leaf : leaves) leaf.zero_grad();
+    while (!graph.rehearse(step)) continue;
+    graph.capture(step);
+    EXPECT_EQ(graph.info().copies, 0);
+  }
 }
 
 // conv2d's statistics go into batch_norm: values and gradients as without them.

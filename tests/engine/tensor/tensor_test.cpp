@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "engine/ops/axpy.h"
 #include "engine/runtime/allocator.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
@@ -124,6 +125,38 @@ TEST(TensorOf, wrap_checks_that_the_tensor_fits) {
   EXPECT_THROW(Tensor::wrap(t.storage(), -1, {2}, DType::kF32, 2), Error);
   EXPECT_THROW(Tensor::wrap(t.storage(), 0, {2, 5}, DType::kF32, 4), Error);
   EXPECT_NO_THROW(Tensor::wrap(t.storage(), 0, {2, 5}, DType::kF32, 5));
+}
+
+// Whatever handle the content is written through, the copy holds it rounded.
+TEST(TensorOf, a_bf16_copy_follows_every_write) {
+  for (const Device device : devices()) {
+    const Tensor t = randn({6, 5}, 1).to(device);
+    EXPECT_FALSE(t.bf16_copy().defined());
+    t.keep_bf16_copy();
+    const void* const place = t.bf16_copy().raw();
+    const auto expect_right = [&](const char* what) {
+      EXPECT_TRUE(same_bytes(t.bf16_copy(), t.to(DType::kBF16))) << what << " " << name_of(device);
+      EXPECT_EQ(t.bf16_copy().raw(), place) << what;
+    };
+    expect_right("kept");
+    t.copy_from(randn({6, 5}, 2));
+    expect_right("copied from the host");
+    t.detach().slice(2, 4).copy_from(randn({2, 5}, 3).to(device));
+    expect_right("a part, through a view");
+    EXPECT_TRUE(same_bytes(t.slice(2, 4).bf16_copy(), t.slice(2, 4).to(DType::kBF16)));
+    t.copy_from(randn({6, 5}, 4, DType::kF64).to(device));
+    expect_right("of another dtype");
+    t.slice(0, 1).fill(0);
+    t.slice(1, 2).fill(3.3);
+    expect_right("filled");
+    add_into(t, randn({6, 5}, 5).to(device), 0.7);
+    expect_right("added into");
+    t.keep_bf16_copy();
+    expect_right("kept twice");
+    EXPECT_FALSE(t.clone().bf16_copy().defined());
+    EXPECT_THROW(t.slice(0, 2).keep_bf16_copy(), Error);
+    EXPECT_THROW(Tensor::zeros({2}, DType::kF64, device).keep_bf16_copy(), Error);
+  }
 }
 
 TEST(TensorOf, consumed_content_cannot_be_read) {

@@ -112,6 +112,18 @@ TEST_F(SimtFaults, bank_conflicts_are_counted) {
   EXPECT_EQ(simt::emu::stats().ldmatrix_conflicts, 28u);
 }
 
+TEST_F(SimtFaults, bank_conflicts_of_plain_loads_are_counted_on_request) {
+  simt::emu::reset_stats();
+  go("load_conflicts", load_conflicts, 1, 32);
+  EXPECT_EQ(simt::emu::stats().loads, 0u);
+  simt::emu::config().count_loads = true;
+  go("load_conflicts", load_conflicts, 1, 32);
+  simt::emu::config().count_loads = false;
+  EXPECT_EQ(out_[31], 10);
+  EXPECT_EQ(simt::emu::stats().loads, 4u);
+  EXPECT_EQ(simt::emu::stats().load_conflicts, 4u * 7 + 4u * 3);
+}
+
 TEST_F(SimtFaults, correct_kernels_stay_silent_and_the_emulator_usable) {
   expect_fault(
       Fault::early_exit, [&] { go("early_exit", early_exit); }, "");

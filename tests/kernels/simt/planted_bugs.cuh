@@ -98,6 +98,17 @@ __global__ void bank_conflicts(float* o) {
   ldmatrix_x4(r, a + (threadIdx.x % 16) * 64 + threadIdx.x / 16 * 8);  // no swizzle: 8-way
   o[threadIdx.x] = static_cast<float>(r[0]);
 }
+__global__ void load_conflicts(float* o) {
+  SIMT_SHARED(float4, a, [32 * 8]);
+  for (int i = static_cast<int>(threadIdx.x); i < 32 * 8; i += 32) a[i] = float4{1, 2, 3, 4};
+  __syncwarp();
+  const int lane = static_cast<int>(threadIdx.x);
+  float sum = load_shared16(a + lane).x;     // neighbours: none
+  sum += load_shared16(a + lane / 8).y;      // eight lanes read one place: none
+  sum += load_shared16(a + lane * 8).z;      // one column of 8-chunk rows: 7 more turns a quarter
+  sum += load_shared16(a + lane / 2 * 8).w;  // four places a quarter: 3 more
+  o[lane] = sum;
+}
 __global__ void last_block(float* part, unsigned* ticket, float* o) {  // correct: must stay silent
   SIMT_SHARED(int, last, [1]);
   if (threadIdx.x == 0) {

@@ -229,6 +229,65 @@ TEST(Optimizers, steps_with_nan_gradients_can_be_skipped) {
   EXPECT_FALSE(same_bytes(module.bias, bias));
 }
 
+// The bf16 copy is right after every step, skipped ones too, and after weights are loaded; it costs
+// no launch and changes no parameter.
+TEST(Optimizers, bf16_copies_follow_the_parameters) {
+  for (const Device device : devices())
+    for (const bool adam : {false, true}) {
+      Small plain(DType::kF32), kept(DType::kF32);
+      const auto make = [&](Module& module, bool copy) -> std::unique_ptr<Optimizer> {
+        const auto common = [&](auto config) {
+          config.skip_not_finite = true;
+          config.clip_norm = 1;
+          config.bf16_copy = copy;
+          return config;
+        };
+        if (adam) return std::make_unique<AdamW>(module, common(AdamWConfig{}));
+        SgdConfig sgd = common(SgdConfig{});
+        sgd.momentum = 0.9;
+        return std::make_unique<Sgd>(module, sgd);
+      };
+      plain.to(device);
+      kept.to(device);
+      const auto a = make(plain, false), b = make(kept, true);
+      EXPECT_FALSE(plain.weight.bf16_copy().defined());
+      const auto expect_right = [&](const char* what) {
+        for (const Tensor& p : {kept.weight, kept.bias, b->arena().parameters()})
+          EXPECT_TRUE(same_bytes(p.bf16_copy(), p.detach().to(DType::kBF16)))
+              << what << " " << name_of(device);
+        EXPECT_TRUE(same_bytes(kept.weight.detach(), plain.weight.detach())) << what;
+      };
+      expect_right("made");
+      std::uint64_t launches[2] = {};
+      const auto step = [&](int t, bool finite) {
+        for (auto [module, optimizer] : {std::pair{&plain, a.get()}, std::pair{&kept, b.get()}}) {
+          module->weight.grad().copy_from(gradient_at(module->weight, t));
+          module->bias.grad().copy_from(gradient_at(module->bias, t));
+          if (!finite) module->bias.grad().slice(0, 1).fill(std::nan(""));
+          const std::uint64_t before = device == Device::kCuda ? cuda_runtime.launches() : 0;
+          optimizer->step();
+          if (device == Device::kCuda)
+            launches[optimizer == b.get()] = cuda_runtime.launches() - before;
+          optimizer->zero_grad();
+        }
+      };
+      step(1, true);
+      expect_right("stepped");
+      EXPECT_EQ(launches[0], launches[1]);
+      for (Small* module : {&plain, &kept})
+        module->weight.detach().copy_from(randn({3, 5}, 9, DType::kF32));
+      expect_right("loaded");
+      step(2, false);
+      expect_right("skipped");
+      step(3, true);
+      expect_right("stepped again");
+    }
+  Small module(DType::kF64);
+  SgdConfig config;
+  config.bf16_copy = true;
+  EXPECT_THROW(Sgd(module, config), Error);
+}
+
 TEST(Optimizers, cuda_equals_cpu_with_clipping_and_decay) {
   for (const Device device : test::devices()) {
     Small cpu(DType::kF32), other(DType::kF32);
