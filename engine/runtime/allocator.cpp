@@ -68,8 +68,9 @@ class HostSegments final : public SegmentSource {
 class DeviceSegments final : public SegmentSource {
  public:
   void* get(std::size_t least, std::size_t* size) override {
-    const std::size_t wanted = least < kMiB ? 2 * kMiB : std::max(least, 20 * kMiB);
-    for (const std::size_t bytes : {(wanted + kHugePage - 1) / kHugePage * kHugePage, least}) {
+    const std::size_t wanted = least < kMiB ? 2 * kMiB : std::max(least, 20 * kMiB),
+                      rounded = (wanted + kHugePage - 1) / kHugePage * kHugePage;
+    for (const std::size_t bytes : {kCaching ? rounded : least, least}) {
       void* segment = nullptr;
       const Status status = cuda_runtime.allocate(&segment, bytes);
       *size = bytes;
@@ -296,7 +297,8 @@ Allocator& allocator_of(Device device) {
 
 }  // namespace
 
-MemoryPool::Blocks::Blocks(Device d) : device(d), heap(std::make_unique<Heap>(segments_of(d))) {}
+MemoryPool::Blocks::Blocks(Device d)
+    : device(d), heap(std::make_unique<Heap>(segments_of(d), kCaching)) {}
 MemoryPool::Blocks::~Blocks() { allocator_of(device).end_of(*this); }
 MemoryPool::MemoryPool(Device device)
     : device_(device), blocks_(std::make_shared<Blocks>(device)) {}

@@ -3,26 +3,11 @@
 #include <algorithm>
 #include <iterator>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#endif
-
 namespace retort {
 namespace {
 
-// AddressSanitizer sees what is free, and what lies behind the bytes that were asked for.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr std::size_t kGuard = Heap::kUnit;
-void forbid(const void* begin, std::size_t size) { ASAN_POISON_MEMORY_REGION(begin, size); }
-void allow(const void* begin, std::size_t size) { ASAN_UNPOISON_MEMORY_REGION(begin, size); }
-#else
-constexpr std::size_t kGuard = 0;
-void forbid(const void*, std::size_t) {}
-void allow(const void*, std::size_t) {}
-#endif
-
 std::size_t size_of_block(std::size_t bytes) {
-  return std::max<std::size_t>((bytes + Heap::kUnit - 1) / Heap::kUnit, 1) * Heap::kUnit + kGuard;
+  return std::max<std::size_t>((bytes + Heap::kUnit - 1) / Heap::kUnit, 1) * Heap::kUnit;
 }
 
 }  // namespace
@@ -33,7 +18,6 @@ Heap::~Heap() {
     std::size_t size = 0;
     do size += at++->second.size;
     while (at != blocks_.end() && !at->second.first);
-    allow(segment, size);
     source_.put(segment, size);
   }
 }
@@ -47,14 +31,14 @@ Heap::Blocks::iterator Heap::used_before(Blocks::iterator at) {
 // Takes the first `size` bytes of a block that is listed nowhere; the rest stays free.
 void* Heap::cut(Blocks::iterator at, std::size_t size) {
   Block& block = at->second;
-  if (block.size > size) {
+  if (cuts_ && block.size > size) {
     const Block rest{block.size - size, true, block.fresh, false};
     list(blocks_.emplace_hint(std::next(at), at->first + size, rest));
     block.size = size;
   }
   if (block.fresh) {
     block.fresh = false;
-    resident_ += size;
+    resident_ += block.size;
     ++growths_;
   }
   block.free = false;
@@ -89,10 +73,9 @@ void* Heap::extend(std::size_t size) {
 void* Heap::take(std::size_t bytes) {
   const std::size_t size = size_of_block(bytes);
   const auto found = free_.lower_bound({size, nullptr});
-  if (found == free_.end()) return nullptr;
+  if (found == free_.end() || (!cuts_ && found->first / 2 >= size)) return nullptr;
   const auto at = blocks_.find(found->second);
   free_.erase(found);
-  allow(at->first, bytes);
   return cut(at, size);
 }
 
@@ -101,7 +84,6 @@ void* Heap::allocate(std::size_t bytes) {
   const std::size_t size = size_of_block(bytes);
   if (block == nullptr) block = extend(size);
   if (block == nullptr) block = from_source(size);
-  if (block != nullptr) allow(block, bytes);
   return block;
 }
 
@@ -109,7 +91,6 @@ void* Heap::from_source(std::size_t size) {
   std::size_t got = 0;
   char* const segment = static_cast<char*>(source_.get(size, &got));
   if (segment == nullptr) return nullptr;
-  forbid(segment, got);
   const bool lazy = source_.lazy();
   if (!lazy) {
     resident_ += got;
@@ -122,7 +103,6 @@ void Heap::release(void* pointer) noexcept {
   auto at = blocks_.find(static_cast<char*>(pointer));
   if (at == blocks_.end()) return;
   at->second.free = true;
-  forbid(at->first, at->second.size);
   const auto join = [&](Blocks::iterator first, Blocks::iterator second) {
     first->second.size += second->second.size;
     blocks_.erase(second);
@@ -157,7 +137,6 @@ void Heap::trim() noexcept {
       }
       char* const segment = begin->first;
       blocks_.erase(begin, at);
-      allow(segment, size);
       source_.put(segment, size);
     } else if (source_.lazy()) {
       forget_free(begin, at);

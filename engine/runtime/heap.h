@@ -29,7 +29,9 @@ class SegmentSource {
 /// Source    best fit with joining: Knuth, The Art of Computer Programming 1, section 2.5.
 class Heap {
  public:
-  explicit Heap(SegmentSource& source) : source_(source) {}
+  /// cuts false: every block is a segment, kept for requests of more than half its size; a tool
+  /// that watches the ends of allocations then sees the ends of blocks.
+  explicit Heap(SegmentSource& source, bool cuts = true) : source_(source), cuts_(cuts) {}
   ~Heap();
   Heap(const Heap&) = delete;
   Heap& operator=(const Heap&) = delete;
@@ -70,6 +72,7 @@ class Heap {
   void forget_free(Blocks::iterator begin, Blocks::iterator end) noexcept;
 
   SegmentSource& source_;
+  bool cuts_;
   Blocks blocks_;       // all of them, by address
   Sizes free_, fresh_;  // the free ones
   std::size_t resident_ = 0;
