@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <random>
@@ -14,34 +15,47 @@ constexpr std::size_t kUnit = Heap::kUnit;
 // Bytes that take `units` of a heap.
 std::size_t units(std::size_t n) { return n * kUnit; }
 
-// Segments of `size` from malloc, which notes what happens to them.
+// Segments from the lowest free of some neighbouring places, so that two heaps with the same
+// requests see them in the same order: of equal blocks a heap takes the lowest.
 class Segments final : public SegmentSource {
  public:
-  Segments(std::size_t size, bool is_lazy, int most = 1000)
-      : size_(size), lazy_(is_lazy), most_(most) {}
-  ~Segments() override { EXPECT_EQ(live, 0); }
+  Segments(std::size_t size, bool is_lazy, std::size_t most = kPlaces)
+      : size_(size), lazy_(is_lazy), most_(most), taken_(kPlaces) {}
+  ~Segments() override {
+    EXPECT_EQ(live, 0u);
+    std::free(memory_);
+  }
   void* get(std::size_t least, std::size_t* size) override {
-    if (live == most_) return nullptr;
-    *size = std::max(least, size_);
-    void* const segment = std::aligned_alloc(kUnit, *size);
+    const auto place = std::find(taken_.begin(), taken_.end(), 0u);
+    if (live == most_ || place == taken_.end()) return nullptr;
+    *size = *place = std::max(least, size_);
+    EXPECT_LE(*size, kPlace);
+    char* const segment = memory_ + (place - taken_.begin()) * static_cast<std::ptrdiff_t>(kPlace);
     std::memset(segment, 0xee, *size);
     ++live, ++given;
     return segment;
   }
   void put(void* segment, std::size_t size) noexcept override {
-    std::memset(segment, 0xdd, size);  // seen by the sanitizer if it is not the segment's size
-    std::free(segment);
+    const auto at = static_cast<std::size_t>(static_cast<char*>(segment) - memory_);
+    EXPECT_EQ(at % kPlace, 0u);
+    EXPECT_EQ(taken_[at / kPlace], size);
+    taken_[at / kPlace] = 0;
+    std::memset(segment, 0xdd, size);
     --live;
   }
   bool lazy() const override { return lazy_; }
   void forget(void*, std::size_t size) noexcept override { forgotten += size; }
-  int live = 0, given = 0;
+  std::size_t live = 0;
+  int given = 0;
   std::size_t forgotten = 0;
 
  private:
+  static constexpr std::size_t kPlace = 256 * kUnit, kPlaces = 64;
   std::size_t size_;
   bool lazy_;
-  int most_;
+  std::size_t most_;
+  std::vector<std::size_t> taken_;  // bytes, 0: free
+  char* memory_ = static_cast<char*>(std::aligned_alloc(kUnit, kPlaces* kPlace));
 };
 
 std::ptrdiff_t between(const void* a, const void* b) {
@@ -105,7 +119,7 @@ TEST(Heap, a_segment_that_is_memory_at_once_is_counted_at_once) {
   heap.release(block);
   heap.trim();
   EXPECT_EQ(heap.resident_bytes(), 0u);
-  EXPECT_EQ(source.live, 0);
+  EXPECT_EQ(source.live, 0u);
 }
 
 TEST(Heap, trimmed_pages_are_taken_back_and_their_places_used_again) {
@@ -119,13 +133,13 @@ TEST(Heap, trimmed_pages_are_taken_back_and_their_places_used_again) {
   heap.trim();
   EXPECT_EQ(source.forgotten, 8 * kUnit);
   EXPECT_EQ(heap.resident_bytes(), kUnit);
-  EXPECT_EQ(source.live, 1);
+  EXPECT_EQ(source.live, 1u);
   EXPECT_EQ(heap.take(units(1)), nullptr);  // nothing is there without asking
   EXPECT_EQ(heap.allocate(units(59)), b);   // one block with what was never used
   heap.release(b);
   heap.release(keeps);
   heap.trim();
-  EXPECT_EQ(source.live, 0);
+  EXPECT_EQ(source.live, 0u);
   EXPECT_EQ(heap.resident_bytes(), 0u);
 }
 
@@ -199,7 +213,7 @@ TEST(Heap, random_requests) {
     }
     while (!live.empty()) check_and_release(live.size() - 1);
     heap.trim();
-    EXPECT_EQ(source.live, 0);
+    EXPECT_EQ(source.live, 0u);
     EXPECT_EQ(heap.resident_bytes(), 0u);
   }
 }
