@@ -16,6 +16,7 @@ void fill(kernels::Random kind, const Tensor& t, const RandomKey& key, double a,
   kernels::random(context_of(t.device()),
                   {kind, t.raw(), t.numel(), a, b, key.seed, key.sample, key.epoch, key.path,
                    epoch.defined() ? epoch.data<std::int64_t>() : nullptr, t.dtype()});
+  t.round_bf16_copy();
 }
 
 }  // namespace

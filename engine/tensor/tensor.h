@@ -113,8 +113,8 @@ class Tensor {
   // Note [bf16 copies]
   //   The copy belongs to the storage, so every handle and view finds its part of it, at addresses
   //   that stay. It is never stale: whoever writes the content writes the copy too, on the same
-  //   stream. copy_from, fill, add_into and the optimizers do; code that writes through raw() calls
-  //   round_bf16_copy() behind it.
+  //   stream. copy_from, fill, random fills, add_into and the optimizers do; code that writes
+  //   through raw() calls round_bf16_copy() behind it.
   /// From now on this storage keeps such a copy. For the f32 tensor that is its whole storage.
   void keep_bf16_copy() const;
   /// This tensor's elements in the copy; undefined where there is none.

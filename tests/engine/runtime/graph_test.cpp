@@ -4,8 +4,6 @@
 #include <gtest/gtest.h>
 
 #include "engine/ops/axpy.h"
-#include "engine/ops/batch_norm.h"
-#include "engine/ops/conv2d.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/reduce.h"
 #include "engine/runtime/upload_ring.h"
@@ -128,46 +126,6 @@ TEST_F(GraphTest, pinned_memory_may_be_read) {
     EXPECT_EQ(x.to_vector<float>()[7], 7);
   }
   static_cast<void>(cuda_runtime.release_pinned(host));
-}
-
-// Gradients of weights are written into the gradients' own memory: nothing is copied there.
-TEST_F(GraphTest, a_layers_backward_copies_nothing) {
-  const auto leaf = [](const Tensor& t) {
-    Tensor parameter = t.to(kGpu).detach();
-    parameter.set_requires_grad(true);
-    parameter.set_grad(Tensor::zeros(parameter.shape(), DType::kF32, kGpu));
-    parameter.zero_grad();
-    return parameter;
-  };
-  const Tensor x = randn({2, 6, 6, 8}, 1).to(kGpu), dy = randn({2, 6, 6, 16}, 2).to(kGpu);
-  const Tensor filter = leaf(randn({16, 3, 3, 8}, 3)), weight = leaf(randn({16}, 4)),
-               bias = leaf(randn({16}, 5));
-  const auto layer = [&] {
-    batch_norm(conv2d(x, filter, {1, 1}), weight, bias, {}, {}, {.training = true}).backward(dy);
-  };
-  layer();
-  const Tensor want[] = {filter.grad().clone(), weight.grad().clone(), bias.grad().clone()};
-  const auto clear = [&] {
-    for (const Tensor* t : {&filter, &weight, &bias}) t->zero_grad();
-  };
-  clear();
-  Graph graph(std::make_shared<GraphMemory>());
-  prepare(graph, [&] {
-    layer();
-    clear();
-  });
-  EXPECT_EQ(graph.info().copies, 0);
-  for (const Tensor* t : {&filter, &weight, &bias}) t->grad().fill(-1);
-  graph.launch();
-  EXPECT_TRUE(same_bytes(filter.grad(), want[0]));
-  EXPECT_TRUE(same_bytes(weight.grad(), want[1]));
-  EXPECT_TRUE(same_bytes(bias.grad(), want[2]));
-  // A second backward adds.
-  clear();
-  layer();
-  layer();
-  EXPECT_TRUE(all_close(filter.grad(), add(want[0], want[0])));
-  EXPECT_TRUE(all_close(bias.grad(), add(want[2], want[2])));
 }
 
 TEST_F(GraphTest, the_memory_of_a_graph_is_its_own) {

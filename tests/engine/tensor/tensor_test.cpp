@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "engine/ops/axpy.h"
+#include "engine/ops/random.h"
 #include "engine/runtime/allocator.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
@@ -149,6 +150,8 @@ TEST(TensorOf, a_bf16_copy_follows_every_write) {
     t.slice(0, 1).fill(0);
     t.slice(1, 2).fill(3.3);
     expect_right("filled");
+    fill_normal(t, {.seed = 6});
+    expect_right("drawn");
     add_into(t, randn({6, 5}, 5).to(device), 0.7);
     expect_right("added into");
     t.keep_bf16_copy();
