@@ -83,16 +83,12 @@ std::string difference(const std::string& metric, double value) {
   return text;
 }
 
-// What arms are compared by first, in one table that fits; the rest below it.
-bool in_first_table(const std::string& metric) {
-  return metric.ends_with("accuracy") || metric.ends_with("loss") || metric.starts_with("steps_to");
-}
-
+// first: what arms are compared by, in a table that fits; else the rest.
 std::string metrics_table(const RunResults& results, bool first) {
   std::string out = "<div class=\"scroll\"><table><tr><th>arm</th><th>n</th>";
   std::vector<std::string> metrics;
   for (const std::string& metric : results.metric_names)
-    if (in_first_table(metric) == first) metrics.push_back(metric);
+    if (compares_arms(metric) == first) metrics.push_back(metric);
   if (!first && metrics.empty()) return "";
   for (const std::string& metric : metrics)
     out += "<th>" + breakable(escape_html(metric)) + "</th>";

@@ -323,7 +323,7 @@ std::string results_to_text(const RunResults& results) {
   std::vector<std::string> head{"arm", "n"};
   std::vector<std::string> shown;
   for (const std::string& metric : results.metric_names) {
-    if (metric.ends_with("teacher_agreement") || metric == "fraction_clamped") continue;
+    if (!compares_arms(metric)) continue;
     shown.push_back(metric);
     head.push_back(metric);
     if (metric.starts_with("steps_to")) head.push_back("median");

@@ -56,6 +56,11 @@ RunResults gather_results(const std::vector<LogRecord>& log);
 std::string results_to_json(const RunResults& results);
 std::string results_to_text(const RunResults& results);
 
+/// What arms are compared by. The rest says how they were taught, and stands apart.
+inline bool compares_arms(const std::string& metric) {
+  return !metric.ends_with("teacher_agreement") && metric != "fraction_clamped";
+}
+
 /// "0.8412 +- 0.0031" by a metric's name: accuracies in percent.
 std::string format_metric(const std::string& metric, const Summary& summary);
 
