@@ -13,7 +13,7 @@
 #include <cstdint>
 
 #include "kernels/common/dtype.h"
-#include "kernels/simt/simt.h"
+#include "kernels/simt/tensor_core.h"
 
 namespace retort::kernels {
 namespace SIMT_NS {

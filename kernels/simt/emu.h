@@ -148,6 +148,7 @@ void thread_fence();
 bool thread_fenced();
 void check_aligned(const void* p, std::size_t a, const char* what, Loc loc);
 void count_ldmatrix(unsigned conflicts);
+void count_loads(unsigned conflicts);
 void count_mma();
 void count_exp2();
 [[noreturn]] void fail(Fault, const std::string&, Loc);

@@ -13,7 +13,7 @@ namespace {
 const char* const kHeaders[] = {"kernels/common/hd.h",      "kernels/common/bf16.h",
                                 "kernels/common/philox.h",  "kernels/simt/simt.h",
                                 "kernels/simt/warpgroup.h", "kernels/simt/cluster.h",
-                                "kernels/simt/tile.h"};
+                                "kernels/simt/tile.h",      "kernels/simt/tensor_core.h"};
 
 // NVRTC has no standard library; this is all that the headers above need of it.
 const char* const kStdint = R"(
@@ -28,6 +28,7 @@ typedef long int64_t; typedef unsigned long uint64_t; typedef unsigned long size
 const char* const kKernel = R"(
 #include "kernels/common/philox.h"
 #include "kernels/simt/cluster.h"
+#include "kernels/simt/tensor_core.h"
 #include "kernels/simt/tile.h"
 #include "kernels/simt/warpgroup.h"
 namespace user {

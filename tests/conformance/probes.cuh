@@ -3,7 +3,7 @@
 // exactly, else within a stated tolerance (conformance.cu).
 #pragma once
 #include "kernels/common/philox.h"
-#include "kernels/simt/simt.h"
+#include "kernels/simt/tensor_core.h"
 #include "kernels/simt/warpgroup.h"
 
 namespace retort::probes {

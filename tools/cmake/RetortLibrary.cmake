@@ -35,12 +35,13 @@ foreach(folder IN LISTS folders)
 endforeach()
 file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/generated/plugin_folders.inc" CONTENT "${_list}")
 
-add_library(retort_simt STATIC "${PROJECT_SOURCE_DIR}/kernels/simt/emu.cpp")
+add_library(retort_simt STATIC "${PROJECT_SOURCE_DIR}/kernels/simt/emu.cpp" "${PROJECT_SOURCE_DIR}/kernels/simt/instructions.cpp")
 target_include_directories(retort_simt PUBLIC "${PROJECT_SOURCE_DIR}")
 target_compile_options(retort_simt PRIVATE -O2)
 target_link_libraries(retort_simt PUBLIC Threads::Threads)
 if(RETORT_SANITIZE MATCHES "address")  # never -fsanitize=thread: see emu.cpp
-  target_compile_options(retort_simt PRIVATE -fsanitize=${RETORT_SANITIZE} -fno-omit-frame-pointer)
+  set_source_files_properties("${PROJECT_SOURCE_DIR}/kernels/simt/emu.cpp" PROPERTIES COMPILE_OPTIONS
+                              "-fsanitize=${RETORT_SANITIZE};-fno-omit-frame-pointer")
 endif()
 
 add_library(retort_cuda_emulated MODULE "${PROJECT_SOURCE_DIR}/kernels/plugin/plugin_emulated.cpp")

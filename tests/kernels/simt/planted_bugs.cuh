@@ -1,7 +1,7 @@
 // Kernels with one planted bug each: what reports it is tested in faults_test.cpp (the emulator by
 // itself) and planted_bug.cpp (a sanitizer).
 #pragma once
-#include "kernels/simt/simt.h"
+#include "kernels/simt/tensor_core.h"
 
 namespace retort::planted {
 namespace SIMT_NS {
