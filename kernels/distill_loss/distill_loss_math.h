@@ -11,10 +11,10 @@
 
 namespace retort::kernels::distill {
 
-RETORT_HD float hd_exp(float x) { return expf(x); }
-RETORT_HD double hd_exp(double x) { return exp(x); }
-RETORT_HD float hd_log(float x) { return logf(x); }
-RETORT_HD double hd_log(double x) { return log(x); }
+RETORT_HD float hd_exp(float x) { return ::expf(x); }
+RETORT_HD double hd_exp(double x) { return ::exp(x); }
+RETORT_HD float hd_log(float x) { return ::logf(x); }
+RETORT_HD double hd_log(double x) { return ::log(x); }
 
 /// Smallest normal number: probabilities below it count as 0 in the divergences.
 template <class A>
