@@ -342,48 +342,16 @@ Status create_libraries(void** pointer, void* stream) noexcept {
   });
 }
 
-Status open(CudaRuntime* r) noexcept {
-  *r = CudaRuntime{device_count,
-                   select_device,
-                   describe,
-                   allocate,
-                   release,
-                   allocate_pinned,
-                   release_pinned,
-                   copy,
-                   fill,
-                   create_stream,
-                   destroy_stream,
-                   synchronize,
-                   create_event,
-                   destroy_event,
-                   record_event,
-                   elapsed_ms,
-                   synchronize_event,
-                   wait_event,
-                   create_libraries,
-                   destroy_libraries,
-                   begin_capture,
-                   end_capture,
-                   describe_graph,
-                   launch_graph,
-                   destroy_graph,
-                   launches};
-  return status_of([] {
+void bind_all() {
 #define RETORT_PLUGIN_FOLDER(folder) retort_bind_##folder();
 #include "plugin_folders.inc"
 #undef RETORT_PLUGIN_FOLDER
 #define RETORT_PLUGIN_PROVIDER(name) retort_provide_##name();
 #include "plugin_providers.inc"
 #undef RETORT_PLUGIN_PROVIDER
-  });
 }
-
-const PluginInfo kInfo{RETORT_ABI_HASH, open};
 
 }  // namespace
 }  // namespace retort
 
-extern "C" __attribute__((visibility("default"))) const retort::PluginInfo* retort_plugin() {
-  return &retort::kInfo;
-}
+#include "kernels/plugin/plugin_open.inc"
