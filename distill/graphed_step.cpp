@@ -97,8 +97,6 @@ void GraphedStep::step(const nn::ImageFeed& feed, const FeedBatch& batch,
 std::string GraphedStep::obstacle(const StepSettings& settings, std::int64_t rows) const {
   if (!options_.graph) return "graphs are switched off";
   if (device_ == Device::kCpu) return "the CPU has no graphs";
-  if (teacher_ != nullptr && teacher_->cache())
-    return "the teacher's logits come from a cache on the host";
   if (settings.micro_batch != 0 && settings.micro_batch < rows)
     return "the batch is cut into micro-batches";
   if (has_gradient_hooks()) return "a hook waits for gradients on the host";
@@ -107,7 +105,9 @@ std::string GraphedStep::obstacle(const StepSettings& settings, std::int64_t row
 
 void GraphedStep::run(Job job, const StepSettings& settings, double learning_rate) {
   job.asks_teacher = asks_teacher(settings, job.rows, teacher_ != nullptr);
-  job.ahead = job.ahead && job.asks_teacher;
+  job.from_cache = job.asks_teacher && teacher_->cache() != nullptr &&
+                   (job.feed != nullptr || !job.batch.samples.empty());
+  job.ahead = job.ahead && job.asks_teacher && !job.from_cache;
   job.lambdas = settings.lambda.size();
   job.temperatures = settings.temperature.size();
   job.divergence = settings.divergence;
@@ -124,6 +124,7 @@ void GraphedStep::run(Job job, const StepSettings& settings, double learning_rat
 
   upload(job, settings, learning_rate, meter_.begin_row(device_, job.asks_teacher));
   stage(job, entry->lasting);
+  if (job.from_cache) look_up(job);
   if (job.ahead) look_ahead(job, *entry);
   const auto body = [&] { work(job, entry->lasting); };
   if (entry->ready && !entry->graph->captured()) {
@@ -161,9 +162,10 @@ GraphedStep::Entry* GraphedStep::entry_of(const Job& job) {
                                         batch.teacher_inputs.storage() == batch.inputs.storage()
                                             ? "shared"
                                             : of(batch.teacher_inputs));
-  const std::string key = join(source, " ", job.asks_teacher, job.ahead, student_.training(),
-                               context_of(device_).allow_tf32, " ", job.lambdas, " ",
-                               job.temperatures, " ", static_cast<int>(job.divergence));
+  const std::string key =
+      join(source, " ", job.asks_teacher, job.from_cache, job.ahead, student_.training(),
+           context_of(device_).allow_tf32, " ", job.lambdas, " ", job.temperatures, " ",
+           static_cast<int>(job.divergence));
   if (!entries_.contains(key) && entries_.size() >= kMostGraphs) {
     reason_ = "there are more kinds of steps than graphs";
     return nullptr;
@@ -181,6 +183,7 @@ void GraphedStep::make_block(std::int64_t rows) {
   entries_.clear();  // they read the old block
   ahead_entry_ = nullptr;
   block_rows_ = rows;
+  logits_.reset();
   const auto floats = 2 * static_cast<std::size_t>(rows) * sizeof(float);
   block_ = std::make_unique<UploadRing>(device_, kFloats + floats);
   optimizer_.read_from(in_block<float>(offsetof(Header, learning_rate), {}),
@@ -235,7 +238,7 @@ void GraphedStep::stage(const Job& job, Lasting& in) const {
   take(in.targets, job.batch.targets);
   if (same_memory(job.batch.teacher_inputs, job.batch.inputs))
     in.teacher_inputs = in.inputs;
-  else if (job.asks_teacher && !job.ahead)
+  else if (job.asks_teacher && !job.ahead && !job.from_cache)
     take(in.teacher_inputs, job.batch.teacher_inputs);
   if (job.ahead) take(in.next_teacher_inputs, job.next_teacher_inputs);
 }
@@ -257,6 +260,26 @@ void GraphedStep::look_ahead(const Job& job, Entry& entry) {
   lasting.logits.copy_from(made);
 }
 
+// The cached logits of this batch, to where the captured step reads them.
+void GraphedStep::look_up(const Job& job) {
+  const auto classes = static_cast<std::size_t>(teacher_->classes());
+  if (!logits_)
+    logits_ = std::make_unique<UploadRing>(
+        device_, static_cast<std::size_t>(block_rows_) * classes * sizeof(float), 2);
+  nn::ImageFeed::Names names{job.batch.samples,
+                             {job.batch.augment.begin(), job.batch.augment.end()}};
+  if (job.feed != nullptr) names = job.feed->names(job.at);
+  RETORT_CHECK(static_cast<std::int64_t>(names.samples.size()) == job.rows,
+               "[graphed_step] expected ", job.rows, " sample indices, got ", names.samples.size());
+  const auto inputs = [&] {
+    return job.feed ? job.feed->make_for_teacher(cursor(offsetof(Header, cursor)), job.rows)
+                    : job.batch.teacher_inputs;
+  };
+  teacher_->cached_logits(inputs, names.samples, names.augment,
+                          {static_cast<float*>(logits_->host()), names.samples.size() * classes});
+  logits_->upload();
+}
+
 Tensor GraphedStep::cursor(std::size_t offset) const {
   return in_block<std::uint8_t>(offset, {static_cast<std::int64_t>(sizeof(Cursor))});
 }
@@ -272,7 +295,8 @@ void GraphedStep::work(const Job& job, const Lasting& in) {
   Tensor inputs = in.inputs, teacher_inputs = in.teacher_inputs, targets = in.targets;  // 1
   if (job.feed != nullptr) {
     const nn::ImageFeed::Images made =
-        job.feed->make(cursor(offsetof(Header, cursor)), job.rows, job.asks_teacher && !job.ahead);
+        job.feed->make(cursor(offsetof(Header, cursor)), job.rows,
+                       job.asks_teacher && !job.ahead && !job.from_cache);
     inputs = made.inputs;
     teacher_inputs = made.teacher_inputs;
     targets = made.targets;
@@ -280,8 +304,13 @@ void GraphedStep::work(const Job& job, const Lasting& in) {
   DistillationLossArgs args;
   args.targets = targets;
   args.divergence = job.divergence;
-  if (job.asks_teacher) {                                                            // 2
-    args.teacher_logits = job.ahead ? in.logits : teacher_->logits(teacher_inputs);  // (B, V)
+  if (job.asks_teacher) {  // 2
+    if (job.from_cache)
+      args.teacher_logits =
+          Tensor::wrap(logits_->device_block().storage(), 0, {job.rows, teacher_->classes()},
+                       DType::kF32, teacher_->classes());
+    else
+      args.teacher_logits = job.ahead ? in.logits : teacher_->logits(teacher_inputs);  // (B, V)
     const auto setting = [&](std::size_t count, std::size_t at) {
       return in_block<float>(kFloats + at * sizeof(float),
                              count == 1 ? Shape{} : Shape{static_cast<std::int64_t>(count)});

@@ -28,9 +28,10 @@ using nn::FeedBatch;
 /// back: the numbers go to the meter.
 ///
 /// The first steps of a shape run eagerly, until they need no new memory; they also make what is
-/// made at first use, such as a library's choice of algorithm. Then the step is captured. A step
-/// that cannot be captured runs eagerly for good, and reason() says why. Whether a step was
-/// replayed does not change a bit of its results.
+/// made at first use, such as a library's choice of algorithm. Then the step is captured. Cached
+/// logits of the teacher are looked up before each step and uploaded; a batch with rows that are
+/// not held waits for the teacher. A step that cannot be captured runs eagerly for good, and
+/// reason() says why. Whether a step was replayed does not change a bit of its results.
 ///
 /// Lifetime  teacher, student, optimizer and meter must outlive this object; the optimizer reads
 /// its
@@ -74,7 +75,8 @@ class GraphedStep {
     Tensor next_teacher_inputs;  // feed null
     std::int64_t rows = 0;
     bool asks_teacher = false;
-    bool ahead = false;  // the next batch's teacher runs beside this step
+    bool from_cache = false;  // the teacher's logits are looked up on the host
+    bool ahead = false;       // the next batch's teacher runs beside this step
     std::size_t lambdas = 1, temperatures = 1;
     Divergence divergence = Divergence::kForwardKl;
   };
@@ -102,6 +104,7 @@ class GraphedStep {
   Entry* entry_of(const Job& job);
   void stage(const Job& job, Lasting& lasting) const;
   void look_ahead(const Job& job, Entry& entry);
+  void look_up(const Job& job);
   void work(const Job& job, const Lasting& lasting);
   Tensor cursor(std::size_t offset) const;
   template <class T>
@@ -116,6 +119,7 @@ class GraphedStep {
 
   std::unique_ptr<UploadRing> block_;
   std::int64_t block_rows_ = 0;
+  std::unique_ptr<UploadRing> logits_;  // f32 (block_rows_, V), of a teacher with a cache
   std::shared_ptr<GraphMemory> memory_;
   std::map<std::string, Entry> entries_;
 

@@ -69,9 +69,19 @@ Tensor Teacher::logits(const Tensor& inputs, std::span<const std::int64_t> sampl
   const std::int64_t rows = inputs.dim(0);
   RETORT_CHECK(static_cast<std::int64_t>(samples.size()) == rows, "[teacher] expected ", rows,
                " sample indices, got ", samples.size());
+  std::vector<float> values(samples.size() * static_cast<std::size_t>(classes()));
+  cached_logits([&] { return inputs; }, samples, augment, values);
+  return Tensor::from(values, {rows, classes()}, inputs.device());
+}
+
+void Teacher::cached_logits(const std::function<Tensor()>& make_inputs,
+                            std::span<const std::int64_t> samples,
+                            std::span<const std::uint32_t> augment, std::span<float> values) const {
+  RETORT_CHECK(cache_ != nullptr, "[teacher] expected a cache");
   const auto width = static_cast<std::size_t>(classes());
-  std::vector<float> values(samples.size() * width);
   const std::vector<std::int64_t> missing = cache_->lookup(samples, augment, values);
+  if (missing.empty()) return;
+  const Tensor inputs = make_inputs();
   for (std::size_t begin = 0; begin < missing.size(); begin += kCachePass) {
     const std::size_t count = std::min(kCachePass, missing.size() - begin);
     Shape shape{static_cast<std::int64_t>(kCachePass)};
@@ -87,8 +97,7 @@ Tensor Teacher::logits(const Tensor& inputs, std::span<const std::int64_t> sampl
       std::copy_n(&fresh[k * width], width,
                   &values[static_cast<std::size_t>(missing[begin + k]) * width]);
   }
-  if (!missing.empty()) cache_->insert(samples, augment, values);
-  return Tensor::from(values, {rows, classes()}, inputs.device());
+  cache_->insert(samples, augment, values);
 }
 
 }  // namespace retort::distill

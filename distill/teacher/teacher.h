@@ -1,6 +1,7 @@
 // A frozen model that answers with logits: online, or from a cache.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -35,6 +36,10 @@ class Teacher {
   /// computed. A row's logits are the same bits whatever batch it came in first.
   Tensor logits(const Tensor& inputs, std::span<const std::int64_t> samples,
                 std::span<const std::uint32_t> augment) const;
+  /// The same into host memory (B V), without the images where every row is held: inputs is called
+  /// if one is missing. There must be a cache.
+  void cached_logits(const std::function<Tensor()>& inputs, std::span<const std::int64_t> samples,
+                     std::span<const std::uint32_t> augment, std::span<float> values) const;
   /// Logits and hidden activations, for projections and probes. No gradient is recorded.
   nn::ForwardResult forward(const Tensor& inputs) const;
 

@@ -76,17 +76,26 @@ ImageDataset::Needed ImageDataset::needed(const BatchOptions& options) const {
   return n;
 }
 
+std::vector<std::uint32_t> ImageDataset::augment_keys(std::span<const std::int64_t> samples,
+                                                      const BatchOptions& o) {
+  std::vector<std::uint32_t> keys(samples.size());
+  if (o.augment == Augment::kCropFlip)
+    for (std::size_t b = 0; b < samples.size(); ++b)
+      keys[b] =
+          kernels::crop_flip_key(o.seed, o.epoch, static_cast<std::uint32_t>(samples[b]), kPad)
+              .bits;
+  return keys;
+}
+
 Batch ImageDataset::make_batch(std::span<const std::int64_t> samples, const BatchOptions& o) const {
   check_samples(samples);
   const Needed n = needed(o);
   Batch batch;
   batch.sample.assign(samples.begin(), samples.end());
-  batch.augment.resize(samples.size());
+  batch.augment = augment_keys(samples, o);
   std::vector<std::int64_t> entries(samples.size());
   for (std::size_t b = 0; b < samples.size(); ++b) {
     const auto sample = static_cast<std::uint32_t>(samples[b]);
-    if (o.augment == Augment::kCropFlip)
-      batch.augment[b] = kernels::crop_flip_key(o.seed, o.epoch, sample, kPad).bits;
     entries[b] = static_cast<std::int64_t>(std::uint64_t{batch.augment[b]} << 32 | sample);
   }
   const MemoryRoleScope role(MemoryRole::kData);

@@ -26,6 +26,10 @@ class ImageDataset : public Dataset {
   Batch make_batch(std::span<const std::int64_t> samples,
                    const BatchOptions& options) const override;
 
+  /// What the options' augmentation does to each of these samples: Batch::augment.
+  static std::vector<std::uint32_t> augment_keys(std::span<const std::int64_t> samples,
+                                                 const BatchOptions& options);
+
   const Tensor& images() const { return images_; }
   const std::vector<std::int32_t>& labels() const { return labels_; }
   /// A dataset of these samples, renumbered from 0. Copies them.

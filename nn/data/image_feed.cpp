@@ -112,12 +112,22 @@ Tensor ImageFeed::make_for_teacher(const Tensor& cursor, std::int64_t rows) cons
   return inputs;
 }
 
-Batch ImageFeed::host_batch(const FeedBatch& batch) const {
+BatchOptions ImageFeed::options_of(const FeedBatch& batch) const {
   BatchOptions options = options_;
   options.seed = batch.seed;
   options.epoch = static_cast<std::uint32_t>(batch.epoch);
+  return options;
+}
+
+Batch ImageFeed::host_batch(const FeedBatch& batch) const {
   const auto begin = order_.begin() + batch.begin;
-  return dataset_->make_batch({begin, begin + batch.rows}, options);
+  return dataset_->make_batch({begin, begin + batch.rows}, options_of(batch));
+}
+
+ImageFeed::Names ImageFeed::names(const FeedBatch& batch) const {
+  const auto begin = order_.begin() + batch.begin;
+  const std::span<const std::int64_t> samples(begin, begin + batch.rows);
+  return {samples, ImageDataset::augment_keys(samples, options_of(batch))};
 }
 
 }  // namespace retort::nn

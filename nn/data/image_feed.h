@@ -59,11 +59,18 @@ class ImageFeed {
 
   /// The same batch by way of the host: with the samples and keys named.
   Batch host_batch(const FeedBatch& batch) const;
+  /// Its samples and keys alone, for a cache.
+  struct Names {
+    std::span<const std::int64_t> samples;  // until the next order
+    std::vector<std::uint32_t> augment;
+  };
+  Names names(const FeedBatch& batch) const;
 
   const BatchOptions& options() const { return options_; }
   const ImageDataset& dataset() const { return *dataset_; }
 
  private:
+  BatchOptions options_of(const FeedBatch& batch) const;
   kernels::ImageBatchArgs arguments(const Tensor& cursor, std::int64_t rows, DType dtype) const;
   Tensor empty(std::int64_t rows, DType dtype) const;
   DType teacher_dtype() const { return options_.teacher_dtype.value_or(options_.dtype); }

@@ -242,6 +242,66 @@ TEST_F(GraphedStepTest, tensor_batches_are_replayed_too) {
   }
 }
 
+// Rows held, rows to be computed (new keys every epoch), and rows that the cache has no room for.
+TEST_F(GraphedStepTest, logits_from_a_cache_are_replayed_too) {
+  struct Case {
+    nn::Augment augment;
+    std::uint64_t rows;  // room for so many
+    bool tensors;
+  };
+  for (const Case& c : {Case{nn::Augment::kNone, 1000, false},
+                        {nn::Augment::kNone, 1000, true},
+                        {nn::Augment::kNone, 7, false},
+                        {nn::Augment::kCropFlip, 1000, false}}) {
+    const Kind setup{.arch = "mlp", .augment = c.augment, .own_teacher_inputs = true};
+    Training eager(setup, {.graph = false}), graphed(setup, {.overlap = true});
+    for (Training* run : {&eager, &graphed}) {
+      const auto cache = std::make_shared<LogitCache>(
+          LogitCacheKey{nn::hex(run->data->hash()), run->teacher->hash(), run->teacher->classes()},
+          c.rows * 56);
+      run->teacher->use_cache(cache);
+      for (int t = 0; t < 16; ++t) {
+        if (!c.tensors) {
+          run->feed_step(t, t % 2 == 1);
+          continue;
+        }
+        StepBatch batch = run->tensors(t);
+        std::vector<std::int64_t> samples;
+        for (std::int64_t i = 0; i < run->place(t).rows; ++i)
+          samples.push_back((run->place(t).begin + i) * 3 % 20);
+        batch.samples = samples;
+        run->step->step(batch, run->settings(t, t % 2 == 1, run->place(t).rows), Training::rate(t));
+      }
+      const LogitCacheStatistics statistics = cache->statistics();
+      EXPECT_EQ(statistics.entries,
+                c.augment == nn::Augment::kNone
+                    ? std::min<std::int64_t>(20, static_cast<std::int64_t>(c.rows))
+                    : 80);
+      EXPECT_EQ(statistics.hits + statistics.misses, 80u);
+      EXPECT_EQ(statistics.refused > 0, c.rows < 20);
+    }
+    EXPECT_GE(graphed.step->replays(), 4) << graphed.step->reason();
+    expect_same(eager, graphed, eager.meter.take(), join("room for ", c.rows));
+  }
+}
+
+// Who takes the cache away, or gives one, has the step that goes with it.
+TEST_F(GraphedStepTest, a_cache_may_come_and_go) {
+  const Kind setup{.arch = "mlp"};
+  Training eager(setup, {.graph = false}), graphed(setup, {});
+  for (Training* run : {&eager, &graphed})
+    for (int t = 0; t < 36; ++t) {
+      if (t % 12 == 0)
+        run->teacher->use_cache(t == 12 ? std::make_shared<LogitCache>(LogitCacheKey{
+                                              nn::hex(run->data->hash()), run->teacher->hash(),
+                                              run->teacher->classes()})
+                                        : nullptr);
+      run->feed_step(t, false);
+    }
+  EXPECT_GE(graphed.step->replays(), 15) << graphed.step->reason();
+  expect_same(eager, graphed, eager.meter.take(), "with and without");
+}
+
 // A next batch that was named and did not come must not lend its teacher's logits to another.
 TEST_F(GraphedStepTest, a_next_batch_that_does_not_come_is_no_harm) {
   const Kind setup{.arch = "mlp"};
@@ -355,13 +415,6 @@ TEST_F(GraphedStepTest, what_cannot_be_captured_runs_eagerly_and_says_why) {
     EXPECT_THAT(reason_of(run, cut(run)), HasSubstr("micro-batches"));
     reason_of(eager, cut(eager));
     expect_same(eager, run, eager.meter.take(), "micro-batches");
-  }
-  {
-    Training run(setup, {});
-    TemporaryFolder folder;
-    run.teacher->use_cache(std::make_shared<LogitCache>(
-        LogitCacheKey{nn::hex(run.data->hash()), run.teacher->hash(), run.teacher->classes()}));
-    EXPECT_THAT(reason_of(run, [&](int t) { run.feed_step(t, false); }), HasSubstr("a cache"));
   }
   {
     Training run(setup, {});
