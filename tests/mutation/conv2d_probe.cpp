@@ -23,11 +23,11 @@ constexpr std::size_t kGuard = 0;  // the allocations end where the arrays do
 constexpr std::size_t kGuard = 256;
 #endif
 
-int failures = 0;
+// The first failure ends the program: a planted fault needs no second.
 void expect(bool ok, const char* what, const char* where) {
   if (ok) return;
-  ++failures;
   std::printf("FAIL %s: %s\n", what, where);
+  std::exit(1);
 }
 
 // Bytes filled with 0xff, NaN in every floating type; with guards in builds without ASan.
@@ -299,5 +299,5 @@ int main() {
               static_cast<unsigned long long>(stats.ldmatrix),
               static_cast<unsigned long long>(stats.loads),
               static_cast<unsigned long long>(stats.ldmatrix_conflicts + stats.load_conflicts));
-  return kernels::failures == 0 ? 0 : 1;
+  return 0;
 }

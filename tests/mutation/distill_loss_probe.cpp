@@ -17,11 +17,11 @@
 namespace retort::kernels {
 namespace {
 
-int failures = 0;
+// The first failure ends the program: a planted fault needs no second.
 void expect(bool ok, const std::string& what, const std::string& where) {
   if (ok) return;
-  ++failures;
   std::printf("FAIL %s: %s\n", what.c_str(), where.c_str());
+  std::exit(1);
 }
 
 struct HostScratch final : Scratch {
@@ -418,6 +418,6 @@ int main() {
   run_invalid({RowKernel::kBlockTwoPass});
   run_invalid({RowKernel::kCluster, 1, 2, 64});
   run_invalid({RowKernel::kCluster, 4, 1, 32});
-  if (failures == 0) std::printf("distill_loss: all well\n");
-  return failures == 0 ? 0 : 1;
+  std::printf("distill_loss: all well\n");
+  return 0;
 }
