@@ -16,6 +16,16 @@ if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=cc
 configurations=("$@")
 [ ${#configurations[@]} -gt 0 ] || configurations=(release asan tsan)
 
+# ctest calls a program passed in which some tests skipped: how many, and why.
+print_skipped() { # FILE: the log of ctest
+  awk '
+    / Skipped$/ && /:[0-9]+:/ { getline reason; ++count[reason]; ++all }
+    END {
+      printf "%d single tests skipped%s\n", all, all ? ":" : ""
+      for (reason in count) printf "  %d: %s\n", count[reason], reason
+    }' "$1"
+}
+
 for configuration in "${configurations[@]}"; do
   start=$SECONDS
   echo "== $configuration: configure"
@@ -24,5 +34,6 @@ for configuration in "${configurations[@]}"; do
   cmake --build --preset "$configuration" -j "$jobs" -- --quiet
   echo "== $configuration: test ($((SECONDS - start)) s so far)"
   ctest --preset "$configuration" -j "$jobs"
+  print_skipped "build/$configuration/Testing/Temporary/LastTest.log"
   echo "== $configuration: passed in $((SECONDS - start)) s"
 done

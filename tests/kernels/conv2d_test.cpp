@@ -189,6 +189,9 @@ TEST(Conv2dKernel, f64_equals_the_double_loop) {
 
 // The shapes for which the CPU takes another algorithm, and batches that leave a shorter slice.
 TEST(Conv2dKernel, cpu_large_shapes_equal_the_double_loop) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "half a minute under TSan, which the next test asks about threads";
+#endif
   for (const Conv2dShape& s :
        {Conv2dShape{5, 16, 16, 64, 64, 3, 3, 1, 1}, Conv2dShape{37, 4, 4, 64, 64, 3, 3, 1, 1},
         Conv2dShape{67, 5, 5, 8, 16, 3, 3, 1, 1}})

@@ -12,7 +12,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <regex>
 #include <set>
 #include <sstream>
 #include <string>
@@ -180,21 +179,7 @@ train.lr = 0.01
   }
 
   // What must be equal: weights, curricula, and the log but for times.
-  static std::string content(const fs::path& folder) {
-    std::string all;
-    std::set<fs::path> files;
-    for (const auto& entry : fs::recursive_directory_iterator(folder)) files.insert(entry.path());
-    static const std::regex times(
-        R"re("(samples_per_s|wall_s|share_[a-z]+|memory_[a-z_]+)":[^,}]*)re");
-    for (const fs::path& file : files) {
-      const std::string name = fs::relative(file, folder).string();
-      if (name.ends_with("model.safetensors") && name.find("ckpt-") == std::string::npos)
-        all += name + " " + hash_file(file.string()) + "\n";
-      if (name.ends_with(".csv")) all += name + "\n" + read(file);
-      if (name == "metrics.jsonl") all += std::regex_replace(read(file), times, "");
-    }
-    return all;
-  }
+  static std::string content(const fs::path& folder);
 
   static std::size_t lines(const fs::path& file) {
     const std::string text = read(file);

@@ -262,6 +262,9 @@ TEST_F(Kdtrain, runs_on_the_emulated_device) {
 // log of a run without graphs. Curriculum, lambda by sample, augmentation, a smaller last batch, a
 // checkpoint in the middle.
 TEST_F(Kdtrain, graphs_change_no_byte_of_a_run) {
+#if defined(RETORT_SANITIZED)
+  GTEST_SKIP() << "minutes in a sanitizer build, where GraphedStep's own tests run";
+#endif
   const std::string recipe = image_recipe();
   const auto train = [&](const std::string& out, const std::vector<std::string>& more) {
     std::vector<std::string> args{"run",

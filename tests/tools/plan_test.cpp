@@ -1,5 +1,6 @@
 // `kdtrain plan` against what the run then takes: memory within 15 %.
 #include <cmath>
+#include <regex>
 
 #include "tests/tools/kdtrain_fixture.h"
 

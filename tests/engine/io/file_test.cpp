@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 TEST(File, escaped_text_is_short_and_printable) {
   EXPECT_EQ(escaped("plain \\ text"), "plain \\ text");
   EXPECT_EQ(escaped(std::string("a\n\x1b[\xff\0", 6)), "a\\x0a\\x1b[\\xff\\x00");
-  EXPECT_EQ(escaped(std::string(100, 'x')), std::string(80, 'x') + "...");
+  EXPECT_EQ(escaped(std::string(100, 'x')), std::string(80, 'x').append("..."));
 }
 
 TEST(File, hash_is_canonical_xxh3_128) {
