@@ -161,6 +161,9 @@ TEST(DistillLossKernel, one_term_alone_and_no_gradient) {
 TEST(DistillLossKernel, all_divergences) {
   for (int d = 0; d < kernels::kDivergences; ++d)
     for (const std::int64_t v : {1, 2, 15, 16, 17, 33, 100, 1100, 2048, 2049, 4500, 20000}) {
+#if defined(RETORT_SANITIZED)
+      if (v > 3000) continue;  // edge_shapes and bf16_rounds_once go further
+#endif
       Case c = make_case(v < 20000 ? 7 : 3, v, 8);
       c.divergence = static_cast<Divergence>(d);
       c.offset = v % 3;
