@@ -1,6 +1,7 @@
 // What a warp's or a warp group's collective instructions compute, given what every lane brought:
-// the scheduler (emu.cpp) calls these once all lanes are there. They touch nothing of the kernel's
-// memory: what is loaded, a lane has loaded. So this file is compiled without sanitizers, which
+// the scheduler (emu.cpp) calls these once all lanes are there. They follow no address that a
+// kernel computed: what is loaded, a lane has loaded, and results go to the requests or, of wgmma,
+// to the accumulators that warpgroup.h owns. So this file is compiled without sanitizers, which
 // makes matrix products in the emulator several times faster.
 #include <algorithm>
 #include <bit>

@@ -17,8 +17,8 @@ if(RETORT_SANITIZE)
   # No -g: it doubles the build time of the sanitizer presets; reports name functions without it.
   set(_sanitize -fsanitize=${RETORT_SANITIZE} -fno-omit-frame-pointer)
   if(RETORT_SANITIZE MATCHES "undefined")
-    # Without the checks that AddressSanitizer's SEGV reports cover (null) or that find least for what they cost: a
-    # sixth of the build.
+    # Without the checks that AddressSanitizer's SEGV reports cover (null) or that find least for what they cost to
+    # compile (with PCH, heap_test.cpp took 4.7 s with them and 3.5 s without).
     list(APPEND _sanitize -fno-sanitize-recover=undefined -fno-sanitize=null,vptr,object-size)
   endif()
   target_compile_options(retort_flags INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${_sanitize}>")
@@ -57,8 +57,8 @@ if(NOT RETORT_HIGHWAY_INCLUDE OR NOT RETORT_HIGHWAY_LIBRARY)
   message(FATAL_ERROR "Highway was not found: install libhwy-dev (tools/install_packages.sh lists everything)")
 endif()
 
-# retort_precompile(TARGET HEADER): in sanitizer builds, HEADER is parsed once for all files of TARGET, which is a third
-# of their time. Not in other builds, so that a missing #include shows there.
+# retort_precompile(TARGET HEADER): in sanitizer builds, HEADER is parsed once for all files of TARGET, instead of for
+# a second and more in each. Not in other builds, so that a missing #include shows there.
 function(retort_precompile target header)
   if(RETORT_SANITIZE)
     target_precompile_headers(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${PROJECT_SOURCE_DIR}/${header}>")

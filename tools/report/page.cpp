@@ -83,7 +83,7 @@ std::string difference(const std::string& metric, double value) {
   return text;
 }
 
-// first: what arms are compared by, in a table that fits; else the rest.
+// first: what arms are compared by; else the rest.
 std::string metrics_table(const RunResults& results, bool first) {
   std::string out = "<div class=\"scroll\"><table><tr><th>arm</th><th>n</th>";
   std::vector<std::string> metrics;
