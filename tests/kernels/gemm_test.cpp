@@ -129,6 +129,28 @@ TEST(Gemm, equals_the_definition_in_double) {
     }
 }
 
+// 1 + 2^-20 needs 21 bits: TF32 keeps 11 of them. What the switch changes shows on hardware only:
+// the emulated product is exact either way.
+TEST(Gemm, f32_keeps_every_bit_unless_tf32_is_asked_for) {
+  constexpr std::int64_t kSize = 64;
+  const float exact = 1 + 0x1p-20f;
+  std::vector<float> ones(kSize * kSize);
+  for (std::size_t i = 0; i < kSize; ++i) ones[i * kSize + i] = 1;
+  for (const Device device : devices()) {
+    const Tensor a = Tensor::full({kSize, kSize}, exact, DType::kF32, device),
+                 b = Tensor::from<float>(ones, {kSize, kSize}, device),
+                 c = Tensor::full({kSize, kSize}, NAN, DType::kF32, device);
+    for (const bool allow : {false, true, false}) {
+      set_allow_tf32(allow);
+      EXPECT_EQ(context_of(device).allow_tf32, allow && device == Device::kCuda);
+      kernels::gemm(context_of(device),
+                    {c.raw(), a.raw(), b.raw(), kSize, kSize, kSize, kSize, kSize, kSize});
+      for (const float v : c.to_vector<float>())
+        ASSERT_NEAR(v, exact, allow ? 0x1p-11f : 0) << name_of(device) << ", allowed " << allow;
+    }
+  }
+}
+
 TEST(Gemm, same_bytes_with_any_number_of_threads) {
   const int before = thread_count();
   for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})

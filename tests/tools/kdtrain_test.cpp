@@ -176,6 +176,11 @@ TEST_F(Kdtrain, six_arms_fill_the_run_folder_and_eval_score_report_read_it) {
   expect({"run", "images.toml", "teacher.weights=zero.safetensors", "teacher.allow_untrained=false",
           "--device", "cpu", "--out", "z"},
          3, "zero");
+  EXPECT_FALSE(fs::exists(folder_ / "z")) << "a teacher is looked at before anything is written";
+  expect({"score", "images.toml", "teacher.weights=zero.safetensors",
+          "teacher.allow_untrained=false", "--device", "cpu", "--out", "z.csv"},
+         3, "zero");
+  EXPECT_FALSE(fs::exists(folder_ / "z.csv"));
 }
 
 TEST_F(Kdtrain, loss_that_is_not_finite_is_6_and_names_the_step) {
@@ -295,6 +300,7 @@ TEST_F(Kdtrain, graphs_change_no_byte_of_a_run) {
   EXPECT_GT(want.size(), 500u);
   EXPECT_EQ(train("graph", {}), want);
   EXPECT_EQ(train("overlap", {"train.graph_overlap=true"}), want);
+  EXPECT_EQ(train("tf32", {"train.tf32=true"}), want) << "emulated products are exact either way";
 }
 
 }  // namespace

@@ -57,9 +57,11 @@ bool uses_untrained_teacher(const Settings& arm) {
          arm.text("distill.extraction.teacher") == "untrained";
 }
 
-Device device_for(const std::string& name, const Settings& settings) {
+Device open_device(const std::string& name, const Settings& settings) {
   if (name == "auto" && settings.text("data.format") == "parity") return Device::kCpu;
-  return parse_device(name);
+  const Device device = parse_device(name);
+  if (device == Device::kCuda) set_allow_tf32(settings.flag("train.tf32"));
+  return device;
 }
 
 JobList::JobList(const Recipe& recipe) : recipe_(recipe), base_(recipe.base) {

@@ -63,8 +63,8 @@ class JobList {
 bool uses_untrained_teacher(const Settings& arm);
 
 /// auto takes the GPU where there is one, but not for parity: its networks are so small that the
-/// time to launch a kernel would be all.
-Device device_for(const std::string& name, const Settings& settings);
+/// time to launch a kernel would be all. Its f32 is TF32 from now on where train.tf32 says so.
+Device open_device(const std::string& name, const Settings& settings);
 
 /// How many of `count` jobs run at the same time: on the CPU as many as there are threads
 /// (train.jobs limits it), each on one thread; else one after the other with all threads.

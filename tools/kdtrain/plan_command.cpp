@@ -127,7 +127,7 @@ Json json_of(const RunPlan& plan) {
 int plan_command(const CommandLine& line) {
   const auto recipe = checked_recipe(line);
   if (!recipe) return static_cast<int>(ErrorCode::kUsage);
-  const Device device = device_for(line.device, recipe->base);
+  const Device device = open_device(line.device, recipe->base);
   const RunPlan plan = make_plan(*recipe, device);
   if (line.json)
     std::printf("%s\n", json_of(plan).dump().c_str());

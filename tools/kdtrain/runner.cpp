@@ -28,7 +28,7 @@ class Run {
   Run(const CommandLine& line, const Recipe& recipe)
       : recipe_(recipe),
         base_(recipe.base),
-        device_(device_for(line.device, recipe.base)),
+        device_(open_device(line.device, recipe.base)),
         jobs_(recipe),
         folder_(line.out.empty() ? "runs/" + recipe.name : line.out, recipe, line.resume),
         log_(folder_.file("metrics.jsonl")) {}
@@ -37,7 +37,7 @@ class Run {
   int run() {
     data_ = open_data(base_, jobs_.trains_teacher());
     jobs_.check_batches(data_);
-    const std::string weights = check_weights();
+    check_weights();
     folder_.start(recipe_);
     started_ = true;
     context_.recipe = &recipe_;
@@ -48,7 +48,7 @@ class Run {
     context_.device = device_;
     list_jobs();
     next_phase();
-    if (jobs_.needs_teacher() && !run_teachers(weights)) return stopped();
+    if (jobs_.needs_teacher() && !run_teachers()) return stopped();
     if (!run_students()) return stopped();
     next_phase();
     progress_.line("memory of tensors: " + memory_text(peak_) + "; the process at most " +
@@ -61,19 +61,16 @@ class Run {
   bool started() const { return started_; }
 
  private:
-  // Files that are missing or do not fit are told before anything is trained or written. Returns
-  // the teacher's, if it is given.
-  std::string check_weights() {
-    std::string teacher;
-    if (jobs_.needs_teacher() && !jobs_.trains_teacher()) {
-      teacher = find_weights(base_, base_.text("teacher.weights"));
-      nn::load_weights(*jobs_.fresh_teacher(0, data_), teacher);
-    }
+  // Files that are missing or do not fit, and a given teacher that knows nothing, are told before
+  // anything is trained or written.
+  void check_weights() {
     for (const Arm& arm : recipe_.arms)
       if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
         nn::load_weights(*build_model(arm.settings, "student", data_, 0),
                          find_weights(base_, file));
-    return teacher;
+    if (!jobs_.needs_teacher() || jobs_.trains_teacher()) return;
+    const std::string file = find_weights(base_, base_.text("teacher.weights"));
+    teachers_.push_back(load_teacher_set(jobs_, 0, data_, device_, {file, ""}));
   }
 
   struct LoggedJob {
@@ -145,7 +142,7 @@ class Run {
   }
 
   // -- teachers -----------------------------------------------------------------------------------
-  bool run_teachers(const std::string& weights) {
+  bool run_teachers() {
     const std::size_t count = jobs_.teacher_seeds().size();
     std::atomic<bool> complete = true;
     if (jobs_.trains_teacher())
@@ -153,15 +150,16 @@ class Run {
         if (!train_teacher(t)) complete = false;
       });
     if (!complete) return false;
-    teachers_.resize(count);
     for (std::size_t t = 0; t < count; ++t) {
       if (stop_requested() != 0) return false;
-      const auto start = Clock::now();
-      const std::string folder = folder_.arm_folder("teacher", jobs_.teacher_seeds()[t]);
-      teachers_[t] = prepare_teacher(
-          jobs_, t, data_, device_,
-          {jobs_.trains_teacher() ? folder + "/model.safetensors" : weights, folder});
+      if (jobs_.trains_teacher()) {
+        const std::string folder = folder_.arm_folder("teacher", jobs_.teacher_seeds()[t]);
+        teachers_.push_back(
+            load_teacher_set(jobs_, t, data_, device_, {folder + "/model.safetensors", folder}));
+      }
       TeacherSet& set = teachers_[t];
+      const auto start = Clock::now();
+      measure_teacher(jobs_, data_, device_, &set);
       for (const Arm& arm : recipe_.arms)
         if (auto notes = notes_of_arm(arm, set, data_, device_); !notes.empty())
           arm_notes_[{arm.name, t}] = std::move(notes);

@@ -159,6 +159,7 @@ std::vector<KeySpec> make_table() {
   training_keys(t, "train", true);
   t.count("train.window_shuffle", "0", 0, 1e9, "batches", "Shuffle inside windows of this many batches when order is sequential or curriculum; 0: off.");
   t.choice("train.precision", "\"f32\"", "f32|bf16", "Arithmetic of the student (bf16 keeps f32 master weights).");
+  t.flag("train.tf32", "false", "CUDA: products of f32 may round their factors to TF32 (11 bits), teacher's and student's; off: true f32.", false);
   t.flag("train.graph", "true", "CUDA: replay each training step as one captured graph; changes no byte.", false);
   t.flag("train.graph_overlap", "false", "CUDA, with train.graph: the next batch's teacher runs beside the student's step.", false);
   t.count("train.evaluate_steps", "0", 0, 1e9, "steps", "Evaluate every n steps; 0: every epoch.");

@@ -2,11 +2,9 @@
 #include <cstdio>
 
 #include "engine/io/file.h"
-#include "engine/runtime/device.h"
 #include "tools/kdtrain/command_line.h"
 #include "tools/kdtrain/jobs.h"
 #include "tools/kdtrain/teachers.h"
-#include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
 
@@ -24,14 +22,13 @@ int score_command(const CommandLine& line) {
   RETORT_CHECK(!weights.empty(),
                "[score] expected teacher.weights=FILE, such as DIR/arms/teacher/seed1/"
                "model.safetensors of a run");
-  const Device device = parse_device(line.device);
+  const Device device = open_device(line.device, base);
   const ExperimentData data = open_data(base, false);
   RETORT_CHECK(!data.parity, "[score] parity draws fresh samples: there is nothing to order");
-  TeacherSet teacher;
-  teacher.normalize = normalize_of(base.value("teacher.normalize"));
-  teacher.dtype = precision_of(base, "teacher.precision");
-  teacher.final = load_teacher(base, build_model(base, "teacher", data, 0),
-                               find_weights(base, weights), "teacher", device, &teacher.normalize);
+  const JobList jobs(*recipe);
+  TeacherSet teacher = load_teacher_set(jobs, 0, data, device, {find_weights(base, weights), ""});
+  for (const std::string& problem : teacher.problems)
+    std::fprintf(stderr, "kdtrain: note: allowed untrained teacher: %s\n", problem.c_str());
   score_samples(&teacher, *data.student, device, base.integer("train.evaluate_batch"));
   const auto curriculum = make_curriculum(*settings, curriculum_name(*settings, teacher, false),
                                           teacher, *data.student);

@@ -52,8 +52,8 @@ std::shared_ptr<distill::Teacher> load_teacher(const Settings& settings,
   return std::make_shared<distill::Teacher>(std::move(model), name);
 }
 
-TeacherSet prepare_teacher(const JobList& jobs, std::size_t t, const ExperimentData& data,
-                           Device device, const TeacherFiles& files) {
+TeacherSet load_teacher_set(const JobList& jobs, std::size_t t, const ExperimentData& data,
+                            Device device, const TeacherFiles& files) {
   const Settings& base = jobs.settings();
   TeacherSet set;
   set.seed = jobs.teacher_seeds()[t];
@@ -77,17 +77,22 @@ TeacherSet prepare_teacher(const JobList& jobs, std::size_t t, const ExperimentD
     set.untrained = std::make_shared<distill::Teacher>(model, "untrained");
   }
   set.problems = check_teacher(*set.final, set.normalize, data, device, jobs.all_allow_untrained());
+  return set;
+}
+
+void measure_teacher(const JobList& jobs, const ExperimentData& data, Device device,
+                     TeacherSet* set) {
+  const Settings& base = jobs.settings();
   const std::int64_t batch = base.integer("train.evaluate_batch");
   for (const EvaluationSet& evaluation : data.evaluation) {
-    set.evaluation_logits.emplace_back();
-    EvaluationRequest request{device,        set.dtype, batch,
-                              set.normalize, nullptr,   &set.evaluation_logits.back()};
-    set.evaluation.push_back(evaluate(set.final->model(), *evaluation.data, request));
+    set->evaluation_logits.emplace_back();
+    EvaluationRequest request{device,         set->dtype, batch,
+                              set->normalize, nullptr,    &set->evaluation_logits.back()};
+    set->evaluation.push_back(evaluate(set->final->model(), *evaluation.data, request));
   }
-  if (jobs.wants_scores()) score_samples(&set, *data.student, device, batch);
-  if (auto cache = make_cache(base, data, device, *set.final))
-    set.final->use_cache(std::move(cache));
-  return set;
+  if (jobs.wants_scores()) score_samples(set, *data.student, device, batch);
+  if (auto cache = make_cache(base, data, device, *set->final))
+    set->final->use_cache(std::move(cache));
 }
 
 std::vector<std::string> notes_of_arm(const Arm& arm, const TeacherSet& set,

@@ -12,17 +12,20 @@ std::shared_ptr<distill::Teacher> load_teacher(const Settings& settings,
                                                const std::string& file, const std::string& name,
                                                Device device, nn::Normalize* normalize);
 
-/// Where prepare_teacher finds what it needs.
+/// Where load_teacher_set finds what it needs.
 struct TeacherFiles {
   std::string final;      // weights of the finished teacher
   std::string snapshots;  // folder of the snapshots; unused without progressive arms
 };
 
-/// Loads, refuses a broken or untrained teacher (distill/teacher/preflight.h), evaluates, scores
-/// the students' samples if an arm wants it, and attaches the cache of logits.
+/// Loads teacher `t`, and refuses a broken or untrained one (distill/teacher/preflight.h).
 /// Errors    what the loader and preflight throw; kUsage for a snapshot that was never taken.
-TeacherSet prepare_teacher(const JobList& jobs, std::size_t t, const ExperimentData& data,
-                           Device device, const TeacherFiles& files);
+TeacherSet load_teacher_set(const JobList& jobs, std::size_t t, const ExperimentData& data,
+                            Device device, const TeacherFiles& files);
+
+/// Evaluates, scores the students' samples if an arm wants it, and attaches the cache of logits.
+void measure_teacher(const JobList& jobs, const ExperimentData& data, Device device,
+                     TeacherSet* set);
 
 /// A cache for the teacher's logits as the recipe asks for it; null where there is none.
 std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
