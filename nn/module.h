@@ -107,6 +107,10 @@ class Model : public Module {
   virtual ForwardResult forward(const Tensor& x, bool want_hidden = false) = 0;
   virtual std::int64_t classes() const = 0;  // V
 
+  /// The first `layers` >= 1 hidden layers, and no logits: for losses on a hidden layer. Models
+  /// compute nothing behind it (this one only leaves it out of the result).
+  virtual ForwardResult forward_hidden(const Tensor& x, std::int64_t layers);
+
   /// For a model whose weights are final: evaluation without gradients may fold batch norms into
   /// the convolutions in front of them. The same outputs up to rounding, in fewer passes. A model
   /// that has none ignores it.

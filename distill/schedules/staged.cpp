@@ -15,9 +15,6 @@ const Tensor& entry(const NamedTensors& state, const std::string& name) {
   fail(ErrorCode::kBadInput, "[stages] the state has no '", name, "'");
 }
 
-// The width of the student's layer, from a forward pass of one row.
-std::int64_t features(const Tensor& hidden) { return hidden_features(hidden).dim(1); }
-
 }  // namespace
 
 StagedDistillation::StagedDistillation(nn::Model& student,
@@ -61,7 +58,8 @@ std::size_t StagedDistillation::stage_index() const { return index_ + (over() ? 
 
 void StagedDistillation::begin_stage(bool resuming) {
   const Stage& stage = stages_[index_];
-  const bool had_head = head_ != nullptr;
+  const bool other_parameters = frozen_ != nullptr || stage.loss == StageLoss::kProjection;
+  frozen_.reset();
   head_.reset();
   target_.reset();
   if (!resuming) {
@@ -74,25 +72,24 @@ void StagedDistillation::begin_stage(bool resuming) {
     const Teacher& teacher = *teacher_of(stage);
     const Tensor inputs = calibration_();
     const nn::ForwardResult of_teacher = teacher.forward(inputs);
-    std::int64_t width = 0, layers = 0;
-    {
-      // One row tells the student's widths; evaluation mode, so that no running statistics move.
-      const NoGrad no_grad;
-      const bool training = student_.training();
-      student_.eval();
-      const nn::ForwardResult of_student = student_.forward(inputs.slice(0, 1), true);
-      student_.train(training);
-      layers = static_cast<std::int64_t>(of_student.post.size());
-      RETORT_CHECK(stage.student_layer >= 1 && stage.student_layer <= layers, "[stages] '",
-                   stage.name, "' is for layer ", stage.student_layer, " of a student with ",
-                   layers, " hidden layers");
-      width = features(of_student.post[static_cast<std::size_t>(stage.student_layer - 1)]);
-    }
+    // One row tells what the student's layers are; evaluation mode, so that no running statistics
+    // move.
+    const bool training = student_.training();
+    student_.eval();
+    const nn::ForwardResult of_student = student_.forward(inputs.slice(0, 1), true);
+    student_.train(training);
+    const auto layers = static_cast<std::int64_t>(of_student.post.size());
+    RETORT_CHECK(stage.student_layer >= 1 && stage.student_layer <= layers, "[stages] '",
+                 stage.name, "' is for layer ", stage.student_layer, " of a student with ", layers,
+                 " hidden layers");
+    const Tensor student_hidden = student_side(of_student);
+    const std::int64_t width = student_hidden.dim(1);
+    frozen_ = std::make_unique<FrozenRest>(student_, student_hidden);
     const auto teacher_layers = static_cast<std::int64_t>(of_teacher.post.size());
     RETORT_CHECK(teacher_layers >= 1, "[stages] '", teacher.name(), "' has no hidden layer");
-    const auto from =
-        static_cast<std::size_t>(teacher_layer(stage.student_layer, layers, teacher_layers) - 1);
-    const Tensor hidden = hidden_features(of_teacher.post[from]);
+    teacher_layer_ = teacher_layer(stage.student_layer, layers, teacher_layers);
+    const Tensor hidden =
+        hidden_features(of_teacher.post[static_cast<std::size_t>(teacher_layer_ - 1)]);
     const bool with_head = stage.variant == ProjectionVariant::kHead;
     target_ = std::make_unique<ProjectionTarget>(hidden.dim(1), with_head ? stage.width : width,
                                                  stage.seed, static_cast<int>(stage.student_layer));
@@ -104,7 +101,7 @@ void StagedDistillation::begin_stage(bool resuming) {
     }
   }
   graphed_.reset();
-  if (!optimizer_ || resuming || stage.fresh_optimizer || had_head || head_) {
+  if (!optimizer_ || resuming || stage.fresh_optimizer || other_parameters) {
     optimizer_.reset();
     nn::TrainedModules modules{{"", &student_}};
     if (head_) modules.emplace_back("projection_head.", head_.get());
@@ -153,15 +150,12 @@ StepReport StagedDistillation::projection_step(const StepBatch& batch, const Ste
   for (std::int64_t begin = 0; begin < rows; begin += slice) {
     const std::int64_t end = std::min(begin + slice, rows);
     const nn::ForwardResult of_teacher =
-        teacher_of(stage)->forward(teacher_inputs.slice(begin, end));
+        teacher_of(stage)->forward_hidden(teacher_inputs.slice(begin, end), teacher_layer_);
     mark(Phase::kTeacher);
-    const nn::ForwardResult of_student = student_.forward(batch.inputs.slice(begin, end), true);
+    const nn::ForwardResult of_student =
+        student_.forward_hidden(batch.inputs.slice(begin, end), stage.student_layer);
     mark(Phase::kStudent);
-    const auto from = static_cast<std::size_t>(
-        teacher_layer(stage.student_layer, static_cast<std::int64_t>(of_student.post.size()),
-                      static_cast<std::int64_t>(of_teacher.post.size())) -
-        1);
-    const Tensor target = (*target_)(hidden_features(of_teacher.post[from]));  // (b, p)
+    const Tensor target = (*target_)(hidden_features(of_teacher.post.back()));  // (b, p)
     Tensor loss = projection_loss(student_side(of_student), target);
     if (slice < rows)
       loss = scale(loss, static_cast<double>(end - begin) / static_cast<double>(rows));
@@ -305,6 +299,7 @@ void StagedDistillation::load_state(const NamedTensors& state) {
   begun_ = false;
   graphed_.reset();
   optimizer_.reset();
+  frozen_.reset();
   head_.reset();
   target_.reset();
   if (!begun) return;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "distill/graphed_step.h"
+#include "distill/schedules/frozen_rest.h"
 #include "distill/schedules/stage.h"
 #include "distill/step.h"
 #include "nn/optim/optimizer.h"
@@ -18,12 +19,12 @@ using OptimizerFactory =
     std::function<std::unique_ptr<nn::Optimizer>(const nn::TrainedModules& modules)>;
 
 /// A student on its way through the stages. Call step() once per batch; stages change by
-/// themselves. A stage with fresh_optimizer, and any stage that trains other modules than the one
-/// before, starts with new optimizer state.
+/// themselves. A stage with fresh_optimizer, and any stage that trains other parameters than the
+/// one before, starts with new optimizer state.
 ///
-/// In a projection stage i the loss reaches the student's layers up to i. The others get gradient
-/// 0: plain SGD leaves them alone, weight decay still shrinks them. Per-sample numbers of such a
-/// step are not there; its report has the loss alone.
+/// A projection stage i trains the student's layers up to i, and computes no other: the rest is
+/// frozen (frozen_rest.h), and the teacher stops at its layer. Per-sample numbers of such a step
+/// are not there; its report has the loss alone.
 ///
 /// Checkpoints: state() holds everything but the student's own weights. A run that saves both after
 /// any step and loads them goes on with the same bytes.
@@ -88,11 +89,13 @@ class StagedDistillation {
   std::int64_t step_ = 0, total_ = 0;
   bool begun_ = false, plateau_ = false;
   std::vector<std::int64_t> starts_;
+  std::unique_ptr<FrozenRest> frozen_;  // of a projection stage
   std::unique_ptr<nn::Optimizer> optimizer_;
   std::unique_ptr<ProjectionTarget> target_;
   std::shared_ptr<nn::Module> head_;
-  std::vector<Tensor> window_;  // losses of the running window, on the device
-  double last_window_ = -1;     // mean loss of the window before; -1: none yet
+  std::int64_t teacher_layer_ = 0;  // of a projection stage, 1-based
+  std::vector<Tensor> window_;      // losses of the running window, on the device
+  double last_window_ = -1;         // mean loss of the window before; -1: none yet
   StepMeter* meter_ = nullptr;
   GraphOptions graph_options_;
   std::unique_ptr<GraphedStep> graphed_;  // after optimizer_: it goes first

@@ -52,6 +52,11 @@ nn::ForwardResult Teacher::forward(const Tensor& inputs) const {
   return model_->forward(inputs, true);
 }
 
+nn::ForwardResult Teacher::forward_hidden(const Tensor& inputs, std::int64_t layers) const {
+  const NoGrad no_grad;
+  return model_->forward_hidden(inputs, layers);
+}
+
 void Teacher::use_cache(std::shared_ptr<LogitCache> cache) {
   if (cache) {
     const LogitCacheKey& key = cache->key();

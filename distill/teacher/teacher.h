@@ -42,6 +42,8 @@ class Teacher {
                      std::span<const std::uint32_t> augment, std::span<float> values) const;
   /// Logits and hidden activations, for projections and probes. No gradient is recorded.
   nn::ForwardResult forward(const Tensor& inputs) const;
+  /// The first `layers` hidden layers alone.
+  nn::ForwardResult forward_hidden(const Tensor& inputs, std::int64_t layers) const;
 
   /// The cache must be of this teacher's hash and class count. Null: online again.
   void use_cache(std::shared_ptr<LogitCache> cache);

@@ -251,6 +251,13 @@ void Tensor::backward(const Tensor& gradient) const {
   }
 }
 
+std::unordered_set<const Tensor::Autograd*> leaves_of(const Tensor& result) {
+  std::unordered_set<const Tensor::Autograd*> leaves;
+  if (result.requires_grad())
+    for (const auto& [leaf, uses] : count_leaf_uses(result.autograd())) leaves.insert(leaf);
+  return leaves;
+}
+
 Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f,
                  const std::vector<Tensor>& inputs) {
   Tensor result;

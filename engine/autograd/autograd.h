@@ -10,6 +10,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <unordered_set>
 #include <vector>
 
 #include "engine/tensor/tensor.h"
@@ -57,6 +58,9 @@ inline bool needs_grad(const Tensor& t) {
 /// Attaches a node to `result` if any input needs a gradient; returns result. `name` must be a
 /// literal.
 Tensor record(const char* name, Tensor result, std::vector<Tensor> inputs, BackwardFn backward);
+
+/// The leaves that backward() of this result reaches, by what handles of one leaf share.
+std::unordered_set<const Tensor::Autograd*> leaves_of(const Tensor& result);
 
 /// For use inside a backward function: memory for the gradient of input `index`, which the function
 /// must write whole and return. It is the leaf's own gradient if nothing was added to that yet, so

@@ -25,21 +25,35 @@ Mlp::Mlp(std::int64_t inputs, const std::vector<std::int64_t>& hidden, std::int6
   signs_ = Tensor::from<float>({1, -1}, {2, 1});
 }
 
-ForwardResult Mlp::forward(const Tensor& x, bool want_hidden) {
+Tensor Mlp::run(const Tensor& x, bool want_hidden, std::size_t layers, ForwardResult* result) {
   RETORT_CHECK(x.rank() >= 2 && x.numel() == x.dim(0) * inputs_, "[mlp] expected ", inputs_,
                " features per sample, got ", x.shape());
-  ForwardResult result;
   Tensor h = x.rank() == 2 ? x : reshape(x, {x.dim(0), inputs_});  // (B, inputs)
-  for (std::size_t i = 0; i + 1 < layers_.size(); ++i) {
+  for (std::size_t i = 0; i < layers; ++i) {
     if (!want_hidden) {
       h = layers_[i]->forward_relu(h);  // (B, width)
       continue;
     }
-    result.pre.push_back(layers_[i]->forward(h));  // (B, width)
-    h = relu(result.pre.back());                   // (B, width)
-    result.post.push_back(h);
+    result->pre.push_back(layers_[i]->forward(h));  // (B, width)
+    h = relu(result->pre.back());                   // (B, width)
+    result->post.push_back(h);
   }
-  h = layers_.back()->forward(h);  // (B, classes) or (B, 1)
+  return h;
+}
+
+ForwardResult Mlp::forward_hidden(const Tensor& x, std::int64_t layers) {
+  const auto hidden = static_cast<std::int64_t>(layers_.size()) - 1;
+  RETORT_CHECK(layers >= 1 && layers <= hidden, "[mlp] expected 1 to ", hidden,
+               " hidden layers, got ", layers);
+  ForwardResult result;
+  run(x, true, static_cast<std::size_t>(layers), &result);
+  return result;
+}
+
+ForwardResult Mlp::forward(const Tensor& x, bool want_hidden) {
+  ForwardResult result;
+  Tensor h = run(x, want_hidden, layers_.size() - 1, &result);  // (B, width)
+  h = layers_.back()->forward(h);                               // (B, classes) or (B, 1)
   if (scalar_output_) {
     if (signs_.device() != h.device() || signs_.dtype() != h.dtype())
       signs_ = signs_.to(h.device()).to(h.dtype());

@@ -15,9 +15,13 @@ class Mlp : public Model {
   Mlp(std::int64_t inputs, const std::vector<std::int64_t>& hidden, std::int64_t classes,
       bool scalar_output = false);
   ForwardResult forward(const Tensor& x, bool want_hidden = false) override;
+  ForwardResult forward_hidden(const Tensor& x, std::int64_t layers) override;
   std::int64_t classes() const override { return classes_; }
 
  private:
+  // The result's `layers` first hidden layers, and the activation behind the last one computed.
+  Tensor run(const Tensor& x, bool want_hidden, std::size_t layers, ForwardResult* result);
+
   std::int64_t inputs_, classes_;
   bool scalar_output_;
   std::vector<Linear*> layers_;  // owned by the module tree

@@ -138,21 +138,34 @@ void ResNet::fold_batch_norms(bool on) {
   for (Stage* stage : stages_) stage->fold(on);
 }
 
-ForwardResult ResNet::forward(const Tensor& x, bool want_hidden) {
+Tensor ResNet::run(const Tensor& x, bool want_hidden, std::size_t layers, ForwardResult* result) {
   RETORT_CHECK(x.rank() == 4 && x.dim(3) == config_.input_channels,
                "[resnet] expected images (B, H, W, ", config_.input_channels, "), got ", x.shape());
-  ForwardResult result;
   Tensor h = stem_->forward(x, /*relu=*/true);  // (B, H, W, stem)
   if (config_.stem == Stem::k7x7MaxPool) h = max_pool2d(h, 3, 2, 1);
-  for (const Stage* stage : stages_) {
+  for (std::size_t i = 0; i < layers; ++i) {
     Tensor pre;
-    h = stage->forward(h, want_hidden ? &pre : nullptr);  // (B, H', W', C)
+    h = stages_[i]->forward(h, want_hidden ? &pre : nullptr);  // (B, H', W', C)
     if (want_hidden) {
-      result.pre.push_back(pre);
-      result.post.push_back(h);
+      result->pre.push_back(pre);
+      result->post.push_back(h);
     }
   }
-  result.logits = head_->forward(global_average_pool(h));  // (B, classes)
+  return h;
+}
+
+ForwardResult ResNet::forward_hidden(const Tensor& x, std::int64_t layers) {
+  RETORT_CHECK(layers >= 1 && layers <= static_cast<std::int64_t>(stages_.size()),
+               "[resnet] expected 1 to ", stages_.size(), " hidden layers, got ", layers);
+  ForwardResult result;
+  run(x, true, static_cast<std::size_t>(layers), &result);
+  return result;
+}
+
+ForwardResult ResNet::forward(const Tensor& x, bool want_hidden) {
+  ForwardResult result;
+  const Tensor h = run(x, want_hidden, stages_.size(), &result);  // (B, H', W', C)
+  result.logits = head_->forward(global_average_pool(h));         // (B, classes)
   return result;
 }
 

@@ -32,11 +32,15 @@ class ResNet : public Model {
  public:
   explicit ResNet(const ResNetConfig& config);
   ForwardResult forward(const Tensor& x, bool want_hidden = false) override;
+  ForwardResult forward_hidden(const Tensor& x, std::int64_t layers) override;
   std::int64_t classes() const override { return config_.classes; }
   void fold_batch_norms(bool on) override;
   const ResNetConfig& config() const { return config_; }
 
  private:
+  // Stem and the first `layers` stages; the last one's output.
+  Tensor run(const Tensor& x, bool want_hidden, std::size_t layers, ForwardResult* result);
+
   class Block;
   class Stage;
   ResNetConfig config_;

@@ -24,6 +24,7 @@ struct Fixture {
       std::make_shared<Teacher>(
           std::make_shared<TinyMlp>(6, std::vector<std::int64_t>{20, 19}, 3, 3))};
   int optimizers = 0;
+  double weight_decay = 0;
   std::unique_ptr<StagedDistillation> run;
 
   explicit Fixture(std::vector<Stage> stages) {
@@ -33,6 +34,7 @@ struct Fixture {
           ++optimizers;
           nn::SgdConfig config;
           config.momentum = 0.9;
+          config.weight_decay = weight_decay;
           return std::make_unique<nn::Sgd>(modules, config);
         },
         [] {
@@ -89,10 +91,12 @@ TEST(StagedDistillation, progressive_keeps_its_optimizer_and_asks_each_teacher) 
   EXPECT_EQ(f.optimizers, 1);
 }
 
+// Weight decay does not touch the others either, nor do the momenta of the stage before.
 TEST(StagedDistillation, projection_trains_the_layers_below_only) {
   for (const ProjectionVariant variant :
        {ProjectionVariant::kPost, ProjectionVariant::kPre, ProjectionVariant::kHead}) {
     Fixture f(extraction(variant, 60));
+    f.weight_decay = 0.01;
     const auto before = f.weights();  // w1 b1 w2 b2 w3 b3
     const double first = f.step();
     double last = 0;
@@ -104,6 +108,9 @@ TEST(StagedDistillation, projection_trains_the_layers_below_only) {
     f.step();  // stage 2 reaches layer 2
     EXPECT_NE(f.weights()[2], before[2]);
     EXPECT_EQ(f.weights()[4], before[4]);
+    for (int i = 0; i < 60; ++i) f.step();
+    EXPECT_NE(f.weights()[4], before[4]);  // the last stage trains all
+    for (const auto& [name, p] : f.student->named_parameters()) EXPECT_TRUE(p.requires_grad());
   }
 }
 

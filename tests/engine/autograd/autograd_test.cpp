@@ -113,6 +113,15 @@ TEST(Autograd, memory_is_freed_with_the_graph) {
 }
 
 // Freeing a long chain must not recurse once per node.
+TEST(Autograd, leaves_of_a_result_are_those_that_backward_reaches) {
+  const Tensor a = leaf({2}, {}), b = leaf({3}, {}), c = leaf({4}, {});
+  const Tensor y = multiply(add(a, b), a), unused = multiply(y, c);
+  EXPECT_EQ(leaves_of(y),
+            (std::unordered_set<const Tensor::Autograd*>{a.autograd().get(), b.autograd().get()}));
+  EXPECT_EQ(leaves_of(a).size(), 1u);
+  EXPECT_TRUE(leaves_of(y.detach()).empty());
+}
+
 TEST(Autograd, a_long_chain_is_freed_without_deep_recursion) {
   Tensor y = leaf({1}, {1});
   for (int i = 0; i < 200000; ++i) y = scale(y, 1);

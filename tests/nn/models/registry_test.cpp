@@ -77,6 +77,41 @@ TEST(Models, scalar_output_gives_f_and_minus_f) {
   }
 }
 
+TEST(Models, hidden_layers_alone_are_those_of_a_whole_pass) {
+  for (const char* arch : {"mlp", "resnet8", "resnet18_cifar"}) {
+    const bool mlp = std::string(arch) == "mlp";
+    const auto make = [&] {
+      return make_model(
+          {.arch = arch, .classes = 3, .seed = 4, .widths = {8, 7, 6}, .inputs = 8 * 8 * 3});
+    };
+    const Tensor x = mlp ? randn({5, 8 * 8 * 3}, 2) : randn({5, 8, 8, 3}, 2);
+    const auto whole = make();
+    const ForwardResult want = whole->forward(x, true);
+    const auto layers = static_cast<std::int64_t>(want.post.size());
+    for (std::int64_t n = 1; n <= layers; ++n) {
+      const auto model = make();
+      const auto at = static_cast<std::size_t>(n);
+      const ForwardResult y = model->forward_hidden(x, n);
+      EXPECT_FALSE(y.logits.defined());
+      ASSERT_EQ(y.pre.size(), at);
+      ASSERT_EQ(y.post.size(), at);
+      for (std::size_t i = 0; i < at; ++i) {
+        EXPECT_EQ(y.pre[i].to_vector<float>(), want.pre[i].to_vector<float>()) << arch;
+        EXPECT_EQ(y.post[i].to_vector<float>(), want.post[i].to_vector<float>()) << arch;
+      }
+      // What lies behind was not computed: training mode would have moved its running statistics.
+      if (mlp || n == layers) continue;
+      for (const auto& [path, statistics] : model->named_buffers()) {
+        if (path.rfind("layer" + std::to_string(n + 1), 0) != 0 || !path.ends_with("running_mean"))
+          continue;
+        for (const float v : statistics.to_vector<float>()) EXPECT_EQ(v, 0) << path;
+      }
+    }
+    EXPECT_THROW(whole->forward_hidden(x, 0), Error);
+    EXPECT_THROW(whole->forward_hidden(x, layers + 1), Error);
+  }
+}
+
 TEST(Models, mlp_starts_like_nn_linear) {
   const auto model = make_model({.arch = "mlp", .seed = 1, .widths = {64}, .inputs = 100});
   for (const auto& [path, p] : model->named_parameters()) {
