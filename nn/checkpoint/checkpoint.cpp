@@ -70,6 +70,14 @@ void check_space(const std::string& folder, const CheckpointContents& contents) 
                   large ? "MiB" : "KiB", ", and ", available >> shift, " are free");
 }
 
+// With the implementations of convolutions that were chosen by measuring.
+Json with_choices(Json state) {
+  const std::string choices = kernels::conv2d_choices().used();
+  const bool keys = state.kind() == Json::Kind::kObject || state.kind() == Json::Kind::kNull;
+  if (!choices.empty() && keys) state.set(kConv2dChoices, choices);
+  return state;
+}
+
 }  // namespace
 
 CheckpointContents checkpoint_of(std::int64_t step, const TrainedModules& modules,
@@ -77,10 +85,6 @@ CheckpointContents checkpoint_of(std::int64_t step, const TrainedModules& module
   CheckpointContents contents;
   contents.step = step;
   contents.state = std::move(state);
-  const Json::Kind kind = contents.state.kind();
-  if (const std::string choices = kernels::conv2d_choices().used();
-      !choices.empty() && (kind == Json::Kind::kObject || kind == Json::Kind::kNull))
-    contents.state.set(kConv2dChoices, choices);
   contents.files.push_back({"model", weights_of(modules)});
   contents.files.push_back({"optimizer", optimizer.state()});
   return contents;
@@ -111,7 +115,7 @@ void write_checkpoint(const std::string& folder, const CheckpointContents& conte
     for (const CheckpointContents::File& file : contents.files)
       add(file.name + std::string(kSuffix),
           [&](FileWriter& writer) { write_safetensors(writer, file.tensors, file.metadata); });
-    add(kState, [&](FileWriter& writer) { writer.write(contents.state.dump()); });
+    add(kState, [&](FileWriter& writer) { writer.write(with_choices(contents.state).dump()); });
 
     Json manifest = Json::object();
     manifest.set("format", kFormat).set("step", contents.step).set("files", std::move(files));

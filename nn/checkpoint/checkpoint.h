@@ -31,12 +31,13 @@ struct CheckpointContents {
 };
 
 /// Weights and optimizer state under their usual names, "model" and "optimizer". Tensors of models
-/// are in PyTorch's layout, those of the optimizer in ours. The state gets one more key,
-/// "conv2d_choices", where implementations of convolutions were chosen by measuring.
+/// are in PyTorch's layout, those of the optimizer in ours.
 CheckpointContents checkpoint_of(std::int64_t step, const TrainedModules& modules,
                                  const Optimizer& optimizer, Json state);
 
 /// Writes FOLDER/ckpt-<step>, in place of one of the same step, and keeps the `keep` newest (>= 1).
+/// A state that is an object gets one more key, "conv2d_choices", where implementations of
+/// convolutions were chosen by measuring.
 /// Errors    Error(kIo) if the disk is full (asked before writing: 1.05 times the size must be
 /// free)
 ///           or the system refuses; what was there before is untouched then.
