@@ -88,9 +88,8 @@ Reliance::Reliance(std::span<const float> confidence, std::span<const std::int64
   std::int64_t clamped = 0;
   for (const double mean : means) {
     const double value = raw(mean);
-    const double bounded = options.clamp ? std::clamp(value, 0.0, 1.0) : value;
-    if (bounded != value) ++clamped;
-    planned_.push_back(static_cast<float>(bounded));
+    if (bounded(value) != value) ++clamped;
+    planned_.push_back(static_cast<float>(bounded(value)));
   }
   if (!planned_.empty())
     fraction_clamped_ = static_cast<double>(clamped) / static_cast<double>(planned_.size());
@@ -130,9 +129,26 @@ double Reliance::raw(double mean) const {
   return static_cast<double>(larger) / static_cast<double>(means_.size() - 1);
 }
 
+double Reliance::raw_of(std::span<const std::int64_t> samples) const {
+  return options_.mode == RelianceMode::kConstant ? raw(0) : raw(mean_of(samples));
+}
+
+double Reliance::bounded(double lambda) const {
+  return options_.clamp ? std::clamp(lambda, 0.0, 1.0) : lambda;
+}
+
 double Reliance::of_batch(std::span<const std::int64_t> samples) const {
-  const double value = options_.mode == RelianceMode::kConstant ? raw(0) : raw(mean_of(samples));
-  return options_.clamp ? std::clamp(value, 0.0, 1.0) : value;
+  return bounded(raw_of(samples));
+}
+
+double Reliance::clamped(std::span<const std::int64_t> samples) const {
+  const std::size_t step = options_.per_sample ? 1 : samples.size();
+  double changed = 0, all = 0;
+  for (std::size_t begin = 0; begin < samples.size(); begin += step, ++all) {
+    const double value = raw_of(samples.subspan(begin, step));
+    changed += bounded(value) != value;
+  }
+  return all == 0 ? 0 : changed / all;
 }
 
 std::vector<float> Reliance::of_samples(std::span<const std::int64_t> samples) const {

@@ -66,6 +66,9 @@ class Reliance {
   /// Lambda of each of these samples: with per_sample its own, else that of the batch repeated.
   std::vector<float> of_samples(std::span<const std::int64_t> samples) const;
 
+  /// Share of these samples' lambdas that the clamp changes: 0 or 1 but with per_sample.
+  double clamped(std::span<const std::int64_t> samples) const;
+
   const RelianceOptions& options() const { return options_; }
   double offset() const { return s_; }                   // s
   double max_confidence() const { return max_sample_; }  // max_i C_i
@@ -79,6 +82,8 @@ class Reliance {
  private:
   double raw(double mean) const;  // before the clamp
   double mean_of(std::span<const std::int64_t> samples) const;
+  double raw_of(std::span<const std::int64_t> samples) const;
+  double bounded(double lambda) const;
 
   RelianceOptions options_{.mode = RelianceMode::kConstant};
   std::vector<float> confidence_;       // by sample

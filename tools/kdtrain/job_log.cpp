@@ -40,7 +40,7 @@ void JobLog::training(const Trainer& trainer, StepSums* sums, StepCosts* costs) 
   line.set("accuracy", sums->accuracy());
   costs->log(&line);
   if (plan_.stages.size() > 1) line.set("stage", trainer.stage_name());
-  if (trainer.reliance()) line.set("fraction_clamped", trainer.reliance()->fraction_clamped());
+  if (trainer.reliance()) line.set("fraction_clamped", sums->fraction_clamped());
   write(line);
   char text[64];
   std::snprintf(text, sizeof text, "loss %.3f acc %.3f", sums->loss(), sums->accuracy());
@@ -60,13 +60,14 @@ void JobLog::evaluation(const Trainer& trainer, const std::string& split,
   write(line);
 }
 
-void JobLog::final_line(const Trainer& trainer, const std::map<std::string, double>& metrics,
+void JobLog::final_line(const Trainer& trainer, const StepSums& sums,
+                        const std::map<std::string, double>& metrics,
                         const MemoryStatistics& memory, double wall_s) {
   Json line = Json::object();
   line.set("arm", plan_.arm).set("seed", plan_.seed).set("step", trainer.steps_done());
   line.set("split", "final");
   for (const auto& [name, value] : metrics) line.set(name, value);
-  if (trainer.reliance()) line.set("fraction_clamped", trainer.reliance()->fraction_clamped());
+  if (trainer.reliance()) line.set("fraction_clamped", sums.fraction_clamped_of_all());
   log_memory(&line, memory);
   line.set("parameters", plan_.model->parameter_count());
   line.set("wall_s", std::round(1e3 * wall_s) / 1e3);

@@ -18,8 +18,9 @@ class JobLog {
   void evaluation(const Trainer& trainer, const std::string& split,
                   const distill::EvaluationResult& result, double seconds, bool teacher);
   /// Ends the job; metrics of the results table. wall_s: of all its sittings.
-  void final_line(const Trainer& trainer, const std::map<std::string, double>& metrics,
-                  const MemoryStatistics& memory, double wall_s);
+  void final_line(const Trainer& trainer, const StepSums& sums,
+                  const std::map<std::string, double>& metrics, const MemoryStatistics& memory,
+                  double wall_s);
 
   /// All lines so far, each with its newline: what a checkpoint keeps.
   const std::string& lines() const { return lines_; }

@@ -13,7 +13,10 @@ std::optional<StepSums::NotFinite> StepSums::fold(const std::vector<distill::Ste
     loss_ += step.loss;
     ce_ += step.ce;
     kd_ += step.kd;
-    lambda_ += waiting_[i];
+    lambda_ += waiting_[i].lambda;
+    clamped_ += waiting_[i].clamped;
+    all_clamped_ += waiting_[i].clamped;
+    all_steps_ += 1;
     correct_ += step.correct;
     teacher_correct_ += step.teacher_correct;
     steps_ += 1;
@@ -23,11 +26,19 @@ std::optional<StepSums::NotFinite> StepSums::fold(const std::vector<distill::Ste
   return std::nullopt;
 }
 
+void StepSums::clear() {
+  StepSums next;
+  next.all_clamped_ = all_clamped_;
+  next.all_steps_ = all_steps_;
+  *this = std::move(next);
+}
+
 Json StepSums::json() const {
   Json out = Json::object();
   out.set("loss", loss_).set("ce", ce_).set("kd", kd_).set("lambda", lambda_);
   out.set("correct", correct_).set("teacher_correct", teacher_correct_);
-  out.set("steps", steps_).set("samples", samples_);
+  out.set("steps", steps_).set("samples", samples_).set("clamped", clamped_);
+  out.set("all_clamped", all_clamped_).set("all_steps", all_steps_);
   return out;
 }
 
@@ -41,6 +52,9 @@ StepSums StepSums::of(const Json& json) {
   s.teacher_correct_ = json.at("teacher_correct").as_number();
   s.steps_ = json.at("steps").as_integer();
   s.samples_ = json.at("samples").as_integer();
+  s.clamped_ = json.at("clamped").as_number();
+  s.all_clamped_ = json.at("all_clamped").as_number();
+  s.all_steps_ = json.at("all_steps").as_integer();
   return s;
 }
 

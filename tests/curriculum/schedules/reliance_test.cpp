@@ -85,6 +85,9 @@ TEST(Reliance, of_batch_agrees_with_the_plan_and_takes_any_batch) {
   // Samples 0 and 5: mean 5. minmax (9 - 5) / 8.
   EXPECT_DOUBLE_EQ(fit({.mode = RelianceMode::kMinmax}).of_batch(Indices{0, 5}), 0.5);
   // A mean outside the plan's range is clamped: sample 0 alone has mean 10.
+  EXPECT_EQ(fit({.mode = RelianceMode::kMinmax}).clamped(Indices{0}), 1);
+  EXPECT_EQ(fit({.mode = RelianceMode::kMinmax}).clamped(Indices{0, 5}), 0);
+  EXPECT_EQ(fit({.mode = RelianceMode::kMinmax, .clamp = false}).clamped(Indices{0}), 0);
   EXPECT_DOUBLE_EQ(fit({.mode = RelianceMode::kMinmax}).of_batch(Indices{0}), 0);
   EXPECT_DOUBLE_EQ(fit({.mode = RelianceMode::kMinmax, .clamp = false}).of_batch(Indices{0}),
                    -0.125);
