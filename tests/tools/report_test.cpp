@@ -9,9 +9,12 @@
 #include <sstream>
 
 #include "kernels/common/check.h"
+#include "kernels/common/philox.h"
 #include "tools/report/results.h"
 #include "tools/report/run_log.h"
 #include "tools/report/svg.h"
+
+int fuzz_run_log(const std::string& bytes);  // tests/fuzz/run_log_fuzz.cpp
 
 namespace retort::tools {
 namespace {
@@ -221,6 +224,56 @@ TEST_F(Report, bad_curriculum_lines_name_file_and_line) {
       EXPECT_NE(std::string(error.what()).find("c.csv:3: expected"), std::string::npos)
           << error.what();
     }
+  }
+}
+
+TEST_F(Report, names_that_look_like_numbers_are_names) {
+  write("metrics.jsonl",
+        "{\"arm\":\"inf\",\"seed\":0,\"split\":\"final\",\"test.accuracy\":0.6}\n"
+        "{\"arm\":\"nan\",\"seed\":0,\"split\":\"final\",\"test.accuracy\":\"nan\"}\n");
+  const RunResults results = gather_results(read_run_log(folder_ / "metrics.jsonl"));
+  ASSERT_EQ(results.arms.size(), 2u);
+  EXPECT_EQ(results.arms[0].name, "inf");
+  EXPECT_EQ(results.arms[1].name, "nan");
+}
+
+TEST_F(Report, hostile_logs_are_refused_with_their_line) {
+  const auto error_of = [](const std::string& text) -> std::string {
+    std::istringstream in(text);
+    try {
+      parse_run_log(in, "log");
+      return "accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+      return error.what();
+    }
+  };
+  EXPECT_NE(error_of("{}\n{\"x\":1,\"x\":2}\n{}\n").find("log:2: the key 'x' is there twice"),
+            std::string::npos);
+  EXPECT_NE(error_of("{}\n" + std::string(2 << 20, ' ') + "\n").find("log:2: expected lines of"),
+            std::string::npos);
+  EXPECT_EQ(error_of("{}\n{\"torn"), "accepted") << "the last line of a run that was killed";
+
+  const std::vector<std::string> corpus{
+      "{\"arm\":\"kd\",\"seed\":1,\"step\":30,\"split\":\"train\",\"loss\":\"nan\",\"x\":[1]}\n{}"
+      "\n",
+      "rank,index,label,score,correct,group\n0,5,1,9.5,1,0\n1,2,0,3.5,0,0\n"};
+  for (const std::string& text : corpus) fuzz_run_log(text);
+  for (std::uint32_t i = 0; i < 3000; ++i) {
+    std::string text = corpus[i % corpus.size()];
+    for (std::uint32_t k = 0; k <= i % 4; ++k) {
+      const Philox4 r = philox(5, i, k, 0, 0);
+      constexpr char kTokens[] = "{}[]\",:0123456789-.eE\\\x80\n";
+      const std::size_t at = r.v[0] % text.size();
+      if (r.v[1] % 3 == 0)
+        text.erase(at, 1 + r.v[2] % 4);
+      else if (r.v[1] % 3 == 1)
+        text.insert(at, text.substr(r.v[2] % text.size(), r.v[3] % 30));
+      else
+        text[at] = kTokens[r.v[2] % (sizeof kTokens - 1)];
+      if (text.empty()) break;
+    }
+    fuzz_run_log(text);
   }
 }
 

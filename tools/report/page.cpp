@@ -287,7 +287,8 @@ std::string curriculum_charts(const fs::path& folder) {
 }
 
 void write_safely(const fs::path& file, const std::string& text) {
-  const fs::path temporary = file.string() + ".tmp";
+  // Its own name: `kdtrain report` may write beside the run itself.
+  const fs::path temporary = file.string() + "." + std::to_string(::getpid()) + ".tmp";
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   RETORT_CHECK_AS(kIo, fd >= 0, "cannot write ", temporary.string(), ": ", std::strerror(errno));
   std::size_t done = 0;

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "kernels/common/check.h"
 
@@ -28,9 +29,10 @@ class FlatObject final : public nlohmann::json_sax<nlohmann::json> {
   bool string(string_t& value) override {
     if (!inside_) return refuse("expected an object");
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
-    if (value == "nan") return number(std::numeric_limits<double>::quiet_NaN());
-    if (value == "inf") return number(kInfinity);
-    if (value == "-inf") return number(-kInfinity);
+    const bool name = key_ == "arm" || key_ == "split" || key_ == "stage" || key_ == "text";
+    if (!name && value == "nan") return number(std::numeric_limits<double>::quiet_NaN());
+    if (!name && value == "inf") return number(kInfinity);
+    if (!name && value == "-inf") return number(-kInfinity);
     record.texts[key_] = value;
     return true;
   }
@@ -41,6 +43,8 @@ class FlatObject final : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
   bool key(string_t& key) override {
+    if (!keys_.insert(key).second)
+      return refuse(join("the key '", key.substr(0, 80), "' is there twice"));
     key_ = key;
     return true;
   }
@@ -64,51 +68,83 @@ class FlatObject final : public nlohmann::json_sax<nlohmann::json> {
   }
   bool inside_ = false;
   std::string key_;
+  std::set<std::string> keys_;
 };
+
+// What a long run writes is some hundred MiB.
+constexpr std::uintmax_t kMaxFile = std::uintmax_t{4} << 30;
+constexpr std::size_t kMaxLine = std::size_t{1} << 20;
+
+std::ifstream open(const std::filesystem::path& file) {
+  std::error_code error;
+  const std::uintmax_t bytes = std::filesystem::file_size(file, error);
+  RETORT_CHECK_AS(kBadInput, error || bytes <= kMaxFile, file.string(), ": expected at most ",
+                  kMaxFile, " bytes, got ", bytes);
+  std::ifstream in(file);
+  RETORT_CHECK_AS(kIo, in.good(), "cannot read ", file.string());
+  return in;
+}
+
+// False at the end. No line makes memory grow beyond its cap.
+bool next_line(std::istream& in, const std::string& name, std::int64_t number, std::string* line) {
+  line->clear();
+  for (int c = in.get(); c != std::istream::traits_type::eof(); c = in.get()) {
+    if (c == '\n') return true;
+    RETORT_CHECK_AS(kBadInput, line->size() < kMaxLine, name, ":", number,
+                    ": expected lines of at most ", kMaxLine, " bytes");
+    line->push_back(static_cast<char>(c));
+  }
+  return !line->empty();
+}
 
 }  // namespace
 
-std::vector<LogRecord> read_run_log(const std::filesystem::path& file) {
-  std::ifstream in(file);
-  RETORT_CHECK_AS(kIo, in.good(), "cannot read ", file.string());
+std::vector<LogRecord> parse_run_log(std::istream& in, const std::string& name) {
   std::vector<LogRecord> records;
   std::string line, pending_error;
-  for (std::int64_t number = 1; std::getline(in, line); ++number) {
+  for (std::int64_t number = 1; next_line(in, name, number, &line); ++number) {
     RETORT_CHECK_AS(kBadInput, pending_error.empty(), pending_error);
     if (line.empty()) continue;
     FlatObject handler;
     if (nlohmann::json::sax_parse(line, &handler)) {
       records.push_back(std::move(handler.record));
     } else {
-      pending_error =
-          join(file.string(), ":", number, ": ", handler.error);  // forgiven on the last line
+      pending_error = join(name, ":", number, ": ", handler.error);  // forgiven on the last line
     }
   }
   return records;
 }
 
-std::vector<CurriculumRow> read_curriculum(const std::filesystem::path& file) {
-  std::ifstream in(file);
-  RETORT_CHECK_AS(kIo, in.good(), "cannot read ", file.string());
+std::vector<LogRecord> read_run_log(const std::filesystem::path& file) {
+  std::ifstream in = open(file);
+  return parse_run_log(in, file.string());
+}
+
+std::vector<CurriculumRow> parse_curriculum(std::istream& in, const std::string& name) {
   std::vector<CurriculumRow> rows;
   std::string line;
-  std::getline(in, line);  // rank,index,label,score,correct,group
-  for (std::int64_t number = 2; std::getline(in, line); ++number) {
+  next_line(in, name, 1, &line);  // rank,index,label,score,correct,group
+  for (std::int64_t number = 2; next_line(in, name, number, &line); ++number) {
     if (line.empty()) continue;
     double field[5] = {};
     const char* at = line.data();
     const char* const end = at + line.size();
     for (double& value : field) {
       const auto [next, status] = std::from_chars(at, end, value);
-      RETORT_CHECK_AS(kBadInput, status == std::errc() && (next == end || *next == ','),
-                      file.string(), ":", number, ": expected rank,index,label,score,correct,...");
+      RETORT_CHECK_AS(kBadInput, status == std::errc() && (next == end || *next == ','), name, ":",
+                      number, ": expected rank,index,label,score,correct,...");
       at = next < end ? next + 1 : end;
     }
-    RETORT_CHECK_AS(kBadInput, field[2] >= 0 && field[2] < 1e9, file.string(), ":", number,
+    RETORT_CHECK_AS(kBadInput, field[2] >= 0 && field[2] < 1e9, name, ":", number,
                     ": expected a label >= 0, got ", field[2]);
     rows.push_back({field[3], static_cast<int>(field[2]), field[4] != 0});
   }
   return rows;
+}
+
+std::vector<CurriculumRow> read_curriculum(const std::filesystem::path& file) {
+  std::ifstream in = open(file);
+  return parse_curriculum(in, file.string());
 }
 
 }  // namespace retort::tools

@@ -1,6 +1,7 @@
 // metrics.jsonl and curriculum files, read back into memory.
 #pragma once
 #include <filesystem>
+#include <istream>
 #include <map>
 #include <optional>
 #include <string>
@@ -23,10 +24,12 @@ struct LogRecord {
   }
 };
 
-/// Lines of a JSONL file of flat objects. "nan", "inf", "-inf" under a key become numbers.
+/// Lines of a JSONL file of flat objects. "nan", "inf", "-inf" become numbers, but for the names
+/// under arm, split, stage and text.
 /// Errors   kIo if it cannot be read; kBadInput "FILE:LINE: ..." for a bad line that is not the
-/// last one.
+/// last one (a key twice is bad), a line of over 1 MiB, a file of over 4 GiB.
 std::vector<LogRecord> read_run_log(const std::filesystem::path& file);
+std::vector<LogRecord> parse_run_log(std::istream& in, const std::string& name);
 
 /// One row of curriculum/<name>.csv, in feeding order.
 struct CurriculumRow {
@@ -35,5 +38,6 @@ struct CurriculumRow {
   bool correct = false;
 };
 std::vector<CurriculumRow> read_curriculum(const std::filesystem::path& file);
+std::vector<CurriculumRow> parse_curriculum(std::istream& in, const std::string& name);
 
 }  // namespace retort::tools
