@@ -1,9 +1,11 @@
-// Data of the quickstart: points on the three arms of a spiral.
+// Data of the quickstart: points on the three arms of a spiral, and how well a model knows them.
 #pragma once
 #include <cmath>
+#include <cstdio>
 #include <vector>
 
-#include "engine/tensor/tensor.h"
+#include "distill/metrics/evaluation.h"
+#include "nn/module.h"
 
 struct Points {
   retort::Tensor inputs, labels;  // (N, 2) f32, (N) i32
@@ -19,4 +21,11 @@ inline Points spiral(int points, int wrong) {
     y.push_back((i + (7 * i % 10 < wrong)) % 3);
   }
   return {retort::Tensor::from(x, {points, 2}), retort::Tensor::from(y, {points})};
+}
+
+/// Prints the model's accuracy on points with clean labels.
+inline void print_accuracy(const char* what, retort::nn::Model& model) {
+  const Points unseen = spiral(999, 0);
+  std::printf("%-30s %.2f\n", what,
+              retort::distill::accuracy_of(model.forward(unseen.inputs).logits, unseen.labels));
 }

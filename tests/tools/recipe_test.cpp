@@ -35,6 +35,46 @@ TEST(Recipe, embedded_recipes_are_valid_in_every_size) {
   EXPECT_EQ(paper.recipe.base.text("teacher.arch"), "resnet152");
   EXPECT_EQ(paper.recipe.arms.size(), 6u);
   EXPECT_EQ(paper.recipe.arms[5].settings.integer("train.epochs"), 300);
+  for (const Arm& arm : paper.recipe.arms) {  // the papers' own lambda
+    const bool reliant = arm.name.ends_with("_sr");
+    EXPECT_EQ(arm.settings.text("distill.reliance.mode"), reliant ? "literal" : "off") << arm.name;
+    EXPECT_FALSE(arm.settings.flag("distill.reliance.clamp"));
+  }
+  EXPECT_TRUE(parse_recipe("again", resolved_toml(paper.recipe), {}).problems.empty());
+}
+
+TEST(Recipe, a_size_may_set_keys_of_single_arms) {
+  const std::string text = std::string(kSmall) +
+                           "[[arm]]\nname = \"a\"\ntrain.lr = 0.1\n[[arm]]\nname = \"b.c\"\n"
+                           "[size.big]\ntrain.lr = 0.5\narm.a.train.lr = 0.2\n"
+                           "arm.\"b.c\".train.lr = 0.3\n";
+  const auto rates = [&](const std::vector<std::string>& words) {
+    const RecipeResult result = parse_recipe("r.toml", text, words);
+    EXPECT_TRUE(result.problems.empty()) << format_problems(result, text);
+    return std::pair{result.recipe.arms[0].settings.number("train.lr"),
+                     result.recipe.arms[1].settings.number("train.lr")};
+  };
+  EXPECT_EQ(rates({}), (std::pair{0.1, 0.1}));
+  EXPECT_EQ(rates({"size=big"}), (std::pair{0.2, 0.3}));
+  EXPECT_EQ(rates({"arm.a.train.lr=0.4", "size=big"}), (std::pair{0.4, 0.3}));
+  const RecipeResult wrong =
+      parse_recipe("r.toml", text + "arm.x.train.lr = 1\narm.a.seeds = [1]\n", {});
+  EXPECT_TRUE(mentions(wrong, "there is no arm 'x'"));
+  EXPECT_TRUE(mentions(wrong, "cannot differ between arms"));
+}
+
+TEST(Recipe, what_would_mean_something_else_is_refused) {
+  const auto told = [](const std::string& more, const std::string& message) {
+    return mentions(parse_recipe("r.toml", std::string(kSmall) + more, {}), message);
+  };
+  EXPECT_TRUE(told("teacher.train.order = \"curriculum\"\n", "made by a trained teacher"));
+  EXPECT_TRUE(
+      told("data.format = \"parity\"\nteacher.arch = \"mlp\"\nstudent.arch = \"mlp\"\n"
+           "student.hidden = []\n",
+           "at least one hidden layer"));
+  EXPECT_TRUE(told("teacher.weights = \"w.safetensors\"\nteacher.seeds = [1, 2]\n", "one seed"));
+  EXPECT_TRUE(told("[arm.\"#x\"]\ntrain.lr = 1\n", "[[arm]] with two brackets"));
+  EXPECT_TRUE(told("[arm.\"#4000000000\"]\ntrain.lr = 1\n", "[[arm]] with two brackets"));
 }
 
 TEST(Recipe, precedence_default_recipe_size_command_line_arm) {

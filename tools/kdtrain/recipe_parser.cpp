@@ -106,6 +106,11 @@ class Parser {
       return;
     }
     RawArm::Own own;
+    if (entry.path[2] == "arm" && entry.path.size() > 4) {  // arm.NAME.key
+      if (entry_value(join_path(entry.path, 4), entry, true, &own))
+        size_arms_[entry.path[1]].push_back({entry.path[3], std::move(own), entry.place});
+      return;
+    }
     if (entry_value(join_path(entry.path, 2), entry, false, &own)) {
       if (own.spec->key == "size" || own.spec->key == "arms")
         problem(entry.place, "'" + own.spec->key + "' cannot stand in a [size] table", "");
@@ -115,14 +120,13 @@ class Parser {
   }
 
   void arm_entry(const RawEntry& entry) {
-    if (entry.path.size() < 3 || entry.path[1][0] != '#') {
+    if (entry.path.size() < 3 || !entry.element) {
       problem(entry.place, "expected an array of tables [[arm]]",
               "write [[arm]] with two brackets");
       return;
     }
-    const std::size_t index = static_cast<std::size_t>(std::stoul(entry.path[1].substr(1)));
-    while (arms_.size() <= index) arms_.emplace_back();
-    RawArm& arm = arms_[index];
+    while (arms_.size() <= *entry.element) arms_.emplace_back();
+    RawArm& arm = arms_[*entry.element];
     if (arm.place.line == 0) arm.place = entry.place;
     const std::string key = join_path(entry.path, 2);
     if (key == "name" || key == "label") {
@@ -221,6 +225,23 @@ class Parser {
     return out.empty() ? "none" : out;
   }
 
+  // A size's settings of single arms: stronger than what the arm says, weaker than the command
+  // line.
+  void apply_to_arms(const std::string& size) {
+    for (const auto& [name, entries] : size_arms_)
+      for (const SizeArm& entry : entries) {
+        const auto arm = std::find_if(arms_.begin(), arms_.end(),
+                                      [&](const RawArm& a) { return a.name == entry.arm; });
+        if (arm == arms_.end())
+          problem(entry.place, "there is no arm '" + shown(entry.arm) + "'", "");
+        else if (name == size)
+          arm->own.insert(
+              std::find_if(arm->own.begin(), arm->own.end(),
+                           [](const RawArm::Own& own) { return own.origin == "command line"; }),
+              entry.own);
+      }
+  }
+
   void merge(const std::vector<RawArm::Own>& command_line) {
     Recipe& recipe = result_->recipe;
     recipe.source = source_;
@@ -241,6 +262,7 @@ class Parser {
            "sizes: default, " + list_of({sizes_seen_.begin(), sizes_seen_.end()})});
     }
     apply(recipe.base, command_line);
+    apply_to_arms(size);
 
     std::set<std::string> names;
     for (std::size_t i = 0; i < arms_.size(); ++i) {
@@ -300,6 +322,12 @@ class Parser {
   std::vector<RawArm> arms_;
   std::map<std::string, std::vector<RawArm::Own>> sizes_;
   std::set<std::string> sizes_seen_;
+  struct SizeArm {
+    std::string arm;
+    RawArm::Own own;
+    Place place;
+  };
+  std::map<std::string, std::vector<SizeArm>> size_arms_;
 };
 
 }  // namespace

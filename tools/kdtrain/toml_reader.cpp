@@ -130,13 +130,15 @@ class Flattener {
                  array && !array->empty() && array->is_array_of_tables()) {
         for (std::size_t i = 0; i < array->size(); ++i) {
           path.push_back("#" + std::to_string(i));
+          if (path.size() == 2) element_ = i;
           if ((*array)[i].as_table()->empty())
             problem("expected keys in this table, got none", place);
           this->table(*(*array)[i].as_table(), path);
+          if (path.size() == 2) element_.reset();
           path.pop_back();
         }
       } else {
-        RawEntry entry{path, {}, place};
+        RawEntry entry{path, {}, place, element_};
         if (value(node, &entry.value)) result_->entries.push_back(std::move(entry));
       }
       path.pop_back();
@@ -145,6 +147,8 @@ class Flattener {
 
  private:
   void problem(const char* message, Place place) { result_->problems.push_back({message, place}); }
+
+  std::optional<std::size_t> element_;  // of an array of tables at the top
 
   bool value(const toml::node& node, RawValue* out) {
     out->place = place_of(node.source());

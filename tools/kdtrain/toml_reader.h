@@ -2,6 +2,7 @@
 // knows which TOML library is underneath.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -23,11 +24,13 @@ struct RawValue {
 };
 
 /// One assignment. The path of `[distill] reliance.mode = "rank"` is {distill, reliance, mode}; a
-/// table in an array of tables has its index as a part: {arm, #0, distill, lambda}.
+/// table in an array of tables has its index as a part: {arm, #0, distill, lambda}, and as
+/// `element` where the array is at the top, since a quoted key may look like "#0".
 struct RawEntry {
   std::vector<std::string> path;
   RawValue value;
   Place place;  // of the key
+  std::optional<std::size_t> element = {};
 };
 
 /// A syntax error: what is wrong and where.
