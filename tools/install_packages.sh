@@ -8,10 +8,19 @@ build_packages=(
   libeigen3-dev libdnnl-dev libhwy-dev        # CPU arithmetic
   libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libxxhash-dev liblzma-dev
 )
-test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format xz-utils)
+test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format python3 xz-utils)
 
 want=("${build_packages[@]}")
 if [ "${1:-test}" = test ]; then want+=("${test_packages[@]}"); fi
+
+need_cmake() { # says so if the CMake at hand is too old for the presets
+  local version
+  version=$(cmake --version 2>/dev/null | sed -n '1s/[^0-9]*//p')
+  if [ -n "$version" ] && [ "$(printf '%s\n' 3.25 "$version" | sort -V | head -1)" != 3.25 ]; then
+    echo "error: Retort needs CMake 3.25 or newer; this is $version (a newer one: pip install cmake)" >&2
+    exit 4
+  fi
+}
 
 missing=()
 for package in "${want[@]}"; do
@@ -19,6 +28,7 @@ for package in "${want[@]}"; do
 done
 if [ ${#missing[@]} -eq 0 ]; then
   echo "packages: all ${#want[@]} are installed"
+  need_cmake
   exit 0
 fi
 
@@ -43,3 +53,4 @@ export DEBIAN_FRONTEND=noninteractive
   echo "error: apt-get could not install: ${missing[*]}" >&2
   exit 4
 }
+need_cmake
