@@ -25,7 +25,8 @@ std::string digest_of(const Tensor& sample, const Tensor& augment, const Tensor&
 LogitCache::LogitCache(LogitCacheKey key, std::uint64_t max_bytes, std::string file)
     : key_(std::move(key)), max_bytes_(max_bytes), file_(std::move(file)) {
   RETORT_CHECK(key_.classes >= 1, "[logit_cache] expected at least 1 class, got ", key_.classes);
-  if (file_.empty() || !std::filesystem::exists(file_)) return;
+  std::error_code error;  // a name too long, a folder that may not be entered: no file
+  if (file_.empty() || !std::filesystem::exists(file_, error)) return;
   try {
     read_file();
   } catch (const Error& error) {

@@ -84,6 +84,10 @@ class Kdtrain : public ::testing::Test {
       const rlimit limit{file_limit, file_limit};
       ::setrlimit(RLIMIT_FSIZE, &limit);
     }
+    if (address_limit_ != 0) {
+      const rlimit limit{address_limit_, address_limit_};
+      ::setrlimit(RLIMIT_AS, &limit);
+    }
     std::vector<char*> argv{const_cast<char*>(RETORT_KDTRAIN)};
     for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
     argv.push_back(nullptr);
@@ -206,6 +210,7 @@ train.lr = 0.01
   }
 
   fs::path folder_;
+  rlim_t address_limit_ = 0;  // of the programs started from now on; 0: none
 };
 
 }  // namespace retort::tools

@@ -60,6 +60,116 @@ TEST_F(Kdtrain, bad_files_are_3_or_4_with_file_and_place) {
   expect({"report", path("none")}, 4, "none");
 }
 
+TEST_F(Kdtrain, what_cannot_be_meant_is_told_before_anything_starts) {
+  const std::string images = image_recipe(), parity = parity_recipe();
+  const auto with = [&](const std::string& recipe, const std::vector<std::string>& words,
+                        const std::string& message) {
+    std::vector<std::string> args{"run", recipe, "--device", "cpu", "--out", "x"};
+    args.insert(args.end(), words.begin(), words.end());
+    expect(args, 2, message);
+    EXPECT_FALSE(fs::exists(folder_ / "x")) << message;
+  };
+  with(images, {"train.batch=41"}, "command line: arm 'unguided': train.batch = 41 is larger");
+  with(images, {"data.train_limit=9"}, "images.toml:11:1: arm 'unguided': train.batch = 10 is");
+  with(parity, {"train.steps=100"}, "parity.toml:17:13: arm 'progressive': distill.progressive.");
+  with(parity, {"arms=head", "train.steps=150"}, "leaves none of 150 steps");
+  write("data/x", "");
+  const std::string longest(300, 'x');
+  expect({"eval", "--model", longest, "--arch", "resnet8", "data.root=data"}, 4, "no file");
+  expect({"run", images, "data.root=" + longest, "--out", "x"}, 4, "no folder");
+  expect({"eval", "--model", longest, "--arch", "mlp", "--split", "train"}, 4, "no file");
+}
+
+TEST_F(Kdtrain, no_memory_is_5_and_no_device_is_8) {
+#if defined(RETORT_SANITIZED)
+  GTEST_SKIP() << "a sanitizer reserves more addresses than the limit leaves";
+#endif
+  const std::string recipe = image_recipe(), library = std::getenv("RETORT_CUDA_LIBRARY");
+  ::setenv("RETORT_CUDA_LIBRARY", path("none.so").c_str(), 1);
+  expect({"run", recipe, "--device", "cuda", "--out", "x"}, 8, "none.so");
+  ::setenv("RETORT_CUDA_LIBRARY", library.c_str(), 1);
+  address_limit_ = rlim_t{400} << 20;
+  expect({"run", recipe, "student.arch=resnet34_cifar", "train.batch=40", "arms=unguided",
+          "seeds=1", "--device", "cpu", "--threads", "1", "--out", "x"},
+         5, "--resume");
+}
+
+TEST_F(Kdtrain, resuming_wants_the_data_and_the_teacher_that_the_run_began_with) {
+  const std::string recipe = image_recipe();
+  const std::vector<std::string> args{"run",      recipe, "seeds=1", "arms=kd_cl_inverse_sr",
+                                      "--device", "cpu",  "--out",   "x"};
+  ASSERT_EQ(run(args).status, 0);
+  const auto again = [&](const std::vector<std::string>& words, int status,
+                         const std::string& message) {
+    std::vector<std::string> all = args;
+    all.emplace_back("--resume");
+    all.insert(all.end(), words.begin(), words.end());
+    expect(all, status, message);
+  };
+  again({}, 0, "");
+  const std::string kept = read(folder_ / "data/a.bin");
+  images("a.bin", 40, 9);
+  again({}, 3, "the data is not what teacher/1 began with");
+  std::ofstream(folder_ / "data/a.bin", std::ios::binary) << kept;
+  again({}, 0, "");
+
+  // A teacher that changed between the sittings; the student's last checkpoint is an unfinished
+  // one.
+  fs::copy(folder_ / "x/arms/teacher/seed1/model.safetensors", folder_ / "t.safetensors");
+  const std::vector<std::string> given{"run",
+                                       recipe,
+                                       "seeds=1",
+                                       "arms=kd_cl_inverse_sr",
+                                       "teacher.weights=t.safetensors",
+                                       "train.epochs=400",
+                                       "--device",
+                                       "cpu",
+                                       "--out",
+                                       "y"};
+  EXPECT_EQ(interrupted(given, 4, SIGTERM).status, 143);
+  NamedTensors tensors;
+  const SafetensorsReader reader(path("t.safetensors"));
+  for (const SafetensorsEntry& entry : reader.header().entries)
+    tensors.emplace_back(entry.name, reader.read(entry));
+  for (auto& [name, tensor] : tensors)
+    if (name.ends_with("weight") && tensor.rank() == 2) tensor.data<float>()[3] += 1;
+  write_safetensors(path("t.safetensors"), tensors);
+  std::vector<std::string> resumed = given;
+  resumed.emplace_back("--resume");
+  expect(resumed, 3, "the teacher's weights are not those");
+}
+
+TEST_F(Kdtrain, weights_of_a_checkpoint_are_evaluated_like_the_final_ones) {
+  const std::string recipe = image_recipe();
+  const Result r = run({"run", recipe, "seeds=1", "arms=unguided", "student.normalize=imagenet",
+                        "--device", "cpu", "--out", "x"});
+  ASSERT_EQ(r.status, 0) << r.err;
+  const auto loss = [&](const std::string& file) {
+    const Result e = run({"eval", "--model", "x/arms/unguided/seed1/" + file, "--arch", "resnet8",
+                          "data.root=data", "data.test_files=t.bin", "--device", "cpu"});
+    EXPECT_EQ(e.status, 0) << e.err;
+    return Json::parse(e.out.substr(0, e.out.find('\n')), "eval").at("loss").as_number();
+  };
+  EXPECT_EQ(loss("ckpt-00000008/model.safetensors"), loss("model.safetensors"));
+}
+
+// A report asked for while the run goes on: neither is disturbed by the other.
+TEST_F(Kdtrain, reports_beside_a_run_do_not_stop_it) {
+  const std::string recipe = image_recipe();
+  const pid_t training =
+      start({"run", recipe, "seeds=[1,2,3]", "--device", "cpu", "--threads", "1", "--out", "x"});
+  while (lines(folder_ / "x/metrics.jsonl") < 2)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  int reports = 0, status = 0;
+  while (::waitpid(training, &status, WNOHANG) == 0) {
+    const Result report = run({"report", "x"});
+    EXPECT_EQ(report.status, 0) << report.err;
+    ++reports;
+  }
+  EXPECT_EQ(status, 0);
+  EXPECT_GT(reports, 0);
+}
+
 TEST_F(Kdtrain, six_arms_fill_the_run_folder_and_eval_score_report_read_it) {
   images("a.bin", 40, 1);
   images("b.bin", 40, 2);

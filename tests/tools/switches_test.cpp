@@ -116,8 +116,7 @@ TEST_F(KdtrainSwitches, lambda_is_the_formula_of_its_mode) {
     smallest = std::min(smallest, row.score);
   }
   ASSERT_GT(*most, *least);
-  std::vector<double> minmax, rank, literal, easiest, clamped, sample(4, 0.0);
-  double bounded = 0;
+  std::vector<double> minmax, rank, literal, easiest, clamped, bounded, sample(4, 0.0);
   for (std::size_t b = 0; b < 4; ++b) {
     minmax.push_back((*most - mean[b]) / (*most - *least));
     rank.push_back(std::count_if(mean.begin(), mean.end(), [&](double m) { return m > mean[b]; }) /
@@ -128,7 +127,7 @@ TEST_F(KdtrainSwitches, lambda_is_the_formula_of_its_mode) {
     easiest.push_back(std::clamp((*most - mean[b]) / largest, 0.0, 1.0));
     const double raw = (mean[3] - mean[b]) / largest;
     clamped.push_back(std::clamp(raw, 0.0, 1.0));
-    bounded += raw < 0 || raw > 1 ? 0.25 : 0;
+    bounded.push_back(raw < 0 || raw > 1 ? 1 : 0);
   }
   for (std::size_t i = 0; i < 40; ++i)
     sample[i / 10] += (largest - rows[i].score) / (largest - smallest) / 10;
@@ -139,8 +138,8 @@ TEST_F(KdtrainSwitches, lambda_is_the_formula_of_its_mode) {
   expect_near(logged("x", "clamped", "lambda"), clamped);
   expect_near(logged("x", "sample", "lambda"), sample);
   expect_near(logged("x", "constant", "lambda"), std::vector<double>(4, 0.25));
-  EXPECT_GT(bounded, 0);
-  expect_near(logged("x", "clamped", "fraction_clamped"), std::vector<double>(4, bounded));
+  EXPECT_GT(std::count(bounded.begin(), bounded.end(), 1), 0);
+  expect_near(logged("x", "clamped", "fraction_clamped"), bounded);
   expect_near(logged("x", "literal", "fraction_clamped"), std::vector<double>(4, 0.0));
   // Shuffled in one window of all four batches: other batches.
   const std::vector<double> window = logged("x", "window", "lambda");

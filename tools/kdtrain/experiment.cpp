@@ -33,7 +33,9 @@ std::string data_folder(const Settings& settings, const std::string& first_file)
   if (root.empty()) root = environment("RETORT_DATA");
   RETORT_CHECK(!root.empty(), "[data] expected data.root=DIR, the folder of the ",
                settings.text("data.format"), " files (or the environment variable RETORT_DATA)");
-  RETORT_CHECK_AS(kIo, fs::is_directory(root), "[data] data.root: there is no folder ", root);
+  std::error_code error;
+  RETORT_CHECK_AS(kIo, fs::is_directory(root, error), "[data] data.root: there is no folder ",
+                  escaped(root, 4096));
   const std::string archive =
       settings.text("data.format") == "cifar100" ? "cifar-100-binary" : "cifar-10-batches-bin";
   std::string looked;
@@ -136,9 +138,23 @@ ExperimentData open_data(const Settings& settings, bool trains_teacher) {
   return data;
 }
 
+std::string hash_of(const ExperimentData& data) {
+  std::string all;
+  const auto add = [&](const std::string& name, const nn::Dataset* samples) {
+    if (samples != nullptr) all += (all.empty() ? "" : " ") + name + ":" + nn::hex(samples->hash());
+  };
+  add("train", data.student.get());
+  add("teacher", data.teacher.get());
+  for (const EvaluationSet& set : data.evaluation) add(set.name, set.data.get());
+  return all;
+}
+
 std::shared_ptr<const nn::Dataset> open_split(const Settings& settings, const std::string& split) {
-  if (settings.text("data.format") == "parity") return parity_test(settings);
   const bool test = split == "test";
+  if (settings.text("data.format") == "parity") {
+    RETORT_CHECK(test, "[data] parity draws its samples: expected split test, got ", split);
+    return parity_test(settings);
+  }
   RETORT_CHECK(split != "validation" || !settings.texts("data.validation_files").empty(),
                "[data] split validation: expected data.validation_files=FILE, the format has no "
                "standard name for it");
@@ -205,7 +221,8 @@ std::string find_weights(const Settings& settings, const std::string& name) {
       }
   std::string tried;
   for (const std::string& place : places) {
-    if (fs::is_regular_file(place)) return place;
+    std::error_code error;  // a name too long, a folder that may not be entered
+    if (fs::is_regular_file(place, error)) return place;
     tried += (tried.empty() ? "" : ", ") + place;
   }
   fail(ErrorCode::kIo, "[weights] there is no file ", name, " (tried ", tried, ")");

@@ -29,6 +29,9 @@ struct ExperimentData {
   std::string description;
 };
 
+/// Of everything that is trained or evaluated on.
+std::string hash_of(const ExperimentData& data);
+
 /// Opens everything [data] and teacher.train.files name.
 ExperimentData open_data(const Settings& settings, bool trains_teacher);
 

@@ -34,13 +34,17 @@ std::vector<distill::Stage> stages_of(const StudentJob& job, const TeacherSet& s
       parts.push_back({teachers->size(), s.integer("distill.progressive.steps")});
       teachers->push_back(set.snapshots.at(accuracy));
     }
-    return distill::progressive_stages(parts, 0);
+    return distill::progressive_stages(parts, 0, s.flag("distill.progressive.fresh_optimizer"));
   }
   if (method != "extraction") return distill::one_shot_stages();
   distill::ExtractionOptions options;
   options.variant = distill::parse_projection_variant(s.text("distill.extraction.variant"));
   options.width = s.integer("distill.extraction.width");
   options.until.steps = s.integer("distill.extraction.steps");
+  options.until.window = s.integer("distill.extraction.window");
+  options.until.min_improvement = s.number("distill.extraction.min_improvement");
+  options.centre = s.flag("distill.extraction.centre");
+  options.scale = s.flag("distill.extraction.scale");
   const std::int64_t seed = s.integer("distill.extraction.seed");
   options.seed = derive_key(seed != 0 ? seed : job.number, "projection");
   if (uses_untrained_teacher(s)) {
@@ -89,17 +93,35 @@ JobList::JobList(const Recipe& recipe) : recipe_(recipe), base_(recipe.base) {
             {&arm, t, seed, several_teachers() ? 100 * teacher_seeds_[t] + seed : seed});
 }
 
-void JobList::check_batches(const ExperimentData& data) const {
-  if (data.parity) return;
-  const auto check = [&](const std::string& where, std::int64_t batch, std::int64_t samples) {
-    RETORT_CHECK(batch <= samples, "[recipe] ", where, ".batch = ", batch, " is larger than its ",
-                 samples, " training samples");
+void JobList::check_lengths(const ExperimentData& data) const {
+  const auto check = [&](const Settings& s, const std::string& arm, const std::string& section,
+                         std::int64_t samples) {
+    const std::int64_t batch = s.integer(section + ".batch");
+    RETORT_CHECK(batch <= samples, recipe_.place(s, section + ".batch"), ": ", arm, section,
+                 ".batch = ", batch, " is larger than its ", samples, " training samples");
   };
-  if (trains_teacher_)
-    check("teacher.train", base_.integer("teacher.train.batch"), data.teacher->size());
-  for (const Arm& arm : recipe_.arms)
-    check("arm '" + arm.name + "': train", arm.settings.integer("train.batch"),
-          data.student->size());
+  if (!data.parity && trains_teacher_) check(base_, "", "teacher.train", data.teacher->size());
+  for (const Arm& arm : recipe_.arms) {
+    if (!data.parity)
+      check(arm.settings, "arm '" + arm.name + "': ", "train", data.student->size());
+    check_stages(arm, data);
+  }
+}
+
+void JobList::check_stages(const Arm& arm, const ExperimentData& data) const {
+  const Settings& s = arm.settings;
+  const std::string& method = s.text("distill.method");
+  if (method == "one_shot") return;
+  const bool extraction = method == "extraction";
+  if (extraction && s.integer("distill.extraction.window") > 0) return;  // they may end earlier
+  const std::string key = "distill." + method + ".steps";
+  const std::int64_t stages =
+      extraction ? hidden_layers(s)
+                 : static_cast<std::int64_t>(s.numbers("distill.progressive.accuracies").size());
+  const std::int64_t planned = planned_steps(s, "train", samples_of(s, data, false));
+  RETORT_CHECK(stages * s.integer(key) < planned, recipe_.place(s, key), ": arm '", arm.name,
+               "': ", key, " = ", s.integer(key), " in each of ", stages, " stages leaves none of ",
+               planned, " steps to the final teacher's output");
 }
 
 std::int64_t JobList::teacher_steps(const ExperimentData& data) const {

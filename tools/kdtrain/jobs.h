@@ -35,8 +35,9 @@ class JobList {
   bool all_allow_untrained() const { return all_allow_; }
   const Settings& settings() const { return base_; }
 
-  /// Throws Error(kUsage) for a batch that is larger than its training samples.
-  void check_batches(const ExperimentData& data) const;
+  /// Throws Error(kUsage) for a batch that is larger than its training samples, and for stages that
+  /// leave no step for the one they lead to.
+  void check_lengths(const ExperimentData& data) const;
 
   std::int64_t teacher_steps(const ExperimentData& data) const;
   std::int64_t student_steps(const StudentJob& job, const ExperimentData& data) const;
@@ -50,6 +51,8 @@ class JobList {
                             std::shared_ptr<const Curriculum> curriculum) const;
 
  private:
+  void check_stages(const Arm& arm, const ExperimentData& data) const;
+
   const Recipe& recipe_;
   const Settings& base_;
   bool needs_teacher_ = false, trains_teacher_ = false;

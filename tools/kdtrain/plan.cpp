@@ -28,7 +28,7 @@ std::string work_of(const Settings& s) {
        {"data.augment", "student.arch", "student.shortcut", "student.hidden", "student.normalize",
         "train.batch", "train.optimizer", "train.precision", "distill.method", "distill.divergence",
         "distill.extraction.variant", "distill.extraction.width", "distill.extraction.steps",
-        "distill.extraction.calibration", "distill.extraction.teacher",
+        "distill.extraction.window", "distill.extraction.calibration", "distill.extraction.teacher",
         "distill.progressive.accuracies", "distill.progressive.steps"})
     text += "|" + to_toml(s.value(key));
   for (const char* key : {"train.momentum", "train.clip_norm"})
@@ -45,7 +45,7 @@ class Planner {
     const auto start = Clock::now();
     reset_peak_memory(device_);
     data_ = open_data(base_, jobs_.trains_teacher());
-    jobs_.check_batches(data_);
+    jobs_.check_lengths(data_);
     plan_.description = data_.description;
     PhasePlan& reading = add_phase("reading the data", 1);
     reading.peak = memory_statistics(device_).peak_bytes;

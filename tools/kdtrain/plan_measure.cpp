@@ -117,7 +117,7 @@ void weigh_stage(const DryRun& run, std::size_t stage, bool slow, JobPlan* job) 
     step_and_wait(trainer);
   }
   evaluate_first_batch(plan, run, trainer.dtype());
-  const nn::CheckpointContents checkpoint = trainer.checkpoint(Json::object());
+  const nn::CheckpointContents checkpoint = trainer.checkpoint(Json::object(), {});
   take_peaks(run.device, before, &job->steady, &job->steady_by_role);
   std::size_t bytes = 0;
   for (const auto& file : checkpoint.files) bytes += bytes_of(file.tensors);

@@ -70,6 +70,11 @@ struct Recipe {
   std::string name;
   Settings base;
   std::vector<Arm> arms;  // those selected by `arms`
+
+  /// Where a value was set, for messages: "FILE:LINE:COLUMN", "command line", or the file's name.
+  const std::string& place(const Settings& settings, std::string_view key) const {
+    return settings.is_default(key) ? source : settings.origin(key);
+  }
 };
 
 /// One mistake. Printed as file:line:column: error: message, the line, a caret, the hint.

@@ -27,8 +27,7 @@ void check_together(RecipeResult* result) {
   std::vector<Mistake> mistakes;
   const auto wrong = [&](const Settings& s, const std::string& arm, const std::string& key,
                          std::string message) {
-    const std::string where = s.origin(key);
-    mistakes.push_back({where == "default" ? recipe.source : where, arm, key + ": " + message});
+    mistakes.push_back({recipe.place(s, key), arm, key + ": " + message});
   };
   const Settings& base = recipe.base;
   const bool parity = base.text("data.format") == "parity";
@@ -42,6 +41,8 @@ void check_together(RecipeResult* result) {
   if (base.integers("seeds").empty()) wrong(base, "", "seeds", "expected at least one seed");
   if (base.integers("teacher.seeds").empty())
     wrong(base, "", "teacher.seeds", "expected at least one seed");
+  if (base.integers("teacher.seeds").size() > 1 && !base.text("teacher.weights").empty())
+    wrong(base, "", "teacher.seeds", "teacher.weights is one teacher: expected one seed");
   if (base.integers("teacher.seeds").size() > 1)
     for (const std::int64_t seed : base.integers("seeds"))
       if (seed >= 100)
@@ -56,9 +57,16 @@ void check_together(RecipeResult* result) {
     const auto& milestones = s.numbers(section + ".milestones");
     if (!std::is_sorted(milestones.begin(), milestones.end()))
       wrong(s, arm, section + ".milestones", "expected ascending fractions");
+    if (section == "teacher.train" && s.text("teacher.train.order") == "curriculum")
+      wrong(s, arm, "teacher.train.order", "a curriculum is made by a trained teacher");
     if (s.flag(section + ".nesterov") &&
         (s.number(section + ".momentum") == 0 || s.text(section + ".optimizer") != "sgd"))
       wrong(s, arm, section + ".nesterov", "needs SGD with momentum > 0");
+  };
+  const auto check_hidden = [&](const Settings& s, const std::string& arm,
+                                const std::string& section) {
+    if (s.text(section + ".arch") == "mlp" && s.integers(section + ".hidden").empty())
+      wrong(s, arm, section + ".hidden", "expected at least one hidden layer");
   };
   // The names of nn/models/registry.cpp that option A does not belong to.
   const auto check_shortcut = [&](const Settings& s, const std::string& arm,
@@ -70,6 +78,7 @@ void check_together(RecipeResult* result) {
         wrong(s, arm, section + ".shortcut", "A belongs to the CIFAR nets, not to " + arch);
   };
   check_shortcut(base, "", "teacher");
+  check_hidden(base, "", "teacher");
   bool needs_teacher = false;
   std::map<std::string, std::string> curricula;  // by name
   const auto check_curriculum = [&](const Settings& s, const std::string& arm) {
@@ -105,6 +114,7 @@ void check_together(RecipeResult* result) {
     needs_teacher |= uses_teacher(s);
     check_training(s, arm.name, "train");
     check_shortcut(s, arm.name, "student");
+    check_hidden(s, arm.name, "student");
     if ((s.text("student.arch") == "mlp") != parity)
       wrong(s, arm.name, "student.arch", parity ? "parity needs an mlp" : "images need a resnet");
     const bool curriculum = s.text("train.order") == "curriculum";

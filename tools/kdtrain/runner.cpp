@@ -36,7 +36,7 @@ class Run {
   // Returns the signal that stopped the run, or 0.
   int run() {
     data_ = open_data(base_, jobs_.trains_teacher());
-    jobs_.check_batches(data_);
+    jobs_.check_lengths(data_);
     check_weights();
     folder_.start(recipe_);
     started_ = true;
@@ -46,6 +46,7 @@ class Run {
     context_.log = &log_;
     context_.progress = &progress_;
     context_.device = device_;
+    context_.data_hash = hash_of(data_);
     list_jobs();
     next_phase();
     if (jobs_.needs_teacher() && !run_teachers()) return stopped();
@@ -57,8 +58,9 @@ class Run {
   }
 
   const std::string& path() const { return folder_.path(); }
-  /// There is something to go on from.
   bool started() const { return started_; }
+  /// There is something to go on from.
+  bool checkpointed() const { return context_.checkpointed; }
 
  private:
   // Files that are missing or do not fit, and a given teacher that knows nothing, are told before
@@ -82,6 +84,9 @@ class Run {
     std::optional<JobState> state;
     if (folder_.resuming()) state = read_job_state(folder_.arm_folder(arm, seed));
     const bool finished = state && state->finished;
+    RETORT_CHECK_AS(kBadInput, !state || state->data == context_.data_hash,
+                    "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
+                    state->data, ", is ", context_.data_hash);
     return {log_.add_job(state ? state->lines : "", finished), finished};
   }
 
@@ -261,7 +266,11 @@ class Run {
   void write_report_quietly() {
     if (data_.parity) return;  // many short jobs: once at the end
     const std::lock_guard lock(mutex_);
-    write_report(folder_.path(), report_text(recipe_));
+    try {
+      write_report(folder_.path(), report_text(recipe_));
+    } catch (const Error& e) {  // the next one, or the last, tells
+      progress_.line(std::string("note: no report yet: ") + e.what());
+    }
   }
 
   const Recipe& recipe_;
@@ -333,8 +342,9 @@ int run_command(const CommandLine& line) {
   }
   write_report(run.path(), report_text(*recipe));
   if (signal != 0) {
-    std::fprintf(stderr, "stopped by %s after a checkpoint; to go on:\n  %s\n",
-                 signal == 2 ? "SIGINT" : "SIGTERM", resume_command(line, run.path()).c_str());
+    std::fprintf(stderr, "stopped by %s %s; to go on:\n  %s\n", signal == 2 ? "SIGINT" : "SIGTERM",
+                 run.checkpointed() ? "after a checkpoint" : "before the first checkpoint",
+                 resume_command(line, run.path()).c_str());
     return 128 + signal;
   }
   std::fputs(results_table(run.path()).c_str(), stdout);

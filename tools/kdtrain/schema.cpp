@@ -120,7 +120,7 @@ std::vector<KeySpec> make_table() {
   t.list("teacher.train.files", Type::kStrings, "[]", 0, 0, "", "Files the teacher trains on; empty: data.train_files.", false);
   t.number("teacher.train.split", "0.0", 0, 0.99, "fraction", "Train the teacher on this part of the training data and everything else on the rest (0.6: the 3:2 split), also when teacher.weights names a teacher trained so; 0: no split.", false);
   t.choice("teacher.train.augment", "\"crop_flip\"", "none|crop_flip", "Augmentation while the teacher trains.", false);
-  t.count("teacher.train.checkpoint_steps", "0", 0, 1e9, "steps", "Keep a copy of the teacher every n steps (progressive distillation); 0: none.", false);
+  t.count("teacher.train.checkpoint_steps", "0", 0, 1e9, "steps", "Evaluate the teacher every n steps; distill.progressive.accuracies are looked for at these moments; 0: every epoch.", false);
 
   t.choice("student.arch", "\"resnet8\"", kArchitectures, "The student's architecture.");
   t.text("student.weights", "\"\"", "Initial weights (.safetensors); empty: drawn from the seed. A normalisation that the file names holds unless student.normalize is set.");
@@ -138,9 +138,14 @@ std::vector<KeySpec> make_table() {
   t.choice("distill.reliance.per", "\"batch\"", "batch|sample", "One lambda for a batch, or one for each sample.");
   t.list("distill.progressive.accuracies", Type::kFloats, "[0.7]", 0, 1, "accuracy", "Teacher checkpoints before the final teacher: for each of these the first whose accuracy exceeds it.");
   t.count("distill.progressive.steps", "1000", 1, 1e9, "steps", "Length of the stage with each teacher checkpoint.");
+  t.flag("distill.progressive.fresh_optimizer", "false", "New optimizer state for every teacher.");
   t.choice("distill.extraction.variant", "\"post\"", "post|pre|head", "Student side: activations, pre-activations, or a trainable linear head on the activations.");
   t.count("distill.extraction.width", "16", 1, 65536, "", "Projection width p of variant = \"head\" (others: the student's width).");
-  t.count("distill.extraction.steps", "1000", 1, 1e9, "steps", "Length of each stage.");
+  t.count("distill.extraction.steps", "1000", 1, 1e9, "steps", "Length of each stage, or with a window its greatest length.");
+  t.count("distill.extraction.window", "0", 0, 1e9, "steps", "End a stage earlier, when the mean loss of so many steps is not min_improvement below that of as many before; 0: off.");
+  t.number("distill.extraction.min_improvement", "0.01", 0, 1, "fraction", "What a window must gain on the one before.");
+  t.flag("distill.extraction.centre", "true", "Targets less their mean over the calibration samples.");
+  t.flag("distill.extraction.scale", "true", "Targets divided by their deviation over the calibration samples.");
   t.count("distill.extraction.seed", "0", 0, 1e9, "", "Draws the projections; 0: from the arm's seed.");
   t.choice("distill.extraction.teacher", "\"final\"", "final|untrained", "Whose hidden layers are projected (untrained: the control).");
   t.count("distill.extraction.calibration", "2048", 2, 1e7, "samples", "Samples that fix the mean and deviation of the targets.");
@@ -170,7 +175,7 @@ std::vector<KeySpec> make_table() {
   t.count("train.checkpoint_keep", "2", 1, 1000, "", "Checkpoints to keep in each arm's folder.", false);
   t.number("train.stop_at_accuracy", "0.0", 0, 1, "accuracy", "Stop an arm when the first evaluation split reaches this; the steps it took are a metric (the cap counts as the value); 0: off.");
   t.flag("train.probe", "false", "Parity: report the degree-1 probe of the teacher's hidden layer.", false);
-  t.count("train.jobs", "0", 0, 1024, "", "Arms and seeds that run at the same time; 0: chosen from the model's size.", false);
+  t.count("train.jobs", "0", 0, 1024, "", "Arms and seeds that run at the same time on the CPU; 0: as many as there are threads.", false);
   // clang-format on
   return std::move(t.rows);
 }

@@ -60,6 +60,7 @@ class Job {
   Json state(bool finished) const {
     Json out = Json::object();
     out.set("arm", plan_.arm).set("seed", plan_.seed).set("step", step());
+    out.set("data", context_.data_hash).set("teacher", teacher_hash());
     out.set("finished", finished);
     out.set("sums", sums_.json()).set("steps_to", steps_to_).set("reached", reached_);
     out.set("wall_s", wall_before_ + seconds_since(start_));
@@ -69,11 +70,16 @@ class Job {
     return out;
   }
 
+  std::string teacher_hash() const {
+    return plan_.teacher == nullptr ? "" : plan_.teacher->final->hash();
+  }
+
   void checkpoint(bool finished) {
     const auto begin = Clock::now();
     fold();
-    nn::write_checkpoint(folder_, trainer_.checkpoint(state(finished)),
+    nn::write_checkpoint(folder_, trainer_.checkpoint(state(finished), metadata()),
                          static_cast<int>(s_.integer("train.checkpoint_keep")));
+    context_.checkpointed = true;
     costs_.leave_out(begin);
   }
 
@@ -87,6 +93,10 @@ class Job {
           kBadInput,
           extra.at("arm").as_string() == plan_.arm && extra.at("seed").as_integer() == plan_.seed,
           "[resume] the checkpoint in ", folder_, " is of another job");
+      RETORT_CHECK_AS(kBadInput, extra.at("teacher").as_string() == teacher_hash(),
+                      "[resume] the teacher's weights are not those that ", title_,
+                      " began with: its checkpoint is of teacher ", extra.at("teacher").as_string(),
+                      ", this is ", teacher_hash());
       trainer_.restore(*saved);
       sums_ = StepSums::of(extra.at("sums"));
       steps_to_ = extra.at("steps_to").as_integer();
@@ -95,6 +105,7 @@ class Job {
       log_.restore(extra.at("lines").as_string());
       for (const auto& [name, value] : extra.at("last").members()) last_[name] = value.as_number();
       finished_ = extra.at("finished").as_bool();
+      context_.checkpointed = true;
       if (finished_) save_model();
     } else {
       for (const std::string& note : plan_.notes) log_.note(note);
@@ -225,9 +236,9 @@ class Job {
     if (plan_.final_metrics)
       for (const auto& [name, value] : plan_.final_metrics(plan_.model)) metrics[name] = value;
     const MemoryStatistics memory = memory_statistics(context_.device);
-    log_.final_line(trainer_, metrics, memory, wall_before_ + seconds_since(start_));
+    log_.final_line(trainer_, sums_, metrics, memory, wall_before_ + seconds_since(start_));
+    save_model();  // before the checkpoint, which says that all is done
     checkpoint(true);
-    save_model();
     if (parity_) {  // its evaluations are too many to show
       char text[128];
       std::snprintf(text, sizeof text, "%s  %lld steps, accuracy %.4f", title_.c_str(),
@@ -268,8 +279,9 @@ std::optional<JobState> read_job_state(const std::string& folder) {
   if (!std::filesystem::is_directory(folder)) return std::nullopt;
   const auto saved = nn::read_newest_valid(folder);
   if (!saved) return std::nullopt;
-  return JobState{saved->state.at("step").as_integer(), saved->state.at("finished").as_bool(),
-                  saved->state.at("lines").as_string()};
+  const Json& state = saved->state;
+  return JobState{state.at("step").as_integer(), state.at("finished").as_bool(),
+                  state.at("lines").as_string(), state.at("data").as_string()};
 }
 
 Outcome run_job(RunContext& context, const TrainingPlan& plan, std::size_t log_job) {

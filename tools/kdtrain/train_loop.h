@@ -20,7 +20,9 @@ struct RunContext {
   MetricsLog* log = nullptr;
   Progress* progress = nullptr;
   Device device = Device::kCpu;
-  std::atomic<bool> abort = false;  // another job failed: stop at the next step
+  std::string data_hash;                   // of all samples: a resumed run must meet the same
+  std::atomic<bool> checkpointed = false;  // there is something to go on from
+  std::atomic<bool> abort = false;         // another job failed: stop at the next step
 };
 
 /// What the newest valid checkpoint of a job says, tensors aside.
@@ -28,6 +30,7 @@ struct JobState {
   std::int64_t step = 0;
   bool finished = false;
   std::string lines;  // of metrics.jsonl, each with its newline
+  std::string data;   // RunContext::data_hash
 };
 /// Nothing if there is no valid checkpoint.
 std::optional<JobState> read_job_state(const std::string& folder);

@@ -117,6 +117,7 @@ StepOutcome Trainer::step() {
     settings_.lambda = stage.lambda ? std::vector<float>{*stage.lambda} : lambda_of(batch.sample);
     for (const float l : settings_.lambda) outcome.lambda += static_cast<double>(l);
     outcome.lambda /= static_cast<double>(settings_.lambda.size());
+    if (reliance_ && !stage.lambda) outcome.clamped = reliance_->clamped(batch.sample);
   }
   outcome.samples = batch.size();
   if (feed_) {
@@ -131,12 +132,13 @@ StepOutcome Trainer::step() {
   return outcome;
 }
 
-nn::CheckpointContents Trainer::checkpoint(Json state) const {
+nn::CheckpointContents Trainer::checkpoint(Json state,
+                                           std::map<std::string, std::string> metadata) const {
   const MemoryRoleScope role(MemoryRole::kData);  // copies on their way to the disk
   nn::CheckpointContents contents;
   contents.step = steps_done();
   contents.state = std::move(state);
-  contents.files.push_back({"model", nn::weights_of(*plan_.model)});
+  contents.files.push_back({"model", nn::weights_of(*plan_.model), std::move(metadata)});
   contents.files.push_back({"stages", staged_->state()});  // with the optimizer's
   return contents;
 }

@@ -42,7 +42,8 @@ struct TrainingPlan {
 /// What a step says at once; its numbers gather in the trainer's meter.
 struct StepOutcome {
   std::int64_t samples = 0;
-  double lambda = 0;  // mean over the batch; 1 in a projection stage
+  double lambda = 0;   // mean over the batch; 1 in a projection stage
+  double clamped = 0;  // share of its lambdas that the clamp changed
 };
 
 class Trainer {
@@ -65,7 +66,8 @@ class Trainer {
   DType dtype() const { return dtype_; }
   distill::PhaseTimer& timer() { return timer_; }
 
-  nn::CheckpointContents checkpoint(Json state) const;
+  /// metadata: of the weights.
+  nn::CheckpointContents checkpoint(Json state, std::map<std::string, std::string> metadata) const;
   void restore(const nn::FoundCheckpoint& checkpoint);
 
  private:

@@ -81,8 +81,12 @@ TEST(Models, hidden_layers_alone_are_those_of_a_whole_pass) {
   for (const char* arch : {"mlp", "resnet8", "resnet18_cifar"}) {
     const bool mlp = std::string(arch) == "mlp";
     const auto make = [&] {
-      return make_model(
-          {.arch = arch, .classes = 3, .seed = 4, .widths = {8, 7, 6}, .inputs = 8 * 8 * 3});
+      const std::vector<std::int64_t> widths{8, 7, 6};
+      return make_model({.arch = arch,
+                         .classes = 3,
+                         .seed = 4,
+                         .widths = mlp ? widths : std::vector<std::int64_t>{},
+                         .inputs = 8 * 8 * 3});
     };
     const Tensor x = mlp ? randn({5, 8 * 8 * 3}, 2) : randn({5, 8, 8, 3}, 2);
     const auto whole = make();
