@@ -124,7 +124,8 @@ void write_checkpoint(const std::string& folder, const CheckpointContents& conte
     writer.finish();
     sync_folder(temporary);
     // One of the same step is from before a resume: it stays whole until the new one is there.
-    if (fs::exists(final)) {
+    std::error_code absent;
+    if (fs::exists(final, absent)) {
       exchange_paths(temporary, final);
       remove_path(temporary);
     } else {

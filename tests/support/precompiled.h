@@ -1,4 +1,4 @@
-// What most tests include, parsed once a program in the sanitizer builds (retort_precompile).
+// What most tests include, parsed once a program (retort_precompile).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -57,13 +57,14 @@ RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume)
       fail(ErrorCode::kUsage, "run folder ", path, " is in use by another kdtrain");
     if (::faccessat(AT_FDCWD, path.c_str(), W_OK | X_OK, AT_EACCESS) != 0)
       fail_io("cannot write to the run folder", path);
-    const bool empty = fs::is_empty(path);
+    const bool empty = fs::is_empty(path, error);
+    if (error) fail(ErrorCode::kIo, "cannot read the run folder ", path, ": ", error.message());
     if (!empty && !resume)
       fail(ErrorCode::kUsage, "run folder ", path,
            " is not empty: --resume goes on with it, --out DIR names another");
     if (!empty) {
       const std::string saved = file("recipe.resolved.toml");
-      if (!fs::exists(saved))
+      if (!fs::exists(saved, error))
         fail(ErrorCode::kUsage, "cannot resume ", path, ": it holds no recipe.resolved.toml");
       const auto differing = differing_keys(recipe, read_file(saved, kMaxRecipeBytes));
       if (!differing.empty()) {
