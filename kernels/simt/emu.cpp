@@ -238,6 +238,8 @@ struct TileBarrierState {
 };
 
 constexpr std::size_t kArena = 512 * 1024, kRedZone = 256;
+constexpr std::size_t kMostStaticShared = 48 * 1024;  // ptxas refuses more
+constexpr std::size_t kDynamicAlign = 1024;           // of SIMT_DYNAMIC_SHARED
 constexpr unsigned char kPoison = 0xFF, kCanary = 0xC5;
 constexpr int kBarriers = 16;
 
@@ -574,11 +576,21 @@ char* BlockState::carve(std::size_t bytes, std::size_t align) {
 #endif
   arena_used = end + kRedZone;
   shared_bytes += bytes;
-  const std::size_t limit = worker->launch->shared_limit;
-  if (shared_bytes > limit)
+  // The dynamic array comes after the static ones, where it is aligned.
+  const std::size_t dynamic = worker->launch->grid->smem, statics = shared_bytes - dynamic;
+  if (statics > kMostStaticShared)
     fail(Fault::shared_limit,
-         "block uses " + std::to_string(shared_bytes) + " bytes of shared memory, limit " +
-             std::to_string(limit),
+         "block has " + std::to_string(statics) + " bytes of static shared memory, limit " +
+             std::to_string(kMostStaticShared),
+         Loc::current());
+  const std::size_t limit = worker->launch->shared_limit,
+                    used = dynamic +
+                           (dynamic ? (statics + kDynamicAlign - 1) / kDynamicAlign * kDynamicAlign
+                                    : statics);
+  if (used > limit)
+    fail(Fault::shared_limit,
+         "block uses " + std::to_string(used) + " bytes of shared memory, " +
+             std::to_string(dynamic) + " of them dynamic, limit " + std::to_string(limit),
          Loc::current());
   return p;
 }
@@ -648,8 +660,8 @@ void BlockState::begin(const Grid& g, std::uint64_t index) {
     t.waits_for_tile = nullptr;
     t.copies.clear();
   }
-  dyn = carve(g.smem, 1024);
-  shared.push_back({nullptr, dyn, g.smem, 1024});
+  dyn = carve(g.smem, kDynamicAlign);
+  shared.push_back({nullptr, dyn, g.smem, kDynamicAlign});
 }
 
 // The block's last thread has exited. Its shared memory is gone: others must not read it any more.

@@ -20,6 +20,8 @@
 #define SIMT_CUDA 1
 #if !defined(__CUDACC_RTC__)
 #include <cuda_runtime.h>
+
+#include "kernels/simt/dynamic_shared.h"
 #endif
 #define SIMT_NS simt_on_cuda
 #define SIMT_HD __host__ __device__ __forceinline__
@@ -383,9 +385,11 @@ inline int capability() {
     e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (e == cudaSuccess)
     e = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  if (e != cudaSuccess)
+  if (e != cudaSuccess) {
+    (void)cudaGetLastError();
     fail(ErrorCode::kDevice, "no current device: ", cudaGetErrorName(e), ": ",
          cudaGetErrorString(e));
+  }
   return 10 * major + minor;
 }
 template <class... P>
@@ -412,20 +416,16 @@ inline int capability() { return emu::capability(); }
 #if SIMT_CUDA
 template <class... P>
 void launch(const LaunchConfig& c, void (*kernel)(P...), typename type_id<P>::type... args) {
-  cudaError_t e = cudaSuccess;
-  if (c.smem > 48 * 1024)
-    e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(c.smem));
+  if (c.smem > 0) grant_dynamic_shared(c.name, reinterpret_cast<const void*>(kernel), c.smem);
   count_launch(c.name);
-  if (e == cudaSuccess && c.cluster > 1) {
+  cudaError_t e = cudaSuccess;
+  if (c.cluster > 1) {
     e = launch_clusters(c, kernel, args...);
-  } else if (e == cudaSuccess) {
+  } else {
     kernel<<<c.grid, c.block, c.smem, c.stream>>>(args...);
     e = cudaGetLastError();
   }
-  if (e != cudaSuccess)
-    fail(ErrorCode::kDevice, "launch of ", c.name, " failed: ", cudaGetErrorName(e), ": ",
-         cudaGetErrorString(e));
+  if (e != cudaSuccess) launch_failed(c.name, e);
 }
 #else
 template <class... P>

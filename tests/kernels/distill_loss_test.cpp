@@ -67,6 +67,25 @@ TEST(DistillLossKernel, rows_that_just_fit_a_cluster_and_rows_that_just_do_not) 
   }
 }
 
+// One block's slices and its static arrays just pass the 48 KiB that a launch has without asking.
+TEST(DistillLossKernel, rows_whose_slices_need_more_shared_memory_than_the_default) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    std::int64_t v = 1025;
+    const auto dynamic = [&] {
+      return kernels::plan_rows(2, v, size_of(dtype), 2, 90).shared_bytes;
+    };
+    while (dynamic() <= 47 * 1024) ++v;
+    for (; dynamic() <= 48 * 1024; v += 60) {
+      const Case c = make_case(2, v, 32);
+      ASSERT_EQ(kernels::plan_rows(2, v, size_of(dtype), 2, 90).cluster, 1);
+      const Outcome want = run(c, Device::kCpu, DType::kF64);
+      for (const Device device : devices())
+        expect_close(run(c, device, dtype), want, c, dtype == DType::kF32 ? 1e-5 : 0.004,
+                     join("V = ", v, " ", name_of(dtype), " on ", name_of(device)));
+    }
+  }
+}
+
 TEST(DistillLossKernel, alignments_and_pitches) {
   for (const std::int64_t classes : {37, 1100})
     for (const std::int64_t offset : {0, 1, 2, 3, 5})

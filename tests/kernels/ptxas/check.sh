@@ -9,7 +9,8 @@
 #
 # Fails on a warning of nvcc or ptxas, on a remark about lost performance (such as C7515, where ptxas
 # serializes wgmma), on a spill, on more registers, stack or shared memory than budget.txt grants, on fewer
-# of the instructions (more of ex2) than instructions.txt expects. Instructions are counted in the text:
+# of the instructions (more of ex2) than instructions.txt expects, and where the static shared memory and the
+# most dynamic of dynamic.txt do not fit into a block's. Instructions are counted in the text:
 # what a loop repeats counts once. check_test.sh plants one of each.
 # usage: check.sh FOLDER_OF_LOGS NVCC [--update]    --update rewrites both files: review the difference
 set -eu
@@ -141,7 +142,7 @@ fi
 {
   printf '%s\n' "$instructions" | sed 's/^/I /'
   printf '%s\n' "$resources" | sed 's/^/R /'
-} | awk -v budget="$here/budget.txt" -v expected="$here/instructions.txt" '
+} | awk -v budget="$here/budget.txt" -v expected="$here/instructions.txt" -v dynamics="$here/dynamic.txt" '
   function limit(what, have, most) { if (have > most) wrong = wrong "  " what " OVER " most }
   BEGIN {
     while ((getline line <budget) > 0) {
@@ -149,6 +150,12 @@ fi
       split(line, f, " ")
       if (f[1] == "default") { most["r"] = f[2]; most["t"] = f[3]; most["s"] = f[4]; continue }
       key = f[1] " " f[5]; registers[key] = f[2]; stack[key] = f[3]; shared[key] = f[4]
+    }
+    block["sm_80"] = 166912; block["sm_90a"] = 232448
+    while ((getline line <dynamics) > 0) {
+      if (line ~ /^#/ || line == "") continue
+      split(line, f, " ")
+      dynamic[f[1] " " f[3]] = unlaunched[f[1] " " f[3]] = f[2]
     }
     split("ld16 st16 mma wgmma ex2 cp.async bulk cluster", label, " ")
     while ((getline line <expected) > 0) {
@@ -168,6 +175,8 @@ fi
     limit("REGISTERS", $3, listed ? registers[key] : most["r"])
     limit("STACK", $4, listed ? stack[key] : most["t"])
     limit("SHARED", $5, listed ? shared[key] : most["s"])
+    if ($2 in block) limit("SHARED AND DYNAMIC", $5 + dynamic[key], block[$2])
+    delete unlaunched[key]
     for (k = 1; k <= 8; ++k)
       if (label[k] == "ex2" ? have[full, k] > want[full, k] : have[full, k] < want[full, k]) wrong = wrong "  " label[k] " " have[full, k] + 0 ", EXPECTED " want[full, k] + 0
     delete listed_instructions[full]
@@ -177,6 +186,7 @@ fi
   }
   END {
     for (full in listed_instructions) { print "expected and gone: " full; ++failures }
+    for (key in unlaunched) { print "in dynamic.txt and gone: " key; ++failures }
     printf "%d kernels, %d with a problem\n", count, failures
     exit failures > 0
   }'

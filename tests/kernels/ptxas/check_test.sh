@@ -69,6 +69,14 @@ fails 'STACK OVER 0'
 write_log 's/1024 bytes smem/2048 bytes smem/'
 fails 'SHARED OVER 1024'
 write_log ''
+echo 'sm_90a 231424 op_row_kernel' >"$work/tests/kernels/ptxas/dynamic.txt"
+check >/dev/null
+echo 'sm_90a 231425 op_row_kernel' >"$work/tests/kernels/ptxas/dynamic.txt"
+fails 'SHARED AND DYNAMIC OVER 232448'
+echo 'sm_90a 1 op_old_kernel' >"$work/tests/kernels/ptxas/dynamic.txt"
+fails 'in dynamic.txt and gone: sm_90a op_old_kernel'
+: >"$work/tests/kernels/ptxas/dynamic.txt"
+write_log ''
 write_ptx 's/v4\.f32/f32/'
 fails 'ld16 0, EXPECTED 1'
 write_ptx '/wgmma/d'

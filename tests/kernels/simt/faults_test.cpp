@@ -83,6 +83,23 @@ TEST_F(SimtFaults, too_much_shared_memory) {
         simt::launch({"too_much", 1, 32, 230000}, too_much_shared, out_.data());
       },
       "limit");
+  expect_fault(
+      Fault::shared_limit, [&] { go("too_much", too_much_static_shared, 1, 32); }, "limit 49152");
+}
+// Static and dynamic share 227 KiB, and the dynamic array begins at a multiple of 1,024 bytes.
+TEST_F(SimtFaults, shared_memory_up_to_the_last_byte) {
+  constexpr std::size_t kMost = 232448;
+  const auto launch = [&](std::size_t dynamic, void (*kernel)(float*)) {
+    simt::launch({"last_byte", 1, 32, dynamic}, kernel, out_.data());
+  };
+  launch(kMost - 4096, too_much_shared);
+  expect_fault(
+      Fault::shared_limit, [&] { launch(kMost - 4096 + 1, too_much_shared); },
+      "232449 bytes of shared memory, 228353 of them dynamic, limit 232448");
+  launch(kMost - 1024, little_static_shared);
+  EXPECT_EQ(out_[31], 2);
+  expect_fault(
+      Fault::shared_limit, [&] { launch(kMost - 128, little_static_shared); }, "limit 232448");
 }
 #if !defined(__SANITIZE_ADDRESS__)  // which reports it first, and stops
 TEST_F(SimtFaults, write_past_a_shared_array) {

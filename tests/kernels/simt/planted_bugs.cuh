@@ -90,6 +90,18 @@ __global__ void too_much_shared(float* o) {
   a[threadIdx.x] = 0;
   o[threadIdx.x] = a[threadIdx.x];
 }
+__global__ void too_much_static_shared(float* o) {
+  SIMT_SHARED(float, a, [12 * 1024 + 1]);
+  a[threadIdx.x] = 0;
+  o[threadIdx.x] = a[threadIdx.x];
+}
+// 128 bytes of static shared memory: the dynamic array comes 1,024 bytes from the beginning.
+__global__ void little_static_shared(float* o) {
+  SIMT_DYNAMIC_SHARED(float, tile);
+  SIMT_SHARED(float, a, [32]);
+  tile[threadIdx.x] = a[threadIdx.x] = 1;
+  o[threadIdx.x] = a[threadIdx.x] + tile[threadIdx.x];
+}
 __global__ void bank_conflicts(float* o) {
   SIMT_SHARED(bf16, a, [64 * 64]);
   for (int i = static_cast<int>(threadIdx.x); i < 64 * 64; i += 32) a[i] = bf16{0};
