@@ -283,11 +283,13 @@ Status end_capture(void* stream, void** result) noexcept {
     const cudaError_t error = cudaStreamEndCapture(static_cast<cudaStream_t>(stream), &captured);
     const std::unique_ptr<CUgraph_st, cudaError_t (*)(cudaGraph_t)> owner(captured,
                                                                           cudaGraphDestroy);
-    if (result == nullptr) {
-      (void)cudaGetLastError();
-      return;
-    }
+    if (result == nullptr || !t_violation.empty()) (void)cudaGetLastError();
+    if (result == nullptr) return;
     RETORT_CHECK_AS(kDevice, t_violation.empty(), t_violation);
+    if (error == cudaErrorStreamCaptureUnjoined) {
+      (void)cudaGetLastError();
+      fail(ErrorCode::kDevice, simt::kForkNotJoined);
+    }
     check_cuda(error, "cudaStreamEndCapture");
     auto graph = std::make_unique<Graph>();
     graph->info = info_of(captured);

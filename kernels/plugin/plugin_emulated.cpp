@@ -194,8 +194,7 @@ Status end_capture(void* stream, void** graph) noexcept {
     if (graph == nullptr) return;
     RETORT_CHECK_AS(kDevice, stream == capture->origin, "the capture began on another stream");
     RETORT_CHECK_AS(kDevice, capture->violation.empty(), capture->violation);
-    RETORT_CHECK_AS(kDevice, capture->joined(),
-                    "a stream that the capture forked was not joined again");
+    RETORT_CHECK_AS(kDevice, capture->joined(), simt::kForkNotJoined);
     *graph = capture->graph.release();
   });
 }

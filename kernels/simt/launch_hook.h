@@ -25,6 +25,10 @@ inline std::string not_capturable(const std::string& what) {
          (last ? std::string("after the launch of '") + last + "')" : "before any launch)");
 }
 
+/// Why a capture ends without a graph, in the same words on a GPU and in the emulator.
+inline constexpr const char* kForkNotJoined =
+    "a stream that the capture forked was not joined again";
+
 /// Takes the launches of a thread while a graph is captured.
 class LaunchRecorder {
  public:
