@@ -3,6 +3,15 @@
 // This uses cuDNN's classic interface, deprecated since 9.0 but the only one without its C++ front
 // end; it goes when that is packaged. cuDNN gets the plain convolution: an epilogue or statistics
 // follow as passes of ours.
+//
+// Note [cuDNN and gradients of f32 weights]
+//   Training in bf16 keeps weights, and so their gradients, in f32. Of bf16 operands cuDNN's
+//   classic interface writes bf16 gradients alone: a pass to f32 behind it would keep their
+//   rounding, and a run's precision would depend on which candidate was the faster. So for these
+//   gradients there is no candidate of cuDNN's, and ours run whatever RETORT_CONV2D says. Forward
+//   and backward to the images are offered: there the weights' bf16 copy is what is multiplied on
+//   either side.
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <utility>
@@ -45,34 +54,51 @@ cudnnDataType_t type_of(DType dtype) {
   return dtype == DType::kBF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
 }
 
+// cuDNN's refusals: NOT_SUPPORTED or, since 9.0, one of its kinds.
+bool is_not_supported(cudnnStatus_t status) {
+#if defined(CUDNN_STATUS_CATEGORY)
+  return CUDNN_STATUS_CATEGORY(static_cast<int>(status)) == CUDNN_STATUS_NOT_SUPPORTED;
+#else
+  return status == CUDNN_STATUS_NOT_SUPPORTED;
+#endif
+}
+
 // What cuDNN is told of one pass of one shape.
 class CudnnPlan {
  public:
-  CudnnPlan(const Conv2dCall& call, bool tf32) : pass_(call.pass) {
+  explicit CudnnPlan(Conv2dPass pass) : pass_(pass) {}
+
+  /// False if cuDNN has no such problem: a size, layout or type that it does not support.
+  bool describe(const Conv2dCall& call, bool tf32) {
     const Conv2dShape& s = call.shape;
     auto as_int = [](std::int64_t n) { return static_cast<int>(n); };
     const cudnnDataType_t type = type_of(call.dtype);
     const int n = as_int(s.batch), c = as_int(s.channels), k = as_int(s.filters);
-    check_cudnn(cudnnSetTensor4dDescriptor(x_.handle, CUDNN_TENSOR_NHWC, type, n, c,
-                                           as_int(s.height), as_int(s.width)),
-                "cudnnSetTensor4dDescriptor");
-    check_cudnn(cudnnSetTensor4dDescriptor(y_.handle, CUDNN_TENSOR_NHWC, type, n, k,
-                                           as_int(s.out_height()), as_int(s.out_width())),
-                "cudnnSetTensor4dDescriptor");
-    check_cudnn(cudnnSetFilter4dDescriptor(weight_.handle, type, CUDNN_TENSOR_NHWC, k, c,
-                                           as_int(s.filter_height), as_int(s.filter_width)),
-                "cudnnSetFilter4dDescriptor");
     const int padding = as_int(s.padding), stride = as_int(s.stride);
-    check_cudnn(
-        cudnnSetConvolution2dDescriptor(convolution_.handle, padding, padding, stride, stride, 1, 1,
-                                        CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT),
-        "cudnnSetConvolution2dDescriptor");
     // Default math would use TF32 for f32.
-    const cudnnMathType_t math = call.dtype == DType::kBF16 ? CUDNN_TENSOR_OP_MATH
-                                 : tf32                     ? CUDNN_DEFAULT_MATH
-                                                            : CUDNN_FMA_MATH;
-    check_cudnn(cudnnSetConvolutionMathType(convolution_.handle, math),
-                "cudnnSetConvolutionMathType");
+    math_ = call.dtype == DType::kBF16 ? CUDNN_TENSOR_OP_MATH
+            : tf32                     ? CUDNN_DEFAULT_MATH
+                                       : CUDNN_FMA_MATH;
+    const auto accepts = [](cudnnStatus_t status, const char* what) {
+      if (is_not_supported(status)) return false;
+      check_cudnn(status, what);
+      return true;
+    };
+    return accepts(cudnnSetTensor4dDescriptor(x_.handle, CUDNN_TENSOR_NHWC, type, n, c,
+                                              as_int(s.height), as_int(s.width)),
+                   "cudnnSetTensor4dDescriptor") &&
+           accepts(cudnnSetTensor4dDescriptor(y_.handle, CUDNN_TENSOR_NHWC, type, n, k,
+                                              as_int(s.out_height()), as_int(s.out_width())),
+                   "cudnnSetTensor4dDescriptor") &&
+           accepts(cudnnSetFilter4dDescriptor(weight_.handle, type, CUDNN_TENSOR_NHWC, k, c,
+                                              as_int(s.filter_height), as_int(s.filter_width)),
+                   "cudnnSetFilter4dDescriptor") &&
+           accepts(cudnnSetConvolution2dDescriptor(convolution_.handle, padding, padding, stride,
+                                                   stride, 1, 1, CUDNN_CROSS_CORRELATION,
+                                                   CUDNN_DATA_FLOAT),
+                   "cudnnSetConvolution2dDescriptor") &&
+           accepts(cudnnSetConvolutionMathType(convolution_.handle, math_),
+                   "cudnnSetConvolutionMathType");
   }
 
   /// Deterministic algorithms in the order of cuDNN's heuristic. Empty if it has none.
@@ -143,21 +169,27 @@ class CudnnPlan {
 
  private:
   template <class Perf, int kMost, class Query>
-  static std::vector<Algorithm> select(Query&& query) {
+  std::vector<Algorithm> select(Query&& query) const {
     std::array<Perf, kMost> list{};
     int found = 0;
     std::vector<Algorithm> chosen;
     if (query(kMost, &found, list.data()) != CUDNN_STATUS_SUCCESS) return chosen;
     for (int i = 0; i < found; ++i) {
       const Perf& perf = list[static_cast<std::size_t>(i)];
-      if (perf.status == CUDNN_STATUS_SUCCESS && perf.determinism == CUDNN_DETERMINISTIC &&
-          perf.memory <= kMostWorkspaceBytes)
-        chosen.push_back({static_cast<int>(perf.algo), perf.memory});
+      // An algorithm is listed once for each math type; what runs is the descriptor's, whose
+      // workspace this must be.
+      if (perf.status != CUDNN_STATUS_SUCCESS || perf.determinism != CUDNN_DETERMINISTIC ||
+          perf.mathType != math_ || perf.memory > kMostWorkspaceBytes)
+        continue;
+      const int id = static_cast<int>(perf.algo);
+      if (std::none_of(chosen.begin(), chosen.end(), [id](const auto& a) { return a.id == id; }))
+        chosen.push_back({id, perf.memory});
     }
     return chosen;
   }
 
   Conv2dPass pass_;
+  cudnnMathType_t math_ = CUDNN_DEFAULT_MATH;
   TensorDescriptor x_, y_;
   FilterDescriptor weight_;
   ConvolutionDescriptor convolution_;
@@ -165,9 +197,10 @@ class CudnnPlan {
 
 std::vector<Conv2dLibraryCandidate> candidates_of(const Context& context, const Conv2dCall& call,
                                                   bool tf32) {
-  // cuDNN would round the f32 gradient of a bf16 convolution's weights to bf16.
+  // Note [cuDNN and gradients of f32 weights]
   if (call.pass == Conv2dPass::kBackwardWeight && call.weight_dtype != call.dtype) return {};
-  const auto plan = std::make_shared<const CudnnPlan>(call, tf32);
+  const auto plan = std::make_shared<CudnnPlan>(call.pass);
+  if (!plan->describe(call, tf32)) return {};
   std::vector<Conv2dLibraryCandidate> candidates;
   for (const Algorithm& algorithm : plan->algorithms(cudnn_of(context))) {
     if (candidates.size() == kCandidates) break;

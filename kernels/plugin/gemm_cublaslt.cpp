@@ -7,6 +7,7 @@
 
 #include "kernels/bias/bias.h"
 #include "kernels/common/plugin.h"
+#include "kernels/elementwise/elementwise.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/plugin/libraries.h"
 
@@ -163,14 +164,17 @@ bool multiply(const Context& context, const GemmArgs& g) {
   return true;
 }
 
-// cuBLASLt's relu makes 0 of NaN, so ours follows as a pass of its own where C is dense.
+// cuBLASLt's relu makes 0 of NaN, so its epilogue is no use with a bias or without; ours follows as
+// a pass of its own where C is dense.
 bool multiply_relu(const Context& context, const GemmArgs& g) {
-  if (g.bias == nullptr || g.ldc != g.n) return false;
+  if (g.ldc != g.n) return false;
   GemmArgs product = g;
   product.bias = nullptr;
   product.relu = false;
   if (!multiply(context, product)) return false;
-  const Status status = bias_cuda(context, {g.c, g.c, g.bias, g.m, g.n, true, g.dtype});
+  const Status status =
+      g.bias ? bias_cuda(context, {g.c, g.c, g.bias, g.m, g.n, true, g.dtype})
+             : unary_cuda(context, {Unary::kRelu, g.c, g.c, g.m * g.n, 1, 0, g.dtype});
   if (status.code != ErrorCode::kOk) throw Error(status.code, status.message);
   return true;
 }
