@@ -38,6 +38,7 @@ struct Case {
   double working_set = 0;  // bytes that one work holds: how many are rotated follows from it
   bool matrix = false;     // compared with the matrix rate, else with the copy bandwidth
   bool step = false;       // a whole step: long, measured fewer times
+  bool goal = false;       // what the project promises a time for: never left out for others
   std::uint64_t seed = 1;  // of the inputs
   std::function<Work(const Case&)> make;
 

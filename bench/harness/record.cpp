@@ -55,12 +55,13 @@ Json to_json(const Record& r, const Ceilings& c) {
   j.set("quartiles_ms", Json::array().push(quantile(all, 0.25)).push(quantile(all, 0.75)));
   j.set("samples", static_cast<std::int64_t>(all.size()));
   j.set("calls_per_sample", r.calls_per_sample).set("works", r.works).set("cold", r.cold);
+  j.set("graphed", r.graphed);
   j.set("bytes", r.bytes).set("flops", r.flops).set("matrix", r.matrix);
   j.set("gb_per_s", r.gb_per_s()).set("gflop_per_s", r.gflop_per_s());
   j.set("share_of_ceiling", number_or_null(r.share(c)));
   j.set("launches", number_or_null(r.launches)).set("workspace_bytes", r.workspace_bytes);
   j.set("max_error", number_or_null(r.max_error));
-  j.set("hash", r.hash).set("hash_equal", r.hash_equal);
+  j.set("hash", r.hash).set("hashed_bytes", r.hashed_bytes).set("hash_equal", r.hash_equal);
   if (!r.composed_ms.empty()) {
     const Ratio ratio = bootstrap_ratio(r.samples_ms, r.composed_ms);
     j.set("composed_median_ms", median(joined(r.composed_ms)));
@@ -87,6 +88,10 @@ const Record* Report::find(const std::string& full_name) const {
   return nullptr;
 }
 
+std::string line_of(const Record& record, const Ceilings& ceilings) {
+  return to_json(record, ceilings).dump();
+}
+
 void write_report(const Report& report, const std::string& path) {
   Json j = Json::object();
   j.set("program", "distill_bench").set("format", 2).set("environment", report.environment);
@@ -97,7 +102,7 @@ void write_report(const Report& report, const std::string& path) {
   text += ",\n\"records\":[";
   const char* separator = "\n";
   for (const Record& r : report.records) {
-    text += separator + to_json(r, report.ceilings(r)).dump();
+    text += separator + line_of(r, report.ceilings(r));
     separator = ",\n";
   }
   write_file_atomically(path, text + "\n]}\n");

@@ -24,11 +24,13 @@ struct Record {
   Blocks composed_ms;
   int calls_per_sample = 1, works = 1;
   bool cold = true, matrix = false;
+  bool graphed = false;  // a sample is one graph of its calls
   double bytes = 0, flops = 0;
   double workspace_bytes = 0;
   double launches = std::numeric_limits<double>::quiet_NaN();
   double max_error = std::numeric_limits<double>::quiet_NaN();
   std::string hash;
+  double hashed_bytes = 0;
   bool hash_equal = true;
 
   std::string full_name() const { return device + "/" + name + "/" + dtype; }
@@ -52,6 +54,9 @@ struct Report {
 
 /// Processor, cache, threads, load, commit, libraries and, where present, the GPU.
 Json environment(bool cuda);
+
+/// The record as one line of JSON, as the report will have it.
+std::string line_of(const Record& record, const Ceilings& ceilings);
 
 void write_report(const Report& report, const std::string& path);
 /// Errors    Error(kBadInput) naming what is missing.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
 #include <memory>
 
 #include "bench/cases/cases.h"
@@ -35,6 +36,8 @@ void print_ceilings(const char* device, const Ceilings& c) {
                 c.dot_bf16_gflop_per_s);
   std::printf("\n");
 }
+
+std::string partial_path(const std::string& json) { return json + ".partial"; }
 
 class Runner {
  public:
@@ -83,6 +86,7 @@ class Runner {
       if (!composed.empty()) record.composed_ms.push_back(composed);
     }
     show(record, state);
+    keep(record);
   } catch (const Error& e) {
     failed_ = true;
     state.SkipWithError(e.what());
@@ -101,11 +105,13 @@ class Runner {
     r.calls_per_sample = session_->calls_per_sample();
     r.works = session_->works();
     r.cold = session_->cold();
+    r.graphed = session_->graphed();
     const Facts facts = session_->facts();
     r.workspace_bytes = facts.workspace_bytes;
     r.launches = facts.launches;
     r.max_error = facts.max_error;
     r.hash = facts.hash;
+    r.hashed_bytes = facts.hashed_bytes;
     r.hash_equal = facts.hash_equal;
     report.records.push_back(std::move(r));
     return report.records.back();
@@ -130,6 +136,14 @@ class Runner {
     }
   }
 
+  // A line a case beside the report, which is written at the end: what a run that is cut off
+  // leaves.
+  void keep(const Record& r) {
+    if (options_.json.empty()) return;
+    std::ofstream(partial_path(options_.json), kept_++ == 0 ? std::ios::trunc : std::ios::app)
+        << line_of(r, report.ceilings(r)) << "\n";
+  }
+
   void show(const Record& r, benchmark::State& state) {
     const Ceilings& ceilings = report.ceilings(r);
     auto& counters = state.counters;
@@ -147,6 +161,7 @@ class Runner {
       counters["chain/fused"] = median(joined(r.composed_ms)) / r.median_ms();
     counters["same_bits"] = r.hash_equal ? 1 : 0;
     if (!r.cold) counters["warm"] = 1;
+    if (r.graphed) counters["graphed"] = 1;
   }
 
   Options options_;
@@ -154,7 +169,7 @@ class Runner {
 
   double start_ = now_ms();
   bool failed_ = false;
-  int left_out_ = 0;
+  int left_out_ = 0, kept_ = 0;
 };
 
 }  // namespace
@@ -197,7 +212,10 @@ int run_command(const Arguments& given) {
   benchmark::Shutdown();
   for (const Device device : devices) runner.measure_roofs(device);
   if (run == 0) fail(ErrorCode::kUsage, "distill_bench: no case matches the filter");
-  if (!options.json.empty()) write_report(runner.report, options.json);
+  if (!options.json.empty()) {
+    write_report(runner.report, options.json);
+    std::remove(partial_path(options.json).c_str());
+  }
   if (runner.left_out() > 0)
     std::fprintf(stderr, "distill_bench: %d cases left out, the budget of %g s was used up\n",
                  runner.left_out(), options.budget);

@@ -45,13 +45,38 @@ double launches_of(const Runtime& runtime, Device device) {
   return std::numeric_limits<double>::quiet_NaN();
 }
 
-std::string hash_of(const std::vector<Tensor>& outputs) {
+struct Digest {
+  std::string hash;
+  double bytes = 0;
+};
+// All bytes of the outputs. Of one that is large and on a GPU, from which a gigabyte takes longer
+// than its measurement, pieces from its beginning to its end.
+Digest digest_of(const std::vector<Tensor>& outputs) {
+  constexpr std::int64_t kPieces = 64, kPieceBytes = 64 << 10;
   Hasher hasher;
-  for (const Tensor& t : outputs) {
-    const Tensor host = t.detach().contiguous().to(Device::kCpu);
+  Digest digest;
+  const auto add = [&](const Tensor& t) {
+    const Tensor host = t.to(Device::kCpu);
     if (host.numel() > 0) hasher.update(host.raw(), host.bytes());
+    digest.bytes += static_cast<double>(host.bytes());
+  };
+  for (const Tensor& t : outputs) {
+    const Tensor dense = t.detach().contiguous();
+    const std::int64_t n = dense.numel(),
+                       piece = kPieceBytes / static_cast<std::int64_t>(size_of(t.dtype()));
+    if (t.device() == Device::kCpu || n <= kPieces * piece) {
+      add(dense);
+      continue;
+    }
+    const Tensor flat = dense.view({n});
+    for (std::int64_t i = 0; i < kPieces; ++i) {
+      const std::int64_t begin = (n - piece) / (kPieces - 1) * i;
+      add(flat.slice(begin, begin + piece));
+    }
+    add(flat.slice(n - piece, n));
   }
-  return hasher.hex();
+  digest.hash = hasher.hex();
+  return digest;
 }
 
 }  // namespace
@@ -70,7 +95,7 @@ double cold_bytes(Device device) {
                                  : 2 * last_cache_bytes();
 }
 
-Session::Session(const Case& c, bool smoke) : case_(c), timer_(c.device) {
+Session::Session(const Case& c, bool smoke, double graphed_below_ms) : case_(c), timer_(c.device) {
   const double cold = std::min(cold_bytes(c.device), kMostRotated);
   double wanted = c.working_set > 0 ? std::ceil(cold / c.working_set) : 1;
   if (wanted > kMostWorks) cold_ = false;
@@ -90,6 +115,25 @@ Session::Session(const Case& c, bool smoke) : case_(c), timer_(c.device) {
   const double wanted_ms = c.device == Device::kCuda ? 0.2 : 0.02;
   calls_ =
       static_cast<int>(std::clamp(std::ceil(wanted_ms / std::max(fastest, 1e-5)), 1.0, 1000.0));
+  if (c.device == Device::kCuda && fastest < graphed_below_ms) capture_calls();
+}
+
+void Session::run_calls() {
+  for (int i = 0; i < calls_; ++i) next().run();
+}
+
+// What cannot be captured, because it waits for the device or uploads, stays a loop of launches.
+void Session::capture_calls() {
+  // Whole turns through the works: a replay begins where the last one did, and must find it cold.
+  calls_ = (calls_ + works() - 1) / works() * works();
+  auto graph = std::make_unique<Graph>(std::make_shared<GraphMemory>());
+  try {
+    for (int i = 0; i < 5 && !graph->captured(); ++i)
+      if (graph->rehearse([this] { run_calls(); })) graph->capture([this] { run_calls(); });
+  } catch (const Error&) {
+    synchronize(case_.device);
+  }
+  if (graph->captured()) graph_ = std::move(graph);
 }
 
 Work& Session::next() {
@@ -98,10 +142,9 @@ Work& Session::next() {
 }
 
 double Session::sample() {
+  if (graph_) return timer_.time([this] { graph_->launch(); }) / calls_;
   if (calls_ == 1) return timer_.time(next().run);
-  return timer_.time([this] {
-    for (int i = 0; i < calls_; ++i) next().run();
-  }) / calls_;
+  return timer_.time([this] { run_calls(); }) / calls_;
 }
 
 double Session::sample_composed() { return timer_.time(next().composed); }
@@ -121,13 +164,17 @@ Facts Session::facts() {
   synchronize(device);
   f.workspace_bytes = static_cast<double>(memory_statistics(device).peak_bytes - before) +
                       static_cast<double>(context.scratch.most);
-  if (w.outputs) f.hash = hash_of(w.outputs());
+  if (w.outputs) {
+    const Digest digest = digest_of(w.outputs());
+    f.hash = digest.hash;
+    f.hashed_bytes = digest.bytes;
+  }
   if (w.error) f.max_error = w.error();
   if (w.outputs) {
     if (w.reset) w.reset();
     w.run();
     synchronize(device);
-    f.hash_equal = hash_of(w.outputs()) == f.hash;
+    f.hash_equal = digest_of(w.outputs()).hash == f.hash;
   }
   if (w.reset) w.reset();
   return f;

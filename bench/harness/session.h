@@ -7,6 +7,7 @@
 
 #include "bench/harness/case.h"
 #include "bench/harness/timer.h"
+#include "engine/runtime/graph.h"
 #include "kernels/common/context.h"
 
 namespace retort::bench {
@@ -27,21 +28,28 @@ struct Facts {
   double max_error = std::numeric_limits<double>::quiet_NaN();
   double workspace_bytes = 0;  // temporary memory: scratch and what the allocator gave on top
   double launches = std::numeric_limits<double>::quiet_NaN();  // hand-written kernels, CUDA
-  std::string hash;                                            // XXH3-128 of all outputs
-  bool hash_equal = true;                                      // of a second run
+  std::string hash;  // XXH3-128 of the outputs; of a sample where that is what can be copied soon
+  double hashed_bytes = 0;
+  bool hash_equal = true;  // of a second run
 };
+
+/// A call on CUDA that takes less is timed as one graph of many: launched one by one, the gaps
+/// between such kernels would be measured too.
+inline constexpr double kGraphedBelowMs = 0.02;
 
 class Session {
  public:
   /// Makes as many works as cold caches need (`smoke`: at most 2; steps: 1), runs each once, and
   /// finds how many calls make a sample that the clock resolves.
-  Session(const Case& c, bool smoke);
+  Session(const Case& c, bool smoke, double graphed_below_ms = kGraphedBelowMs);
 
   const Case& bench_case() const { return case_; }
   int works() const { return static_cast<int>(works_.size()); }
   int calls_per_sample() const { return calls_; }
   /// False where caches may be warm: too many works would be needed.
   bool cold() const { return cold_; }
+  /// True where a sample is the replay of a graph of its calls.
+  bool graphed() const { return graph_ != nullptr; }
   bool has_composed() const { return static_cast<bool>(works_[0].composed); }
   Work& work() { return works_[0]; }
 
@@ -51,12 +59,15 @@ class Session {
 
  private:
   Work& next();
+  void run_calls();
+  void capture_calls();
   Case case_;
   std::vector<Work> works_;
   std::size_t at_ = 0;
   int calls_ = 1;
   bool cold_ = true;
   Timer timer_;
+  std::unique_ptr<Graph> graph_;  // of the calls of a sample; gone before the works
 };
 
 }  // namespace retort::bench
