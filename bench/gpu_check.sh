@@ -1,33 +1,50 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU, in one command of under 9 minutes: the device tests on the real plug-in,
-# the emulator against the GPU, distill_bench, whole steps beside PyTorch's, a short training on CIFAR-10 and
-# compute-sanitizer on the kernel tests. Writes bench/results/<device>/: gpu_check.json, stamped with device,
-# driver and commit, and distill_bench.json, steps.jsonl, steps_pytorch.jsonl, training.json.
+# On a machine with an NVIDIA GPU, in one command of under 9 minutes (a build before it takes what it takes: on a
+# machine lent by the minute, --pack elsewhere): the device tests on the real plug-in, the emulator against the
+# GPU, compute-sanitizer on the small kernel tests, distill_bench and PyTorch's kernels, whole steps beside
+# PyTorch's and a short training on CIFAR-10. Each part has its share of the time and leaves the next what it did
+# not use. Writes bench/results/<device>/, eight files at most: gpu_check.json (device, driver, commit, how each
+# step went, the last lines of what failed, ratios), distill_bench.json or what a run that was cut off left of it
+# (distill_bench.partial.jsonl), kernels_pytorch.jsonl, steps.jsonl, steps_pytorch.jsonl, training.json, failed.log.
 #
 # usage: bench/gpu_check.sh                  builds into build/gpu, then checks
 #        bench/gpu_check.sh --with FOLDER    uses binaries in FOLDER/bin and FOLDER/lib: a build folder, or one packed
 #        bench/gpu_check.sh --pack FOLDER    builds on a machine without a GPU and packs what --with needs
+#        --part A,B   of tests, sanitizers, bench, steps: these alone share the time (before or after --with)
 #        RETORT_BUILD names the build folder (build/gpu, build/gpu-pack)
 #        RETORT_CIFAR10 names the folder with CIFAR-10's binary files, all of them or some (default: cifar10 in
 #        RETORT_DATA or shared/data); the last training file is the test set where there is none
-#        RETORT_PEER_PYTHON is a Python with PyTorch (python3); RETORT_RESULTS another folder than bench/results
+#        RETORT_PEER_PYTHON is a Python with PyTorch (python3); RETORT_RESULTS another folder than bench/results;
+#        RETORT_GPU_SECONDS another limit than 520 s for everything
 # exit:  0 all passed, 1 something failed or did not finish, 2 usage, 77 no GPU here
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
-readonly limit=520 # seconds for everything, so that 9 minutes hold
+readonly limit=${RETORT_GPU_SECONDS:-520} # for everything after the build, so that 9 minutes hold
 readonly programs=(kernels_tests engine_tests nn_tests distill_tests simt_tests conformance_emulated conformance_cuda plugin_check distill_bench step_bench kdtrain)
+declare -A share=([tests]=190 [sanitizers]=110 [bench]=110 [steps]=110) # of the time, in the order that they run
+usage() {
+  sed -n '/^# usage/,/^# exit/s/^# \{0,1\}//p' "$0"
+  exit 2
+}
 folder=
 pack=
-case "${1:-}" in
-"") ;;
---with) folder=${2:?"usage: gpu_check.sh --with FOLDER"} ;;
---pack) pack=${2:?"usage: gpu_check.sh --pack FOLDER"} ;;
-*)
-  sed -n '2,15s/^# \{0,1\}//p' "$0"
-  exit 2
-  ;;
-esac
+parts=tests,sanitizers,bench,steps
+while [ $# -gt 0 ]; do
+  [ -n "${2:-}" ] || usage
+  case $1 in
+  --with) folder=$2 ;;
+  --pack) pack=$2 ;;
+  --part) parts=$2 ;;
+  *) usage ;;
+  esac
+  shift 2
+done
+chosen=()
+for part in tests sanitizers bench steps; do
+  case ,$parts, in *,"$part",*) chosen+=("$part") ;; esac
+done
+for part in ${parts//,/ }; do [ -n "${share[$part]:-}" ] || usage; done
 
 build() { # FOLDER [cmake options]: only what the check runs
   local into=$1
@@ -70,7 +87,6 @@ fi
 driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -1)
 clocks=$(nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.limit --format=csv,noheader 2>/dev/null | head -1)
 device=$(tr '[:upper:] ' '[:lower:]_' <<<"$gpu" | tr -cd 'a-z0-9_.-')
-SECONDS=0
 
 if [ -z "$folder" ]; then
   folder=${RETORT_BUILD:-build/gpu}
@@ -81,6 +97,7 @@ if [ ! -e "$folder/lib/libretort_cuda.so" ]; then
   exit 1
 fi
 folder=$(cd "$folder" && pwd)
+SECONDS=0
 commit=$(git rev-parse HEAD 2>/dev/null || cat "$folder/COMMIT" 2>/dev/null || echo unknown)
 if [ -n "$(git status --porcelain 2>/dev/null)" ]; then commit="$commit (with changes)"; fi
 results=${RETORT_RESULTS:-bench/results}/$device
@@ -88,35 +105,47 @@ mkdir -p "$results"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The CUDA libraries may lie beside the toolkit or in Python's wheels.
+# The CUDA libraries may lie beside the toolkit or in Python's wheels. PyTorch finds its own: of ours it might
+# load another version.
 wheels=$(python3 -c 'import glob,site,sysconfig
 for d in {sysconfig.get_paths()["purelib"], *site.getsitepackages()}:
     for p in sorted(glob.glob(d + "/nvidia/*/lib")): print(p)' 2>/dev/null | paste -sd: -)
-export LD_LIBRARY_PATH="$folder/lib:/usr/local/cuda/lib64:/usr/local/cuda/lib:$wheels:${LD_LIBRARY_PATH:-}"
+libraries="$folder/lib:/usr/local/cuda/lib64:/usr/local/cuda/lib:$wheels:${LD_LIBRARY_PATH:-}"
 export RETORT_CUDA_LIBRARY="$folder/lib/libretort_cuda.so"
 
 steps=
 failures=0
-step() { # NAME SECONDS COMMAND...: runs it within the time left and records how it went
-  local name=$1 most=$2
+part_end=$limit
+: >"$work/failed.log"
+# Runs it within the time that is left to the part and records how it went. --peer: without our libraries' path.
+step() { # NAME SECONDS [--peer] [VARIABLE=VALUE...] COMMAND...
+  local name=$1 most=$2 environment=("LD_LIBRARY_PATH=$libraries")
   shift 2
-  local left=$((limit - SECONDS)) status detail rc start=$SECONDS
+  while :; do
+    case $1 in
+    --peer) environment=() ;;
+    *=*) environment+=("$1") ;;
+    *) break ;;
+    esac
+    shift
+  done
+  local left=$((part_end - SECONDS)) status detail rc start=$SECONDS
   if [ ! -x "$1" ] && ! command -v "$1" >/dev/null; then
     echo "== $name: skipped, $1 is not there"
     record "$name" skipped 0 "$1 is not there"
     return 0
   fi
-  if [ "$left" -lt 5 ]; then
-    echo "== $name: not run, the time is used up"
+  if [ "$left" -lt 3 ]; then
+    echo "== $name: not run, its part's time is used up"
     record "$name" not_run 0 "the time is used up"
     failures=$((failures + 1))
     return 1
   fi
   if [ "$most" -gt "$left" ]; then most=$left; fi
   echo "== $name"
-  timeout -k 5 "$most" "$@" >"$work/$name.log" 2>&1
+  timeout -k 5 "$most" env "${environment[@]}" "$@" >"$work/$name.log" 2>&1
   rc=$?
-  detail=$(grep -E '^\[  (PASSED|FAILED)  \] [0-9]+ test|ERROR SUMMARY|RACECHECK SUMMARY|probes, |^skipped' "$work/$name.log" | tail -4 | paste -sd';' -)
+  detail=$(grep -E '^\[  (PASSED|FAILED)  \] [0-9]+ test|ERROR SUMMARY|RACECHECK SUMMARY|probes, |^skipped|^left out|cases left out' "$work/$name.log" | tail -4 | paste -sd';' -)
   case $rc in
   0) status=passed ;;
   77) status=skipped ;;
@@ -126,23 +155,31 @@ step() { # NAME SECONDS COMMAND...: runs it within the time left and records how
   if [ "$status" = failed ] || [ "$status" = timed_out ]; then
     failures=$((failures + 1))
     tail -40 "$work/$name.log"
-    cp "$work/$name.log" "$results/$name.failed.log"
+    { echo "==== $name: $status" && tail -400 "$work/$name.log"; } >>"$work/failed.log"
+    record "$name" "$status" $((SECONDS - start)) "$detail" "$(tail -30 "$work/$name.log" | tail -c 3000)"
   else
-    rm -f "$results/$name.failed.log"
+    record "$name" "$status" $((SECONDS - start)) "$detail"
   fi
   echo "   $status in $((SECONDS - start)) s${detail:+: $detail}"
-  record "$name" "$status" $((SECONDS - start)) "$detail"
   [ "$status" = passed ]
 }
 json() { # TEXT as the inside of a JSON string
-  tr -d '\000-\037' <<<"$1" | sed 's/\\/\\\\/g; s/"/\\"/g'
+  LC_ALL=C tr '\n\t' '\001 ' <<<"$1" | LC_ALL=C tr -cd '\001\040-\176' | sed 's/\\/\\\\/g; s/"/\\"/g; s/\x01$//; s/\x01/\\n/g'
 }
-record() { # NAME STATUS SECONDS DETAIL
-  local detail
-  detail=$(json "$4")
+record() { # NAME STATUS SECONDS DETAIL [LAST_LINES]
   steps="$steps${steps:+,}
-    {\"step\": \"$1\", \"status\": \"$2\", \"seconds\": $3, \"detail\": \"$detail\"}"
+    {\"step\": \"$1\", \"status\": \"$2\", \"seconds\": $3, \"detail\": \"$(json "$4")\"${5:+, \"last_lines\": \"$(json "$5")\"}}"
 }
+# What a step that was cut off has written by then is kept, and said to be a part.
+partial() { # STEP FILE
+  if [ -s "$2" ]; then
+    local lines
+    lines=$(grep -c . "$2")
+    echo "   kept of $1: $lines line(s) in $(basename "$2")"
+    partial_files="$partial_files${partial_files:+, }{\"step\": \"$1\", \"file\": \"$(basename "$2")\", \"lines\": $lines}"
+  fi
+}
+partial_files=
 
 # "resnet18_train graph 1.2 ms" for every line of a file of steps, the peer's lines marked.
 step_lines() { # FILE
@@ -165,8 +202,27 @@ step_ratios() {
     }'
 }
 
+# The same of kernels: distill_bench's records, one a line, and kernels_pytorch.jsonl.
+kernel_ratios() {
+  {
+    cat "$results/distill_bench.json" "$results/distill_bench.partial.jsonl" 2>/dev/null |
+      sed -n 's/.*"name": *"\([^"]*\)", *"device": *"cuda", *"dtype": *"\([^"]*\)", *"median_ms": *\([0-9.e-]*\).*/retort|\1|\2||\3/p'
+    sed -n 's/.*"case": *"\([^"]*\)", *"dtype": *"\([^"]*\)", *"who": *"\([a-z]*\)[^"]*", *"variant": *"\([^"]*\)", *"ms": *\([0-9.e-]*\).*/\3|\1|\2|\4|\5/p' "$results/kernels_pytorch.jsonl" 2>/dev/null
+  } | awk -F'|' '
+    { key = $2 "|" $3 }
+    $1 == "retort" { ms[key] = $5; next }
+    !(key in text) { keys[++n] = key }
+    { text[key] = text[key] sprintf(", \"pytorch %s ms\": %s", $4, $5); if (ms[key] > 0) text[key] = text[key] sprintf(", \"pytorch %s / ours\": %.3f", $4, $5 / ms[key]) }
+    END {
+      for (i = 1; i <= n; ++i) {
+        split(keys[i], name, "|")
+        printf "%s\n    {\"case\": \"%s\", \"dtype\": \"%s\", \"ms\": %s%s}", (i > 1 ? "," : ""), name[1], name[2], (ms[keys[i]] > 0 ? ms[keys[i]] : "null"), text[keys[i]]
+      }
+    }'
+}
+
 # A few epochs on whatever part of CIFAR-10 there is.
-train_on_cifar() {
+train_on_cifar() { # SECONDS
   local data=${RETORT_CIFAR10:-} place
   for place in ${RETORT_DATA:+"$RETORT_DATA/cifar10"} shared/data/cifar10; do
     if [ -z "$data" ] && [ -d "$place" ]; then data=$place; fi
@@ -189,7 +245,7 @@ train_on_cifar() {
   local train_list test_list
   train_list=$(printf '"%s",' "${files[@]}")
   test_list=$(printf '"%s",' "${tests[@]}")
-  step training 90 "$folder/bin/kdtrain" run bench/gpu_check.toml "data.root=$data" "data.train_files=[${train_list%,}]" \
+  step training "$1" "$folder/bin/kdtrain" run bench/gpu_check.toml "data.root=$data" "data.train_files=[${train_list%,}]" \
     "data.test_files=[${test_list%,}]" --device cuda --out "$work/training" || return 1
   cp "$work/training/results.json" "$results/training.json"
   local accuracy
@@ -199,44 +255,89 @@ train_on_cifar() {
 }
 training=null
 
-# The sanitizers slow kernels down much: the tests run in four shares beside each other.
+# The sanitizers slow kernels down much: small tests, in four shares beside each other. Stopped, it still shows
+# what each share said.
 cat >"$work/shards.sh" <<'SHARDS'
 pids=()
+rc=0
+show() { for i in 0 1 2 3; do echo "-- share $i" && cat "${0%.sh}.$i"; done; }
+trap 'kill "${pids[@]}" 2>/dev/null; show; exit 124' TERM
 for i in 0 1 2 3; do
   GTEST_TOTAL_SHARDS=4 GTEST_SHARD_INDEX=$i "$@" >"${0%.sh}.$i" 2>&1 &
   pids+=($!)
 done
-rc=0
-for i in 0 1 2 3; do
-  wait "${pids[$i]}" || rc=$?
-  cat "${0%.sh}.$i"
+for pid in "${pids[@]}"; do
+  wait "$pid" || rc=$?
 done
+show
 exit $rc
 SHARDS
+# One test or two of every kernel with loops over shared memory or whole rows, at sizes of a few blocks.
+small_tests='*hand_checked*:*empty_batch*:DistillLossKernel.rows_*:DistillLossKernel.gradient_padding*:Conv2dAlgorithm.*equals*'
+small_tests+=':Conv2dKernel.statistics_are*:Conv2dKernel.epilogue_keeps*:BatchNorm.given*:BatchNorm.nan*:Bias.*:Gemm.relu*:GradNorm.*'
+small_tests+=':Pool.the_first*:Reduce.edge*:AdamW.a_skipped*:Sgd.a_skipped*:Shortcut.equals*:StepStatistics.*:Mse.*:ImageBatch.every*'
 
-echo "GPU: $gpu, driver $driver; commit $commit"
-# Without a plug-in that computes, every device test would skip itself and pass.
-if step plugin 60 "$folder/bin/plugin_check"; then
+run_tests() {
   step conformance 60 sh tests/conformance/run.sh "$folder/bin/conformance_emulated" "$folder/bin/conformance_cuda" "$work"
-  for room in kernels engine nn distill; do
+  for room in kernels engine nn distill; do # with the hand-written convolutions, which the programs ask for
     step "${room}_tests" 90 "$folder/bin/${room}_tests" --gtest_brief=1
   done
-  step distill_bench 120 "$folder/bin/distill_bench" --device cuda --budget 100 --json "$results/distill_bench.json"
-  rm -f "$results/steps.jsonl" "$results/steps_pytorch.jsonl" "$results/training.json"
-  if step steps 90 "$folder/bin/step_bench" --device cuda --json "$results/steps.jsonl"; then
-    step steps_pytorch 120 "${RETORT_PEER_PYTHON:-python3}" bench/peers/steps_cuda.py --deadline 50 --json "$results/steps_pytorch.jsonl"
-  fi
-  train_on_cifar
+  for room in kernels engine; do # and with what is fastest: tests that this may not pass skip themselves
+    step "${room}_conv2d_measured" 60 RETORT_CONV2D=measure "RETORT_CACHE=$work" "$folder/bin/${room}_tests" \
+      --gtest_brief=1 --gtest_filter='Conv2dKernel.*:Conv2dOp.*'
+  done
+}
+run_sanitizers() {
+  local sanitizer tool left=3
   sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer /opt/nvidia -name compute-sanitizer -type f -perm -u+x 2>/dev/null | head -1)
   if [ -z "$sanitizer" ]; then
     echo "== compute-sanitizer: skipped, neither on the PATH nor in /usr/local/cuda"
     record compute-sanitizer skipped 0 "not found"
-  else
-    for tool in memcheck racecheck synccheck; do
-      step "$tool" 150 bash "$work/shards.sh" "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 "$folder/bin/kernels_tests" --gtest_brief=1
-    done
+    return
   fi
+  for tool in memcheck racecheck synccheck; do
+    step "$tool" $(((part_end - SECONDS) / left)) bash "$work/shards.sh" \
+      "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 "$folder/bin/kernels_tests" --gtest_brief=1 "--gtest_filter=$small_tests"
+    left=$((left - 1))
+  done
+}
+run_bench() {
+  local seconds=$(((part_end - SECONDS) * 6 / 10)) report="$results/distill_bench.json"
+  # The roofs are measured before and after the cases that the budget is for.
+  step distill_bench "$seconds" "$folder/bin/distill_bench" --device cuda --budget $((seconds * 3 / 4)) --seconds 0.2 --json "$report"
+  if [ -e "$report.partial" ]; then mv "$report.partial" "$results/distill_bench.partial.jsonl"; fi
+  partial distill_bench "$results/distill_bench.partial.jsonl"
+  seconds=$((part_end - SECONDS))
+  step kernels_pytorch "$seconds" --peer "${RETORT_PEER_PYTHON:-python3}" bench/peers/kernels_cuda.py \
+    --seconds 0.2 --deadline $((seconds * 8 / 10)) --json "$results/kernels_pytorch.jsonl"
+}
+run_steps() {
+  local seconds=$(((part_end - SECONDS) * 35 / 100))
+  if ! step steps "$seconds" "$folder/bin/step_bench" --device cuda --seconds 2 --json "$results/steps.jsonl"; then
+    partial steps "$results/steps.jsonl"
+  fi
+  train_on_cifar $(((part_end - SECONDS) * 4 / 10))
+  seconds=$((part_end - SECONDS))
+  if [ -s "$results/steps.jsonl" ] &&
+    ! step steps_pytorch "$seconds" --peer "${RETORT_PEER_PYTHON:-python3}" bench/peers/steps_cuda.py \
+      --seconds 2 --deadline $((seconds * 9 / 10)) --json "$results/steps_pytorch.jsonl"; then
+    partial steps_pytorch "$results/steps_pytorch.jsonl"
+  fi
+}
+
+echo "GPU: $gpu, driver $driver; commit $commit"
+rm -f "$results"/{distill_bench.json,distill_bench.json.partial,distill_bench.partial.jsonl,kernels_pytorch.jsonl,steps.jsonl,steps_pytorch.jsonl,training.json,failed.log,*.failed.log}
+# Without a plug-in that computes, every device test would skip itself and pass.
+if step plugin 60 "$folder/bin/plugin_check"; then
+  weight=0
+  for part in "${chosen[@]}"; do weight=$((weight + share[$part])); done
+  for part in "${chosen[@]}"; do
+    part_end=$((SECONDS + (limit - SECONDS) * share[$part] / weight))
+    weight=$((weight - share[$part]))
+    "run_$part"
+  done
 fi
+if [ -s "$work/failed.log" ]; then tail -c 1000000 "$work/failed.log" >"$results/failed.log"; fi
 
 cat >"$results/gpu_check.json" <<JSON
 {
@@ -247,6 +348,10 @@ cat >"$results/gpu_check.json" <<JSON
   "date": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
   "seconds": $SECONDS,
   "failures": $failures,
+  "parts": "${chosen[*]}",
+  "partial": [$partial_files],
+  "kernels": [$(kernel_ratios)
+  ],
   "whole_steps": [$(step_ratios)
   ],
   "training": $training,

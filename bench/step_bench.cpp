@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -152,7 +153,10 @@ int run(const Arguments& a) {
                           {"resnet152_to_resnet18_kd", "resnet152_cifar", "resnet18_cifar"}};
   if (a.smoke) cases = {{"resnet8_train", "", "resnet8"}, {"resnet8_kd", "resnet8", "resnet8"}};
   const auto data = images(std::max<std::int64_t>(a.batch * 6, a.smoke ? 12 : 50000));
-  std::string lines;
+  // Flushed line by line: what a run that is cut off leaves.
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(
+      a.json.empty() ? nullptr : std::fopen(a.json.c_str(), "w"), std::fclose);
+  bool written = file != nullptr || a.json.empty();
   for (const Case& c : cases) {
     struct Mode {
       const char* name;
@@ -169,16 +173,14 @@ int run(const Arguments& a) {
       release_cached_memory(device);
       std::printf("%s\n", line.c_str());
       std::fflush(stdout);
-      lines += line + "\n";
+      if (file)
+        written = written && std::fprintf(file.get(), "%s\n", line.c_str()) > 0 &&
+                  std::fflush(file.get()) == 0;
     }
   }
-  if (a.json.empty()) return 0;
-  std::FILE* const file = std::fopen(a.json.c_str(), "w");
-  if (file == nullptr || std::fputs(lines.c_str(), file) < 0 || std::fclose(file) != 0) {
-    std::fprintf(stderr, "step_bench: cannot write %s\n", a.json.c_str());
-    return 4;
-  }
-  return 0;
+  if (written) return 0;
+  std::fprintf(stderr, "step_bench: cannot write %s\n", a.json.c_str());
+  return 4;
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 """The cases of step_bench in PyTorch, as its users write them: bf16 autocast over channels_last, images
 resident on the device, crop and flip there, clip_grad_norm_, SGD; eager, then under torch.compile.
-One JSON line a case and mode, the fields that step_bench prints.
+One JSON line a case and mode, the fields that step_bench prints, written as soon as it is known.
 
 usage: steps_cuda.py [--device cuda|cpu] [--json FILE] [--batch N] [--seconds S] [--deadline S] [--modes A;B] [--smoke]
 exit:  0 done (modes that the deadline left out are named), 1 a compiled step's loss is not the eager one's,
@@ -126,13 +126,41 @@ def measure(case, teacher, student, mode, args):
             "peak_bytes": torch.cuda.max_memory_allocated() if args.device == "cuda" else 0}
 
 
+class Clock:
+    """What a mode of a case may be expected to take, from what was seen: compiling a large network
+    takes minutes, and a process that is stopped in the middle of it has used them up for nothing."""
+
+    UNSEEN = 5  # how much longer than eager the first compiled mode is taken to be: a guess
+
+    def __init__(self, deadline):
+        self.begin, self.deadline, self.took = time.perf_counter(), deadline, {}
+
+    def expected(self, case, mode):
+        kind = mode != "eager"
+        if (case, kind) in self.took:
+            return self.took[case, kind]
+        eager = self.took.get((case, False), 0)
+        if kind:  # another case's compile, scaled by what the two take eagerly
+            scaled = [seconds * max(1, eager / self.took[other, False]) for (other, compiled), seconds in self.took.items()
+                      if compiled and self.took.get((other, False))]
+            return max(scaled, default=self.UNSEEN * eager)
+        return max(self.took.values(), default=0)
+
+    def allows(self, case, mode):
+        return time.perf_counter() - self.begin + self.expected(case, mode) <= self.deadline
+
+    def note(self, case, mode, seconds):
+        key = case, mode != "eager"
+        self.took[key] = max(seconds, self.took.get(key, 0))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--json")
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--deadline", type=float, default=150, help="no mode is begun after so many seconds")
+    parser.add_argument("--deadline", type=float, default=150, help="seconds: no mode is begun that is not expected to end by then")
     parser.add_argument("--modes", help="of " + "; ".join(MODES) + " (the default; with --smoke: eager)")
     parser.add_argument("--smoke", action="store_true", help="toy sizes")
     args = parser.parse_args()
@@ -147,28 +175,30 @@ def main():
         args.batch = 2
         cases = [("resnet8_train", None, "resnet8"), ("resnet8_kd", "resnet8", "resnet8")]
     torch.backends.cudnn.benchmark = True  # as ours chooses by measuring
-    begin = time.perf_counter()
-    lines, losses, status = [], {}, 0
+    clock = Clock(args.deadline)
+    losses, status = {}, 0
+    file = open(args.json, "w") if args.json else None
     # The modes in turn, so that a deadline leaves both cases with the same ones.
     for mode in modes:
         for case, teacher, student in cases:
-            if time.perf_counter() - begin > args.deadline:
-                print(f"left out by the deadline: {case}, {mode}")
+            if not clock.allows(case, mode):
+                print(f"left out by the deadline: {case}, {mode} (about {clock.expected(case, mode):.0f} s)", flush=True)
                 continue
+            begin = time.perf_counter()
             torch.compiler.reset()
             if args.device == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             result = measure(case, teacher, student, mode, args)
-            lines.append(json.dumps(result))
-            print(lines[-1], flush=True)
+            clock.note(case, mode, time.perf_counter() - begin)
+            line = json.dumps(result)
+            print(line, flush=True)
+            if file:  # line by line: what a run that is cut off leaves
+                print(line, file=file, flush=True)
             loss = losses.setdefault(case, result["loss_of_first"])
             if not abs(result["loss_of_first"] - loss) <= 0.02 * abs(loss):
                 print(f"COMPUTED SOMETHING ELSE: {case}, {mode}: {result['loss_of_first']}, {modes[0]} {loss}")
                 status = 1
-    if args.json:
-        with open(args.json, "w") as file:
-            file.write("".join(line + "\n" for line in lines))
     return status
 
 
