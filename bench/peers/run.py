@@ -355,6 +355,16 @@ def summary(results, coverage):
               f"{best['peak_rss_bytes'] / 2**20:>7.0f}{least / 2**20:>7.0f}{share:>9}")
 
 
+def run_on_cuda(o):
+    """The kernels that have a peer on a GPU: one process each Python, no turns with ours."""
+    command = [str(HERE / "kernels_cuda.py"), "--device", "cuda", "--seconds", str(o.seconds)] + (["--smoke"] if o.smoke else [])
+    for text in o.only:
+        command += ["--only", text]
+    if o.json:
+        command += ["--json", o.json]
+    return max(subprocess.call([python] + command) for python in o.python)
+
+
 def parse():
     p = argparse.ArgumentParser(prog="run.sh", description=__doc__)
     p.add_argument("--only", action="append", default=[], metavar="TEXT", help="cases whose name holds TEXT")
@@ -363,6 +373,7 @@ def parse():
     p.add_argument("--python", action="append", default=[], help="a Python that has PyTorch; may be given twice")
     p.add_argument("--variants", default=None, help="of expert, nchw, users, compile, jit, manual; expert+malloc, +thp, +jemalloc, +installed: in another environment")
     p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cuda: PyTorch's kernels alone (kernels_cuda.py)")
     p.add_argument("--bench", default=str(ROOT / "build/release/bin/distill_bench"))
     p.add_argument("--json", metavar="FILE")
     p.add_argument("--lock", metavar="COMMAND", help="runs its arguments when it has the machine: 'flock /tmp/bench'")
@@ -385,6 +396,8 @@ def parse():
 
 def main():
     options = parse()
+    if options.device == "cuda":
+        return run_on_cuda(options)
     if not shutil.which(options.bench):
         print(f"{options.bench} is not there: build the target distill_bench, or name it by --bench", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import models
 import tensor_file
 import torch_kernels
-from torch_kernels import Unavailable
+from torch_kernels import Unavailable, compiled
 
 
 def load_everything():
@@ -55,12 +55,6 @@ def prepare(case, variant, path, count):
 def check_variant(variant, *known):
     if variant not in known:
         raise Unavailable(f"no variant {variant}")
-
-
-def compiled(f):
-    if not hasattr(torch, "compile"):
-        raise Unavailable("this PyTorch has no torch.compile")
-    return torch.compile(f)
 
 
 def autocast(dtype):
@@ -283,9 +277,13 @@ class Update:
             p.grad = gradient.clone()
         if kind == "adamw":
             settings = dict(lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+            expert_on_cuda = flat.is_cuda and variant != "users"
+            if expert_on_cuda:
+                settings["capturable"] = True
             self.optimizer = optimizer_of(torch.optim.AdamW, self.parameters, variant, **settings)
             for p, m, v in zip(self.parameters, pieces["m"], pieces["v"]):  # the tenth update
-                self.optimizer.state[p] = {"step": torch.tensor(9.0), "exp_avg": m.clone(), "exp_avg_sq": v.clone()}
+                step = torch.tensor(9.0, device=p.device if expert_on_cuda else "cpu")
+                self.optimizer.state[p] = {"step": step, "exp_avg": m.clone(), "exp_avg_sq": v.clone()}
         else:
             settings = dict(lr=0.01, momentum=0.9, weight_decay=0.01)
             self.optimizer = optimizer_of(torch.optim.SGD, self.parameters, variant, **settings)

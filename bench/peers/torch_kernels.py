@@ -1,5 +1,7 @@
 """Single kernels in PyTorch: what torch_cases.py is for losses and whole steps. Experts write into
 buffers that are kept, without autograd; users call the function and let it allocate."""
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -25,6 +27,12 @@ class Kernel:
 
 class Unavailable(Exception):
     pass
+
+
+def compiled(f):
+    if not hasattr(torch, "compile"):
+        raise Unavailable("this PyTorch has no torch.compile")
+    return torch.compile(f)
 
 
 class Softmax(Kernel):
@@ -107,15 +115,23 @@ class Convolution(Kernel):
             self.result = self.call()
 
 
+def batch_of(rows):
+    """A batch whose images are squares of `rows` pixels in all: 128 on a CPU, 1,024 on a GPU."""
+    for batch in (128, 1024):
+        if math.isqrt(rows // batch) ** 2 * batch == rows:
+            return batch
+    raise Unavailable(f"{rows} rows are no batch of squares")
+
+
 class BatchNorm(Kernel):
-    variants = ("expert", "nchw", "users")
+    variants = ("expert", "nchw", "users", "compile")
 
     def __init__(self, variant, dtype, tensors, residual, backward, rows, channels):
         super().__init__(variant, tensors)
-        batch = 128
-        side = int((int(rows) // batch) ** 0.5)
+        batch = batch_of(int(rows))
+        side = math.isqrt(int(rows) // batch)
         shape = (batch, side, side, int(channels))
-        images = {k: to_nchw(v.reshape(shape), dtype, variant == "expert") for k, v in tensors.items() if v.dim() == 2}
+        images = {k: to_nchw(v.reshape(shape), dtype, variant in ("expert", "compile")) for k, v in tensors.items() if v.dim() == 2}
         weight, bias = tensors["weight"], tensors["bias"]
         inputs = [images["x"], weight, bias] + ([images["residual"]] if residual else [])
 
@@ -127,6 +143,10 @@ class BatchNorm(Kernel):
                 y = y.add_(images["residual"])
             return y.relu_()
 
+        if variant == "compile":
+            if hasattr(torch, "_functorch"):  # the backward runs again and again
+                torch._functorch.config.donated_buffer = False
+            forward = compiled(forward)
         if not backward:
             def inference():
                 with torch.no_grad():
