@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <mutex>
 #include <unordered_map>
@@ -106,6 +107,15 @@ thread_local bool t_no_system = false;
 
 }  // namespace
 
+// Note [Memory of several threads on a GPU]
+//   A block is free for whoever enqueues after the work that used it. Work of one thread is in the
+//   order of its stream, so a thread takes freed blocks from a cache of its own: another thread's
+//   may still be in use on that one's stream. A block that is freed by another thread than the one
+//   that took it waits for the freeing thread's stream first. What remains with the caller is what
+//   CUDA asks of everybody: a tensor that two threads use must outlive the work of both.
+//   Caches outlive their threads, as streams do (thread_context.h), and a new thread goes on with
+//   one of a thread that has ended, once its stream is done.
+
 // Guarded by its allocator's mutex.
 struct MemoryPool::Blocks {
   explicit Blocks(Device d);
@@ -118,28 +128,45 @@ namespace {
 
 thread_local std::shared_ptr<MemoryPool::Blocks> t_pool;
 
+// Freed blocks, for one thread on CUDA, for all of them on the CPU. Guarded by its allocator's
+// mutex.
+struct Cache {
+  explicit Cache(Device device) : heap(segments_of(device)) {}
+  Heap heap;
+  std::unordered_map<std::size_t, std::vector<void*>> blocks;  // by size class
+  void* stream = nullptr;                                      // CUDA: of its thread
+  std::atomic<bool> idle = false;                              // CUDA: its thread has ended
+};
+
+// Outlives the thread's other objects, which may release memory at its end.
+thread_local Cache* t_cache = nullptr;
+
 struct Block {
   std::size_t asked = 0;
   std::size_t reserved = 0;  // of its size class; 0: of a heap
   MemoryRole role = MemoryRole::kActivations;
-  std::shared_ptr<MemoryPool::Blocks> pool;  // null: the shared heap and cache
+  std::shared_ptr<MemoryPool::Blocks> pool;  // null: of the cache
+  Cache* cache = nullptr;
 };
 
 class Allocator {
  public:
-  explicit Allocator(Device device) : device_(device), heap_(segments_of(device)) {}
+  explicit Allocator(Device device) : device_(device) {
+    if (device == Device::kCpu) new_cache();
+  }
 
   void* allocate(std::size_t bytes) {
+    Cache& cache = cache_of_thread();
     const std::lock_guard lock(mutex_);
-    Block block{bytes, 0, t_role, t_pool && t_pool->device == device_ ? t_pool : nullptr};
+    Block block{bytes, 0, t_role, t_pool && t_pool->device == device_ ? t_pool : nullptr, &cache};
     void* pointer = nullptr;
     if (block.pool) {
-      pointer = from_heap(*block.pool->heap, bytes);
+      pointer = from_heap(*block.pool->heap, bytes, /*shrinks=*/false);
     } else if (kCaching && bytes >= kLarge) {
-      pointer = from_heap(heap_, bytes);
+      pointer = from_heap(cache.heap, bytes, /*shrinks=*/true);
     } else {
       block.reserved = kCaching ? size_class(bytes) : std::max<std::size_t>(bytes, 1);
-      pointer = take_cached(block.reserved);
+      pointer = take_cached(cache, block.reserved);
       if (pointer == nullptr) pointer = ask_system(block.reserved, bytes);
     }
     live_[pointer] = std::move(block);
@@ -154,17 +181,23 @@ class Allocator {
   void release(void* pointer) noexcept {
     if (pointer == nullptr) return;
     Block block;  // its pool may end here, after the lock
-    const std::lock_guard lock(mutex_);
-    const auto it = live_.find(pointer);
+    std::unique_lock lock(mutex_);
+    auto it = live_.find(pointer);
     if (it == live_.end()) return;
+    if (is_foreign(it->second)) {
+      lock.unlock();
+      (void)cuda_runtime.synchronize(cache_of_thread().stream);
+      lock.lock();
+      it = live_.find(pointer);
+    }
     block = std::move(it->second);
     live_.erase(it);
     stats_.current_bytes -= block.asked;
     stats_.current_by_role[static_cast<std::size_t>(block.role)] -= block.asked;
     if (block.reserved == 0) {
-      (block.pool ? *block.pool->heap : heap_).release(pointer);
+      (block.pool ? *block.pool->heap : block.cache->heap).release(pointer);
     } else if (kCaching || t_no_system) {
-      cached_[block.reserved].push_back(pointer);
+      block.cache->blocks[block.reserved].push_back(pointer);
     } else {
       give_back(pointer, block.reserved);
     }
@@ -173,8 +206,10 @@ class Allocator {
   MemoryStatistics statistics() {
     const std::lock_guard lock(mutex_);
     MemoryStatistics now = stats_;
-    now.reserved_bytes += heap_.resident_bytes();
-    now.system_allocations += heap_.growths();
+    for (const auto& cache : caches_) {
+      now.reserved_bytes += cache->heap.resident_bytes();
+      now.system_allocations += cache->heap.growths();
+    }
     return now;
   }
   void reset_peak() {
@@ -198,15 +233,48 @@ class Allocator {
   }
 
  private:
-  void* take_cached(std::size_t reserved) {
-    const auto it = cached_.find(reserved);
-    if (it == cached_.end() || it->second.empty()) return nullptr;
+  // See Note [Memory of several threads on a GPU].
+  Cache& cache_of_thread() {
+    if (device_ == Device::kCpu) return *caches_.front();  // one for all, there from the start
+    if (t_cache != nullptr) return *t_cache;
+    void* const stream = context_of(device_).stream;
+    Cache* taken = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& cache : caches_)
+        if (cache->idle && taken == nullptr) taken = cache.get();
+      if (taken == nullptr) taken = new_cache();
+      taken->idle = false;
+    }
+    if (taken->stream != nullptr) (void)cuda_runtime.synchronize(taken->stream);
+    taken->stream = stream;
+    struct AtTheEnd {
+      Cache* cache;
+      ~AtTheEnd() { cache->idle = true; }
+    };
+    thread_local const AtTheEnd at_the_end{taken};
+    t_cache = at_the_end.cache;
+    return *taken;
+  }
+
+  Cache* new_cache() { return caches_.emplace_back(std::make_unique<Cache>(device_)).get(); }
+
+  // Taken by another thread, in whose order the work of this one is not.
+  bool is_foreign(const Block& block) const {
+    return device_ == Device::kCuda && block.cache != t_cache &&
+           !t_no_system;  // no wait in capture
+  }
+
+  static void* take_cached(Cache& cache, std::size_t reserved) {
+    const auto it = cache.blocks.find(reserved);
+    if (it == cache.blocks.end() || it->second.empty()) return nullptr;
     void* pointer = it->second.back();
     it->second.pop_back();
     return pointer;
   }
 
-  void* from_heap(Heap& heap, std::size_t bytes) {
+  // shrinks: a cache's does; a pool's is counted as it grows.
+  void* from_heap(Heap& heap, std::size_t bytes, bool shrinks) {
     void* pointer = heap.take(bytes);
     if (pointer != nullptr) return pointer;
     refuse_in_capture(bytes);
@@ -217,7 +285,7 @@ class Allocator {
       pointer = heap.allocate(bytes);
     }
     if (pointer == nullptr) out_of_memory(bytes);
-    if (&heap != &heap_) {  // a pool's is counted as it grows: it never shrinks
+    if (!shrinks) {
       stats_.reserved_bytes += heap.resident_bytes() - resident;
       ++stats_.system_allocations;
     }
@@ -225,10 +293,12 @@ class Allocator {
   }
 
   void drop_cached() {
-    for (auto& [reserved, blocks] : cached_)
-      for (void* pointer : blocks) give_back(pointer, reserved);
-    cached_.clear();
-    heap_.trim();
+    for (const auto& cache : caches_) {
+      for (auto& [reserved, blocks] : cache->blocks)
+        for (void* pointer : blocks) give_back(pointer, reserved);
+      cache->blocks.clear();
+      cache->heap.trim();
+    }
   }
 
   void refuse_in_capture(std::size_t asked) const {
@@ -281,10 +351,9 @@ class Allocator {
   }
 
   Device device_;
-  Heap heap_;
   std::mutex mutex_;
+  std::vector<std::unique_ptr<Cache>> caches_;
   std::unordered_map<void*, Block> live_;
-  std::unordered_map<std::size_t, std::vector<void*>> cached_;
   MemoryStatistics stats_;
 };
 

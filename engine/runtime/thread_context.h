@@ -37,7 +37,7 @@ class GrowingScratch final : public Scratch {
 struct ThreadContext {
   explicit ThreadContext(Device device);
   // Streams and handles of CUDA live as long as the process: the driver may be gone when thread
-  // destructors run, and there is one such thread.
+  // destructors run, and such threads are few.
   Context context;
   GrowingScratch scratch;
   void* event = nullptr;  // CUDA: for ordering the two streams

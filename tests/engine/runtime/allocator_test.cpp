@@ -1,0 +1,91 @@
+#include "engine/runtime/allocator.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "engine/ops/elementwise.h"
+#include "engine/runtime/device.h"
+#include "tests/support/random.h"
+
+namespace retort::test {
+namespace {
+
+// Steps of two threads in turn.
+class Turns {
+ public:
+  void wait_for(int turn) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return turn_ == turn; });
+  }
+  void next() {
+    const std::lock_guard lock(mutex_);
+    ++turn_;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int turn_ = 0;
+};
+
+// What one thread freed may still be in use on its stream: no other thread gets it, until the
+// thread has ended.
+TEST(Allocator, a_thread_on_cuda_does_not_get_what_another_one_freed) {
+  if (!cuda_available()) GTEST_SKIP() << cuda_unavailable_reason();
+  for (const std::size_t bytes : {std::size_t{5000}, std::size_t{3} << 20}) {
+    Turns turns;
+    void *freed = nullptr, *again = nullptr;
+    std::thread worker([&] {
+      void* const kept = allocate(Device::kCuda, 64);
+      freed = allocate(Device::kCuda, bytes);
+      release(Device::kCuda, freed);
+      turns.next();
+      turns.wait_for(2);
+      again = allocate(Device::kCuda, bytes);
+      release(Device::kCuda, again);
+      release(Device::kCuda, kept);
+    });
+    turns.wait_for(1);
+    void* const other = allocate(Device::kCuda, bytes);
+    EXPECT_NE(other, freed);
+    turns.next();
+    worker.join();
+#if !defined(RETORT_SANITIZED)  // nothing is cached there
+    EXPECT_EQ(again, freed) << "its own it does get";
+#endif
+    release(Device::kCuda, other);
+  }
+}
+
+TEST(Allocator, threads_that_train_side_by_side_on_cuda_do_not_disturb_each_other) {
+  if (!cuda_available()) GTEST_SKIP() << cuda_unavailable_reason();
+  const auto work = [](std::uint64_t seed) {
+    Tensor sum = Tensor::zeros({257}, DType::kF32, Device::kCuda);
+    for (std::uint64_t i = 0; i < 20; ++i) {
+      const Tensor x = randn({257}, seed + i).to(Device::kCuda);
+      sum = add(sum, multiply(x, x));
+    }
+    return sum.to_vector<float>();
+  };
+  const std::vector<float> want[2] = {work(1), work(1000)};
+  std::vector<float> got[2];
+  Tensor handed_over;  // freed by the main thread after its maker has ended
+  std::thread first([&] {
+    got[0] = work(1);
+    handed_over = Tensor::full({1000}, 3, DType::kF32, Device::kCuda);
+  });
+  std::thread second([&] { got[1] = work(1000); });
+  first.join();
+  second.join();
+  EXPECT_EQ(got[0], want[0]);
+  EXPECT_EQ(got[1], want[1]);
+  EXPECT_EQ(handed_over.to_vector<float>(), std::vector<float>(1000, 3));
+  handed_over = Tensor();
+}
+
+}  // namespace
+}  // namespace retort::test
