@@ -1,10 +1,11 @@
 #include "curriculum/ordering/order.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <map>
 #include <numeric>
+#include <string_view>
 
 #include "curriculum/sampling/permutation.h"
 #include "kernels/common/check.h"
@@ -124,10 +125,11 @@ std::string order_csv(const Order& order, std::span<const std::int32_t> labels,
     const std::size_t i = at(order.indices[r]);
     RETORT_CHECK(i < labels.size() && i < scores.size() && i < correct.size(),
                  "[order_csv] sample ", i, " has no label, score or correctness");
-    char score[32];
-    std::snprintf(score, sizeof score, "%.9g", static_cast<double>(scores[i]));
-    text += join(r, ",", i, ",", labels[i], ",", score, ",", correct[i] ? 1 : 0, ",",
-                 order.groups[r], "\n");
+    char score[32];  // %.9g, whatever the locale
+    const auto end = std::to_chars(score, score + sizeof score, static_cast<double>(scores[i]),
+                                   std::chars_format::general, 9);
+    text += join(r, ",", i, ",", labels[i], ",", std::string_view(score, end.ptr), ",",
+                 correct[i] ? 1 : 0, ",", order.groups[r], "\n");
   }
   return text;
 }

@@ -1,6 +1,7 @@
 // Errors of the whole library: every failure a caller can meet is a retort::Error whose code is
 // also the exit status that the tools document.
 #pragma once
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -29,10 +30,12 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
-/// Concatenates its arguments through a stream (GCC 12 has no std::format).
+/// Concatenates its arguments through a stream (GCC 12 has no std::format). Numbers look the same
+/// in every program, whatever std::locale::global it set.
 template <class... Parts>
 std::string join(const Parts&... parts) {
   std::ostringstream text;
+  text.imbue(std::locale::classic());
   (text << ... << parts);
   return text.str();
 }

@@ -1,6 +1,7 @@
 #include "nn/data/normalize.h"
 
 #include <cmath>
+#include <locale>
 #include <sstream>
 
 namespace retort::nn {
@@ -48,6 +49,7 @@ std::string Normalize::str() const {
   for (const Known& k : known())
     if (*this == k.value) return k.name;
   std::ostringstream text;
+  text.imbue(std::locale::classic());  // it goes into files
   text.precision(17);
   text << '[';
   write(text, mean);
@@ -58,9 +60,10 @@ std::string Normalize::str() const {
 }
 
 Tensor Normalize::table(std::int64_t channels) const {
-  RETORT_CHECK(mean.empty() || static_cast<std::int64_t>(mean.size()) == channels,
-               "[normalize] expected ", channels, " means for images of ", channels,
-               " channels, got ", mean.size());
+  RETORT_CHECK(mean.size() == std.size() &&
+                   (mean.empty() || static_cast<std::int64_t>(mean.size()) == channels),
+               "[normalize] expected ", channels, " means and standard deviations for images of ",
+               channels, " channels, got ", mean.size(), " and ", std.size());
   std::vector<float> values;
   values.reserve(static_cast<std::size_t>(channels) * 256);
   for (std::size_t c = 0; c < static_cast<std::size_t>(channels); ++c)

@@ -9,6 +9,7 @@
 
 #include "kernels/common/check.h"
 #include "kernels/common/philox.h"
+#include "tests/support/locale.h"
 
 namespace retort::test {
 namespace {
@@ -124,6 +125,16 @@ TEST(TeacherOrder, curriculum_file) {
   EXPECT_EQ(order_csv(o, std::vector<std::int32_t>{3, 3}, std::vector<float>{1, 2.5f},
                       std::vector<std::uint8_t>{1, 1}),
             "rank,index,label,score,correct,group\n0,1,3,2.5,1,0\n1,0,3,1,1,1\n");
+}
+
+TEST(TeacherOrder, curriculum_file_does_not_depend_on_the_programs_locale) {
+  const std::vector<std::int32_t> labels(1001, 1234);
+  std::vector<float> scores(1001, 0.1f);
+  const std::vector<std::uint8_t> correct(1001, 1);
+  const CommaLocale locale;
+  const Order o{{1000}, {0}};
+  EXPECT_EQ(order_csv(o, labels, scores, correct),
+            "rank,index,label,score,correct,group\n0,1000,1234,0.100000001,1,0\n");
 }
 
 }  // namespace

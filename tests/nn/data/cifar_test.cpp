@@ -12,6 +12,7 @@
 #include "nn/data/packed_file.h"
 #include "tests/fuzz/cifar_fuzz.cpp"
 #include "tests/support/close.h"
+#include "tests/support/locale.h"
 #include "tests/support/random.h"
 
 namespace retort::nn::test {
@@ -280,6 +281,10 @@ TEST(ImageDataset, normalisations_by_name_and_number) {
   EXPECT_THROW(Normalize::named("cifar10"), Error);
   EXPECT_THROW(Normalize::custom({0.5}, {0}), Error);
   EXPECT_THROW(Normalize::custom({0.5, 0.5}, {1}), Error);
+  EXPECT_THROW((Normalize{{0.5, 0.5, 0.5}, {1}}).table(3), Error);
+  EXPECT_THROW((Normalize{{}, {1, 1, 1}}).table(3), Error);
+  const retort::test::CommaLocale locale;
+  EXPECT_EQ(Normalize::custom({0.5}, {0.25}).str(), "[[0.5], [0.25]]");
   EXPECT_THROW(Normalize::custom({NAN}, {1}), Error);
   EXPECT_THROW(Normalize::named("cifar").table(1), Error);
   EXPECT_EQ(Normalize{}.table(2).to_vector<float>()[256 + 51], 0.2f);
