@@ -44,7 +44,6 @@ template <class T>
 __global__ void __launch_bounds__(kNormThreads)
     grad_norm_block_per_chunk_kernel(double* partial, NormSegments s, int segments,
                                      NormResults out) {
-  using A = accumulator_t<T>;
   constexpr int kPack = 16 / sizeof(T);
   SIMT_SHARED(double, slots, [kNormThreads / 32]);
   SIMT_SHARED(int, is_last, [1]);
@@ -59,26 +58,26 @@ __global__ void __launch_bounds__(kNormThreads)
   const std::int64_t begin = std::int64_t{blockIdx.x - s.first_block[low]} * kNormChunk,
                      left = s.n[low] - begin, n = left < kNormChunk ? left : kNormChunk;
   const T* const x = static_cast<const T*>(s.values[low]) + begin;
-  A lane[kPack] = {};
+  double lane[kPack] = {};  // squares of f32 leave the range of f32
   std::int64_t done = 0;
   if (reinterpret_cast<std::uintptr_t>(x) % 16 == 0) {
     for (std::int64_t i = threadIdx.x; i < n / kPack; i += kNormThreads) {
       const auto in = load_pack<kPack>(x + i * kPack);
 #pragma unroll
       for (int k = 0; k < kPack; ++k) {
-        const A v = to_float(in.v[k]);
+        const auto v = static_cast<double>(to_float(in.v[k]));
         lane[k] += v * v;
       }
     }
     done = n / kPack * kPack;
   }
   for (std::int64_t i = done + threadIdx.x; i < n; i += kNormThreads) {
-    const A v = to_float(x[i]);
+    const auto v = static_cast<double>(to_float(x[i]));
     lane[0] += v * v;
   }
   double mine = 0;
 #pragma unroll
-  for (int k = 0; k < kPack; ++k) mine += static_cast<double>(lane[k]);
+  for (int k = 0; k < kPack; ++k) mine += lane[k];
   const double sum = block_sum(mine, slots);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
   if (out.ticket == nullptr) return;

@@ -19,10 +19,10 @@ struct GradientSegment {
 /// Shapes    any number of segments (host array of device pointers), all of `dtype` (f32, f64 or
 ///           bf16). norm, clip and not_finite are one element each on the context's device; any
 ///           of them may be null. No synchronisation: the optimizers read them there.
-/// Numerics  float partial sums of short runs, added in double (f64: all in double) in an order
-///           fixed by the sizes.
-/// Masking   with a norm that is not finite clip is 1: whoever wants such a step skipped passes
-///           not_finite to the optimizer as `skip`.
+/// Numerics  squared and added in double, in an order fixed by the sizes: no finite f32 gradient
+///           overflows or vanishes, so clip is right even where the norm, a float, is infinite.
+/// Masking   with a NaN or an infinity among the gradients clip is 1: whoever wants such a step
+///           skipped passes not_finite to the optimizer as `skip`.
 /// Cost      reads every gradient once; scratch 8 bytes per 16,384 elements. On CUDA one launch per
 ///           64 segments and one that finishes; one launch in all for at most 64 segments and a
 ///           ticket: then the last block to be done finishes.

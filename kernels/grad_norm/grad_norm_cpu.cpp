@@ -15,11 +15,10 @@ namespace HWY_NAMESPACE {
 double squares_of_segments(const Context& context, const GradNormArgs& args) {
   double total = 0;
   dispatch_float(args.dtype, "grad_norm", [&]<class T>() {
-    using A = accumulator_t<T>;
     for (const GradientSegment& s : args.segments) {
       const T* const x = static_cast<const T*>(s.values);
-      total += sum_terms<A>(context.scratch, s.n, [=](std::int64_t i) HWY_ATTR -> A {
-        const A v = to_float(x[i]);
+      total += sum_terms<double>(context.scratch, s.n, [=](std::int64_t i) HWY_ATTR -> double {
+        const auto v = static_cast<double>(to_float(x[i]));  // f32 squares leave the range of f32
         return v * v;
       });
     }

@@ -64,12 +64,31 @@ TEST(GradNorm, large_and_many_segments) {
 TEST(GradNorm, a_value_that_is_not_finite_raises_the_flag) {
   for (const Device device : devices())
     for (const float bad :
-         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e30f}) {
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
       const Tensor g = Tensor::from<float>({1, bad, 2}, {3}, device);
       const NormResult r = norm_of({g}, 1, device);
       EXPECT_EQ(r.not_finite.item(), 1) << bad << " " << name_of(device);
       EXPECT_EQ(r.clip.item(), 1);
     }
+}
+
+// Their squares leave the range of f32: an explosion must be clipped, not waved through.
+TEST(GradNorm, gradients_of_any_finite_size_are_measured_and_clipped) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF32, DType::kBF16})
+      for (const double size : {1e20, 1e30, 1e-25}) {
+        const Tensor g = Tensor::full({4096}, size, dtype, device);  // norm: 64 of them
+        const double one = g.slice(0, 1).item();
+        const NormResult r = norm_of({g}, 1, device);
+        EXPECT_TRUE(close(r.norm.item(), 64 * one, 1e-6, 0)) << size << name_of(device);
+        EXPECT_TRUE(close(r.clip.item(), size > 1 ? 1 / (64 * one) : 1, 1e-6, 0)) << size;
+        EXPECT_EQ(r.not_finite.item(), 0);
+      }
+  for (const Device device : devices()) {  // the norm is no float any more; the factor is
+    const NormResult r = norm_of({Tensor::full({4}, 3e38, DType::kF32, device)}, 10, device);
+    EXPECT_EQ(r.not_finite.item(), 1);
+    EXPECT_TRUE(close(r.clip.item(), 10 / 6e38, 1e-3, 0)) << name_of(device);
+  }
 }
 
 // With a ticket one launch does all, to the same bits, time after time.
