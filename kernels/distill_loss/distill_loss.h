@@ -78,6 +78,10 @@ enum RowStatistic : int {
 ///           sums, so D(p, p) is 0. Equal logits: the argmax is the lowest index. Sums in an order
 ///           fixed by (N, V) and, on CUDA, how rows lie against 16 bytes: the same bits for any
 ///           thread count and in every run.
+///           High temperatures: D shrinks as 1 / tau^2, f32 rounding does not. A row's tau^2 D (not
+///           its gradient) is off by up to 2e-7 tau^2 nats with f32 and bf16 logits: of a standard
+///           deviation of 3, by 2e-6 of itself at tau 10, 2e-4 at 100, 2e-2 at 1,000; from 3,000
+///           on a KL may come out below 0. Measured up to V = 10,000. f64 has no such error.
 /// Cost      reads 2NV, writes NV elements; on CUDA for V > 1024 only where clusters exist (sm_90)
 ///           and eight blocks hold a row pair (V up to 458,745 in bf16), else it reads 4NV through
 ///           L2. Four exponentials a class for tau 1, 2 and 4. Scratch 4 bytes a row on CUDA.
