@@ -16,10 +16,17 @@ namespace {
 thread_local bool t_grad_enabled = true;
 std::atomic<std::uint64_t> g_sequence{0};
 
+// True in the backward inside a recompute's: hooks wait for the outer one.
+thread_local bool t_recomputing = false;
+
 // backward runs under NoGrad; a recomputed function records inside it.
 struct RecordAgain {
-  RecordAgain() { t_grad_enabled = true; }
-  ~RecordAgain() { t_grad_enabled = false; }
+  RecordAgain() : before(std::exchange(t_recomputing, true)) { t_grad_enabled = true; }
+  ~RecordAgain() {
+    t_grad_enabled = false;
+    t_recomputing = before;
+  }
+  bool before;
 };
 
 struct Hook {
@@ -55,6 +62,36 @@ std::unordered_map<const Tensor::Autograd*, int> count_leaf_uses(
       if (input) stack.push_back(input.get());
   }
   return uses;
+}
+
+// Handles of the leaves below a result.
+std::vector<Tensor> leaf_handles(const Tensor& result) {
+  if (!result.requires_grad()) return {};
+  if (!result.autograd()->node) return {result};
+  std::vector<Tensor> leaves;
+  std::unordered_set<const Tensor::Autograd*> seen{result.autograd().get()};
+  std::vector<const Node*> stack{result.autograd()->node.get()};
+  while (!stack.empty()) {
+    const Node& at = *stack.back();
+    stack.pop_back();
+    for (std::size_t i = 0; i < at.inputs.size(); ++i) {
+      if (!at.inputs[i] || !seen.insert(at.inputs[i].get()).second) continue;
+      if (at.inputs[i]->node)
+        stack.push_back(at.inputs[i]->node.get());
+      else
+        leaves.push_back(at.leaves[i]);
+    }
+  }
+  return leaves;
+}
+
+// Leaves accumulate in place, while others may still have to read what was given as a gradient: it
+// is copied if it lies in the memory of a leaf's own.
+Tensor apart_from_leaves(const Tensor& gradient, const std::shared_ptr<Tensor::Autograd>& top) {
+  if (gradient.storage().use_count() == 1) return gradient;
+  for (const auto& [leaf, uses] : count_leaf_uses(top))
+    if (leaf->gradient && leaf->gradient->storage() == gradient.storage()) return gradient.clone();
+  return gradient;
 }
 
 // Nodes with a pending gradient, newest first.
@@ -163,8 +200,10 @@ Tensor gradient_memory(std::size_t index, const Shape& shape, DType dtype, Devic
         leaf.device() == device) {
       make_gradient(leaf);
       Tensor::Autograd& a = *leaf.autograd();
-      if (a.gradient_is_fresh && a.gradient->is_contiguous()) {
+      if (a.gradient_is_fresh && a.gradient->is_contiguous() && a.gradient->dtype() == dtype &&
+          a.gradient->device() == device) {
         a.gradient_is_fresh = false;
+        a.gradient_is_written = true;
         return *a.gradient;
       }
     }
@@ -172,14 +211,24 @@ Tensor gradient_memory(std::size_t index, const Shape& shape, DType dtype, Devic
   return Tensor::empty(shape, dtype, device);
 }
 
+void check_gradient(const char* op, const Tensor& t, const Tensor& gradient) {
+  RETORT_CHECK(gradient.defined() && gradient.shape() == t.shape() &&
+                   gradient.dtype() == t.dtype() && gradient.device() == t.device(),
+               "[", op, "] expected a gradient ", t.shape(), " of ", name_of(t.dtype()), " on ",
+               name_of(t.device()), ", got ",
+               gradient.defined() ? join(gradient.shape(), " of ", name_of(gradient.dtype()),
+                                         " on ", name_of(gradient.device()))
+                                  : "an empty handle");
+}
+
 void accumulate_gradient(const Tensor& leaf, const Tensor& gradient) {
-  RETORT_CHECK(gradient.shape() == leaf.shape(), "[backward] expected a gradient ", leaf.shape(),
-               ", got ", gradient.shape());
+  check_gradient("backward", leaf, gradient);
   make_gradient(leaf);
   Tensor::Autograd& a = *leaf.autograd();
-  if (same_memory(*a.gradient, gradient)) return;  // written there: see gradient_memory
+  const bool is_own = same_memory(*a.gradient, gradient);
+  if (is_own && std::exchange(a.gradient_is_written, false)) return;
   if (a.gradient_is_fresh) {
-    a.gradient->copy_from(gradient);
+    if (!is_own) a.gradient->copy_from(gradient);
     a.gradient_is_fresh = false;
     return;
   }
@@ -194,8 +243,7 @@ void Tensor::backward() const {
 
 void Tensor::backward(const Tensor& gradient) const {
   RETORT_CHECK(autograd_ != nullptr, "[backward] expected a tensor that requires a gradient");
-  RETORT_CHECK(gradient.shape() == shape_, "[backward] expected a gradient ", shape_, ", got ",
-               gradient.shape());
+  check_gradient("backward", *this, gradient);
   const NoGrad no_grad;
   if (!autograd_->node) {
     accumulate_gradient(*this, gradient);
@@ -205,8 +253,8 @@ void Tensor::backward(const Tensor& gradient) const {
   Queue queue;
   // How often each leaf is still used; counted only where someone waits for the last time.
   std::unordered_map<const Autograd*, int> uses;
-  if (!hooks().empty()) uses = count_leaf_uses(autograd_);
-  autograd_->node->pending = gradient;
+  if (!hooks().empty() && !t_recomputing) uses = count_leaf_uses(autograd_);
+  autograd_->node->pending = apart_from_leaves(gradient, autograd_);
   queue.push(autograd_);
   while (!queue.empty()) {
     const std::shared_ptr<Autograd> top = queue.pop();
@@ -229,7 +277,8 @@ void Tensor::backward(const Tensor& gradient) const {
           // The first gradient of a leaf, if nobody else holds its memory, is kept as it is.
           if (!leaf.gradient && gradients[i].storage().use_count() == 1 &&
               gradients[i].is_contiguous() && gradients[i].shape() == node->leaves[i].shape() &&
-              gradients[i].dtype() == node->leaves[i].dtype())
+              gradients[i].dtype() == node->leaves[i].dtype() &&
+              gradients[i].device() == node->leaves[i].device())
             leaf.gradient = std::make_shared<Tensor>(std::move(gradients[i]));
           else
             accumulate_gradient(node->leaves[i], gradients[i]);
@@ -260,25 +309,38 @@ std::unordered_set<const Tensor::Autograd*> leaves_of(const Tensor& result) {
 
 Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f,
                  const std::vector<Tensor>& inputs) {
-  Tensor result;
-  {
-    const NoGrad no_grad;
-    result = f(inputs);
-  }
-  return record("recompute", result, inputs, [f, inputs](const Tensor& dy) {
-    std::vector<Tensor> again;
-    for (const Tensor& t : inputs) {
+  if (!grad_enabled()) return f(inputs);
+  const auto as_leaves = [](const std::vector<Tensor>& tensors) {
+    std::vector<Tensor> leaves;
+    for (const Tensor& t : tensors) {
       Tensor leaf = t.detach();
       if (t.requires_grad()) leaf.set_requires_grad(true);
-      again.push_back(leaf);
+      leaves.push_back(leaf);
     }
+    return leaves;
+  };
+  // Recorded and forgotten: its nodes tell which leaves f captured. They are inputs of the node so
+  // that there is one if nothing else needs a gradient, and so that their hooks wait for it.
+  std::vector<Tensor> all = inputs;
+  Tensor result;
+  {
+    const std::vector<Tensor> leaves = as_leaves(inputs);
+    const Tensor y = f(leaves);
+    for (const Tensor& leaf : leaf_handles(y))
+      if (std::none_of(leaves.begin(), leaves.end(),
+                       [&](const Tensor& t) { return t.autograd() == leaf.autograd(); }))
+        all.push_back(leaf);
+    result = y.detach();
+  }
+  return record("recompute", result, all, [f, inputs, as_leaves, n = all.size()](const Tensor& dy) {
+    const std::vector<Tensor> leaves = as_leaves(inputs);
     {
       const RecordAgain recording;
-      const Tensor y = f(again);
-      if (y.requires_grad()) y.backward(dy);
+      const Tensor y = f(leaves);
+      if (y.requires_grad()) y.backward(dy);  // captured leaves gather theirs here
     }
-    std::vector<Tensor> gradients;
-    for (const Tensor& t : again) gradients.push_back(t.grad());
+    std::vector<Tensor> gradients(n);
+    for (std::size_t i = 0; i < leaves.size(); ++i) gradients[i] = leaves[i].grad();
     return gradients;
   });
 }

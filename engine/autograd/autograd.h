@@ -7,6 +7,12 @@
 //   });
 // Capture detached tensors (a captured result with its history would keep itself alive), and only
 // what backward reads. needs_grad(t) tells which gradients are wanted.
+//
+// Note [Writing in place between forward and backward]
+//   What an op saved shares memory with the tensors it was given and gave. Nothing notices when
+//   they are written (copy_from, fill, add_into, an optimizer's update, raw()) before backward has
+//   run: after y = square(x) and x.fill(100) the gradient is 200, whatever x was. Clone what must
+//   change, or change it after backward.
 #pragma once
 #include <functional>
 #include <memory>
@@ -59,6 +65,9 @@ inline bool needs_grad(const Tensor& t) {
 /// literal.
 Tensor record(const char* name, Tensor result, std::vector<Tensor> inputs, BackwardFn backward);
 
+/// Error naming op unless `gradient` has t's shape, dtype and device.
+void check_gradient(const char* op, const Tensor& t, const Tensor& gradient);
+
 /// The leaves that backward() of this result reaches, by what handles of one leaf share.
 std::unordered_set<const Tensor::Autograd*> leaves_of(const Tensor& result);
 
@@ -71,7 +80,8 @@ Tensor gradient_memory(std::size_t index, const Shape& shape, DType dtype, Devic
 void accumulate_gradient(const Tensor& leaf, const Tensor& gradient);
 
 /// Runs f without keeping its inner nodes, and runs it again in backward: trades time for memory.
-/// f must be a pure function of its inputs (its randomness keyed by counters).
+/// f must be a pure function of its inputs (its randomness keyed by counters) and of leaves that it
+/// captured, such as a module's parameters: these get their gradients, too.
 Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& f,
                  const std::vector<Tensor>& inputs);
 

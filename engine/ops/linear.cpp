@@ -72,12 +72,12 @@ Tensor apply(const char* name, const Tensor& x, const Tensor& weight, const Tens
     RETORT_CHECK(!t->defined() || (t->dtype() == x.dtype() && t->device() == x.device()), "[", name,
                  "] expected ", name_of(x.dtype()), " on ", name_of(x.device()), ", got ",
                  name_of(t->dtype()), " on ", name_of(t->device()));
-  const std::int64_t in = weight.dim(1), out = weight.dim(0), rows = x.rows();
+  const std::int64_t in = weight.dim(1), out = weight.dim(0);
   Shape shape(std::span(x.shape().begin(), x.shape().end() - 1));
   shape.push_back(out);
   Tensor y = Tensor::empty(shape, x.dtype(), x.device());
   const Tensor bias_row = bias.defined() ? bias.contiguous() : Tensor{};
-  if (rows > 0)
+  if (y.numel() > 0)  // with in = 0, y is the bias
     multiply(y, x, weight, false, true, in, bias.defined() ? bias_row.raw() : nullptr, relu);
 
   const bool want_x = needs_grad(x), want_weight = needs_grad(weight), want_bias = needs_grad(bias);

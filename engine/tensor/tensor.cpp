@@ -39,6 +39,13 @@ void store(DType dtype, void* p, std::int64_t i, double value) {
   }
 }
 
+std::size_t bytes_of(const Shape& shape, std::int64_t elements, DType dtype) {
+  std::int64_t bytes = 0;
+  RETORT_CHECK(!__builtin_mul_overflow(elements, static_cast<std::int64_t>(size_of(dtype)), &bytes),
+               "[tensor] ", shape, " of ", name_of(dtype), " has too many bytes");
+  return static_cast<std::size_t>(bytes);
+}
+
 }  // namespace
 
 Storage::Storage(Device device, std::size_t bytes)
@@ -58,6 +65,7 @@ std::shared_ptr<Storage> Storage::consume(const char* by) {
 
 Tensor Tensor::wrap(std::shared_ptr<Storage> storage, std::int64_t offset, const Shape& shape,
                     DType dtype, std::int64_t row_pitch) {
+  RETORT_CHECK(storage != nullptr, "[tensor] expected a storage, got none");
   Tensor t;
   t.numel_ = shape.numel();
   t.shape_ = shape;
@@ -69,9 +77,12 @@ Tensor Tensor::wrap(std::shared_ptr<Storage> storage, std::int64_t offset, const
   const std::int64_t rows = width == 0 ? 0 : t.numel_ / width;
   RETORT_CHECK(rows <= 1 || row_pitch >= width, "[tensor] expected a row pitch of at least ", width,
                ", got ", row_pitch);
-  const std::int64_t last = t.numel_ == 0 ? offset : offset + (rows - 1) * row_pitch + width;
-  RETORT_CHECK(offset >= 0 && last >= 0 &&
-                   static_cast<std::size_t>(last) * size_of(dtype) <= storage->bytes(),
+  std::int64_t span = 0, last = offset;  // elements, from the first one's to behind the last one's
+  const bool countable = t.numel_ == 0 || (!__builtin_mul_overflow(rows - 1, row_pitch, &span) &&
+                                           !__builtin_add_overflow(span, width, &span) &&
+                                           !__builtin_add_overflow(offset, span, &last));
+  RETORT_CHECK(offset >= 0 && countable &&
+                   static_cast<std::size_t>(last) <= storage->bytes() / size_of(dtype),
                "[tensor] a tensor ", shape, " of ", name_of(dtype), " at offset ", offset,
                " does not fit its storage of ", storage->bytes(), " bytes");
   t.storage_ = std::move(storage);
@@ -80,20 +91,23 @@ Tensor Tensor::wrap(std::shared_ptr<Storage> storage, std::int64_t offset, const
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   const std::int64_t width = shape.rank() == 0 ? 1 : shape[-1];
-  return wrap(
-      std::make_shared<Storage>(device, static_cast<std::size_t>(shape.numel()) * size_of(dtype)),
-      0, shape, dtype, width);
+  return wrap(std::make_shared<Storage>(device, bytes_of(shape, shape.numel(), dtype)), 0, shape,
+              dtype, width);
 }
 
 Tensor Tensor::empty_pitched(const Shape& shape, std::int64_t multiple, DType dtype,
                              Device device) {
   RETORT_CHECK(shape.rank() >= 1 && multiple >= 1,
                "[empty_pitched] expected rank >= 1 and multiple >= 1, got ", shape, ", ", multiple);
-  const std::int64_t width = shape[-1], pitch = (width + multiple - 1) / multiple * multiple;
+  const std::int64_t width = shape[-1], over = width % multiple;
   const std::int64_t rows = width == 0 ? 0 : shape.numel() / width;
-  return wrap(
-      std::make_shared<Storage>(device, static_cast<std::size_t>(rows * pitch) * size_of(dtype)), 0,
-      shape, dtype, pitch);
+  std::int64_t pitch = width, elements = 0;
+  RETORT_CHECK((over == 0 || !__builtin_add_overflow(width, multiple - over, &pitch)) &&
+                   !__builtin_mul_overflow(rows, pitch, &elements),
+               "[empty_pitched] ", shape, " in rows of a multiple of ", multiple,
+               " has too many elements");
+  return wrap(std::make_shared<Storage>(device, bytes_of(shape, elements, dtype)), 0, shape, dtype,
+              pitch);
 }
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
@@ -125,6 +139,7 @@ void* Tensor::raw() const {
 }
 
 Tensor Tensor::view(const Shape& shape) const {
+  RETORT_CHECK(defined(), "[view] expected a defined tensor, got an empty handle");
   RETORT_CHECK(is_contiguous(), "[view] expected a contiguous tensor, got ", shape_,
                " with row pitch ", row_pitch_);
   RETORT_CHECK(shape.numel() == numel_, "[view] expected ", numel_, " elements, got ", shape);
@@ -289,16 +304,17 @@ Tensor Tensor::grad() const {
 void Tensor::set_grad(const Tensor& gradient) const {
   RETORT_CHECK(autograd_ && !autograd_->node,
                "[set_grad] expected a leaf that requires a gradient");
-  RETORT_CHECK(gradient.shape() == shape_, "[set_grad] expected ", shape_, ", got ",
-               gradient.shape());
+  check_gradient("set_grad", *this, gradient);
   autograd_->gradient = std::make_shared<Tensor>(gradient.detach());
   autograd_->gradient_is_fresh = false;
+  autograd_->gradient_is_written = false;
 }
 
 void Tensor::zero_grad() const {
   if (!autograd_ || !autograd_->gradient) return;
   autograd_->gradient_is_fresh = true;
   autograd_->gradient_is_zeroed = false;
+  autograd_->gradient_is_written = false;  // of a backward that threw
 }
 
 #define RETORT_INSTANTIATE(T)                                                \

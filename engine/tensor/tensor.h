@@ -133,6 +133,7 @@ class Tensor {
   Tensor& set_requires_grad(bool requires_grad);
   /// The accumulated gradient of a leaf; undefined before the first backward.
   Tensor grad() const;
+  /// Shape, dtype and device must be this tensor's.
   void set_grad(const Tensor& gradient) const;
   /// Gradient := 0 (the memory stays, and is cleared only if somebody reads it before backward
   /// writes it); nothing if there is none.
@@ -147,7 +148,8 @@ class Tensor {
     // Leaf only: the gradient is zero so far, whatever its memory holds, unless gradient_is_zeroed:
     // the first contribution is written over it.
     bool gradient_is_fresh = false;
-    bool gradient_is_zeroed = false;  // of a fresh one: the memory holds the zeros
+    bool gradient_is_zeroed = false;   // of a fresh one: the memory holds the zeros
+    bool gradient_is_written = false;  // by an op whose backward runs: see gradient_memory
     /// Clears the memory of a fresh gradient: before others than grad() read it.
     void clear_fresh_gradient();
   };

@@ -62,6 +62,45 @@ TEST(Autograd, a_gradient_is_not_overwritten_by_accumulation) {
   EXPECT_EQ(z.grad().item(), 2);
 }
 
+// Only gradient_memory() writes a leaf's gradient in place. Another gradient may lie there too.
+TEST(Autograd, a_leafs_own_gradient_may_be_given_as_a_gradient) {
+  const Tensor x = leaf({1, 1}, {2}), zero = Tensor::zeros({2});
+  const std::vector<float> six{6, 6};
+  sum(scale(x, 3)).backward();
+  add(x, zero).backward(x.grad());
+  EXPECT_EQ(x.grad().to_vector<float>(), six);
+  x.backward(x.grad());
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{12, 12}));
+  x.zero_grad();
+  x.backward(x.grad());
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{0, 0}));
+  // Read twice, once after x's gradient has grown.
+  x.grad().fill(2);
+  add(x, x).backward(x.grad());
+  EXPECT_EQ(x.grad().to_vector<float>(), six);
+}
+
+TEST(Autograd, a_gradient_has_the_leafs_dtype_and_device) {
+  const Tensor x = leaf({1, 1}, {2}), half = Tensor::zeros({2}, DType::kBF16);
+  EXPECT_THROW(x.set_grad(half), Error);
+  EXPECT_THROW(x.set_grad(Tensor()), Error);
+  EXPECT_THROW(x.backward(half), Error);
+  EXPECT_THROW(square(x).backward(half), Error);
+  EXPECT_THROW(square(x).backward(Tensor()), Error);
+  if (cuda_available()) {
+    const Tensor there = Tensor::zeros({2}, DType::kF32, Device::kCuda);
+    EXPECT_THROW(x.set_grad(there), Error);
+    EXPECT_THROW(square(x).backward(there), Error);
+  }
+  try {
+    x.set_grad(half);
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(),
+                 "[set_grad] expected a gradient (2) of f32 on cpu, got (2) of bf16 on cpu");
+  }
+  EXPECT_FALSE(x.grad().defined());
+}
+
 TEST(Autograd, no_grad_records_nothing) {
   const Tensor x = leaf({1}, {1});
   {
@@ -188,6 +227,30 @@ TEST(Autograd, recompute_gives_the_same_gradients) {
   }
   EXPECT_TRUE(same_bytes(gradients[0], gradients[2]));
   EXPECT_TRUE(same_bytes(gradients[1], gradients[3]));
+}
+
+TEST(Autograd, recompute_reaches_leaves_that_the_function_captured) {
+  const Tensor x = randn({3, 4}, 1);
+  std::vector<Tensor> gradients;
+  for (const bool again : {false, true}) {
+    Tensor w = randn({4, 4}, 2);
+    w.set_requires_grad(true);
+    const auto f = [&](const std::vector<Tensor>& t) { return tanh(matmul(t[0], w)); };
+    int calls = 0;
+    const auto hook = on_gradient_ready(w, [&](const Tensor&) { ++calls; });
+    // The first call has no input that needs a gradient.
+    const Tensor y = again ? recompute(f, {recompute(f, {x})}) : f({f({x})});
+    ASSERT_TRUE(y.requires_grad());
+    EXPECT_EQ(leaves_of(y).size(), 1u);
+    sum(multiply(matmul(y, w), y)).backward();  // w once more, outside
+    EXPECT_EQ(calls, 1);
+    gradients.push_back(w.grad());
+  }
+  EXPECT_TRUE(all_close(gradients[1], gradients[0]));
+  const NoGrad no_grad;
+  Tensor w = randn({4, 4}, 2);
+  w.set_requires_grad(true);
+  EXPECT_FALSE(recompute([&](const auto& t) { return matmul(t[0], w); }, {x}).requires_grad());
 }
 
 TEST(Autograd, hooks_run_once_when_the_gradient_is_complete) {

@@ -156,6 +156,23 @@ TEST(Linear, empty_batch) {
   EXPECT_EQ(w.grad().to_vector<float>(), std::vector<float>(12, 0.f));
 }
 
+TEST(Linear, without_inputs_it_is_the_bias) {
+  for (const Device device : devices()) {
+    Tensor x = Tensor::empty({4, 0}, DType::kF32, device),
+           w = Tensor::empty({2, 0}, DType::kF32, device),
+           b = Tensor::from<float>({-1, 2}, {2}, device);
+    for (Tensor* t : {&x, &w, &b}) t->set_requires_grad(true);
+    const Tensor y = linear(x, w, b);
+    EXPECT_EQ(y.to_vector<float>(), (std::vector<float>{-1, 2, -1, 2, -1, 2, -1, 2}));
+    EXPECT_EQ(linear_relu(x, w, b).slice(0, 1).to_vector<float>(), (std::vector<float>{0, 2}));
+    EXPECT_EQ(linear(x, w, {}).to_vector<float>(), std::vector<float>(8, 0.f));
+    y.backward(Tensor::full({4, 2}, 1, DType::kF32, device));
+    EXPECT_EQ(b.grad().to_vector<float>(), (std::vector<float>{4, 4}));
+    EXPECT_EQ(x.grad().shape(), x.shape());
+    EXPECT_EQ(w.grad().shape(), w.shape());
+  }
+}
+
 TEST(Linear, wrong_shapes_throw) {
   EXPECT_THROW(linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 2}), {}), Error);
   EXPECT_THROW(linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 3}), Tensor::zeros({3})), Error);

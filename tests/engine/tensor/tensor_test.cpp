@@ -37,6 +37,7 @@ TEST(TensorOf, an_undefined_tensor_says_so) {
   const Tensor t;
   EXPECT_FALSE(t.defined());
   EXPECT_THROW(t.raw(), Error);
+  EXPECT_THROW(t.view({0}), Error);  // numel() is 0, too
 }
 
 TEST(TensorOf, views_share_memory) {
@@ -129,6 +130,20 @@ TEST(TensorOf, wrap_checks_that_the_tensor_fits) {
 }
 
 // Whatever handle the content is written through, the copy holds it rounded.
+TEST(TensorOf, sizes_that_no_integer_holds_are_errors) {
+  const std::int64_t huge = std::int64_t{1} << 61;
+  EXPECT_THROW(Tensor::empty({huge + 1}, DType::kF64), Error);  // would have 8 bytes
+  EXPECT_THROW(Tensor::empty({huge * 2, 1}, DType::kF32), Error);
+  EXPECT_THROW(Tensor::empty_pitched({2, huge * 3}, huge * 2, DType::kU8), Error);
+  EXPECT_THROW(Tensor::empty_pitched({huge, 1}, 64, DType::kF32), Error);
+  EXPECT_THROW(Tensor::empty_pitched({1, 1}, huge + 1, DType::kF64), Error);
+  const auto storage = std::make_shared<Storage>(Device::kCpu, 64);
+  EXPECT_THROW(Tensor::wrap(storage, 0, {huge + 1}, DType::kF64, huge + 1), Error);
+  EXPECT_THROW(Tensor::wrap(storage, huge * 2, {huge * 2}, DType::kU8, huge * 2), Error);
+  EXPECT_THROW(Tensor::wrap(storage, 0, {5, 1}, DType::kU8, huge * 2), Error);
+  EXPECT_THROW(Tensor::wrap(nullptr, 0, {0}, DType::kU8, 0), Error);
+}
+
 TEST(TensorOf, a_bf16_copy_follows_every_write) {
   for (const Device device : devices()) {
     const Tensor t = randn({6, 5}, 1).to(device);
