@@ -43,8 +43,12 @@ class Module {
   void visit_parameters(const Visitor& visit);
   void visit_buffers(const Visitor& visit);
 
-  /// Parameters get gradients (default) or not: a frozen teacher needs none.
+  /// Parameters get gradients (default) or not: a frozen teacher needs none. An optimizer made
+  /// before refuses its next step if this changes what it trains.
   void requires_grad(bool on);
+
+  /// Expires with this module: for whoever keeps handles that visit_parameters() gave.
+  std::weak_ptr<const void> life() const { return life_; }
 
   /// Draws every parameter anew, keyed by (seed, path). Buffers keep their values. Throws if two
   /// paths have the same 32-bit hash.
@@ -83,6 +87,7 @@ class Module {
   std::deque<Entry> parameters_, buffers_;  // deque: references survive push_back
   std::vector<Child> children_;
   bool training_ = true;
+  std::shared_ptr<const void> life_ = std::make_shared<char>();
 };
 
 /// Modules that are trained together. The prefix goes in front of their parameters' paths; it is ""

@@ -1,6 +1,7 @@
 // Parameters of modules packed into one block of memory, their gradients into another.
 #pragma once
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,11 +42,20 @@ class ParameterArena {
   /// The part of an array laid out like the arena that belongs to one parameter, in its shape.
   static Tensor view(const Tensor& flat, const Slice& slice);
 
+  /// Error(kUsage) naming the first parameter whose module no longer uses the leaf in this arena:
+  /// frozen, even if unfrozen since, moved, or taken over by another arena.
+  void check_leaves() const;
+
   /// Gradients := 0, without touching their memory: see Tensor::zero_grad.
   void zero_gradients();
 
  private:
+  struct Origin {
+    Tensor* handle;  // inside its module
+    std::weak_ptr<const void> module;
+  };
   std::vector<Slice> slices_;
+  std::vector<Origin> origins_;  // of each slice
   std::vector<Group> groups_;
   Tensor parameters_, gradients_;
 };

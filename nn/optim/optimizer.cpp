@@ -90,6 +90,7 @@ void Optimizer::step() {
 }
 
 void Optimizer::begin_step() {
+  arena_.check_leaves();
   ++steps_;
   if (!elsewhere_.rate.defined()) upload(own_.step, steps_);
 }

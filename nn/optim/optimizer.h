@@ -24,8 +24,9 @@ struct OptimizerConfig {
 };
 
 /// Owns the memory of its parameters' values and gradients (ParameterArena) from its construction
-/// on. Move modules to their device before. A second optimizer on the same module takes over its
-/// parameters with their values: do not use the first one any more.
+/// on. Move modules to their device, and freeze or unfreeze parameters, before. A second optimizer
+/// on the same module takes over its parameters with their values. An optimizer whose parameters
+/// were frozen, unfrozen, moved or taken over since throws Error(kUsage) at its next step.
 ///
 /// The kernels read learning rate and step number from device memory, so a captured step can be
 /// replayed: begin_step() writes them, update() only launches. On CUDA update() is one launch, two
@@ -38,7 +39,7 @@ class Optimizer {
 
   /// One update with the gradients as they are: begin_step() and update().
   void step();
-  void begin_step();  // counts the step, uploads the numbers that change
+  void begin_step();  // checks the parameters, counts the step, uploads the numbers that change
   void update();      // kernels only
   void zero_grad() { arena_.zero_gradients(); }
 

@@ -361,6 +361,59 @@ TEST(Optimizers, frozen_parameters_are_left_out) {
   EXPECT_THROW(Sgd(module, {}), Error);
 }
 
+// The arena would go on with gradients that backward no longer writes.
+TEST(Optimizers, parameters_frozen_or_moved_since_are_an_error_at_the_next_step) {
+  const auto error_after = [](const std::function<void(Small&)>& change) -> std::string {
+    Small module;
+    Sgd sgd(module, {});
+    sgd.step();
+    change(module);
+    try {
+      sgd.step();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kUsage);
+      EXPECT_EQ(sgd.steps(), 1);
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(error_after([](Small&) {}), "");
+  EXPECT_THAT(error_after([](Small& m) { m.bias.set_requires_grad(false); }),
+              HasSubstr("'bias' as it was when this optimizer was made, got a parameter that is "
+                        "frozen: make a new optimizer"));
+  EXPECT_THAT(error_after([](Small& m) {
+                m.requires_grad(false);
+                m.requires_grad(true);
+              }),
+              HasSubstr("'weight' as it was when this optimizer was made"));
+  EXPECT_THAT(error_after([](Small& m) { Sgd other(m, {}); }), HasSubstr("another optimizer"));
+  if (test::devices().size() > 1) {
+    EXPECT_THAT(error_after([](Small& m) { m.to(Device::kCuda); }), HasSubstr("moved"));
+  }
+  // Without its module there is nothing to be wrong about.
+  auto module = std::make_unique<Small>();
+  Sgd sgd(*module, {});
+  module.reset();
+  sgd.step();
+}
+
+TEST(Optimizers, an_exploded_gradient_is_clipped) {
+  for (const Device device : devices()) {
+    Small module(DType::kF32);
+    module.to(device);
+    SgdConfig config;
+    config.learning_rate = 1;
+    config.clip_norm = 1;
+    Sgd sgd(module, config);
+    const std::vector<double> before = sgd.arena().parameters().to_vector<double>();
+    module.weight.grad().fill(1e20);
+    sgd.step();
+    const std::vector<double> after = sgd.arena().parameters().to_vector<double>();
+    for (std::size_t i = 0; i < 15; ++i)
+      EXPECT_TRUE(close(before[i] - after[i], 1 / std::sqrt(15.), 1e-5, 1e-5)) << name_of(device);
+  }
+}
+
 TEST(Optimizers, several_modules_with_prefixes) {
   Small a, b;
   EXPECT_THROW(Sgd(TrainedModules{{"", &a}, {"", &b}}, {}), Error);
