@@ -151,11 +151,11 @@ WeightsInfo load(const Module::Named& targets, const SafetensorsReader& reader) 
   // All are read and checked before the first is changed.
   std::vector<Tensor> values;
   for (const Match& match : matches) {
-    const Tensor value = reader.read(*match.entry);
-    const std::int64_t bad = first_not_finite(value);
+    const Tensor converted = reader.read(*match.entry).to(match.to.dtype());
+    const std::int64_t bad = first_not_finite(converted);  // 1e300 is none as f32
     RETORT_CHECK_AS(kBadInput, bad < 0, place, ": '", escaped(match.entry->name),
-                    "' has a NaN or an infinity at element ", bad);
-    const Tensor converted = value.to(match.to.dtype());
+                    "' has a NaN or an infinity at element ", bad, " (as ",
+                    name_of(match.to.dtype()), ")");
     values.push_back(converted.rank() == 4 ? move_channels(converted, /*to_torch=*/false)
                                            : converted);
   }

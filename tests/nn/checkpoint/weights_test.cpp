@@ -143,6 +143,21 @@ TEST(Weights, nan_and_infinity_are_refused_by_name) {
   }
 }
 
+TEST(Weights, a_value_that_is_infinite_in_the_models_dtype_is_refused) {
+  const TemporaryFolder folder;
+  const auto model = net(1);
+  NamedTensors tensors = weights_of(*model);
+  for (auto& [name, tensor] : tensors)
+    if (name == "layer1.0.bn2.running_var") {
+      tensor = tensor.to(DType::kF64);
+      tensor.slice(5, 6).fill(1e300);
+    }
+  write_safetensors(folder / "w", tensors);
+  EXPECT_THAT(
+      error_of(*model, folder / "w"),
+      HasSubstr("'layer1.0.bn2.running_var' has a NaN or an infinity at element 5 (as f32)"));
+}
+
 TEST(Weights, the_same_weight_twice_is_refused) {
   const TemporaryFolder folder;
   const auto model = net(1);
