@@ -64,6 +64,8 @@ GraphInfo GraphedStep::info() const { return replayed_ ? replayed_->info() : Gra
 
 void GraphedStep::step(const StepBatch& batch, const StepSettings& settings, double learning_rate,
                        const StepBatch* next) {
+  check_batch(batch);
+  if (next != nullptr) check_batch(*next);
   Job job;
   job.batch = batch;
   if (!job.batch.teacher_inputs.defined()) job.batch.teacher_inputs = batch.inputs;
@@ -325,6 +327,7 @@ void GraphedStep::work(const Job& job, const Lasting& in) {
   numbers.loss_dtype = loss.total.dtype();
   numbers.ce = loss.ce.data<float>();
   numbers.kd = loss.kd.data<float>();
+  numbers.confidence = loss.student_confidence.data<float>();
   numbers.correct = loss.student_correct.data<std::uint8_t>();
   numbers.teacher_correct = loss.teacher_correct.data<std::uint8_t>();
   numbers.numbers = meter_.rows().data<double>();

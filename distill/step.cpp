@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/autograd/autograd.h"
+#include "engine/ops/elementwise.h"
+#include "engine/ops/reduce.h"
 #include "engine/runtime/allocator.h"
 #include "engine/runtime/device.h"
 #include "kernels/step_statistics/step_statistics.h"
@@ -33,7 +36,34 @@ void add_mean(double& sum, const std::vector<float>& values) {
   for (const float v : values) sum += static_cast<double>(v);
 }
 
+// How many rows the loss does not ignore: f32 scalar, counted on their device. The distance of a
+// target from -100 is 0 or at least 1, exactly so in f64, and d - max(d - 1, 0) makes that 0 or 1.
+Tensor count_rows(const Tensor& targets) {
+  const NoGrad no_grad;
+  const Tensor distance = abs(add_scalar(
+      targets.to(DType::kF64), -static_cast<double>(DistillationLossArgs{}.ignore_index)));
+  return sum(subtract(distance, relu(add_scalar(distance, -1)))).to(DType::kF32);
+}
+
 }  // namespace
+
+void check_batch(const StepBatch& batch) {
+  RETORT_CHECK(batch.inputs.rank() >= 1, "[distill_step] expected inputs (B, ...), got ",
+               batch.inputs.shape());
+  const std::int64_t rows = batch.inputs.dim(0);
+  const Tensor& t = batch.teacher_inputs;
+  RETORT_CHECK(!t.defined() || (t.rank() >= 1 && t.dim(0) == rows),
+               "[distill_step] expected teacher_inputs of ", rows, " rows, got ", t.shape());
+  const Tensor& y = batch.targets;
+  RETORT_CHECK(!y.defined() || (y.rank() == 1 && y.dim(0) == rows && y.dtype() == DType::kI32),
+               "[distill_step] expected targets (", rows, ") of i32, got ", y.shape(), " of ",
+               name_of(y.dtype()));
+  const auto fits = [rows](std::size_t n) { return n == 0 || n == static_cast<std::size_t>(rows); };
+  RETORT_CHECK(fits(batch.samples.size()), "[distill_step] expected samples of ", rows,
+               " rows or none, got ", batch.samples.size());
+  RETORT_CHECK(fits(batch.augment.size()), "[distill_step] expected augment of ", rows,
+               " rows or none, got ", batch.augment.size());
+}
 
 bool asks_teacher(const StepSettings& settings, std::int64_t rows, bool has_teacher) {
   RETORT_CHECK(rows >= 1, "[distill_step] expected at least one sample");
@@ -64,12 +94,19 @@ DistillationLossResult forward_backward(nn::Model& student, const Tensor& inputs
 
 StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBatch& batch,
                         const StepSettings& settings, const Update& update) {
+  check_batch(batch);
   const std::int64_t rows = batch.inputs.dim(0);
   const bool wants_teacher = asks_teacher(settings, rows, teacher != nullptr);
   const std::int64_t slice = settings.micro_batch == 0 ? rows : settings.micro_batch;
   const Tensor& teacher_inputs =
       batch.teacher_inputs.defined() ? batch.teacher_inputs : batch.inputs;
   const Device device = batch.inputs.device();
+
+  Tensor normalizer;  // of one slice: the loss counts by itself
+  if (slice < rows)
+    normalizer = batch.targets.defined()
+                     ? count_rows(batch.targets)
+                     : Tensor::scalar(static_cast<double>(rows), DType::kF32, device);
 
   StepReport report;
   report.samples = rows;
@@ -85,8 +122,7 @@ StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBa
     if (batch.targets.defined()) args.targets = batch.targets.slice(begin, end);
     if (wants_teacher) args.lambda = slice_of(settings.lambda, begin, end, device);
     if (wants_teacher) args.temperature = slice_of(settings.temperature, begin, end, device);
-    if (slice < rows)
-      args.normalizer = Tensor::scalar(static_cast<double>(rows), DType::kF32, device);
+    args.normalizer = normalizer;
     args.divergence = settings.divergence;
     DistillationLossResult loss =
         forward_backward(student, batch.inputs.slice(begin, end), std::move(args), settings.timer);
@@ -106,7 +142,6 @@ double StepReport::loss() const {
 
 StepStatistics StepReport::host() const {
   StepStatistics s;
-  s.samples = samples;
   s.has_teacher = has_teacher;
   s.loss = loss();
   std::int64_t right = 0, teacher_right = 0;
@@ -117,16 +152,21 @@ StepStatistics StepReport::host() const {
     list.insert(list.end(), values.begin(), values.end());
   };
   std::vector<std::uint8_t> teacher_correct;
+  std::vector<float> confidence;  // 0 of ignored rows
   for (const DistillationLossResult& part : parts) {
     append(s.ce, part.ce);
     append(s.kd, part.kd);
     append(s.correct, part.student_correct);
     append(teacher_correct, part.teacher_correct);
+    append(confidence, part.student_confidence);
   }
+  s.samples = confidence.empty() ? samples
+                                 : std::count_if(confidence.begin(), confidence.end(),
+                                                 [](float c) { return c != 0; });
   for (const std::uint8_t c : s.correct) right += c;
   for (const std::uint8_t c : teacher_correct) teacher_right += c;
-  if (samples == 0 || parts.empty()) return s;
-  const double n = static_cast<double>(samples);
+  if (s.samples == 0 || parts.empty()) return s;
+  const double n = static_cast<double>(s.samples);
   add_mean(s.loss_ce, s.ce);
   add_mean(s.loss_kd, s.kd);
   s.loss_ce /= n;
@@ -169,6 +209,7 @@ void StepMeter::add(const StepReport& report) {
       args.rows = part.ce.dim(0);
       args.ce = part.ce.data<float>();
       args.kd = part.kd.data<float>();
+      args.confidence = part.student_confidence.data<float>();
       args.correct = part.student_correct.data<std::uint8_t>();
       args.teacher_correct = part.teacher_correct.data<std::uint8_t>();
     }

@@ -37,7 +37,7 @@ struct StepStatistics {
   double loss = 0;                  // total
   double loss_ce = 0, loss_kd = 0;  // means per sample in nats; kd includes tau^2; 0 if left out
   double accuracy = 0, teacher_accuracy = 0;
-  std::int64_t samples = 0;
+  std::int64_t samples = 0;  // those that count
   bool has_teacher = false;
   std::vector<float> ce, kd;  // (B) each
   std::vector<std::uint8_t> correct;
@@ -48,7 +48,7 @@ struct StepStatistics {
 struct StepReport {
   std::vector<DistillationLossResult> parts;  // one per micro-batch, detached
   std::vector<Tensor> losses;                 // scalars; their sum is the loss of the step
-  std::int64_t samples = 0;
+  std::int64_t samples = 0;                   // rows of the batch
   bool has_teacher = false;
 
   double loss() const;          // waits for the device
@@ -60,17 +60,22 @@ using Update = std::function<void()>;
 
 /// Teacher logits (no gradient), student forward, loss, backward, update.
 ///
-///   L = (1/B) sum_i [(1 - lambda_i) CE_i + lambda_i tau_i^2 KL_i]
+///   L = (1/Z) sum_i [(1 - lambda_i) CE_i + lambda_i tau_i^2 KL_i]
 ///
-/// With micro_batch the gradient is accumulated over consecutive slices of the batch. The divisor
-/// is B for each of them, so any split gives the same loss and gradient (batch-norm statistics are
-/// those of a slice, as everywhere). A teacher is not asked if there is none (null) or every lambda
-/// is 0.
+/// over the Z rows whose target is not -100; such a row counts nowhere. With micro_batch the
+/// gradient is accumulated over consecutive slices of the batch. The divisor is the batch's Z for
+/// each of them, so any split gives the same loss and gradient (batch-norm statistics are those of
+/// a slice, as everywhere). A teacher is not asked if there is none (null) or every lambda is 0.
 ///
-/// Errors    kUsage for lambda or temperature of another length than 1 or B, or a lambda that is
-///           not 0 without a teacher; what the loss and the models throw.
+/// Errors    kUsage for a field of the batch that does not fit B, lambda or temperature of another
+///           length than 1 or B, or a lambda that is not 0 without a teacher; what the loss and the
+///           models throw.
 StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBatch& batch,
                         const StepSettings& settings, const Update& update);
+
+/// Error(kUsage) naming the field unless all that is given has the rows of `inputs` and targets are
+/// i32.
+void check_batch(const StepBatch& batch);
 
 /// Whether the settings ask the teacher: some lambda is not 0.
 /// Errors    kUsage for settings that do not fit `rows` samples, or ask a teacher that is not
@@ -88,7 +93,7 @@ struct StepNumbers {
   double loss = 0;
   double ce = 0, kd = 0;  // sums over its samples in nats; kd includes tau^2
   double correct = 0, teacher_correct = 0;
-  std::int64_t samples = 0;
+  std::int64_t samples = 0;  // those that count
 };
 
 /// The numbers of the steps between two log lines. They gather in rows on the device, summed there

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace retort::distill {
 namespace {
@@ -26,6 +27,13 @@ struct Row {
   double log_prob(std::size_t c) const { return z[c] - log_sum; }
 };
 
+void check(const Tensor& logits, const Tensor& targets) {
+  RETORT_CHECK(logits.rank() == 2 && targets.rank() == 1 && targets.dim(0) == logits.dim(0) &&
+                   targets.dtype() == DType::kI32,
+               "[evaluation] expected logits (N, V) and targets (N) of i32, got ", logits.shape(),
+               " and ", targets.shape(), " of ", name_of(targets.dtype()));
+}
+
 }  // namespace
 
 EvaluationMeter::EvaluationMeter(int bins) {
@@ -35,9 +43,14 @@ EvaluationMeter::EvaluationMeter(int bins) {
 
 void EvaluationMeter::add(const Tensor& logits, const Tensor& targets,
                           const Tensor& teacher_logits) {
-  RETORT_CHECK(logits.rank() == 2 && targets.numel() == logits.dim(0),
-               "[evaluation] expected logits (N, V) and N targets, got ", logits.shape(), " and ",
-               targets.shape());
+  EvaluationMeter sums = *this;  // kept only if every row is sound
+  sums.gather(logits, targets, teacher_logits);
+  *this = std::move(sums);
+}
+
+void EvaluationMeter::gather(const Tensor& logits, const Tensor& targets,
+                             const Tensor& teacher_logits) {
+  check(logits, targets);
   RETORT_CHECK(has_teacher_ < 0 || has_teacher_ == static_cast<int>(teacher_logits.defined()),
                "[evaluation] expected teacher logits in all calls or in none");
   has_teacher_ = static_cast<int>(teacher_logits.defined());
@@ -95,9 +108,7 @@ EvaluationResult EvaluationMeter::result() const {
 }
 
 double accuracy_of(const Tensor& logits, const Tensor& targets) {
-  RETORT_CHECK(logits.rank() == 2 && targets.numel() == logits.dim(0),
-               "[evaluation] expected logits (N, V) and N targets, got ", logits.shape(), " and ",
-               targets.shape());
+  check(logits, targets);
   const std::vector<float> z = logits.to_vector<float>();
   const std::vector<std::int32_t> labels = targets.to_vector<std::int32_t>();
   const auto width = static_cast<std::size_t>(logits.dim(1));

@@ -25,8 +25,8 @@ struct EvaluationResult {
 /// with `bins` equal bins of the largest probability, (k/bins, (k+1)/bins]. The prediction is the
 /// first of equal maxima. KL counts 0 where the teacher's probability is 0.
 ///
-/// Errors    kNumerics for NaN logits; kUsage for shapes and labels.
-/// Source    ECE: Guo et al. 2017, arXiv:1706.04599, section 2.
+/// Errors    kNumerics for NaN logits; kUsage for shapes, dtypes and labels. What throws adds
+/// nothing. Source    ECE: Guo et al. 2017, arXiv:1706.04599, section 2.
 class EvaluationMeter {
  public:
   explicit EvaluationMeter(int bins = 15);
@@ -35,6 +35,8 @@ class EvaluationMeter {
   EvaluationResult result() const;
 
  private:
+  void gather(const Tensor& logits, const Tensor& targets, const Tensor& teacher_logits);
+
   struct Bin {
     std::int64_t count = 0, correct = 0;
     double confidence = 0;

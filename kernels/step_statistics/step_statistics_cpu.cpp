@@ -1,5 +1,7 @@
 #include "kernels/step_statistics/step_statistics.h"
 
+#include <algorithm>
+
 namespace retort::kernels {
 
 CudaOp<StepStatisticsArgs> step_statistics_cuda = nullptr;
@@ -21,6 +23,12 @@ double sum(const T* values, std::int64_t n) {
   return total;
 }
 
+double samples(const float* confidence, std::int64_t n) {
+  if (confidence == nullptr) return static_cast<double>(n);
+  return static_cast<double>(
+      std::count_if(confidence, confidence + n, [](float c) { return c != 0; }));
+}
+
 }  // namespace
 
 void step_statistics_cpu(const Context&, const StepStatisticsArgs& a) {
@@ -31,7 +39,7 @@ void step_statistics_cpu(const Context&, const StepStatisticsArgs& a) {
                                      sum(a.kd, a.rows),
                                      sum(a.correct, a.rows),
                                      sum(a.teacher_correct, a.rows),
-                                     static_cast<double>(a.rows),
+                                     samples(a.confidence, a.rows),
                                      0,
                                      0};
   double* const row = a.numbers + kStepNumbers * (a.slot ? *a.slot : 0);

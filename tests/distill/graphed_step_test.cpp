@@ -243,6 +243,37 @@ TEST_F(GraphedStepTest, tensor_batches_are_replayed_too) {
   }
 }
 
+TEST_F(GraphedStepTest, ignored_rows_are_no_samples) {
+  Training graphed({.arch = "mlp"}, {}), sliced({.arch = "mlp"}, {});
+  for (int t = 0; t < 13; ++t)
+    for (Training* run : {&graphed, &sliced}) {
+      StepBatch batch = run->tensors(0);
+      batch.targets.slice(t % 2, t % 2 + 2).fill(-100);
+      StepSettings settings = run->settings(t, false, 6);
+      if (run == &sliced) settings.micro_batch = 4;
+      run->step->step(batch, settings, Training::rate(t));
+    }
+  EXPECT_GE(graphed.step->replays(), 3);
+  const std::vector<StepNumbers> a = graphed.meter.take(), b = sliced.meter.take();
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].samples, 4) << i;
+    EXPECT_EQ(b[i].samples, 4) << i;
+    EXPECT_TRUE(close(b[i].loss, a[i].loss, 1e-4, 1e-5)) << i;
+  }
+}
+
+TEST_F(GraphedStepTest, a_replay_notices_that_parameters_were_frozen) {
+  Training run({.arch = "mlp"}, {});
+  for (int t = 0; t < 8; ++t) run.step->step(run.tensors(0), run.settings(0, false, 6), 0.1);
+  EXPECT_GE(run.step->replays(), 1);
+  run.student->requires_grad(false);
+  EXPECT_THROW(run.step->step(run.tensors(0), run.settings(0, false, 6), 0.1), Error);
+  StepBatch longer = run.tensors(0);
+  longer.targets = randint({7}, 1, 10).to(kGpu);
+  EXPECT_THROW(run.step->step(longer, run.settings(0, false, 6), 0.1), Error);
+}
+
 // Rows held, rows to be computed (new keys every epoch), and rows that the cache has no room for.
 TEST_F(GraphedStepTest, logits_from_a_cache_are_replayed_too) {
   struct Case {

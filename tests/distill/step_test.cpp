@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "engine/ops/axpy.h"
 #include "tests/distill/models.h"
 #include "tests/support/close.h"
@@ -52,6 +54,47 @@ TEST(DistillStep, any_split_gives_the_same_loss_and_gradient) {
       EXPECT_TRUE(close(f.step(settings).loss(), whole, 1e-5, 1e-6)) << micro;
       for (std::size_t i = 0; i < gradients.size(); ++i)
         EXPECT_TRUE(all_close(f.gradients[i], gradients[i])) << micro;
+    }
+  }
+}
+
+// Rows of target -100 are as good as absent, however the batch is cut.
+TEST(DistillStep, ignored_rows_count_nowhere_in_any_split) {
+  for (const Device device : devices()) {
+    Fixture f(device);
+    StepSettings settings{.lambda = {0.3f}, .temperature = {2.0f}};
+    const Tensor all = f.inputs, labels = f.targets;
+    f.inputs = all.slice(3, 8);
+    f.targets = labels.slice(3, 8);
+    const StepStatistics want = f.step(settings).host();
+    const auto gradients = f.gradients;
+    f.inputs = all;
+    f.targets = labels.clone();
+    f.targets.slice(0, 3).fill(-100);
+    f.targets.slice(8, 10).fill(-100);
+    for (const std::int64_t micro : {0, 1, 2, 3, 9}) {
+      settings.micro_batch = micro;
+      const StepReport report = f.step(settings);
+      StepMeter meter;
+      meter.add(report);
+      for (const StepStatistics& s : {report.host(), meter.summary()}) {
+        EXPECT_EQ(s.samples, 5) << micro;
+        EXPECT_TRUE(close(s.loss, want.loss, 1e-5, 1e-6)) << micro;
+        EXPECT_TRUE(close(s.loss_ce, want.loss_ce, 1e-6, 0)) << micro;
+        EXPECT_TRUE(close(s.loss_kd, want.loss_kd, 1e-6, 0)) << micro;
+        EXPECT_EQ(s.accuracy, want.accuracy) << micro;
+        EXPECT_EQ(s.teacher_accuracy, want.teacher_accuracy) << micro;
+      }
+      for (std::size_t i = 0; i < gradients.size(); ++i)
+        EXPECT_TRUE(all_close(f.gradients[i], gradients[i])) << micro;
+    }
+    f.targets.fill(-100);
+    for (const std::int64_t micro : {0, 4}) {
+      settings.micro_batch = micro;
+      const StepStatistics s = f.step(settings).host();
+      EXPECT_EQ(s.samples, 0);
+      EXPECT_EQ(s.loss, 0);
+      EXPECT_EQ(s.accuracy, 0);
     }
   }
 }
@@ -184,6 +227,36 @@ TEST(DistillStep, errors) {
   EXPECT_THROW(f.step({.temperature = {}}), Error);
   EXPECT_THROW(f.step({.micro_batch = -1}), Error);
   EXPECT_THROW(f.step({.lambda = {0.5f}}, false), Error);
+}
+
+TEST(DistillStep, a_field_of_another_length_is_named) {
+  Fixture f;
+  const std::vector<std::int64_t> samples(9);
+  const std::vector<std::uint32_t> augment(11);
+  const auto error_of = [&](const std::function<void(StepBatch&)>& change) -> std::string {
+    StepBatch batch{.inputs = f.inputs, .teacher_inputs = {}, .targets = f.targets};
+    change(batch);
+    try {
+      distill_step(&f.teacher, f.student, batch, {.micro_batch = 4}, [] {});
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(error_of([](StepBatch&) {}), "");
+  EXPECT_EQ(error_of([](StepBatch& b) { b.targets = randint({12}, 4, 4); }),
+            "[distill_step] expected targets (10) of i32, got (12) of i32");
+  EXPECT_EQ(error_of([](StepBatch& b) { b.targets = Tensor::zeros({10}); }),
+            "[distill_step] expected targets (10) of i32, got (10) of f32");
+  EXPECT_EQ(error_of([](StepBatch& b) {
+              b.teacher_inputs = randn({11, 6}, 1);
+            }),
+            "[distill_step] expected teacher_inputs of 10 rows, got (11, 6)");
+  EXPECT_EQ(error_of([&](StepBatch& b) { b.samples = samples; }),
+            "[distill_step] expected samples of 10 rows or none, got 9");
+  EXPECT_EQ(error_of([&](StepBatch& b) { b.augment = augment; }),
+            "[distill_step] expected augment of 10 rows or none, got 11");
+  EXPECT_NE(error_of([](StepBatch& b) { b.inputs = Tensor(); }), "");
 }
 
 }  // namespace

@@ -63,6 +63,21 @@ TEST(StepStatistics, hand_checked_numbers) {
   }
 }
 
+TEST(StepStatistics, rows_without_confidence_are_no_samples) {
+  for (const Device device : devices()) {
+    const Rows r(300, device);
+    std::vector<float> confidence(300, 0.5f);
+    for (std::size_t i = 0; i < 300; i += 7) confidence[i] = 0;
+    confidence[1] = std::numeric_limits<float>::quiet_NaN();  // counts: the loss met it
+    const Tensor given = Tensor::from(confidence, {300}, device);
+    kernels::StepStatisticsArgs a = r.args();
+    a.confidence = given.data<float>();
+    kernels::step_statistics(context_of(device), a);
+    EXPECT_EQ(r.numbers.to_vector<double>()[8 + kernels::kStepSamples], 300 - 43)
+        << name_of(device);
+  }
+}
+
 TEST(StepStatistics, cuda_gives_the_bytes_of_the_cpu) {
   if (kernels::step_statistics_cuda == nullptr && !cuda_available())
     GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();

@@ -62,6 +62,26 @@ TEST(Evaluation, errors) {
   EXPECT_THROW(meter.add(Tensor::zeros({2, 2}), one), Error);
   meter.add(Tensor::zeros({1, 2}), one);
   EXPECT_THROW(meter.add(Tensor::zeros({1, 2}), one, Tensor::zeros({1, 2})), Error);
+  const Tensor z = Tensor::zeros({2, 2});
+  for (const Tensor& bad : {Tensor::zeros({2}), Tensor::zeros({2, 1}, DType::kI32),
+                            Tensor::zeros({3}, DType::kI32), Tensor()}) {
+    EXPECT_THROW(meter.add(z, bad), Error);
+    EXPECT_THROW(accuracy_of(z, bad), Error);
+  }
+}
+
+TEST(Evaluation, a_call_that_throws_adds_nothing) {
+  EvaluationMeter meter;
+  const Tensor two = Tensor::from<std::int32_t>({0, 7}, {2}), z = Tensor::zeros({2, 2});
+  EXPECT_THROW(meter.add(z, two, z), Error);  // the second row
+  const Tensor sound = Tensor::from<std::int32_t>({0, 1}, {2});
+  meter.add(z, sound);  // not even that there was a teacher
+  EXPECT_THROW(meter.add(z, two), Error);
+  const EvaluationResult r = meter.result();
+  EXPECT_EQ(r.samples, 2);
+  EXPECT_EQ(r.accuracy, 0.5);
+  EXPECT_TRUE(close(r.loss, std::log(2.), 1e-9, 0));
+  EXPECT_TRUE(close(r.calibration_error, 0, 0, 1e-12));
 }
 
 }  // namespace
