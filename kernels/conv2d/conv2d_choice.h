@@ -25,8 +25,9 @@
 
 namespace retort::kernels {
 
-/// Part of the cache's key. Raise it when a convolution kernel changes: old timings are then void.
-inline constexpr int kConv2dKernelsVersion = 1;
+/// Part of the cache's key. Raise it when a convolution kernel or the candidates change: old
+/// timings are then void.
+inline constexpr int kConv2dKernelsVersion = 2;
 
 enum class Conv2dPass : std::uint8_t { kForward, kBackwardData, kBackwardWeight };
 /// What a forward pass does beside the convolution: it costs a library a pass of its own.

@@ -1,32 +1,28 @@
 // cuDNN's convolutions, as candidates of the choice (conv2d_choice.cpp).
 //
-// This uses cuDNN's classic interface, deprecated since 9.0 but the only one without its C++ front
-// end; it goes when that is packaged. cuDNN gets the plain convolution: an epilogue or statistics
-// follow as passes of ours.
+// This uses cuDNN's classic interface, deprecated since 9.0; what its graph interface adds is in
+// conv2d_graph_cudnn.cpp. cuDNN gets the plain convolution: an epilogue or statistics follow as
+// passes of ours.
 //
 // Note [cuDNN and gradients of f32 weights]
 //   Training in bf16 keeps weights, and so their gradients, in f32. Of bf16 operands cuDNN's
 //   classic interface writes bf16 gradients alone: a pass to f32 behind it would keep their
 //   rounding, and a run's precision would depend on which candidate was the faster. So for these
-//   gradients there is no candidate of cuDNN's, and ours run whatever RETORT_CONV2D says. Forward
-//   and backward to the images are offered: there the weights' bf16 copy is what is multiplied on
-//   either side.
+//   gradients only the graph interface has candidates, which write f32. Forward and backward to
+//   the images are offered here: there the weights' bf16 copy is what is multiplied on either side.
 #include <algorithm>
 #include <array>
 #include <memory>
 #include <utility>
 #include <vector>
 
-#include "kernels/conv2d/conv2d_device.h"
-#include "kernels/plugin/conv2d_choice.h"
-#include "kernels/plugin/libraries.h"
+#include "kernels/plugin/cudnn_operands.h"
 
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
 namespace retort::kernels {
 namespace {
 
-constexpr std::size_t kMostWorkspaceBytes = std::size_t{256} << 20;
 constexpr std::size_t kCandidates = 3;  // in the order of cuDNN's heuristic
 
 template <class Handle, cudnnStatus_t (*Create)(Handle*), cudnnStatus_t (*Destroy)(Handle)>
@@ -132,20 +128,7 @@ class CudnnPlan {
   cudnnStatus_t run(const Context& context, const Conv2dCall& call,
                     const Algorithm& algorithm) const {
     cudnnHandle_t const handle = cudnn_of(context);
-    const bool round = pass_ != Conv2dPass::kBackwardWeight && call.weight_dtype != call.dtype;
-    const std::size_t rounded_bytes =
-        round ? (static_cast<std::size_t>(call.shape.weight_elements()) * sizeof(bf16) + 255) /
-                    256 * 256
-              : 0;
-    auto* const scratch =
-        static_cast<std::byte*>(context.scratch->get(rounded_bytes + algorithm.workspace_bytes));
-    const void* in1 = call.in1;
-    if (round) {
-      conv2d_round_weights(context, call.shape, reinterpret_cast<bf16*>(scratch),
-                           static_cast<const float*>(call.in1));
-      in1 = scratch;
-    }
-    void* const workspace = scratch + rounded_bytes;
+    const auto [in1, workspace] = cudnn_operands(context, call, algorithm.workspace_bytes);
     const float one = 1.0f, zero = 0.0f;
     switch (pass_) {
       case Conv2dPass::kForward:
@@ -179,7 +162,7 @@ class CudnnPlan {
       // An algorithm is listed once for each math type; what runs is the descriptor's, whose
       // workspace this must be.
       if (perf.status != CUDNN_STATUS_SUCCESS || perf.determinism != CUDNN_DETERMINISTIC ||
-          perf.mathType != math_ || perf.memory > kMostWorkspaceBytes)
+          perf.mathType != math_ || perf.memory > kMostCudnnWorkspaceBytes)
         continue;
       const int id = static_cast<int>(perf.algo);
       if (std::none_of(chosen.begin(), chosen.end(), [id](const auto& a) { return a.id == id; }))
