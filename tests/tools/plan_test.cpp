@@ -42,12 +42,18 @@ class KdtrainPlan : public Kdtrain {
     EXPECT_NEAR(expected / real.at("peak"), 1, 0.15) << planned.out << done.err;
     // By role: the largest of the phases. Roles of less than a twentieth say nothing.
     for (const auto& [role, mib] : real) {
-      double largest = 0;
+      double largest = 0, at_once = 1;
       if (role == "peak" || mib < 0.05 * real.at("peak")) continue;
-      for (const Json& phase : plan.at("phases").items())
+      for (const Json& phase : plan.at("phases").items()) {
+        at_once = std::max(at_once, phase.at("jobs_at_once").as_number());
         if (const Json* bytes = phase.at("memory_mib").find(role))
           largest = std::max(largest, bytes->as_number());
-      EXPECT_NEAR(largest / mib, 1, 0.15) << role << planned.out << done.err;
+      }
+      // Scratch is a thread's: planned for all, it is less where one thread met the jobs that want
+      // most of it, as happens on a busy machine.
+      const double least = role == "workspace" ? largest / at_once : largest;
+      EXPECT_LT(mib, 1.15 * largest) << role << planned.out << done.err;
+      EXPECT_GT(mib, least / 1.15) << role << planned.out << done.err;
     }
     check_counts(plan, fs::path(folder_ / "x"));
     fs::remove_all(folder_ / "x");
