@@ -158,10 +158,12 @@ TEST_F(Kdtrain, reports_beside_a_run_do_not_stop_it) {
   const std::string recipe = image_recipe();
   const pid_t training =
       start({"run", recipe, "seeds=[1,2,3]", "--device", "cpu", "--threads", "1", "--out", "x"});
-  while (lines(folder_ / "x/metrics.jsonl") < 2)
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
   int reports = 0, status = 0;
   while (::waitpid(training, &status, WNOHANG) == 0) {
+    if (lines(folder_ / "x/metrics.jsonl") < 2) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      continue;
+    }
     const Result report = run({"report", "x"});
     EXPECT_EQ(report.status, 0) << report.err;
     ++reports;
