@@ -25,8 +25,8 @@ struct EvaluationResult {
 /// with `bins` equal bins of the largest probability, (k/bins, (k+1)/bins]. The prediction is the
 /// first of equal maxima. KL counts 0 where the teacher's probability is 0.
 ///
-/// Errors    kNumerics for NaN logits; kUsage for shapes, dtypes and labels. What throws adds
-/// nothing. Source    ECE: Guo et al. 2017, arXiv:1706.04599, section 2.
+/// Errors    kNumerics for NaN logits; kUsage for shapes, dtypes and labels; nothing is added then.
+/// Source    ECE: Guo et al. 2017, arXiv:1706.04599, section 2.
 class EvaluationMeter {
  public:
   explicit EvaluationMeter(int bins = 15);
