@@ -13,6 +13,7 @@
 #include "engine/runtime/device.h"
 #include "engine/runtime/heap.h"
 #include "kernels/common/check.h"
+#include "kernels/common/thread_space.h"
 
 namespace retort {
 namespace {
@@ -357,9 +358,22 @@ class Allocator {
   MemoryStatistics stats_;
 };
 
+Allocator& allocator_of(Device device);
+
+// Working memory of the CPU's kernels counts as workspace, like an op's scratch.
+constexpr kernels::ThreadSpaceSource kThreadSpace{
+    [](std::size_t bytes) {
+      const MemoryRoleScope role(MemoryRole::kWorkspace);
+      return allocator_of(Device::kCpu).allocate(bytes);
+    },
+    [](void* block) noexcept { allocator_of(Device::kCpu).release(block); }};
+
 // Never destroyed: tensors in static storage may be released after main.
 Allocator& allocator_of(Device device) {
-  static Allocator* const cpu = new Allocator(Device::kCpu);
+  static Allocator* const cpu = [] {
+    kernels::set_thread_space_source(&kThreadSpace);
+    return new Allocator(Device::kCpu);
+  }();
   static Allocator* const cuda = new Allocator(Device::kCuda);
   return device == Device::kCpu ? *cpu : *cuda;
 }

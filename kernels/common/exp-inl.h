@@ -22,9 +22,11 @@ constexpr float kLog2E = 1.4426950408889634f;
 /// The polynomial interpolates 2^f at Chebyshev nodes.
 ///
 /// Of kCount vectors in step: each waits for its own last product, so that the others fill the
-/// wait.
-template <int kCount, class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
-HWY_INLINE void exp2_scaled(D d, const V (&x)[kCount], V scale, V (&result)[kCount]) {
+/// wait. vanishes: where the result is 0.
+template <int kCount, class D, class V = hwy::HWY_NAMESPACE::Vec<D>,
+          class M = hwy::HWY_NAMESPACE::Mask<D>>
+HWY_INLINE void exp2_scaled(D d, const V (&x)[kCount], V scale, V (&result)[kCount],
+                            M (&vanishes)[kCount]) {
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::RebindToUnsigned<D> du;
   const V magic = hn::Set(d, 12582912.0f + 127.0f);  // 1.5 * 2^23 + bias
@@ -47,7 +49,8 @@ HWY_INLINE void exp2_scaled(D d, const V (&x)[kCount], V scale, V (&result)[kCou
 #pragma GCC unroll 4
   for (int i = 0; i < kCount; ++i) {
     const V power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, t[i])));
-    result[i] = hn::IfThenZeroElse(hn::Lt(t[i], least), hn::Mul(p[i], power));
+    vanishes[i] = hn::Lt(t[i], least);
+    result[i] = hn::IfThenZeroElse(vanishes[i], hn::Mul(p[i], power));
   }
 }
 
@@ -55,7 +58,8 @@ template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V exp2_scaled(D d, V x, V scale) {
   const V one[1] = {x};
   V result[1];
-  exp2_scaled<1>(d, one, scale, result);
+  hwy::HWY_NAMESPACE::Mask<D> vanishes[1];
+  exp2_scaled<1>(d, one, scale, result, vanishes);
   return result[0];
 }
 

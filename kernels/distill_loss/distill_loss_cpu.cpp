@@ -57,6 +57,7 @@ void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end
     // A gradient larger than the caches is written past them.
     const bool stream =
         !kConvert && a.dstudent != a.student && a.rows * a.classes >= std::int64_t{1} << 23;
+    PendingGradient pending;
     for (std::int64_t i = begin; i < end; ++i) {
       FastRow row{};
       row.row = row_of<double>(a, i);
@@ -87,12 +88,15 @@ void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end
         row.t = t;
         row.ds = ds;
       }
-      row_loss[i] = fast_row(row);
+      row_loss[i] = fast_row(row, pending);
       if (!ds) continue;
-      if constexpr (kConvert)
+      if constexpr (kConvert) {
+        finish_gradient(pending);
         for (std::int64_t v = 0; v < a.classes; ++v) ds[v] = to_bf16(row.ds[v]);
+      }
       fill_row(ds + a.classes, a.gradient_padding, 0.0f);
     }
+    finish_gradient(pending);
     if (stream) flush_rows();
   }
 }
@@ -103,8 +107,10 @@ void distill_loss_cpu(const Context&, const DistillLossArgs& a) {
   const double z = check_rows(a);
   const double inv_z = z > 0 ? 1 / z : 0;
   std::vector<double> row_loss(static_cast<std::size_t>(a.rows));
-  // About 64k logits a chunk: bounds depend on the shape alone.
-  const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 16) / a.classes);
+  // 64k to 512k logits a chunk (the last row's gradient has no next row to hide behind), but enough
+  // chunks for many threads: bounds depend on the shape alone.
+  const std::int64_t least = std::max<std::int64_t>(1, (std::int64_t{1} << 16) / a.classes);
+  const std::int64_t grain = std::clamp<std::int64_t>(a.rows / 32, least, 8 * least);
   dispatch_float(a.dtype, "distill_loss", [&]<class T>() {
     parallel_for(a.rows, grain, [&](std::int64_t begin, std::int64_t end) {
       compute_rows<T>(a, begin, end, inv_z, row_loss.data());

@@ -76,28 +76,6 @@ HWY_INLINE void gradient_block(float* ds, const float* es, const float* e1, cons
   if (v < n) part(v, n - v);
 }
 
-/// Moves sums of the teacher and the student to the maxima of a new block.
-struct BlockSums {
-  LogitSums<double> s, t;
-  double kd = 0;  // sum e_t ((t - m_t) - (s - m_s)), tau not yet divided out
-  void rebase(float max_s, float max_t, double inv_tau) {
-    const double ds = static_cast<double>(max_s) - s.max, dt = static_cast<double>(max_t) - t.max;
-    if (ds != 0 && s.sum != 0) {
-      s.sum *= hd_exp(-ds * inv_tau);
-      s.sum1 *= hd_exp(-ds);
-    }
-    if (t.sum != 0 && (ds != 0 || dt != 0)) {
-      const double f = hd_exp(-dt * inv_tau), f1 = hd_exp(-dt);
-      kd = f == 0 ? 0 : f * (kd + t.sum * (ds - dt));
-      t.dot1 = f1 == 0 ? 0 : f1 * (t.dot1 - t.sum1 * dt);
-      t.sum *= f;
-      t.sum1 *= f1;
-    }
-    s.max = static_cast<double>(max_s);
-    t.max = static_cast<double>(max_t);
-  }
-};
-
 /// Factors that take a block's exponentials, relative to the maxima known then, to those of the
 /// whole row.
 struct BlockFactors {
@@ -110,10 +88,59 @@ HWY_INLINE BlockFactors factors_of(const FastRow& r, const BlockSums& sums, std:
           ds == 0 ? 1 : hd_exp(ds)};
 }
 
+/// Block b of the gradient in `pending`: ds = ce_scale e1 + kd_q es - kd_p et.
+template <TauKind kTau>
+void write_block(const PendingGradient& pending, std::int64_t b) {
+  const FastRow& r = pending.row;
+  const RowResult<double>& result = pending.result;
+  const std::int64_t begin = b * kFastBlock, left = r.args->classes - begin;
+  const std::int64_t n = left < kFastBlock ? left : kFastBlock;
+  const bool ce = result.ce_weight != 0, kd = result.kd_weight != 0;
+  const BlockFactors f = factors_of(r, pending.sums, b);
+  const double ce_scale = result.ce_scale * f.s1, kd_q = result.kd_q * f.s,
+               kd_p = pending.absolute_t ? result.kd_p : result.kd_p * f.t;
+  const auto go = [&](auto has_ce, auto has_kd) HWY_ATTR {
+    gradient_block<kTau, has_ce.value, has_kd.value>(
+        r.ds + begin, r.es + begin, r.e1 + begin, r.et + begin, n, static_cast<float>(ce_scale),
+        static_cast<float>(kd_q), static_cast<float>(kd_p), r.stream);
+  };
+  if (ce && kd)
+    go(std::true_type{}, std::true_type{});
+  else if (ce)
+    go(std::true_type{}, std::false_type{});
+  else
+    go(std::false_type{}, std::true_type{});
+  const std::int64_t y = r.row.target - begin;
+  if (ce && y >= 0 && y < n) {  // a difference that may cancel: in double
+    const auto e = static_cast<double>(r.es[begin + y]);
+    const double one = kTau == TauKind::kOne    ? e
+                       : kTau == TauKind::kTwo  ? e * e
+                       : kTau == TauKind::kFour ? e * e * e * e
+                                                : static_cast<double>(r.e1[begin + y]);
+    double g = ce_scale * one - result.ce_weight;
+    if (kd) g += kd_q * e - kd_p * static_cast<double>(r.et[begin + y]);
+    r.ds[begin + y] = static_cast<float>(g);
+  }
+}
+void write_block(const PendingGradient& pending, std::int64_t b) {
+  switch (pending.tau_kind) {
+    case TauKind::kOne: return write_block<TauKind::kOne>(pending, b);
+    case TauKind::kTwo: return write_block<TauKind::kTwo>(pending, b);
+    case TauKind::kFour: return write_block<TauKind::kFour>(pending, b);
+    case TauKind::kOther: return write_block<TauKind::kOther>(pending, b);
+  }
+}
+
+void FinishGradient(PendingGradient& pending) {
+  if (!pending.is_due) return;
+  pending.is_due = false;
+  for (std::int64_t b = 0; b * kFastBlock < pending.row.args->classes; ++b) write_block(pending, b);
+}
+
 /// First pass: exponentials into es, et, e1, and the sums over them. kOnes: those of the student at
 /// tau = 1 are wanted; kStats: all that the teacher's statistics need, too.
 template <TauKind kTau, bool kTeacher, bool kOnes, bool kStats>
-void sum_row(const FastRow& r, BlockSums& sums) {
+void sum_row(const FastRow& r, BlockSums& sums, const PendingGradient& pending) {
   const F d;
   const std::int64_t classes = r.args->classes;
   const V scale = hn::Set(d, static_cast<float>(r.row.inv_tau) * kLog2E);
@@ -126,6 +153,7 @@ void sum_row(const FastRow& r, BlockSums& sums) {
     float* const es = r.es + begin;
     float* const et = r.et + begin;
     float* const e1 = r.e1 + begin;
+    if (pending.is_due) write_block(pending, b);
     block_top<false>(s, begin, n, max_s, next_s, sums.s.argmax);
     if (kTeacher) block_top<kStats>(t, begin, n, max_t, next_t, sums.t.argmax);
     sums.rebase(max_s, max_t, r.row.inv_tau);
@@ -133,34 +161,44 @@ void sum_row(const FastRow& r, BlockSums& sums) {
     r.block_max[2 * b + 1] = max_t;
     const V vmax_s = hn::Set(d, max_s), vmax_t = hn::Set(d, max_t);
     V sum_s = hn::Zero(d), sum_s1 = sum_s, sum_t = sum_s, sum_t1 = sum_s, dot = sum_s, kd = sum_s;
-    for_each_vector(n, [&](std::int64_t v, const auto& load) HWY_ATTR {
+    for_each_pair(n, [&]<int kCount>(std::int64_t v, const auto& load) HWY_ATTR {
+      constexpr int kLogits = kTeacher ? 2 : 1, kAll = kLogits * kCount;
+      constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(F()));
       // The next block comes from memory while this one is computed; at the row's end, the next
       // row's first (which lies there as a rule; the address need not be ours).
-      hwy::Prefetch(s + v + kFastBlock);
-      if (kTeacher) hwy::Prefetch(t + v + kFastBlock);
-      constexpr int kLogits = kTeacher ? 2 : 1;
-      V at[kLogits] = {hn::Sub(load(s), vmax_s)}, exps[kLogits];
-      if constexpr (kTeacher) at[1] = hn::Sub(load(t), vmax_t);
-      exp2_scaled<kLogits>(d, at, scale, exps);
-      const V x = at[0], e = exps[0];
-      hn::StoreU(e, d, es + v);
-      sum_s = hn::Add(sum_s, e);
-      if (kOnes && kTau != TauKind::kOne) {
-        const V one = one_from_tau<kTau>(e, x);
-        if (kTau == TauKind::kOther) hn::StoreU(one, d, e1 + v);
-        sum_s1 = hn::Add(sum_s1, one);
+      for (std::int64_t k = 0; k < kCount * kLanes; k += kCacheLine) {
+        hwy::Prefetch(s + v + k + kFastBlock);
+        if (kTeacher) hwy::Prefetch(t + v + k + kFastBlock);
       }
-      if constexpr (kTeacher) {
-        const V y = at[1], f = exps[1];
-        hn::StoreU(f, d, et + v);
-        sum_t = hn::Add(sum_t, f);
-        // Where f is 0, the difference may be infinite or NaN: it counts 0.
-        const auto counts = hn::Gt(f, hn::Zero(d));
-        kd = hn::MulAdd(f, hn::IfThenElseZero(counts, hn::Sub(y, x)), kd);
-        if (kStats) {
-          const V one = one_from_tau<kTau>(f, y);
-          if (kTau != TauKind::kOne) sum_t1 = hn::Add(sum_t1, one);
-          dot = hn::MulAdd(one, hn::IfThenElseZero(counts, y), dot);
+      V at[kAll], exps[kAll];
+      hn::Mask<F> vanishes[kAll];
+      for (int k = 0; k < kCount; ++k) {
+        at[kLogits * k] = hn::Sub(load(s, k), vmax_s);
+        if constexpr (kTeacher) at[kLogits * k + 1] = hn::Sub(load(t, k), vmax_t);
+      }
+      exp2_scaled<kAll>(d, at, scale, exps, vanishes);
+      for (int k = 0; k < kCount; ++k) {
+        const std::int64_t to = v + k * kLanes;
+        const V x = at[kLogits * k], e = exps[kLogits * k];
+        hn::StoreU(e, d, es + to);
+        sum_s = hn::Add(sum_s, e);
+        if (kOnes && kTau != TauKind::kOne) {
+          const V one = one_from_tau<kTau>(e, x);
+          if (kTau == TauKind::kOther) hn::StoreU(one, d, e1 + to);
+          sum_s1 = hn::Add(sum_s1, one);
+        }
+        if constexpr (kTeacher) {
+          const V y = at[kLogits * k + 1], f = exps[kLogits * k + 1];
+          hn::StoreU(f, d, et + to);
+          sum_t = hn::Add(sum_t, f);
+          // Where f is 0, the difference may be infinite or NaN: it counts 0.
+          const auto none = vanishes[kLogits * k + 1];
+          kd = hn::MulAdd(f, hn::IfThenZeroElse(none, hn::Sub(y, x)), kd);
+          if (kStats) {
+            const V one = one_from_tau<kTau>(f, y);
+            if (kTau != TauKind::kOne) sum_t1 = hn::Add(sum_t1, one);
+            dot = hn::MulAdd(one, hn::IfThenZeroElse(none, y), dot);
+          }
         }
       }
     });
@@ -258,55 +296,14 @@ DivergenceSums diverge(const FastRow& r, const BlockSums& sums) {
   return total;
 }
 
-/// Last pass: ds = ce_scale e1 + kd_q es - kd_p et, block by block. absolute_t: et holds values
-/// that are not relative to a block's maximum.
-template <TauKind kTau>
-void write_gradient(const FastRow& r, const BlockSums& sums, const RowResult<double>& result,
-                    bool absolute_t) {
-  const std::int64_t classes = r.args->classes;
-  const bool ce = result.ce_weight != 0, kd = result.kd_weight != 0;
-  if (!ce && !kd) {
-    fill_row(r.ds, classes, 0.0f);
-    return;
-  }
-  for (std::int64_t b = 0; b * kFastBlock < classes; ++b) {
-    const std::int64_t begin = b * kFastBlock;
-    const std::int64_t n = classes - begin < kFastBlock ? classes - begin : kFastBlock;
-    const BlockFactors f = factors_of(r, sums, b);
-    const double ce_scale = result.ce_scale * f.s1, kd_q = result.kd_q * f.s,
-                 kd_p = absolute_t ? result.kd_p : result.kd_p * f.t;
-    const auto go = [&](auto has_ce, auto has_kd) HWY_ATTR {
-      gradient_block<kTau, has_ce.value, has_kd.value>(
-          r.ds + begin, r.es + begin, r.e1 + begin, r.et + begin, n, static_cast<float>(ce_scale),
-          static_cast<float>(kd_q), static_cast<float>(kd_p), r.stream);
-    };
-    if (ce && kd)
-      go(std::true_type{}, std::true_type{});
-    else if (ce)
-      go(std::true_type{}, std::false_type{});
-    else
-      go(std::false_type{}, std::true_type{});
-    const std::int64_t y = r.row.target - begin;
-    if (ce && y >= 0 && y < n) {  // a difference that may cancel: in double
-      const auto e = static_cast<double>(r.es[begin + y]);
-      const double one = kTau == TauKind::kOne    ? e
-                         : kTau == TauKind::kTwo  ? e * e
-                         : kTau == TauKind::kFour ? e * e * e * e
-                                                  : static_cast<double>(r.e1[begin + y]);
-      double g = ce_scale * one - result.ce_weight;
-      if (kd) g += kd_q * e - kd_p * static_cast<double>(r.et[begin + y]);
-      r.ds[begin + y] = static_cast<float>(g);
-    }
-  }
-}
-
 template <TauKind kTau, bool kTeacher, bool kOnes, bool kStats>
-double row_loss(const FastRow& r) {
+double row_loss(const FastRow& r, PendingGradient& pending) {
   const DistillLossArgs& a = *r.args;
   const double at_s = r.row.target >= 0 ? static_cast<double>(r.s[r.row.target]) : 0;
   const double at_t = kTeacher && r.row.target >= 0 ? static_cast<double>(r.t[r.row.target]) : 0;
   BlockSums sums;
-  sum_row<kTau, kTeacher, kOnes, kStats>(r, sums);
+  sum_row<kTau, kTeacher, kOnes, kStats>(r, sums, pending);
+  pending.is_due = false;
 
   const bool other = kTeacher && a.divergence != Divergence::kForwardKl;
   DivergenceSums divergence;
@@ -328,26 +325,31 @@ double row_loss(const FastRow& r) {
     result.kd_q = result.kd_weight == 0 ? 0 : -result.kd_weight * divergence.h / sums.s.sum;
     result.kd_p = -result.kd_weight;
   }
-  write_gradient<kTau>(r, sums, result, other);
+  if (result.ce_weight == 0 && result.kd_weight == 0)
+    fill_row(r.ds, a.classes, 0.0f);
+  else
+    pending = {true, other, kTau, r, sums, result};
   return result.loss;
 }
 
 template <bool kTeacher, bool kOnes, bool kStats>
-double row_by_tau(const FastRow& r) {
-  if (!kTeacher || r.row.tau == 1) return row_loss<TauKind::kOne, kTeacher, kOnes, kStats>(r);
-  if (r.row.tau == 2) return row_loss<TauKind::kTwo, kTeacher, kOnes, kStats>(r);
-  if (r.row.tau == 4) return row_loss<TauKind::kFour, kTeacher, kOnes, kStats>(r);
-  return row_loss<TauKind::kOther, kTeacher, kOnes, kStats>(r);
+double row_by_tau(const FastRow& r, PendingGradient& pending) {
+  if (!kTeacher || r.row.tau == 1)
+    return row_loss<TauKind::kOne, kTeacher, kOnes, kStats>(r, pending);
+  if (r.row.tau == 2) return row_loss<TauKind::kTwo, kTeacher, kOnes, kStats>(r, pending);
+  if (r.row.tau == 4) return row_loss<TauKind::kFour, kTeacher, kOnes, kStats>(r, pending);
+  return row_loss<TauKind::kOther, kTeacher, kOnes, kStats>(r, pending);
 }
 
-double FastRowLoss(const FastRow& r) {
+double FastRowLoss(const FastRow& r, PendingGradient& pending) {
   if (!r.has_teacher) {  // labels alone: tau has no say
     FastRow at_one = r;
     at_one.row.tau = at_one.row.inv_tau = 1;
-    return row_by_tau<false, true, false>(at_one);
+    return row_by_tau<false, true, false>(at_one, pending);
   }
-  if (r.args->statistics) return row_by_tau<true, true, true>(r);
-  return r.ones ? row_by_tau<true, true, false>(r) : row_by_tau<true, false, false>(r);
+  if (r.args->statistics) return row_by_tau<true, true, true>(r, pending);
+  return r.ones ? row_by_tau<true, true, false>(r, pending)
+                : row_by_tau<true, false, false>(r, pending);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -358,10 +360,14 @@ HWY_AFTER_NAMESPACE();
 namespace retort::kernels::distill {
 HWY_EXPORT(ExpArray);
 HWY_EXPORT(FastRowLoss);
+HWY_EXPORT(FinishGradient);
 void exp_nonpositive(const float* x, float* y, std::int64_t n) {
   HWY_DYNAMIC_DISPATCH(ExpArray)(x, y, n);
 }
-double fast_row(const FastRow& row) { return HWY_DYNAMIC_DISPATCH(FastRowLoss)(row); }
+double fast_row(const FastRow& row, PendingGradient& pending) {
+  return HWY_DYNAMIC_DISPATCH(FastRowLoss)(row, pending);
+}
+void finish_gradient(PendingGradient& pending) { HWY_DYNAMIC_DISPATCH(FinishGradient)(pending); }
 void flush_rows() { hwy::FlushStream(); }
 }  // namespace retort::kernels::distill
 #endif

@@ -109,6 +109,7 @@ enum class TauKind { kOne, kTwo, kFour, kOther };
 
 /// Columns taken at a time: their logits and exponentials stay in the first level cache.
 inline constexpr std::int64_t kFastBlock = 2048;
+inline constexpr std::int64_t kCacheLine = 16;  // floats
 
 /// A row of f32 logits for fast_row(): labels, a teacher or both.
 struct FastRow {
@@ -137,8 +138,46 @@ inline void set_scratch(FastRow& row, float* scratch, std::int64_t classes) {
   row.block_max = scratch + 3 * step;
 }
 
-/// Gradient and statistics of the row; returns its part of the total.
-double fast_row(const FastRow& row);
+/// Sums over a row of a student and a teacher, relative to the largest logits met so far.
+struct BlockSums {
+  LogitSums<double> s, t;
+  double kd = 0;  // sum e_t ((t - m_t) - (s - m_s)), tau not yet divided out
+  /// Moves the sums to the maxima of a new block.
+  void rebase(float max_s, float max_t, double inv_tau) {
+    const double ds = static_cast<double>(max_s) - s.max, dt = static_cast<double>(max_t) - t.max;
+    if (ds != 0 && s.sum != 0) {
+      s.sum *= hd_exp(-ds * inv_tau);
+      s.sum1 *= hd_exp(-ds);
+    }
+    if (t.sum != 0 && (ds != 0 || dt != 0)) {
+      const double f = hd_exp(-dt * inv_tau), f1 = hd_exp(-dt);
+      kd = f == 0 ? 0 : f * (kd + t.sum * (ds - dt));
+      t.dot1 = f1 == 0 ? 0 : f1 * (t.dot1 - t.sum1 * dt);
+      t.sum *= f;
+      t.sum1 *= f1;
+    }
+    s.max = static_cast<double>(max_s);
+    t.max = static_cast<double>(max_t);
+  }
+};
+
+/// The gradient of a row whose sums are known, not yet written: its exponentials lie in working
+/// memory. It is written block by block while the next row is summed, each block just before that
+/// row's exponentials take its place: memory writes while it computes, instead of between.
+struct PendingGradient {
+  bool is_due = false;
+  bool absolute_t = false;  // et holds values that are not relative to a block's maximum
+  TauKind tau_kind = TauKind::kOne;
+  FastRow row;
+  BlockSums sums;
+  RowResult<double> result;
+};
+
+/// Statistics of the row; returns its part of the total. Writes the gradient in `pending`, of a row
+/// with the same working memory, and leaves the row's own there.
+double fast_row(const FastRow& row, PendingGradient& pending);
+/// Writes the gradient in `pending`, if one is due.
+void finish_gradient(PendingGradient& pending);
 /// After rows with `stream`: their stores become visible to other threads.
 void flush_rows();
 /// y[i] = exp(x[i]) for x[i] <= 0, as fast_row does it: relative error below

@@ -42,6 +42,22 @@ HWY_INLINE void for_each_vector(std::int64_t n, const Step& step) {
     });
 }
 
+/// The same, two vectors at a time where there are two: calls f<kCount>(v, load) with load(row, k)
+/// the k-th of kCount vectors from row + v on.
+template <class Step>
+HWY_INLINE void for_each_pair(std::int64_t n, const Step& step) {
+  const F d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  std::int64_t v = 0;
+  for (; v + 2 * lanes <= n; v += 2 * lanes)
+    step.template operator()<2>(v, [d, v, lanes](const float* row, std::int64_t k)
+                                       HWY_ATTR { return hn::LoadU(d, row + v + k * lanes); });
+  for_each_vector(n - v, [&](std::int64_t rest, const auto& load) HWY_ATTR {
+    step.template operator()<1>(v + rest,
+                                [&](const float* row, int) HWY_ATTR { return load(row + v); });
+  });
+}
+
 /// Largest and second largest of row[0, n) into max and next; where max grows, argmax is set.
 template <bool kNext>
 HWY_INLINE void block_top(const float* row, std::int64_t begin, std::int64_t n, float& max,

@@ -177,6 +177,40 @@ TEST(DistillLossKernel, one_term_alone_and_no_gradient) {
   }
 }
 
+// On the CPU a row's gradient is written while the next row's logits are read, from memory that the
+// next row then takes.
+TEST(DistillLossKernel, rows_know_nothing_of_their_neighbours) {
+  constexpr std::int64_t kRows = 8, kClasses = 5003;  // 1/8 is exact; three blocks of columns
+  for (const bool in_place : {false, true})
+    for (const Divergence divergence : {Divergence::kForwardKl, Divergence::kReverseKl})
+      for (const std::vector<float>& tau : std::vector<std::vector<float>>{
+               {2}, {1}, {3}, {2, 2, 3, 3, 1, 1, 4, 2}, {2, 3, 2, 3, 4, 1, 4, 3}})
+        for (const bool statistics : {false, true}) {
+          Case c = make_case(kRows, kClasses, 33);
+          c.divergence = divergence, c.tau = tau, c.in_place = in_place, c.statistics = statistics;
+          c.pitch = kClasses + 2, c.offset = 1;
+          c.mask.clear();
+          c.lambda = {0.5f, 0.5f, 0, 0, 0.5f, 1, 1, 0.25f};
+          const Outcome all = run(c, Device::kCpu, DType::kF32);
+          for (std::int64_t i = 0; i < kRows; ++i) {
+            const auto row = [&](const std::vector<float>& v) {
+              const auto from = v.begin() + i * kClasses;
+              return std::vector<float>(from, from + kClasses);
+            };
+            const auto at = static_cast<std::size_t>(i);
+            Case one = c;
+            one.rows = 1;
+            one.student = row(c.student), one.teacher = row(c.teacher);
+            one.targets = {c.targets[at]}, one.lambda = {c.lambda[at]};
+            one.weights = {c.weights[at]}, one.tau = {tau.size() == 1 ? tau[0] : tau[at]};
+            const Outcome alone = run(one, Device::kCpu, DType::kF32);
+            for (std::size_t v = 0; v < kClasses; ++v)
+              ASSERT_EQ(all.gradient[at * kClasses + v] * kRows, alone.gradient[v])
+                  << "row " << i << " class " << v << ", tau " << one.tau[0];
+          }
+        }
+}
+
 TEST(DistillLossKernel, all_divergences) {
   for (int d = 0; d < kernels::kDivergences; ++d)
     for (const std::int64_t v : {1, 2, 15, 16, 17, 33, 100, 1100, 2048, 2049, 4500, 20000}) {

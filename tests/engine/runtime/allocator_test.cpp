@@ -8,6 +8,7 @@
 
 #include "engine/ops/elementwise.h"
 #include "engine/runtime/device.h"
+#include "kernels/common/thread_space.h"
 #include "tests/support/random.h"
 
 namespace retort::test {
@@ -31,6 +32,26 @@ class Turns {
   std::condition_variable changed_;
   int turn_ = 0;
 };
+
+TEST(Allocator, working_memory_of_cpu_kernels_is_workspace) {
+  const auto workspace = [] {
+    return memory_statistics(Device::kCpu)
+        .current_by_role[static_cast<std::size_t>(MemoryRole::kWorkspace)];
+  };
+  const std::size_t before = workspace();
+  constexpr std::size_t kFloats = 100'000;
+  std::thread([&] {
+    float* const small = kernels::thread_space(10);
+    EXPECT_EQ(small[9], 0.0f);
+    EXPECT_EQ(workspace(), before + 10 * sizeof(float));
+    float* const space = kernels::thread_space(kFloats);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(space) % 64, 0u);
+    EXPECT_EQ(space[kFloats - 1], 0.0f);
+    EXPECT_EQ(kernels::thread_space(20), space);
+    EXPECT_EQ(workspace(), before + kFloats * sizeof(float));
+  }).join();
+  EXPECT_EQ(workspace(), before);
+}
 
 // What one thread freed may still be in use on its stream: no other thread gets it, until the
 // thread has ended.
