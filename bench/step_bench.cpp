@@ -57,9 +57,9 @@ class Training {
       : device_(device), student_(nn::make_model({.arch = c.student, .seed = 1})) {
     student_->to(device);
     if (!c.teacher.empty()) {
-      const auto model = nn::make_model({.arch = c.teacher, .seed = 2});
+      std::shared_ptr<nn::Model> model = nn::make_model({.arch = c.teacher, .seed = 2});
       model->to(device);
-      teacher_ = std::make_unique<distill::Teacher>(model);
+      teacher_ = std::make_unique<distill::Teacher>(std::move(model));
     }
     nn::SgdConfig sgd;
     sgd.learning_rate = 0.1;

@@ -120,6 +120,10 @@ class Model : public Module {
   /// the convolutions in front of them. The same outputs up to rounding, in fewer passes. A model
   /// that has none ignores it.
   virtual void fold_batch_norms(bool /*on*/) {}
+
+  /// The same for good: parameters and buffers change value, the function stays the same up to
+  /// rounding, and no second copy of the weights is held (in their own dtype).
+  virtual void fold_batch_norms_for_good() {}
 };
 
 }  // namespace retort::nn

@@ -124,7 +124,7 @@ Work make_training(const StepSpec& spec, const Case& c) {
   } else {
     std::shared_ptr<nn::Model> teacher = nn::make_model({.arch = spec.teacher, .seed = 7});
     teacher->to(c.device);
-    t->teacher = std::make_unique<distill::Teacher>(teacher);
+    t->teacher = std::make_unique<distill::Teacher>(std::move(teacher));
     t->settings.temperature = {4.0f};
   }
   for (std::size_t i = 0; i < kBatches; ++i) {
@@ -165,7 +165,7 @@ Work make_inference(const StepSpec& spec, const Case& c) {
     Tensor logits;
   };
   auto s = std::make_shared<State>();
-  s->teacher = std::make_unique<distill::Teacher>(model);
+  s->teacher = std::make_unique<distill::Teacher>(std::move(model));
   for (std::size_t i = 0; i < kBatches; ++i)
     s->inputs.push_back(inputs_of(spec.model, spec.batch, c.seed * 100 + i, c));
   Work w;

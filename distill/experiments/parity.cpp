@@ -24,7 +24,7 @@ std::shared_ptr<const Teacher> frozen_copy(const ParitySettings& s, const nn::Mo
   const auto from = model.named_parameters(), to = copy->named_parameters();
   for (std::size_t i = 0; i < to.size(); ++i)
     to[i].second.detach().copy_from(from[i].second.detach());
-  return std::make_shared<Teacher>(copy, name);
+  return std::make_shared<Teacher>(std::move(copy), name);
 }
 
 // Samples of one stream: training streams by seed, one held-out stream for all.

@@ -4,17 +4,6 @@
 #include <cmath>
 
 namespace retort::distill {
-namespace {
-
-bool all_zero(const nn::Module& module) {
-  for (const auto& [path, tensor] : module.named_parameters())
-    for (const float v : tensor.detach().to_vector<float>())
-      if (v != 0) return false;  // NaN counts as content: the logits will show it
-  return true;
-}
-
-}  // namespace
-
 PreflightReport preflight(const Teacher& teacher, const Tensor& inputs, const Tensor& targets,
                           std::int64_t data_classes, bool allow_untrained) {
   RETORT_CHECK(inputs.rank() >= 1 && inputs.dim(0) >= 1 && targets.numel() == inputs.dim(0),
@@ -89,7 +78,7 @@ PreflightReport preflight(const Teacher& teacher, const Tensor& inputs, const Te
         join("its logits are NaN or infinite for ", bad_rows, " of ", report.samples, " samples"));
     fatal = true;
   }
-  if (all_zero(teacher.model())) {
+  if (teacher.weights_are_zero()) {
     report.all_zero_weights = true;
     report.problems.push_back("all its weights are zero");
   }

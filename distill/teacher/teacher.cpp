@@ -33,13 +33,28 @@ std::string weights_hash(const nn::Module& module) {
   return hasher.hex();
 }
 
+namespace {
+
+bool all_zero(const nn::Module& module) {
+  for (const auto& [path, tensor] : module.named_parameters())
+    for (const float v : tensor.detach().to_vector<float>())
+      if (v != 0) return false;  // NaN counts as content: the logits will show it
+  return true;
+}
+
+}  // namespace
+
 Teacher::Teacher(std::shared_ptr<nn::Model> model, std::string name)
     : model_(std::move(model)), name_(std::move(name)) {
   RETORT_CHECK(model_ != nullptr, "[teacher] expected a model, got null");
   model_->eval();
   model_->requires_grad(false);
-  model_->fold_batch_norms(true);
   hash_ = weights_hash(*model_);
+  weights_are_zero_ = all_zero(*model_);
+  if (model_.use_count() == 1)
+    model_->fold_batch_norms_for_good();
+  else
+    model_->fold_batch_norms(true);
 }
 
 Tensor Teacher::logits(const Tensor& inputs) const {

@@ -17,7 +17,9 @@ std::string weights_hash(const nn::Module& module);
 
 /// A model in evaluation mode whose parameters need no gradient. The constructor sets both, and
 /// nobody may train or change the model afterwards. Progressive distillation has one Teacher per
-/// checkpoint.
+/// checkpoint. Batch norms are folded into convolutions: where nobody else holds the model, for
+/// good, so that its weights are in memory once; then model()'s parameters are no longer those that
+/// hash() tells.
 ///
 /// Threads   logits() and forward() may be called from several threads at once.
 class Teacher {
@@ -26,6 +28,9 @@ class Teacher {
 
   const std::string& name() const { return name_; }
   const std::string& hash() const { return hash_; }
+  bool weights_are_zero() const {
+    return weights_are_zero_;
+  }  // every parameter: nothing was loaded
   std::int64_t classes() const { return model_->classes(); }
   nn::Model& model() const { return *model_; }
 
@@ -52,6 +57,7 @@ class Teacher {
  private:
   std::shared_ptr<nn::Model> model_;
   std::string name_, hash_;
+  bool weights_are_zero_ = false;
   std::shared_ptr<LogitCache> cache_;
 };
 

@@ -32,4 +32,16 @@ BatchNorm::Affine BatchNorm::affine() const {
   return a;
 }
 
+void BatchNorm::keep_shift_alone() {
+  const std::vector<double> shift = affine().shift;
+  const auto set = [&](Tensor& to, const std::vector<double>& values) {
+    to.detach().copy_from(Tensor::from(values, to.shape()));
+  };
+  set(bias_, shift);
+  const std::size_t channels = shift.size();
+  set(weight_, std::vector<double>(channels, 1));
+  set(running_mean_, std::vector<double>(channels, 0));
+  set(running_var_, std::vector<double>(channels, 1 - BatchNormOptions{}.epsilon));
+}
+
 }  // namespace retort::nn

@@ -25,7 +25,7 @@ class Projection : public Module {
         bn_(add_module("1", std::make_shared<BatchNorm>(out))),
         step_(conv_, bn_) {}
   Tensor forward(const Tensor& x) const { return step_.forward(x, /*relu=*/false); }
-  void fold(bool on) { step_.fold(on); }
+  ConvNorm& step() { return step_; }
 
  private:
   Conv2d& conv_;
@@ -65,9 +65,10 @@ class ResNet::Block : public Module {
     *pre = steps_.back().forward(h, /*relu=*/false, shortcut);
     return relu(*pre);
   }
-  void fold(bool on) {
-    for (ConvNorm& step : steps_) step.fold(on);
-    if (projection_) projection_->fold(on);
+  template <class F>
+  void for_each_step(const F& f) {
+    for (ConvNorm& step : steps_) f(step);
+    if (projection_) f(projection_->step());
   }
   std::int64_t out() const { return out_; }
 
@@ -76,7 +77,7 @@ class ResNet::Block : public Module {
     const std::string number = std::to_string(steps_.size() + 1);
     const Conv2d& conv = add_module(
         "conv" + number, std::make_shared<Conv2d>(convolution(c, in, out, kernel, stride)));
-    const BatchNorm& norm = add_module("bn" + number, std::make_shared<BatchNorm>(out));
+    BatchNorm& norm = add_module("bn" + number, std::make_shared<BatchNorm>(out));
     steps_.emplace_back(conv, norm);
   }
 
@@ -101,8 +102,9 @@ class ResNet::Stage : public Module {
       h = block->forward(h, block == blocks_.back() ? pre : nullptr);
     return h;
   }
-  void fold(bool on) {
-    for (Block* block : blocks_) block->fold(on);
+  template <class F>
+  void for_each_step(const F& f) {
+    for (Block* block : blocks_) block->for_each_step(f);
   }
   std::int64_t out() const { return blocks_.back()->out(); }
 
@@ -117,7 +119,7 @@ ResNet::ResNet(const ResNetConfig& c) : config_(c) {
   const Conv2d& conv1 =
       add_module("conv1", std::make_shared<Conv2d>(convolution(c, c.input_channels, c.stem_width,
                                                                large ? 7 : 3, large ? 2 : 1)));
-  const BatchNorm& bn1 = add_module("bn1", std::make_shared<BatchNorm>(c.stem_width));
+  BatchNorm& bn1 = add_module("bn1", std::make_shared<BatchNorm>(c.stem_width));
   stem_ = std::make_unique<ConvNorm>(conv1, bn1);
   std::int64_t in = c.stem_width;
   for (std::size_t i = 0; i < c.blocks.size(); ++i) {
@@ -134,8 +136,15 @@ ResNet::ResNet(const ResNetConfig& c) : config_(c) {
 }
 
 void ResNet::fold_batch_norms(bool on) {
-  stem_->fold(on);
-  for (Stage* stage : stages_) stage->fold(on);
+  const auto fold = [on](ConvNorm& step) { step.fold(on); };
+  fold(*stem_);
+  for (Stage* stage : stages_) stage->for_each_step(fold);
+}
+
+void ResNet::fold_batch_norms_for_good() {
+  const auto fold = [](ConvNorm& step) { step.fold_for_good(); };
+  fold(*stem_);
+  for (Stage* stage : stages_) stage->for_each_step(fold);
 }
 
 Tensor ResNet::run(const Tensor& x, bool want_hidden, std::size_t layers, ForwardResult* result) {

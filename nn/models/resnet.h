@@ -35,6 +35,7 @@ class ResNet : public Model {
   ForwardResult forward_hidden(const Tensor& x, std::int64_t layers) override;
   std::int64_t classes() const override { return config_.classes; }
   void fold_batch_norms(bool on) override;
+  void fold_batch_norms_for_good() override;
   const ResNetConfig& config() const { return config_; }
 
  private:

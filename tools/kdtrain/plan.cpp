@@ -161,8 +161,7 @@ class Planner {
   std::shared_ptr<distill::Teacher> fresh(std::size_t t, const std::string& name) {
     std::shared_ptr<nn::Model> model = jobs_.fresh_teacher(t, data_);
     model->to(device_);
-    models_.push_back(model);
-    return std::make_shared<distill::Teacher>(model, name);
+    return std::make_shared<distill::Teacher>(std::move(model), name);
   }
 
   // Teachers as the students' phase will hold them, with fresh weights.
@@ -340,7 +339,6 @@ class Planner {
   JobList jobs_;
   ExperimentData data_;
   std::vector<TeacherSet> teachers_;
-  std::vector<std::shared_ptr<nn::Model>> models_;
   std::map<std::string, JobPlan> measured_;  // by work_of
   RunPlan plan_;
 };

@@ -74,7 +74,7 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t t, const Experiment
   if (jobs.wants_untrained()) {
     std::shared_ptr<nn::Model> model = jobs.fresh_teacher(t, data);
     model->to(device);
-    set.untrained = std::make_shared<distill::Teacher>(model, "untrained");
+    set.untrained = std::make_shared<distill::Teacher>(std::move(model), "untrained");
   }
   set.problems = check_teacher(*set.final, set.normalize, data, device, jobs.all_allow_untrained());
   return set;

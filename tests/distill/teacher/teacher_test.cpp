@@ -7,6 +7,7 @@
 #include <numeric>
 #include <thread>
 
+#include "nn/models/registry.h"
 #include "tests/distill/models.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
@@ -41,6 +42,25 @@ TEST(Teacher, is_frozen_and_its_hash_is_of_its_weights) {
   EXPECT_NE(teacher.hash(), Teacher(model(2)).hash());
   EXPECT_EQ(teacher.hash().size(), 32u);
   EXPECT_THROW(Teacher(nullptr), Error);
+}
+
+TEST(Teacher, folds_for_good_only_what_nobody_else_holds) {
+  const auto resnet = [] { return nn::make_model({.arch = "resnet8", .classes = 5, .seed = 4}); };
+  const auto shared = resnet(), reference = resnet();
+  const Teacher of_shared(shared), of_its_own(resnet());
+  EXPECT_EQ(weights_hash(*shared), weights_hash(*reference));
+  EXPECT_NE(weights_hash(of_its_own.model()), weights_hash(*reference));
+  EXPECT_EQ(of_its_own.hash(), of_shared.hash());
+  const Tensor x = randn({3, 32, 32, 3}, 2);
+  EXPECT_TRUE(same_bytes(of_its_own.logits(x), of_shared.logits(x)));
+}
+
+// Folding moves zeros: the constructor looks before it folds.
+TEST(Teacher, tells_weights_that_nobody_loaded) {
+  std::shared_ptr<nn::Model> zeros = nn::make_model({.arch = "resnet8", .classes = 5, .seed = 4});
+  for (const auto& [path, tensor] : zeros->named_parameters()) tensor.detach().fill(0);
+  EXPECT_TRUE(Teacher(std::move(zeros)).weights_are_zero());
+  EXPECT_FALSE(Teacher(model(1)).weights_are_zero());
 }
 
 TEST(LogitCache, gives_the_same_bits_without_a_forward_pass) {

@@ -4,6 +4,7 @@
 #include "engine/autograd/autograd.h"
 #include "engine/ops/mse.h"
 #include "engine/ops/reduce.h"
+#include "engine/runtime/allocator.h"
 #include "kernels/common/philox.h"
 #include "nn/models/registry.h"
 #include "tests/support/close.h"
@@ -331,6 +332,33 @@ TEST(Models, folded_batch_norms_change_rounding_only) {
       EXPECT_TRUE(all_close(narrow, plain.logits, {0.1, 0.1})) << arch;
       model->fold_batch_norms(false);
       EXPECT_TRUE(same_bytes(model->forward(x).logits, plain.logits)) << arch;
+    }
+}
+
+TEST(Models, batch_norms_folded_for_good_leave_one_copy_of_the_weights) {
+  for (const char* arch : {"resnet8", "resnet50"})
+    for (const Device device : test::devices()) {
+      if (device == Device::kCuda && std::string(arch) != "resnet8") continue;  // time
+      const auto model = trained_a_little(arch);
+      model->to(device);
+      const NoGrad no_grad;
+      const Tensor x = randn({2, 32, 32, 3}, 9).to(device);
+      const Tensor plain = model->forward(x).logits;
+      model->fold_batch_norms(true);
+      const auto held = [&] { return memory_statistics(device).current_bytes; };
+      const std::size_t before = held();
+      const Tensor folded = model->forward(x).logits;
+      const std::size_t copies = held() - before;
+      model->fold_batch_norms_for_good();
+      const std::size_t alone = held();
+      const Tensor for_good = model->forward(x).logits;
+      EXPECT_TRUE(same_bytes(for_good, folded)) << arch;
+      EXPECT_LT(held() - alone, copies / 10) << arch;  // shifts, and the logits
+      model->fold_batch_norms(false);                  // layer by layer, it is the same function
+      EXPECT_TRUE(all_close(model->forward(x).logits, plain, {1e-3, 1e-3})) << arch;
+      model->fold_batch_norms_for_good();  // twice is once
+      EXPECT_TRUE(all_close(model->forward(x).logits, for_good, {1e-5, 1e-5})) << arch;
+      EXPECT_TRUE(all_close(model->forward(x.to(DType::kBF16)).logits, plain, {0.1, 0.1})) << arch;
     }
 }
 
