@@ -87,7 +87,8 @@ Work make_batch_norm(std::int64_t rows, std::int64_t channels, bool residual, co
   w.error = [=] {  // 4 channels, 1000 rows of each
     const auto x = Host(t.x), got = Host(t.y), gamma = Host(t.weight), beta = Host(t.bias),
                add = residual ? Host(t.residual) : Host();
-    Error64 e;
+    const Host mean(t.mean), rstd(t.rstd);
+    Error64 e, em, er;
     for (const std::int64_t k : sampled(channels, 4)) {
       const Moments m(x, rows, channels, k);
       const auto kk = static_cast<std::size_t>(k);
@@ -96,8 +97,10 @@ Work make_batch_norm(std::int64_t rows, std::int64_t channels, bool residual, co
         const double y = (x[i] - m.mean) * m.rstd * gamma[kk] + beta[kk] + (residual ? add[i] : 0);
         e.add(got[i], std::max(0.0, y));
       }
+      em.add(mean[kk], m.mean);
+      er.add(rstd[kk], m.rstd);
     }
-    return e.value();
+    return worse(e.value(), worse(em.value(), er.value()));
   };
   w.digest = [=] { return std::vector<double>{norm_of(t.y)}; };
   w.exports = [=] {
@@ -137,7 +140,8 @@ Work make_batch_norm_backward(std::int64_t rows, std::int64_t channels, bool res
   w.error = [=] {
     const auto x = Host(t.x), dy = Host(t.dy), got = Host(t.dx), y = Host(t.y),
                gamma = Host(t.weight), dw = Host(t.dweight), db = Host(t.dbias);
-    Error64 ex, ew;
+    const Host passed = residual ? Host(t.dresidual) : Host();
+    Error64 ex, ew, er;
     for (const std::int64_t k : sampled(channels, 4)) {
       const Moments m(x, rows, channels, k);
       const auto kk = static_cast<std::size_t>(k);
@@ -155,10 +159,11 @@ Work make_batch_norm_backward(std::int64_t rows, std::int64_t channels, bool res
       for (const std::int64_t r : sampled(rows, 1000)) {
         const auto i = static_cast<std::size_t>(r * channels + k);
         const double g = y[i] > 0 ? dy[i] : 0, xhat = (x[i] - m.mean) * m.rstd;
+        if (residual) er.add(passed[i], g);
         ex.add(got[i], gamma[kk] * m.rstd * (g - sum / n - xhat * sum_xhat / n));
       }
     }
-    return std::max(ex.value(), ew.value());
+    return worse(ex.value(), worse(ew.value(), er.value()));
   };
   w.digest = [=] {
     return std::vector<double>{norm_of(t.dx), norm_of(t.dweight), norm_of(t.dbias)};

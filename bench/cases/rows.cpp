@@ -247,7 +247,7 @@ Work make_bias_backward(const Size& s, const Case& c) {
         if (at(vy, s, r, k) > 0) sum += at(vdy, s, r, k);
       eb.add(gb[static_cast<std::size_t>(k)], sum);
     }
-    return std::max(ex.value(), eb.value());
+    return worse(ex.value(), eb.value());
   };
   return w;
 }
