@@ -218,14 +218,15 @@ class Picture {
                   x - 3.5, y - 3.5, colour)
             : format("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\" fill-opacity=\"0.75\">",
                      x, y, colour);
-    const double share = r.share(roofs_);
+    const Bound b = r.bound(roofs_);
+    const double share = b.share;
     out_ += shape + "<title>" +
-            escaped_xml(join(
-                r.name, "/", r.dtype,
-                format(": %.4g ms, %.4g GB/s, %.4g GFLOP/s", r.median_ms(), r.gb_per_s(),
-                       r.gflop_per_s()),
-                share == share ? format(", %.0f %% of %s", share * 100, r.matrix ? "gemm" : "copy")
-                               : "")) +
+            escaped_xml(join(r.name, "/", r.dtype,
+                             format(": %.4g ms, %.4g GB/s, %.4g GFLOP/s", r.median_ms(),
+                                    r.gb_per_s(), r.gflop_per_s()),
+                             share == share
+                                 ? format(", %.0f %% of %s", share * 100, b.gemm ? "gemm" : "copy")
+                                 : "")) +
             "</title>" + (r.dtype == "bf16" ? "</rect>\n" : "</circle>\n");
   }
 

@@ -1,5 +1,7 @@
-// Batch norm in training with ReLU, with and without a residual, and its backward.
+// Batch norm with ReLU: in training from x alone and from a convolution's statistics, and in
+// evaluation; with and without a residual; and its backward.
 #include <memory>
+#include <utility>
 
 #include "bench/cases/cases.h"
 #include "bench/cases/inputs.h"
@@ -9,6 +11,8 @@
 #include "engine/ops/reduce.h"
 #include "engine/runtime/device.h"
 #include "kernels/batch_norm/batch_norm.h"
+#include "kernels/conv2d/conv2d.h"
+#include "kernels/elementwise/elementwise.h"
 #include "kernels/reduce/reduce.h"
 
 namespace retort::bench {
@@ -16,12 +20,40 @@ namespace {
 
 constexpr double kEpsilon = 1e-5;
 
+// Where mean and variance come from: a pass over x, the convolution that made x, or before.
+enum class Moments { kOwn, kConv2d, kRunning };
+
+// x as (N, side, side, C), which a convolution's chunks depend on.
+struct Sizes {
+  std::int64_t batch, side, channels;
+  std::int64_t rows() const { return batch * side * side; }
+};
+
 struct Norm {
   Tensor x, residual, y, weight, bias, mean, rstd;
+  Tensor running_mean, running_var, statistics;
+  std::int64_t statistics_rows = 0;
   Tensor dy, dx, dresidual, dweight, dbias;
 };
 
-Norm make_norm(std::int64_t rows, std::int64_t channels, bool residual, const Case& c) {
+// x is the result of a 1 x 1 convolution that leaves its statistics.
+void convolve(Norm& t, const Sizes& s, const Case& c) {
+  const kernels::Conv2dShape shape{s.batch, s.side, s.side, s.channels, s.channels, 1, 1, 1, 0};
+  const kernels::Conv2dChunks chunks = kernels::conv2d_statistics_chunks(shape, c.device);
+  const Tensor before = t.x,
+               weight = normal({s.channels, s.channels}, c.seed + 5, DType::kF32, c.device,
+                               1 / std::sqrt(static_cast<double>(s.channels)));
+  t.x = Tensor::empty(before.shape(), c.dtype, c.device);
+  t.statistics = Tensor::empty({chunks.count, 2, s.channels}, DType::kF32, c.device);
+  t.statistics_rows = chunks.rows;
+  kernels::Conv2dArgs a{t.x.raw(), before.raw(), weight.raw(), shape, c.dtype, DType::kF32};
+  a.statistics = t.statistics.raw();
+  kernels::conv2d(context_of(c.device), a);
+  synchronize(c.device);  // before its input goes
+}
+
+Norm make_norm(const Sizes& s, bool residual, Moments from, const Case& c) {
+  const std::int64_t rows = s.rows(), channels = s.channels;
   Norm t;
   t.x = normal({rows, channels}, c.seed, c.dtype, c.device, 1, 0.5);
   if (residual) t.residual = normal({rows, channels}, c.seed + 1, c.dtype, c.device);
@@ -30,6 +62,11 @@ Norm make_norm(std::int64_t rows, std::int64_t channels, bool residual, const Ca
   t.bias = normal({channels}, c.seed + 3, DType::kF32, c.device, 0.1);
   t.mean = Tensor::empty({channels}, DType::kF32, c.device);
   t.rstd = Tensor::empty({channels}, DType::kF32, c.device);
+  if (from == Moments::kConv2d) convolve(t, s, c);
+  if (from == Moments::kRunning) {
+    t.running_mean = normal({channels}, c.seed + 6, DType::kF32, c.device, 0.1, 0.5);
+    t.running_var = normal({channels}, c.seed + 7, DType::kF32, c.device, 0.1, 1);
+  }
   return t;
 }
 
@@ -40,13 +77,20 @@ void forward(const Context& context, const Norm& t, DType dtype) {
   a.weight = t.weight.raw(), a.bias = t.bias.raw(), a.mean = t.mean.raw(), a.rstd = t.rstd.raw();
   a.rows = t.x.dim(0), a.channels = t.x.dim(1);
   a.momentum = 0.1, a.epsilon = kEpsilon, a.training = true, a.relu = true, a.dtype = dtype;
+  if (t.statistics.defined())
+    a.statistics = t.statistics.raw(), a.statistics_rows = t.statistics_rows;
+  if (t.running_mean.defined()) {
+    a.training = false;
+    a.running_mean = t.running_mean.raw(), a.running_var = t.running_var.raw();
+  }
   kernels::batch_norm(context, a);
 }
 
 // One channel's statistics in double.
-struct Moments {
+struct Channel {
   double mean = 0, rstd = 0;
-  Moments(const Host& x, std::int64_t rows, std::int64_t channels, std::int64_t k) {
+  Channel(double m, double r) : mean(m), rstd(r) {}
+  Channel(const Host& x, std::int64_t rows, std::int64_t channels, std::int64_t k) {
     const auto value = [&](std::int64_t r) {
       return x[static_cast<std::size_t>(r * channels + k)];
     };
@@ -67,19 +111,27 @@ Tensor spread(const Tensor& v, const Norm& t) {
   return wide;
 }
 
-Work make_batch_norm(std::int64_t rows, std::int64_t channels, bool residual, const Case& c) {
-  const Norm t = make_norm(rows, channels, residual, c);
+// Mean and variance as a chain of plain ops has them: (C) each, of x's dtype.
+std::pair<Tensor, Tensor> moments_of(const Norm& t) {
+  const double n = static_cast<double>(t.x.dim(0));
+  const Tensor mean = scale(column_sum(t.x), 1 / n);
+  return {mean, scale(column_sum(square(subtract(t.x, spread(mean, t)))), 1 / n)};
+}
+
+Work make_batch_norm(const Sizes& s, bool residual, Moments from, const Case& c) {
+  const std::int64_t rows = s.rows(), channels = s.channels;
+  const Norm t = make_norm(s, residual, from, c);
   Work w;
   w.run = [=] { forward(kernel_context(c.device), t, c.dtype); };
   w.composed = [=] {
     const NoGrad no_grad;
-    const double n = static_cast<double>(rows);
-    const Tensor centred = subtract(t.x, spread(scale(column_sum(t.x), 1 / n), t));
-    const Tensor var = scale(column_sum(square(centred)), 1 / n);
+    const auto [mean, var] =
+        from == Moments::kRunning ? std::pair{t.running_mean, t.running_var} : moments_of(t);
     const Tensor rstd =
         divide(Tensor::full({channels}, 1, var.dtype(), c.device), sqrt(add_scalar(var, kEpsilon)));
-    Tensor y =
-        add(multiply(multiply(centred, spread(rstd, t)), spread(t.weight, t)), spread(t.bias, t));
+    Tensor y = add(
+        multiply(multiply(subtract(t.x, spread(mean, t)), spread(rstd, t)), spread(t.weight, t)),
+        spread(t.bias, t));
     if (residual) y = add(y, t.residual);
     static_cast<void>(relu(y));
   };
@@ -87,18 +139,26 @@ Work make_batch_norm(std::int64_t rows, std::int64_t channels, bool residual, co
   w.error = [=] {  // 4 channels, 1000 rows of each
     const auto x = Host(t.x), got = Host(t.y), gamma = Host(t.weight), beta = Host(t.bias),
                add = residual ? Host(t.residual) : Host();
-    Error64 e;
+    const auto mean = Host(t.mean), rstd = Host(t.rstd),
+               before = from == Moments::kRunning ? Host(t.running_mean) : Host(),
+               var = from == Moments::kRunning ? Host(t.running_var) : Host();
+    Error64 e, em, er;
     for (const std::int64_t k : sampled(channels, 4)) {
-      const Moments m(x, rows, channels, k);
       const auto kk = static_cast<std::size_t>(k);
+      const Channel m = from == Moments::kRunning
+                            ? Channel{before[kk], 1 / std::sqrt(var[kk] + kEpsilon)}
+                            : Channel(x, rows, channels, k);
       for (const std::int64_t r : sampled(rows, 1000)) {
         const auto i = static_cast<std::size_t>(r * channels + k);
         const double y = (x[i] - m.mean) * m.rstd * gamma[kk] + beta[kk] + (residual ? add[i] : 0);
         e.add(got[i], std::max(0.0, y));
       }
+      em.add(mean[kk], m.mean);
+      er.add(rstd[kk], m.rstd);
     }
-    return e.value();
+    return worse(e.value(), worse(em.value(), er.value()));
   };
+  if (from != Moments::kOwn) return w;
   w.digest = [=] { return std::vector<double>{norm_of(t.y)}; };
   w.exports = [=] {
     NamedTensors all{{"x", t.x.to(Device::kCpu).to(DType::kF32)},
@@ -110,9 +170,9 @@ Work make_batch_norm(std::int64_t rows, std::int64_t channels, bool residual, co
   return w;
 }
 
-Work make_batch_norm_backward(std::int64_t rows, std::int64_t channels, bool residual,
-                              const Case& c) {
-  Norm t = make_norm(rows, channels, residual, c);
+Work make_batch_norm_backward(const Sizes& s, bool residual, const Case& c) {
+  const std::int64_t rows = s.rows(), channels = s.channels;
+  Norm t = make_norm(s, residual, Moments::kOwn, c);
   t.dy = normal({rows, channels}, c.seed + 4, c.dtype, c.device);
   t.dx = Tensor::empty({rows, channels}, c.dtype, c.device);
   t.dweight = Tensor::empty({channels}, DType::kF32, c.device);
@@ -129,6 +189,18 @@ Work make_batch_norm_backward(std::int64_t rows, std::int64_t channels, bool res
     a.rows = rows, a.channels = channels, a.training = true, a.relu = true, a.dtype = c.dtype;
     kernels::batch_norm_backward(kernel_context(c.device), a);
   };
+  w.composed = [=] {
+    const NoGrad no_grad;
+    const double n = static_cast<double>(rows);
+    const Tensor g = Tensor::empty(t.x.shape(), c.dtype, c.device);
+    kernels::unary_backward(kernel_context(c.device), {kernels::Unary::kRelu, g.raw(), t.dy.raw(),
+                                                       t.y.raw(), rows * channels, 1, c.dtype});
+    const Tensor rstd = spread(t.rstd, t), xhat = multiply(subtract(t.x, spread(t.mean, t)), rstd),
+                 dbias = column_sum(g), dweight = column_sum(multiply(g, xhat));
+    const Tensor inner = subtract(subtract(g, spread(scale(dbias, 1 / n), t)),
+                                  multiply(xhat, spread(scale(dweight, 1 / n), t)));
+    static_cast<void>(multiply(multiply(rstd, spread(t.weight, t)), inner));
+  };
   w.outputs = [=] {
     std::vector<Tensor> all{t.dx, t.dweight, t.dbias};
     if (residual) all.push_back(t.dresidual);
@@ -137,9 +209,10 @@ Work make_batch_norm_backward(std::int64_t rows, std::int64_t channels, bool res
   w.error = [=] {
     const auto x = Host(t.x), dy = Host(t.dy), got = Host(t.dx), y = Host(t.y),
                gamma = Host(t.weight), dw = Host(t.dweight), db = Host(t.dbias);
-    Error64 ex, ew;
+    const Host passed = residual ? Host(t.dresidual) : Host();
+    Error64 ex, ew, er;
     for (const std::int64_t k : sampled(channels, 4)) {
-      const Moments m(x, rows, channels, k);
+      const Channel m(x, rows, channels, k);
       const auto kk = static_cast<std::size_t>(k);
       double sum = 0, sum_xhat = 0;
       for (std::int64_t r = 0; r < rows; ++r) {
@@ -155,10 +228,11 @@ Work make_batch_norm_backward(std::int64_t rows, std::int64_t channels, bool res
       for (const std::int64_t r : sampled(rows, 1000)) {
         const auto i = static_cast<std::size_t>(r * channels + k);
         const double g = y[i] > 0 ? dy[i] : 0, xhat = (x[i] - m.mean) * m.rstd;
+        if (residual) er.add(passed[i], g);
         ex.add(got[i], gamma[kk] * m.rstd * (g - sum / n - xhat * sum_xhat / n));
       }
     }
-    return std::max(ex.value(), ew.value());
+    return worse(ex.value(), worse(ew.value(), er.value()));
   };
   w.digest = [=] {
     return std::vector<double>{norm_of(t.dx), norm_of(t.dweight), norm_of(t.dbias)};
@@ -174,18 +248,26 @@ Work make_batch_norm_backward(std::int64_t rows, std::int64_t channels, bool res
   return w;
 }
 
-void add_batch_norm(Plan& plan, std::int64_t rows, std::int64_t channels, DType dtype) {
+void add_batch_norm(Plan& plan, const Sizes& s, DType dtype) {
+  const std::int64_t rows = s.rows(), channels = s.channels;
   for (const bool residual : {false, true}) {
     const std::string name = residual ? "_add_relu" : "_relu";
     const double elements = static_cast<double>(rows * channels),
                  n = elements * static_cast<double>(size_of(dtype));
     // Reads x once where it could stay in a cache; the formula counts each operand once.
-    plan.add("batch_norm" + name + "/" + shape_name(rows, channels), dtype, (residual ? 3 : 2) * n,
-             (residual ? 8.0 : 7.0) * elements,  // 4 of them for the moments
-             [=](const Case& c) { return make_batch_norm(rows, channels, residual, c); });
+    for (const auto& [kind, from] : {std::pair{"", Moments::kOwn},
+                                     {"_statistics", Moments::kConv2d},
+                                     {"_evaluation", Moments::kRunning}}) {
+      const double moments = from == Moments::kOwn ? 4 : 0;  // operations an element
+      plan.add(std::string("batch_norm") + kind + name + "/" + shape_name(rows, channels), dtype,
+               (residual ? 3 : 2) * n, (moments + (residual ? 4 : 3)) * elements,
+               [s, residual = residual, from = from](const Case& c) {
+                 return make_batch_norm(s, residual, from, c);
+               });
+    }
     plan.add("batch_norm" + name + "_backward/" + shape_name(rows, channels), dtype,
              (residual ? 5 : 3) * n, 10 * elements,  // mask, xhat 2, sums 3, dx 4
-             [=](const Case& c) { return make_batch_norm_backward(rows, channels, residual, c); });
+             [=](const Case& c) { return make_batch_norm_backward(s, residual, c); });
   }
 }
 
@@ -195,13 +277,13 @@ void add_batch_norm_cases(Plan& plan) {
   const std::int64_t batch = plan.pick<std::int64_t>(2, 128, 1024);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     if (plan.smoke) {
-      add_batch_norm(plan, 128, 5, dtype);
+      add_batch_norm(plan, {2, 8, 5}, dtype);
       continue;
     }
     // Stages of ResNet-20, -18 and -152.
     for (const auto& [side, channels] :
          {std::pair<std::int64_t, std::int64_t>{32, 16}, {32, 64}, {8, 256}, {4, 512}})
-      add_batch_norm(plan, batch * side * side, channels, dtype);
+      add_batch_norm(plan, {batch, side, channels}, dtype);
   }
 }
 

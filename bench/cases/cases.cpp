@@ -35,6 +35,7 @@ Plan all_cases(Device device, bool smoke) {
   plan.smoke = smoke;
   add_distill_loss_cases(plan);
   add_optimizer_cases(plan);
+  add_step_statistics_cases(plan);
   add_step_cases(plan);
   add_copy_cases(plan);
   add_gemm_cases(plan);

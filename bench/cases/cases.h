@@ -13,8 +13,9 @@ void add_batch_norm_cases(Plan& plan);
 void add_image_cases(Plan& plan);         // pooling, shortcut, batches of images
 void add_distill_loss_cases(Plan& plan);  // all divergences
 void add_optimizer_cases(Plan& plan);     // sgd, adamw, grad_norm
-void add_step_cases(Plan& plan);          // whole steps of models
-void add_copy_cases(Plan& plan);          // plain and past the caches
+void add_step_statistics_cases(Plan& plan);
+void add_step_cases(Plan& plan);  // whole steps of models
+void add_copy_cases(Plan& plan);  // plain and past the caches
 
 /// All of them, for one device.
 Plan all_cases(Device device, bool smoke);

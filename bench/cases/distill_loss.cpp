@@ -1,14 +1,13 @@
 // The fused distillation loss, forward and gradient in one call with all statistics, beside the
 // chain of plain ops that defines it.
+#include <array>
+#include <limits>
 #include <memory>
 
 #include "bench/cases/cases.h"
 #include "bench/cases/inputs.h"
+#include "bench/cases/loss_chain.h"
 #include "bench/harness/session.h"
-#include "distill/losses/distillation_loss.h"
-#include "engine/ops/elementwise.h"
-#include "engine/ops/reduce.h"
-#include "engine/ops/softmax.h"
 #include "kernels/distill_loss/distill_loss.h"
 
 namespace retort::bench {
@@ -19,17 +18,30 @@ using kernels::Divergence;
 // Logits above which the chain's many tensors might not fit beside the case.
 constexpr std::int64_t kMostChained = std::int64_t{1} << 29;
 
+// Which of its inputs the loss has: both sets of logits and one lambda and temperature for all
+// rows; no teacher; lambda, temperature and weight of each row's own, and a third of the rows
+// masked.
+enum class Inputs { kShared, kLabels, kPerRow };
+
 struct Setting {
   std::int64_t rows, classes;
   Divergence divergence;
   double tau;
+  Inputs inputs = Inputs::kShared;
 };
 
 struct Problem {
-  Tensor student, teacher, targets, lambda, tau, z;     // inputs
-  Tensor gradient, total, statistics, argmax, correct;  // outputs
-  Tensor leaf, one_hot;                                 // of the chain
+  Tensor student, teacher, targets, lambda, tau, weights, mask, z;  // inputs
+  Tensor gradient, total, statistics, argmax, correct;              // outputs
+  LossChain chain;
 };
+
+bool counts(const Setting& s, std::int64_t row) {
+  return s.inputs != Inputs::kPerRow || row % 3 != 1;
+}
+std::int64_t counted_rows(const Setting& s) {
+  return s.inputs == Inputs::kPerRow ? s.rows - (s.rows + 1) / 3 : s.rows;
+}
 
 // D(p, q) and h_v = q_v dD/dq_v of one row in double, as the header defines them.
 double divergence_of(Divergence kind, double b, const std::vector<double>& p,
@@ -81,50 +93,133 @@ std::vector<double> softmax64(const std::vector<double>& x, double tau) {
   return y;
 }
 
-// Worst of the gradient (as a share of the row's largest) and of CE and D (relative, from 1e-3 up),
-// over up to 20,000 logits of rows spread over the batch.
-double error_of(const Problem& p, const Setting& s) {
-  const std::vector<std::int64_t> rows =
-      sampled(s.rows, std::max<std::int64_t>(2, 20000 / s.classes));
-  const std::vector<std::int32_t> y = p.targets.to_vector<std::int32_t>();
-  const std::vector<float> statistics = p.statistics.to_vector<float>();
-  const double lambda = p.lambda.item(), tau = p.tau.item();
-  double worst = 0;
-  for (const std::int64_t i : rows) {
-    const auto row = [&](const Tensor& t) { return t.slice(i, i + 1).to_vector<double>(); };
-    const std::vector<double> student = row(p.student), teacher = row(p.teacher),
-                              got = row(p.gradient), q1 = softmax64(student, 1),
-                              q = softmax64(student, tau), pt = softmax64(teacher, tau);
-    std::vector<double> h(q.size());
-    const double d =
-        divergence_of(s.divergence, kernels::default_parameter(s.divergence), pt, q, h);
-    double sum_h = 0;
-    for (const double v : h) sum_h += v;
-    const auto target = static_cast<std::size_t>(y[static_cast<std::size_t>(i)]);
-    Error64 gradient;
-    for (std::size_t v = 0; v < q.size(); ++v)
-      gradient.add(got[v], ((1 - lambda) * (q1[v] - (v == target ? 1 : 0)) +
-                            lambda * tau * (h[v] - q[v] * sum_h)) /
-                               static_cast<double>(s.rows));
-    worst = std::max(worst, gradient.value());
-    const auto relative = [&](int what, double want) {
-      const float value = statistics[static_cast<std::size_t>(what * s.rows + i)];
-      return std::abs(static_cast<double>(value) - want) / std::max(1e-3, std::abs(want));
-    };
-    worst = std::max(worst, relative(kernels::kStatCe, -std::log(q1[target])));
-    worst = std::max(worst, relative(kernels::kStatKd, tau * tau * d));
+// What the definition says of one row, in double.
+struct Row {
+  double lambda = 0, tau = 1, c = 0;  // c: weight / Z, 0 of a row that does not count
+  std::vector<double> gradient;
+  std::array<double, kernels::kRowStatistics> statistics{};
+  std::array<std::size_t, 2> argmax{};  // student, teacher
+};
+
+std::size_t largest(const std::vector<double>& x) {
+  return static_cast<std::size_t>(std::max_element(x.begin(), x.end()) - x.begin());
+}
+
+// lambda, tau and c of all rows.
+std::vector<Row> rows_of(const Problem& p, const Setting& s) {
+  const auto values = [](const Tensor& t) {
+    return t.defined() ? t.to_vector<double>() : std::vector<double>();
+  };
+  const auto at = [](const std::vector<double>& v, std::size_t i, double otherwise) {
+    return v.empty() ? otherwise : v[v.size() == 1 ? 0 : i];
+  };
+  const std::vector<double> lambda = values(p.lambda), tau = values(p.tau),
+                            weights = values(p.weights);
+  std::vector<Row> rows(static_cast<std::size_t>(s.rows));
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    rows[i].lambda = at(lambda, i, 0), rows[i].tau = at(tau, i, 1);
+    if (counts(s, static_cast<std::int64_t>(i)))
+      rows[i].c = at(weights, i, 1) / static_cast<double>(counted_rows(s));
   }
-  return worst;
+  return rows;
+}
+
+void define_teacher(Row& r, const std::vector<double>& teacher, std::size_t target) {
+  std::vector<double> p = softmax64(teacher, 1);
+  auto& s = r.statistics;
+  r.argmax[1] = largest(teacher);
+  s[kernels::kStatTeacherConfidence] = p[r.argmax[1]];
+  s[kernels::kStatTeacherLogConfidence] = std::log(p[r.argmax[1]]);
+  s[kernels::kStatTeacherMaxLogit] = teacher[r.argmax[1]];
+  s[kernels::kStatTeacherPTrue] = p[target];
+  s[kernels::kStatTeacherLogPTrue] = std::log(p[target]);
+  for (const double v : p) s[kernels::kStatTeacherEntropy] -= v > 0 ? v * std::log(v) : 0;
+  std::swap(p[0], p[r.argmax[1]]);
+  s[kernels::kStatTeacherMargin] = p[0] - *std::max_element(p.begin() + 1, p.end());
+}
+
+void define(Row& r, const Setting& s, const std::vector<double>& student,
+            const std::vector<double>& teacher, std::size_t target) {
+  const std::vector<double> q1 = softmax64(student, 1);
+  std::vector<double> q(q1.size()), h(q1.size());
+  double sum_h = 0;
+  if (!teacher.empty()) {
+    q = softmax64(student, r.tau);
+    r.statistics[kernels::kStatKd] =
+        r.tau * r.tau *
+        divergence_of(s.divergence, kernels::default_parameter(s.divergence),
+                      softmax64(teacher, r.tau), q, h);
+    for (const double v : h) sum_h += v;
+    define_teacher(r, teacher, target);
+  }
+  for (std::size_t v = 0; v < q.size(); ++v)
+    r.gradient.push_back(r.c * ((1 - r.lambda) * (q1[v] - (v == target ? 1 : 0)) +
+                                r.lambda * r.tau * (h[v] - q[v] * sum_h)));
+  r.argmax[0] = largest(student);
+  r.statistics[kernels::kStatCe] = -std::log(q1[target]);
+  r.statistics[kernels::kStatStudentConfidence] = q1[r.argmax[0]];
+}
+
+// Worst of the gradient (as a share of the row's largest) and of all statistics (relative_error),
+// over up to 20,000 logits of rows spread over the batch; infinite for a wrong argmax. The total is
+// held against the sum of all rows' CE and D as the kernel gives them, which were sampled above.
+double error_of(const Problem& p, const Setting& s) {
+  const std::vector<std::int32_t> y = p.targets.to_vector<std::int32_t>(),
+                                  argmax = p.argmax.to_vector<std::int32_t>();
+  const std::vector<std::uint8_t> correct = p.correct.to_vector<std::uint8_t>();
+  const std::vector<float> statistics = p.statistics.to_vector<float>();
+  const auto statistic = [&](int what, std::size_t i) {
+    return static_cast<double>(statistics[static_cast<std::size_t>(what * s.rows) + i]);
+  };
+  std::vector<Row> all = rows_of(p, s);
+  double worst = 0;
+  for (const std::int64_t i : sampled(s.rows, std::max<std::int64_t>(2, 20000 / s.classes))) {
+    const auto ii = static_cast<std::size_t>(i), target = static_cast<std::size_t>(y[ii]);
+    const auto values = [&](const Tensor& t) {
+      return t.defined() ? t.slice(i, i + 1).to_vector<double>() : std::vector<double>();
+    };
+    Row& r = all[ii];
+    r.gradient.assign(static_cast<std::size_t>(counts(s, i) ? 0 : s.classes), 0);
+    if (counts(s, i)) define(r, s, values(p.student), values(p.teacher), target);
+    Error64 gradient;
+    const std::vector<double> got = values(p.gradient);
+    for (std::size_t v = 0; v < got.size(); ++v) gradient.add(got[v], r.gradient[v]);
+    worst = worse(worst, gradient.value());
+    for (int k = 0; k < kernels::kRowStatistics; ++k)
+      worst =
+          worse(worst, relative_error(statistic(k, ii), r.statistics[static_cast<std::size_t>(k)]));
+    if (!counts(s, i)) continue;
+    for (std::size_t who = 0; who < (p.teacher.defined() ? 2u : 1u); ++who) {
+      const std::size_t at = who * static_cast<std::size_t>(s.rows) + ii;
+      if (argmax[at] != static_cast<std::int32_t>(r.argmax[who]) ||
+          correct[at] != (r.argmax[who] == target ? 1 : 0))
+        worst = worse(worst, std::numeric_limits<double>::infinity());
+    }
+  }
+  double total = 0;
+  for (std::size_t i = 0; i < all.size(); ++i)
+    total += all[i].c * ((1 - all[i].lambda) * statistic(kernels::kStatCe, i) +
+                         all[i].lambda * statistic(kernels::kStatKd, i));
+  return worse(worst, relative_error(p.total.item(), total));
 }
 
 void run_fused(const Problem& p, const Setting& s, const Case& c) {
   kernels::DistillLossArgs a;
-  a.student = p.student.raw(), a.teacher = p.teacher.raw(), a.dstudent = p.gradient.raw();
+  a.student = p.student.raw(), a.dstudent = p.gradient.raw();
   a.student_pitch = a.teacher_pitch = a.dstudent_pitch = s.classes;
   a.targets = p.targets.data<std::int32_t>();
-  a.lambda = p.lambda.data<float>();
-  a.temperature = p.tau.data<float>();
-  a.normalizer = p.z.data<float>();
+  if (p.teacher.defined()) {
+    a.teacher = p.teacher.raw();
+    a.lambda = p.lambda.data<float>();
+    a.temperature = p.tau.data<float>();
+  }
+  if (s.inputs == Inputs::kPerRow) {
+    a.lambda_stride = a.temperature_stride = a.weights_stride = 1;
+    a.weights = p.weights.data<float>();
+    a.mask = p.mask.data<std::uint8_t>();
+  } else {
+    a.normalizer = p.z.data<float>();
+  }
   a.total = p.total.raw();
   a.statistics = p.statistics.data<float>();
   a.argmax = p.argmax.data<std::int32_t>();
@@ -134,54 +229,51 @@ void run_fused(const Problem& p, const Setting& s, const Case& c) {
   kernels::distill_loss(kernel_context(c.device), a);
 }
 
-// Hinton's loss as users write it, the labels as one-hot rows that are made at the first call.
-void run_plain_chain(Problem& p, const Setting& s) {
-  if (!p.one_hot.defined()) {
-    const Tensor host = Tensor::zeros({s.rows, s.classes}, p.leaf.dtype());
-    const std::vector<std::int32_t> y = p.targets.to_vector<std::int32_t>();
-    for (std::size_t i = 0; i < y.size(); ++i) {
-      const auto row = static_cast<std::int64_t>(i);
-      host.slice(row, row + 1).view({s.classes}).slice(y[i], y[i] + 1).fill(1);
-    }
-    p.one_hot = host.to(p.leaf.device());
+void make_per_row(Problem& p, const Setting& s, const Case& c) {
+  std::vector<float> lambda, tau, weights;
+  std::vector<std::uint8_t> mask;
+  for (std::int64_t i = 0; i < s.rows; ++i) {
+    lambda.push_back(static_cast<float>(i % 5) / 4);
+    tau.push_back(static_cast<float>(1 + i % 4));
+    weights.push_back(0.5f + static_cast<float>(i % 7) / 7);
+    mask.push_back(counts(s, i) ? 1 : 0);
   }
-  const double n = static_cast<double>(s.rows);
-  const Tensor log_p = log_softmax(scale(p.teacher, 1 / s.tau));
-  const Tensor log_q = log_softmax(scale(p.leaf, 1 / s.tau));
-  const Tensor kd = sum(multiply(exp(log_p), subtract(log_p, log_q)));
-  const Tensor ce = negate(sum(multiply(log_softmax(p.leaf), p.one_hot)));
-  add(scale(ce, 0.5 / n), scale(kd, 0.5 * s.tau * s.tau / n)).backward();
-  p.leaf.zero_grad();
+  p.lambda = Tensor::from(lambda, {s.rows}, c.device);
+  p.tau = Tensor::from(tau, {s.rows}, c.device);
+  p.weights = Tensor::from(weights, {s.rows}, c.device);
+  p.mask = Tensor::from(mask, {s.rows}, c.device);
 }
 
 Work make(const Setting& s, const Case& c) {
   auto p = std::make_shared<Problem>();
   p->student = normal({s.rows, s.classes}, c.seed, c.dtype, c.device, 3);
-  p->teacher = normal({s.rows, s.classes}, c.seed + 1000, c.dtype, c.device, 3);
   p->targets = integers(s.rows, c.seed, s.classes, c.device);
-  p->lambda = Tensor::scalar(0.5, DType::kF32, c.device);
-  p->tau = Tensor::scalar(s.tau, DType::kF32, c.device);
+  if (s.inputs != Inputs::kLabels)
+    p->teacher = normal({s.rows, s.classes}, c.seed + 1000, c.dtype, c.device, 3);
+  if (s.inputs == Inputs::kShared) {
+    p->lambda = Tensor::scalar(0.5, DType::kF32, c.device);
+    p->tau = Tensor::scalar(s.tau, DType::kF32, c.device);
+  }
+  if (s.inputs == Inputs::kPerRow) make_per_row(*p, s, c);
   p->z = Tensor::scalar(static_cast<double>(s.rows), DType::kF32, c.device);
   p->gradient = Tensor::empty({s.rows, s.classes}, c.dtype, c.device);
   p->total = Tensor::empty({}, DType::kF32, c.device);
   p->statistics = Tensor::empty({kernels::kRowStatistics, s.rows}, DType::kF32, c.device);
   p->argmax = Tensor::empty({2, s.rows}, DType::kI32, c.device);
   p->correct = Tensor::empty({2, s.rows}, DType::kU8, c.device);
-  p->leaf = p->student.detach();
-  p->leaf.set_requires_grad(true);
   Work w;
   w.run = [=] { run_fused(*p, s, c); };
-  if (s.rows * s.classes > kMostChained) {
-    // No chain: bench/peers times PyTorch's.
-  } else if (s.divergence == Divergence::kForwardKl) {
-    w.composed = [=] { run_plain_chain(*p, s); };
-  } else {
+  // Too large, bench/peers times PyTorch's. With numbers per row plain ops have no way to spread
+  // them over the classes but matrices made on the host.
+  if (s.rows * s.classes <= kMostChained && s.inputs != Inputs::kPerRow) {
+    w.prepare_composed = [=] {
+      Tensor leaf = p->student.detach();
+      leaf.set_requires_grad(true);
+      p->chain = {leaf, p->teacher, one_hot_rows(p->targets, leaf), s.divergence, s.tau, 0.5};
+    };
     w.composed = [=] {
-      distill::DistillationLossArgs a;
-      a.student_logits = p->leaf, a.teacher_logits = p->teacher, a.targets = p->targets;
-      a.lambda = p->lambda, a.temperature = p->tau, a.divergence = s.divergence;
-      distillation_loss_composed(a).total.backward();
-      p->leaf.zero_grad();
+      loss_chain(p->chain).backward();
+      p->chain.student.zero_grad();
     };
   }
   w.outputs = [=] {
@@ -189,6 +281,7 @@ Work make(const Setting& s, const Case& c) {
   };
   w.error = [=] { return error_of(*p, s); };
   w.digest = [=] { return std::vector<double>{p->total.item(), norm_of(p->gradient)}; };
+  if (s.inputs != Inputs::kShared) return w;
   w.exports = [=] {
     return NamedTensors{{"student", p->student.to(Device::kCpu)},
                         {"teacher", p->teacher.to(Device::kCpu)},
@@ -205,18 +298,34 @@ double flops_per_logit(Divergence kind) {
   return 17 + divergence_and_h[static_cast<int>(kind)] + 6;
 }
 
+// A row's target, ten statistics, two argmax and two correct; lambda, temperature, weight and mask.
+double row_bytes(const Setting& s) {
+  return 4 + 4 * kernels::kRowStatistics + 2 * 4 + 2 + (s.inputs == Inputs::kPerRow ? 13 : 0);
+}
+
+std::string name_of(const Setting& s) {
+  if (s.inputs == Inputs::kLabels) return "distill_loss_labels/";
+  if (s.inputs == Inputs::kPerRow) return "distill_loss_per_row/";
+  return std::string("distill_loss/") + name_of(s.divergence) +
+         (s.tau == 2 ? "/" : "_tau" + std::to_string(static_cast<int>(s.tau)) + "/");
+}
+
 void add(Plan& plan, const Setting& s, DType dtype) {
   Case c;
-  c.name = std::string("distill_loss/") + name_of(s.divergence) +
-           (s.tau == 2 ? "/" : "_tau" + std::to_string(static_cast<int>(s.tau)) + "/") +
-           shape_name(s.rows, s.classes);
+  c.name = name_of(s) + shape_name(s.rows, s.classes);
   c.dtype = dtype;
-  const double logits = static_cast<double>(s.rows * s.classes);
-  c.bytes = 3 * logits * static_cast<double>(size_of(dtype));  // both read, the gradient written
+  const double logits = static_cast<double>(s.rows * s.classes),
+               counted = static_cast<double>(counted_rows(s) * s.classes);
+  const bool labels = s.inputs == Inputs::kLabels;
+  // The logits of rows that count are read, the gradient is written.
+  c.bytes = ((labels ? 1 : 2) * counted + logits) * static_cast<double>(size_of(dtype)) +
+            row_bytes(s) * static_cast<double>(s.rows);
   c.working_set = c.bytes;
-  c.flops = flops_per_logit(s.divergence) * logits;
+  c.flops = labels ? 7 * logits  // a softmax at tau 1, the gradient's term
+                   : flops_per_logit(s.divergence) * counted;
   c.goal = plan.device == Device::kCuda && s.rows == 8192 && s.classes > 30000 && s.tau == 2 &&
-           s.divergence == Divergence::kForwardKl && dtype == DType::kBF16;
+           s.divergence == Divergence::kForwardKl && s.inputs == Inputs::kShared &&
+           dtype == DType::kBF16;
   c.make = [s](const Case& made) { return make(s, made); };
   plan.add(std::move(c));
 }
@@ -239,6 +348,9 @@ void add_distill_loss_cases(Plan& plan) {
         add(plan, {rows, classes, static_cast<Divergence>(d), 2}, dtype);
         // A temperature that is no power of two takes one exponential more.
         if (d == 0 && classes > 10) add(plan, {rows, classes, Divergence::kForwardKl, 3}, dtype);
+        if (d == 0 && classes >= 1000 && classes < 50000)
+          for (const Inputs inputs : {Inputs::kLabels, Inputs::kPerRow})
+            add(plan, {rows, classes, Divergence::kForwardKl, 2, inputs}, dtype);
       }
 }
 

@@ -6,6 +6,7 @@
 #include "bench/harness/session.h"
 #include "engine/autograd/autograd.h"
 #include "engine/ops/bias.h"
+#include "engine/ops/elementwise.h"
 #include "engine/ops/matmul.h"
 #include "kernels/gemm/gemm.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 struct Product {
   std::int64_t m, n, k;
-  bool transpose_a, transpose_b, bias;
+  bool transpose_a, transpose_b, bias, relu = false;
 };
 
 Work make(const Product& p, const Case& c) {
@@ -30,12 +31,14 @@ Work make(const Product& p, const Case& c) {
     g.transpose_a = p.transpose_a, g.transpose_b = p.transpose_b;
     g.dtype = c.dtype;
     if (p.bias) g.bias = bias.raw();
+    g.relu = p.relu;
     kernels::gemm(kernel_context(c.device), g);
   };
   if (p.bias)
     w.composed = [=] {
       const NoGrad no_grad;
-      static_cast<void>(add_bias(matmul(a, b, p.transpose_a, p.transpose_b), bias));
+      const Tensor y = add_bias(matmul(a, b, p.transpose_a, p.transpose_b), bias);
+      if (p.relu) static_cast<void>(relu(y));
     };
   w.outputs = [=] { return std::vector<Tensor>{y}; };
   w.error = [=] {  // 400 elements, each a dot product in double
@@ -47,7 +50,7 @@ Work make(const Product& p, const Case& c) {
         for (std::int64_t k = 0; k < p.k; ++k)
           sum += va[static_cast<std::size_t>(p.transpose_a ? k * p.m + i : i * p.k + k)] *
                  vb[static_cast<std::size_t>(p.transpose_b ? j * p.k + k : k * p.n + j)];
-        e.add(got[static_cast<std::size_t>(i * p.n + j)], sum);
+        e.add(got[static_cast<std::size_t>(i * p.n + j)], p.relu ? std::max(0.0, sum) : sum);
       }
     return e.value();
   };
@@ -85,6 +88,7 @@ void add_gemm_cases(Plan& plan) {
   for (const DType dtype : {DType::kF32, DType::kBF16})
     for (const Layer& l : layers) {
       add(plan, "nt_bias", {l.rows, l.out, l.in, false, true, true}, dtype);
+      add(plan, "nt_bias_relu", {l.rows, l.out, l.in, false, true, true, true}, dtype);
       add(plan, "nn", {l.rows, l.in, l.out, false, false, false}, dtype);
       add(plan, "tn", {l.out, l.in, l.rows, true, false, false}, dtype);
     }

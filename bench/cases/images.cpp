@@ -1,5 +1,6 @@
 // What lies between the convolutions of an image network besides batch norm: pooling and the
 // parameter-free shortcut; and the kernel that makes a batch from stored images.
+#include <limits>
 #include <memory>
 
 #include "bench/cases/cases.h"
@@ -47,9 +48,13 @@ Work make_pool(const PoolCase& p, const Case& c) {
       kernels::average_pool_backward(context, {dy.raw(), dx.raw(), s, c.dtype});
   };
   const Tensor result = p.backward ? dx : y;
-  w.outputs = [=] { return std::vector<Tensor>{result}; };
-  w.error = [=] {  // images 0 and B - 1 whole
+  const bool chooses = p.max && !p.backward;
+  w.outputs = [=] {
+    return chooses ? std::vector<Tensor>{y, winner} : std::vector<Tensor>{result};
+  };
+  w.error = [=] {  // images 0 and B - 1 whole; infinite for a wrong winner
     const auto vx = Host(x), vdy = Host(dy), got = Host(result);
+    const std::vector<std::uint8_t> won = winner.to_vector<std::uint8_t>();
     Error64 e;
     for (const std::int64_t n : sampled(s.batch, 2)) {
       std::vector<double> want(static_cast<std::size_t>(result.numel() / s.batch), 0.0);
@@ -65,6 +70,7 @@ Work make_pool(const PoolCase& p, const Case& c) {
                     o];
             double most = -1e300, sum = 0;
             std::size_t where = 0;
+            int best = 0;
             for (int i = 0; i < s.kernel_h; ++i)
               for (int j = 0; j < s.kernel_w; ++j) {
                 const std::int64_t h = q * s.stride - s.padding + i,
@@ -74,12 +80,15 @@ Work make_pool(const PoolCase& p, const Case& c) {
                     vx[static_cast<std::size_t>(n) * static_cast<std::size_t>(x.numel() / s.batch) +
                        in_at(h, v, k)];
                 sum += value;
-                if (value > most) most = value, where = in_at(h, v, k);
+                if (value > most) most = value, where = in_at(h, v, k), best = i * s.kernel_w + j;
                 if (!p.max && p.backward)
                   want[in_at(h, v, k)] += upstream / (s.kernel_h * s.kernel_w);
               }
             if (!p.backward) want[o] = p.max ? most : sum / (s.kernel_h * s.kernel_w);
             if (p.max && p.backward) want[where] += upstream;
+            const std::size_t outputs = static_cast<std::size_t>(y.numel() / s.batch);
+            if (chooses && won[static_cast<std::size_t>(n) * outputs + o] != best)
+              return std::numeric_limits<double>::infinity();
           }
       for (std::size_t i = 0; i < want.size(); ++i)
         e.add(got[static_cast<std::size_t>(n) * want.size() + i], want[i]);
@@ -190,10 +199,15 @@ Work make_image_batch(std::int64_t batch, std::int64_t count, std::int64_t side,
   std::vector<float> value;
   for (std::int64_t i = 0; i < kChannels * kValues; ++i)
     value.push_back(static_cast<float>(i % kValues) / 255.0f - 0.5f);
+  // The teacher's table is another, so that one output in the other's place shows.
+  const auto second_of = [](float x) { return static_cast<double>(0.5f * x + 1); };
+  std::vector<float> second_value;
+  for (const float x : value) second_value.push_back(static_cast<float>(second_of(x)));
   const Tensor images = Tensor::from(stored, {count, kChannels, side, side}, c.device),
                labels = Tensor::from(label, {count}, c.device),
                entries = Tensor::from(entry, {batch}, c.device),
                table = Tensor::from(value, {kChannels, kValues}, c.device),
+               second_table = Tensor::from(second_value, {kChannels, kValues}, c.device),
                output = Tensor::empty({batch, side, side, kChannels}, c.dtype, c.device),
                second = teacher ? Tensor::empty({batch, side, side, kChannels}, c.dtype, c.device)
                                 : Tensor(),
@@ -204,7 +218,7 @@ Work make_image_batch(std::int64_t batch, std::int64_t count, std::int64_t side,
     a.images = images.data<std::uint8_t>(), a.labels = labels.data<std::int32_t>();
     a.entries = entries.data<std::int64_t>(), a.table = table.data<float>();
     a.output = output.raw(), a.targets = targets.data<std::int32_t>();
-    if (teacher) a.teacher_table = table.data<float>(), a.teacher_output = second.raw();
+    if (teacher) a.teacher_table = second_table.data<float>(), a.teacher_output = second.raw();
     a.batch = batch, a.count = count, a.channels = kChannels, a.height = a.width = side;
     a.dtype = c.dtype;
     kernels::image_batch(kernel_context(c.device), a);
@@ -215,8 +229,12 @@ Work make_image_batch(std::int64_t batch, std::int64_t count, std::int64_t side,
     return all;
   };
   w.error = [=] {
-    const Host got(teacher ? second : output);
+    const auto got = Host(output), got_second = teacher ? Host(second) : Host();
     Error64 e;
+    const std::vector<std::int32_t> classes = targets.to_vector<std::int32_t>();
+    for (std::size_t b = 0; b < classes.size(); ++b)
+      if (classes[b] != label[static_cast<std::size_t>(entry[b] & 0xffffffff)])
+        return std::numeric_limits<double>::infinity();
     for (const std::int64_t i : sampled(output.numel(), 20000)) {
       const std::int64_t k = i % kChannels, v = i / kChannels % side,
                          h = i / (kChannels * side) % side, b = i / pixels,
@@ -229,8 +247,9 @@ Work make_image_batch(std::int64_t batch, std::int64_t count, std::int64_t side,
                                     ? stored[static_cast<std::size_t>(
                                           ((sample * kChannels + k) * side + row) * side + column)]
                                     : 0;
-      e.add(got[static_cast<std::size_t>(i)],
-            static_cast<double>(value[static_cast<std::size_t>(k * kValues) + pixel]));
+      const std::size_t place = static_cast<std::size_t>(k * kValues) + pixel;
+      e.add(got[static_cast<std::size_t>(i)], static_cast<double>(value[place]));
+      if (teacher) e.add(got_second[static_cast<std::size_t>(i)], second_of(value[place]));
     }
     return e.value();
   };

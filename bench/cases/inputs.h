@@ -48,15 +48,26 @@ inline std::vector<std::int64_t> sampled(std::int64_t n, std::int64_t most,
   return at;
 }
 
-/// Largest difference as a share of the largest magnitude that is wanted. NaN anywhere gives NaN,
-/// unless both have it; all wanted 0: the largest magnitude that was got.
+/// The larger error, or NaN if either is: std::max drops the NaN of its second argument.
+inline double worse(double a, double b) { return std::isnan(a) || a > b ? a : b; }
+
+/// |got - want|, 0 also where both are the same infinity or both NaN.
+inline double difference(double got, double want) {
+  return got == want || (std::isnan(got) && std::isnan(want)) ? 0 : std::abs(got - want);
+}
+
+/// Of single figures: the difference as a share of what is wanted, of 1e-3 where that is less.
+inline double relative_error(double got, double want) {
+  return difference(got, want) / std::max(1e-3, std::abs(want));
+}
+
+/// Largest difference as a share of the largest finite magnitude that is wanted. NaN anywhere gives
+/// NaN, unless both have it; all wanted 0: the largest magnitude that was got.
 class Error64 {
  public:
   void add(double got, double want) {
-    if (got == want || (std::isnan(got) && std::isnan(want))) got = want;
-    const double difference = std::isnan(want) ? 0 : std::abs(got - want);
-    if (!(difference <= worst_)) worst_ = difference;  // NaN stays
-    if (!std::isnan(want)) largest_ = std::max(largest_, std::abs(want));
+    worst_ = worse(worst_, difference(got, want));
+    if (std::isfinite(want)) largest_ = std::max(largest_, std::abs(want));
   }
   double value() const { return largest_ > 0 ? worst_ / largest_ : worst_; }
 

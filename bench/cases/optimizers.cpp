@@ -61,7 +61,11 @@ void finish(Work& w, const std::shared_ptr<State>& s) {
     fill(*s, Array::kM, s->m);
     if (s->v.defined()) fill(*s, Array::kV, s->v);
   };
-  w.outputs = [s] { return std::vector<Tensor>{s->parameter, s->m}; };
+  w.outputs = [s] {
+    std::vector<Tensor> all{s->parameter, s->m};
+    if (s->v.defined()) all.push_back(s->v);
+    return all;
+  };
   w.digest = [s] { return std::vector<double>{norm_of(s->parameter), norm_of(s->m)}; };
   w.exports = [s] {
     NamedTensors all{{"parameter", before(*s, Array::kParameter).to(Device::kCpu)},
@@ -72,18 +76,28 @@ void finish(Work& w, const std::shared_ptr<State>& s) {
   };
 }
 
-// Calls f(i) on sampled elements with the old and new values as doubles.
+struct Element {
+  double p = 0, m = 0, v = 0;
+};
+
+// The worst of the parameter and the moments: want(before, gradient) is the element after the
+// update, in double.
 template <class F>
 double sampled_error(const State& s, F&& want) {
-  const Host p(s.parameter), p0(before(s, Array::kParameter)), g(s.gradient),
-      m0(before(s, Array::kM)), v0 = s.v.defined() ? Host(before(s, Array::kV)) : Host();
-  Error64 e;
+  const bool second = s.v.defined();
+  const Host p(s.parameter), p0(before(s, Array::kParameter)), g(s.gradient), m(s.m),
+      m0(before(s, Array::kM)), v = second ? Host(s.v) : Host(),
+                                v0 = second ? Host(before(s, Array::kV)) : Host();
+  Error64 ep, em, ev;
   for (const std::int64_t at : sampled(s.parameter.numel(), 10000)) {
     const auto i = static_cast<std::size_t>(at);
-    // Of the change, not the parameter: an update of nothing must not look exact.
-    e.add(p[i] - p0[i], want(p0[i], g[i], m0[i], s.v.defined() ? v0[i] : 0) - p0[i]);
+    const Element next = want(Element{p0[i], m0[i], second ? v0[i] : 0}, g[i]);
+    // Of the change, not the value: an update of nothing must not look exact.
+    ep.add(p[i] - p0[i], next.p - p0[i]);
+    em.add(m[i] - m0[i], next.m - m0[i]);
+    if (second) ev.add(v[i] - v0[i], next.v - v0[i]);
   }
-  return e.value();
+  return worse(ep.value(), worse(em.value(), ev.value()));
 }
 
 Work make_sgd(std::int64_t n, const Case& c) {
@@ -105,9 +119,10 @@ Work make_sgd(std::int64_t n, const Case& c) {
     s->parameter.copy_from(subtract(s->parameter, scale(s->m, kRate)));
   };
   w.error = [s] {
-    return sampled_error(*s, [](double p, double g, double m, double) {
+    return sampled_error(*s, [](const Element& old, double g) {
       const double rate = static_cast<double>(static_cast<float>(kRate));
-      return p - rate * (kMomentum * m + g + kDecay * p);
+      const double m = kMomentum * old.m + g + kDecay * old.p;
+      return Element{old.p - rate * m, m};
     });
   };
   finish(w, s);
@@ -136,42 +151,70 @@ Work make_adamw(std::int64_t n, const Case& c) {
                                     scale(divide(s->m, root), kRate / (1 - std::pow(kBeta1, 10)))));
   };
   w.error = [s] {
-    return sampled_error(*s, [](double p, double g, double m, double v) {
+    return sampled_error(*s, [](const Element& old, double g) {
       const double rate = static_cast<double>(static_cast<float>(kRate));
-      const double m1 = kBeta1 * m + (1 - kBeta1) * g, v1 = kBeta2 * v + (1 - kBeta2) * g * g;
-      const double root = std::sqrt(v1 / (1 - std::pow(kBeta2, 10))) + kEpsilon;
-      return p * (1 - rate * kDecay) - rate * m1 / (1 - std::pow(kBeta1, 10)) / root;
+      const double m = kBeta1 * old.m + (1 - kBeta1) * g, v = kBeta2 * old.v + (1 - kBeta2) * g * g;
+      const double root = std::sqrt(v / (1 - std::pow(kBeta2, 10))) + kEpsilon;
+      const double p = old.p * (1 - rate * kDecay) - rate * m / (1 - std::pow(kBeta1, 10)) / root;
+      return Element{p, m, v};
     });
   };
   finish(w, s);
   return w;
 }
 
+// The whole gradient in one piece, or cut as the tensors of a network are: by turns a bias, a small
+// matrix and the rest, so that one CUDA launch of 64 segments does not do.
+std::vector<std::int64_t> segment_sizes(std::int64_t n, bool many) {
+  if (!many) return {n};
+  constexpr std::int64_t kSegments = 200;
+  std::vector<std::int64_t> sizes;
+  std::int64_t left = n;
+  for (std::int64_t i = 0; i + 1 < kSegments && left > 0; ++i) {
+    const std::int64_t wanted = i % 3 == 0 ? 61 : i % 3 == 1 ? 4099 : 3 * n / kSegments;
+    sizes.push_back(std::min(wanted, left));
+    left -= sizes.back();
+  }
+  if (left > 0) sizes.push_back(left);
+  return sizes;
+}
+
+struct Norm {
+  Tensor gradient, norm, clip, bad;
+  std::vector<kernels::GradientSegment> segments;
+};
+
+template <bool kMany>
 Work make_grad_norm(std::int64_t n, const Case& c) {
-  struct Norm {
-    Tensor gradient, norm, clip, bad;
-  };
   auto s = std::make_shared<Norm>();
   s->gradient = normal({n}, c.seed, c.dtype, c.device);
   s->norm = Tensor::empty({}, DType::kF32, c.device);
   s->clip = Tensor::empty({}, DType::kF32, c.device);
   s->bad = Tensor::empty({}, DType::kI32, c.device);
+  const char* at = static_cast<const char*>(s->gradient.raw());
+  for (const std::int64_t size : segment_sizes(n, kMany)) {
+    s->segments.push_back({at, size});
+    at += size * static_cast<std::int64_t>(size_of(c.dtype));
+  }
   Work w;
   w.run = [=] {
-    const kernels::GradientSegment segment{s->gradient.raw(), n};
     kernels::GradNormArgs a;
-    a.segments = {&segment, 1};
+    a.segments = s->segments;
     a.norm = s->norm.data<float>(), a.clip = s->clip.data<float>();
     a.not_finite = s->bad.data<std::int32_t>();
     a.max_norm = 1, a.dtype = c.dtype;
     kernels::grad_norm(kernel_context(c.device), a);
   };
-  w.composed = [=] { static_cast<void>(sqrt(sum(square(s->gradient)))); };
+  w.composed = [=] {
+    const NoGrad no_grad;
+    static_cast<void>(sqrt(sum(square(s->gradient))));
+  };
   w.outputs = [=] { return std::vector<Tensor>{s->norm, s->clip, s->bad}; };
   w.error = [=] {
-    Error64 e;
-    e.add(s->norm.item(), norm_of(s->gradient));
-    return e.value();
+    const double norm = norm_of(s->gradient);
+    return worse(worse(relative_error(s->norm.item(), norm),
+                       relative_error(s->clip.item(), std::min(1.0, 1 / (norm + 1e-6)))),
+                 s->bad.item());
   };
   w.digest = [=] { return std::vector<double>{s->norm.item(), s->clip.item()}; };
   w.exports = [=] { return NamedTensors{{"gradient", s->gradient.to(Device::kCpu)}}; };
@@ -203,7 +246,8 @@ void add_optimizer_cases(Plan& plan) {
       const double g = static_cast<double>(size_of(dtype));
       add_case(plan, "sgd/momentum", n, dtype, g + 16, 6, make_sgd);  // p, m read and written
       add_case(plan, "adamw", n, dtype, g + 24, 15, make_adamw);      // p, m, v
-      add_case(plan, "grad_norm", n, dtype, g, 2, make_grad_norm);
+      add_case(plan, "grad_norm", n, dtype, g, 2, make_grad_norm<false>);
+      add_case(plan, "grad_norm_segments", n, dtype, g, 2, make_grad_norm<true>);
     }
 }
 

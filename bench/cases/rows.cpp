@@ -59,6 +59,14 @@ std::vector<double> softmax64(const Host& x, const Size& s, std::int64_t r, bool
   return y;
 }
 
+// One number per row for all of its columns: what a chain of plain ops needs.
+Tensor wide_rows(const Tensor& v, const Size& s) {
+  const Tensor wide = Tensor::empty({s.rows, s.columns}, v.dtype(), v.device());
+  kernels::expand(context_of(v.device()),
+                  {kernels::Sum::kRows, wide.raw(), v.raw(), s.rows, s.columns, 1, v.dtype()});
+  return wide;
+}
+
 Work make_softmax(const Size& s, bool log, const Case& c) {
   const Tensor x = normal({s.rows, s.columns}, c.seed, c.dtype, c.device, 3),
                y = Tensor::empty({s.rows, s.columns}, c.dtype, c.device);
@@ -67,15 +75,12 @@ Work make_softmax(const Size& s, bool log, const Case& c) {
     kernels::softmax(kernel_context(c.device),
                      {y.raw(), x.raw(), s.rows, s.columns, s.columns, s.columns, log, c.dtype});
   };
-  if (!log)
-    w.composed = [=] {  // without the maximum, which no plain op here gives: inputs are small
-      const NoGrad no_grad;
-      const Tensor e = exp(x), total = sum_rows(e),
-                   wide = Tensor::empty({s.rows, s.columns}, c.dtype, c.device);
-      kernels::expand(kernel_context(c.device), {kernels::Sum::kRows, wide.raw(), total.raw(),
-                                                 s.rows, s.columns, 1, c.dtype});
-      static_cast<void>(divide(e, wide));
-    };
+  w.composed = [=] {  // without the maximum, which no plain op here gives: inputs are small
+    const NoGrad no_grad;
+    const Tensor e = retort::exp(x), total = sum_rows(e);
+    static_cast<void>(log ? subtract(x, wide_rows(retort::log(total), s))
+                          : divide(e, wide_rows(total, s)));
+  };
   w.outputs = [=] { return std::vector<Tensor>{y}; };
   w.error = [=] {
     const auto a = Host(x), b = Host(y);
@@ -104,6 +109,11 @@ Work make_softmax_backward(const Size& s, bool log, const Case& c) {
     kernels::softmax_backward(kernel_context(c.device),
                               {dx.raw(), dy.raw(), y.raw(), s.rows, s.columns, s.columns, s.columns,
                                s.columns, log, c.dtype});
+  };
+  w.composed = [=] {
+    const NoGrad no_grad;
+    static_cast<void>(log ? subtract(dy, multiply(exp(y), wide_rows(sum_rows(dy), s)))
+                          : multiply(subtract(dy, wide_rows(sum_rows(multiply(dy, y)), s)), y));
   };
   w.outputs = [=] { return std::vector<Tensor>{dx}; };
   w.error = [=] {
@@ -247,7 +257,7 @@ Work make_bias_backward(const Size& s, const Case& c) {
         if (at(vy, s, r, k) > 0) sum += at(vdy, s, r, k);
       eb.add(gb[static_cast<std::size_t>(k)], sum);
     }
-    return std::max(ex.value(), eb.value());
+    return worse(ex.value(), eb.value());
   };
   return w;
 }
@@ -269,11 +279,13 @@ Work make_mse(const Size& s, bool backward, const Case& c) {
     else
       kernels::mse(kernel_context(c.device), {loss.raw(), x.raw(), target.raw(), n, c.dtype});
   };
-  if (!backward)
-    w.composed = [=] {
-      const NoGrad no_grad;
+  w.composed = [=] {
+    const NoGrad no_grad;
+    if (backward)
+      static_cast<void>(multiply(scale(subtract(x, target), 2 / static_cast<double>(n)), dloss));
+    else
       static_cast<void>(mse_composed(x, target));
-    };
+  };
   w.outputs = [=] { return std::vector<Tensor>{backward ? dx : loss}; };
   w.error = [=] {
     const auto a = Host(x), b = Host(target);

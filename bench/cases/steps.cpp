@@ -137,7 +137,12 @@ Work make_training(const StepSpec& spec, const Case& c) {
   Work w;
   w.run = [t] { t->step(); };
   w.reset = [t, seed = c.seed] { t->reset(seed); };
-  w.outputs = [t] { return std::vector<Tensor>{t->optimizer->arena().parameters()}; };
+  w.outputs = [t] {
+    std::vector<Tensor> all{t->optimizer->arena().parameters()};
+    t->model->visit_buffers([&](const std::string&, Tensor& b) { all.push_back(b); });
+    for (const auto& [name, tensor] : t->optimizer->state()) all.push_back(tensor);
+    return all;
+  };
   w.digest = [t] { return std::vector<double>{t->report.loss()}; };
   w.exports = [t] {  // of the first step: call reset() before
     NamedTensors all;

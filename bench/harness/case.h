@@ -15,12 +15,16 @@ namespace retort::bench {
 struct Work {
   std::function<void()> run;       // enqueues one call
   std::function<void()> composed;  // the same function as a chain of plain ops
-  /// Puts back what run() overwrites of its own inputs, so that two runs can be compared.
+  /// Makes what the chain needs once (labels as one-hot rows), before its first call. Apart from
+  /// `make`, since a peer's turns count the memory of a work.
+  std::function<void()> prepare_composed;
+  /// Puts back what run() overwrites of its own inputs, so that two runs can be compared. Without
+  /// it run() writes every output whole: they are filled with other bytes before each of the two.
   std::function<void()> reset;
   /// After one run(): the largest error against the definition in double, relative to the largest
   /// result (of the same row where rows are independent). Each case says what it samples.
   std::function<double()> error;
-  /// What a run leaves behind; hashed to see whether two runs give the same bits.
+  /// All that a run leaves behind; hashed to see whether two runs give the same bits.
   std::function<std::vector<Tensor>()> outputs;
   /// Inputs and first parameters for a peer that is to do the same work.
   std::function<NamedTensors()> exports;

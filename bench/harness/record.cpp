@@ -1,5 +1,6 @@
 #include "bench/harness/record.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "engine/io/file.h"
@@ -58,12 +59,15 @@ Json to_json(const Record& r, const Ceilings& c) {
   j.set("graphed", r.graphed);
   j.set("bytes", r.bytes).set("flops", r.flops).set("matrix", r.matrix);
   j.set("gb_per_s", r.gb_per_s()).set("gflop_per_s", r.gflop_per_s());
-  j.set("share_of_ceiling", number_or_null(r.share(c)));
+  const Bound bound = r.bound(c);
+  j.set("share_of_ceiling", number_or_null(bound.share));
+  if (bound.share == bound.share) j.set("bound_by", bound.gemm ? "gemm" : "copy");
   j.set("launches", number_or_null(r.launches)).set("workspace_bytes", r.workspace_bytes);
   j.set("max_error", number_or_null(r.max_error));
   j.set("hash", r.hash).set("hashed_bytes", r.hashed_bytes).set("hash_equal", r.hash_equal);
   if (!r.composed_ms.empty()) {
     const Ratio ratio = bootstrap_ratio(r.samples_ms, r.composed_ms);
+    j.set("composed_graphed", r.composed_graphed);
     j.set("composed_median_ms", median(joined(r.composed_ms)));
     j.set("composed_over_fused", Json::array().push(ratio.value).push(ratio.low).push(ratio.high));
   }
@@ -74,12 +78,12 @@ Json to_json(const Record& r, const Ceilings& c) {
 
 }  // namespace
 
-double Record::share(const Ceilings& c) const {
-  if (matrix) {
-    const double rate = dtype == "bf16" ? c.gemm_bf16_gflop_per_s : c.gemm_f32_gflop_per_s;
-    return flops > 0 && rate > 0 ? gflop_per_s() / rate : kNan;
-  }
-  return bytes > 0 && c.copy_gb_per_s > 0 ? gb_per_s() / c.copy_gb_per_s : kNan;
+Bound Record::bound(const Ceilings& c) const {
+  const double gemm = matrix && dtype == "bf16" ? c.gemm_bf16_gflop_per_s : c.gemm_f32_gflop_per_s;
+  const double of_copy = bytes > 0 && c.copy_gb_per_s > 0 ? gb_per_s() / c.copy_gb_per_s : 0,
+               of_gemm = flops > 0 && gemm > 0 ? gflop_per_s() / gemm : 0;
+  if (of_copy == 0 && of_gemm == 0) return {};
+  return {std::max(of_copy, of_gemm), of_gemm > of_copy};
 }
 
 const Record* Report::find(const std::string& full_name) const {

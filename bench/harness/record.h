@@ -18,6 +18,12 @@ struct Ceilings {
   double dot_bf16_gflop_per_s = 0;   // the same with bf16 dot products
 };
 
+/// How near a case comes to the rate that bounds it.
+struct Bound {
+  double share = std::numeric_limits<double>::quiet_NaN();  // NaN without a formula or a ceiling
+  bool gemm = false;                                        // else the copy
+};
+
 struct Record {
   std::string name, dtype, device;
   Blocks samples_ms;  // per call
@@ -25,6 +31,7 @@ struct Record {
   int calls_per_sample = 1, works = 1;
   bool cold = true, matrix = false;
   bool graphed = false;  // a sample is one graph of its calls
+  bool composed_graphed = false;
   double bytes = 0, flops = 0;
   double workspace_bytes = 0;
   double launches = std::numeric_limits<double>::quiet_NaN();
@@ -37,9 +44,10 @@ struct Record {
   double median_ms() const { return median(joined(samples_ms)); }
   double gb_per_s() const { return bytes / (median_ms() * 1e6); }
   double gflop_per_s() const { return flops / (median_ms() * 1e6); }
-  /// Share of the ceiling the case is held to: gemm for matrix work, copy for the rest; NaN
-  /// without a formula or a ceiling.
-  double share(const Ceilings& c) const;
+  /// The larger of bytes at the copy's rate and flops at gemm's (bf16's for matrix work in bf16),
+  /// over the time. Which of the two it is follows from shape and machine, not from the op.
+  Bound bound(const Ceilings& c) const;
+  double share(const Ceilings& c) const { return bound(c).share; }
 };
 
 /// Everything one run knows.

@@ -25,7 +25,7 @@ struct Options {
   bool smoke = false, steps = false;
 };
 
-constexpr double kEnoughMs = 500;  // a chain slower than this is timed once or twice, not thrice
+constexpr std::size_t kLeastOfChain = 3;   // samples, however slow it is
 constexpr std::size_t kMostSamples = 400;  // per block: more adds size to the file, not knowledge
 
 void print_ceilings(const char* device, const Ceilings& c) {
@@ -84,6 +84,7 @@ class Runner {
       state.SetIterationTime(median(samples) / 1e3);
       record.samples_ms.push_back(samples);
       if (!composed.empty()) record.composed_ms.push_back(composed);
+      record.composed_graphed = session_->composed_graphed();
     }
     show(record, state);
     keep(record);
@@ -120,6 +121,7 @@ class Runner {
   // The chain takes its turn after a sample whenever it has used no more time than the kernel, so
   // that both see the same drift of the machine.
   void take_samples(const Case& c, Block& samples, Block& composed) {
+    session_->prepare_composed();
     const double budget = options_.smoke ? 0 : options_.seconds * 1e3 * (c.step ? 5 : 1);
     const std::size_t least = options_.smoke ? 2 : c.step ? 3 : 7;
     const double end = now_ms() + budget;
@@ -127,11 +129,10 @@ class Runner {
     while (samples.size() < least || (now_ms() < end && samples.size() < kMostSamples)) {
       samples.push_back(session_->sample());
       fused_ms += samples.back() * session_->calls_per_sample();
-      const bool turn = composed.empty() || (composed.size() < 3 && composed_ms < kEnoughMs) ||
-                        composed_ms < fused_ms;
+      const bool turn = composed.size() < kLeastOfChain || composed_ms < fused_ms;
       if (session_->has_composed() && turn && (!options_.smoke || composed.empty())) {
         composed.push_back(session_->sample_composed());
-        composed_ms += composed.back();
+        composed_ms += composed.back() * session_->calls_per_sample();
       }
     }
   }
@@ -152,13 +153,15 @@ class Runner {
     counters["mad_ms"] = median_absolute_deviation(all);
     if (r.bytes > 0) counters["GB/s"] = r.gb_per_s();
     if (r.flops > 0) counters["GFLOP/s"] = r.gflop_per_s();
-    if (const double share = r.share(ceilings); share == share)
-      counters[r.matrix ? "of_gemm" : "of_copy"] = share;
+    if (const Bound bound = r.bound(ceilings); bound.share == bound.share)
+      counters[bound.gemm ? "of_gemm" : "of_copy"] = bound.share;
     if (r.max_error == r.max_error) counters["err"] = r.max_error;
     if (r.launches == r.launches) counters["launches"] = r.launches;
     counters["ws_MiB"] = r.workspace_bytes / 1048576;
-    if (!r.composed_ms.empty())
+    if (!r.composed_ms.empty()) {
       counters["chain/fused"] = median(joined(r.composed_ms)) / r.median_ms();
+      if (r.graphed && !r.composed_graphed) counters["chain_eager"] = 1;
+    }
     counters["same_bits"] = r.hash_equal ? 1 : 0;
     if (!r.cold) counters["warm"] = 1;
     if (r.graphed) counters["graphed"] = 1;

@@ -115,25 +115,27 @@ Session::Session(const Case& c, bool smoke, double graphed_below_ms) : case_(c),
   const double wanted_ms = c.device == Device::kCuda ? 0.2 : 0.02;
   calls_ =
       static_cast<int>(std::clamp(std::ceil(wanted_ms / std::max(fastest, 1e-5)), 1.0, 1000.0));
-  if (c.device == Device::kCuda && fastest < graphed_below_ms) capture_calls();
+  if (c.device == Device::kCuda && fastest < graphed_below_ms) {
+    // Whole turns through the works: a replay begins where the last one did, and must find it cold.
+    calls_ = (calls_ + works() - 1) / works() * works();
+    graph_ = captured([this] { next().run(); });
+  }
 }
 
-void Session::run_calls() {
-  for (int i = 0; i < calls_; ++i) next().run();
-}
-
-// What cannot be captured, because it waits for the device or uploads, stays a loop of launches.
-void Session::capture_calls() {
-  // Whole turns through the works: a replay begins where the last one did, and must find it cold.
-  calls_ = (calls_ + works() - 1) / works() * works();
+// What cannot be captured, because it waits for the device or uploads, stays a loop of launches:
+// null then.
+std::unique_ptr<Graph> Session::captured(const std::function<void()>& call) {
+  const auto calls = [&] {
+    for (int i = 0; i < calls_; ++i) call();
+  };
   auto graph = std::make_unique<Graph>(std::make_shared<GraphMemory>());
   try {
     for (int i = 0; i < 5 && !graph->captured(); ++i)
-      if (graph->rehearse([this] { run_calls(); })) graph->capture([this] { run_calls(); });
+      if (graph->rehearse(calls)) graph->capture(calls);
   } catch (const Error&) {
     synchronize(case_.device);
   }
-  if (graph->captured()) graph_ = std::move(graph);
+  return graph->captured() ? std::move(graph) : nullptr;
 }
 
 Work& Session::next() {
@@ -141,19 +143,51 @@ Work& Session::next() {
   return works_[at_];
 }
 
-double Session::sample() {
-  if (graph_) return timer_.time([this] { graph_->launch(); }) / calls_;
-  if (calls_ == 1) return timer_.time(next().run);
-  return timer_.time([this] { run_calls(); }) / calls_;
+Work& Session::next_composed() {
+  composed_at_ = (composed_at_ + 1) % works_.size();
+  return works_[composed_at_];
 }
 
-double Session::sample_composed() { return timer_.time(next().composed); }
+double Session::time_calls(const std::function<void()>& call, Graph* graph) {
+  if (graph) return timer_.time([=] { graph->launch(); }) / calls_;
+  return timer_.time([&] {
+    for (int i = 0; i < calls_; ++i) call();
+  }) / calls_;
+}
+
+double Session::sample() {
+  return time_calls([this] { next().run(); }, graph_.get());
+}
+
+void Session::prepare_composed() {
+  if (composed_ready_ || !has_composed()) return;
+  for (Work& w : works_) {
+    if (w.prepare_composed) w.prepare_composed();
+    w.composed();  // also makes what a captured chain may not, such as its leaf's gradient
+    synchronize(case_.device);
+  }
+  if (graph_) composed_graph_ = captured([this] { next_composed().composed(); });
+  composed_ready_ = true;
+}
+
+double Session::sample_composed() {
+  prepare_composed();
+  return time_calls([this] { next_composed().composed(); }, composed_graph_.get());
+}
 
 Facts Session::facts() {
   Work& w = works_[0];
   const Device device = case_.device;
   Facts f;
-  if (w.reset) w.reset();
+  // Either what the run starts from is put back, or its outputs hold what it cannot give: a run
+  // that leaves some of them alone shows in the error (NaN) and in the second hash.
+  const auto before_run = [&](double value, double integer) {
+    if (w.reset) return w.reset();
+    if (!w.outputs) return;
+    for (const Tensor& t : w.outputs())
+      if (t.defined()) t.detach().fill(is_floating(t.dtype()) ? value : integer);
+  };
+  before_run(std::numeric_limits<double>::quiet_NaN(), 85);
   NotedContext& context = noted(device);
   context.scratch.most = 0;
   const std::size_t before = memory_statistics(device).current_bytes;
@@ -169,9 +203,12 @@ Facts Session::facts() {
     f.hash = digest.hash;
     f.hashed_bytes = digest.bytes;
   }
-  if (w.error) f.max_error = w.error();
+  // A NaN in the record says that there is no oracle.
+  if (w.error)
+    if (f.max_error = w.error(); std::isnan(f.max_error))
+      f.max_error = std::numeric_limits<double>::infinity();
   if (w.outputs) {
-    if (w.reset) w.reset();
+    before_run(-1.5, 42);
     w.run();
     synchronize(device);
     f.hash_equal = digest_of(w.outputs()).hash == f.hash;

@@ -25,7 +25,7 @@ double cold_bytes(Device device);
 
 /// What one run shows besides time. Figures that do not apply are NaN or empty.
 struct Facts {
-  double max_error = std::numeric_limits<double>::quiet_NaN();
+  double max_error = std::numeric_limits<double>::quiet_NaN();  // NaN: no oracle; infinite: a NaN
   double workspace_bytes = 0;  // temporary memory: scratch and what the allocator gave on top
   double launches = std::numeric_limits<double>::quiet_NaN();  // hand-written kernels, CUDA
   std::string hash;  // XXH3-128 of the outputs; of a sample where that is what can be copied soon
@@ -51,23 +51,33 @@ class Session {
   /// True where a sample is the replay of a graph of its calls.
   bool graphed() const { return graph_ != nullptr; }
   bool has_composed() const { return static_cast<bool>(works_[0].composed); }
+  /// The same of the chain: false beside a graphed kernel means its launches' gaps are in its time.
+  bool composed_graphed() const { return composed_graph_ != nullptr; }
   Work& work() { return works_[0]; }
 
-  double sample();           // ms per call
-  double sample_composed();  // the same of the chain of plain ops
-  Facts facts();             // runs the first work twice
+  double sample();  // ms per call
+  /// The same of the chain of plain ops, of as many calls, and as a graph where the kernel's is one
+  /// and the chain can be captured.
+  double sample_composed();
+  /// Builds what the chain needs once and runs it once per work: nothing of that is timed. The
+  /// first sample_composed() does it where it was not done.
+  void prepare_composed();
+  Facts facts();  // runs the first work twice
 
  private:
   Work& next();
-  void run_calls();
-  void capture_calls();
+  Work& next_composed();
+  std::unique_ptr<Graph> captured(const std::function<void()>& call);
+  double time_calls(const std::function<void()>& call, Graph* graph);
   Case case_;
   std::vector<Work> works_;
-  std::size_t at_ = 0;
+  std::size_t at_ = 0, composed_at_ = 0;  // apart: else one would always meet the same works
   int calls_ = 1;
   bool cold_ = true;
   Timer timer_;
+  bool composed_ready_ = false;
   std::unique_ptr<Graph> graph_;  // of the calls of a sample; gone before the works
+  std::unique_ptr<Graph> composed_graph_;
 };
 
 }  // namespace retort::bench

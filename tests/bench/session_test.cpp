@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <set>
 
 #include "bench/cases/cases.h"
@@ -78,6 +79,113 @@ TEST(Session, of_a_large_output_on_a_gpu_a_sample_is_hashed) {
     return w;
   };
   EXPECT_FALSE(Session(bad, true).facts().hash_equal);
+}
+
+// A case of nothing but counters: what the session calls, and how often.
+struct Counts {
+  int runs = 0, prepared = 0, chains = 0;
+};
+Case counting_case(const std::shared_ptr<Counts>& counts) {
+  Case c;
+  c.name = "counting";
+  c.working_set = cold_bytes(Device::kCpu) / 3;  // three works
+  c.make = [counts](const Case&) {
+    const auto one_hot = std::make_shared<bool>(false);
+    Work w;
+    w.run = [=] { ++counts->runs; };
+    w.prepare_composed = [=] {
+      *one_hot = true;
+      ++counts->prepared;
+    };
+    w.composed = [=] {
+      RETORT_CHECK(*one_hot, "the chain ran before it was prepared");
+      ++counts->chains;
+    };
+    return w;
+  };
+  return c;
+}
+
+TEST(Session, the_chain_is_warm_and_timed_over_as_many_calls_as_the_kernel) {
+  const auto counts = std::make_shared<Counts>();
+  Session session(counting_case(counts), false);
+  ASSERT_EQ(session.works(), 3);
+  EXPECT_EQ(counts->prepared, 0);  // a peer's turns have no chain, nor its memory
+  session.prepare_composed();
+  EXPECT_EQ(counts->prepared, 3);
+  EXPECT_EQ(counts->chains, 3);
+  ASSERT_GT(session.calls_per_sample(), 1);
+  session.sample_composed();
+  EXPECT_EQ(counts->prepared, 3);
+  EXPECT_EQ(counts->chains, 3 + session.calls_per_sample());
+  const int runs = counts->runs;
+  session.sample();
+  EXPECT_EQ(counts->runs - runs, session.calls_per_sample());
+}
+
+TEST(Session, the_chain_is_a_graph_where_the_kernel_is_one_unless_it_waits) {
+  if (!cuda_available()) GTEST_SKIP() << cuda_unavailable_reason();
+  for (const bool waits : {false, true}) {
+    Case c = add_case(8);
+    c.make = [make = c.make, waits](const Case& made) {
+      Work w = make(made);
+      w.composed = [run = w.run, waits] {
+        run();
+        if (waits) synchronize(Device::kCuda);
+      };
+      return w;
+    };
+    Session session(c, false, 1e9);
+    ASSERT_TRUE(session.graphed());
+    EXPECT_GT(session.sample_composed(), 0);
+    EXPECT_EQ(session.composed_graphed(), !waits);
+    EXPECT_GT(session.sample(), 0);
+  }
+}
+
+// y := 1 by the first `writes` calls alone; the session itself makes one before facts().
+Case lazy_case(int writes) {
+  Case c;
+  c.name = "lazy";
+  c.step = true;  // one call, not timed
+  c.make = [writes](const Case&) {
+    const Tensor y = Tensor::zeros({4}, DType::kF32, Device::kCpu);
+    Work w;
+    w.run = [=, calls = std::make_shared<int>(0)] {
+      if (++*calls <= writes) y.fill(1);
+    };
+    w.outputs = [=] { return std::vector<Tensor>{y}; };
+    return w;
+  };
+  return c;
+}
+
+TEST(Session, a_second_run_that_writes_nothing_is_not_the_same_bits) {
+  EXPECT_TRUE(Session(lazy_case(3), true).facts().hash_equal);
+  EXPECT_FALSE(Session(lazy_case(2), true).facts().hash_equal);
+  EXPECT_FALSE(Session(lazy_case(1), true).facts().hash_equal);
+}
+
+TEST(Cases, all_outputs_are_hashed) {
+  const auto hashed = [](const std::string& name) {
+    for (const Case& c : all_cases(Device::kCpu, true).cases)
+      if (c.full_name() == name) return Session(c, true).facts().hashed_bytes;
+    return 0.0;
+  };
+  EXPECT_EQ(hashed("cpu/adamw/37/f32"), 3 * 4 * 37);               // parameter, m, v
+  EXPECT_EQ(hashed("cpu/max_pool_3x3_s2/2x6x3/f32"), 2 * 27 * 5);  // y and the winner's place
+  // Gradient, total, statistics, argmax, correct.
+  EXPECT_EQ(hashed("cpu/distill_loss/forward_kl/3x10/f32"), 4 * 30 + 4 + 3 * (40 + 8 + 2));
+}
+
+TEST(Cases, the_loss_counts_its_statistics_and_labels) {
+  int found = 0;
+  for (const Case& c : all_cases(Device::kCpu, false).cases)
+    if (c.name == "distill_loss/forward_kl/1024x10") {
+      ++found;
+      EXPECT_EQ(c.bytes, 1024.0 * (30.0 * static_cast<double>(size_of(c.dtype)) + 54));
+    }
+  EXPECT_EQ(found, 2);
 }
 
 // A run on a budget ends somewhere: what comes before.
