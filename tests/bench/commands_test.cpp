@@ -74,7 +74,7 @@ TEST_F(Commands, ReportComesBackAsWritten) {
   EXPECT_EQ(b.launches, 2);
   EXPECT_EQ(b.max_error, 1e-7);
   EXPECT_EQ(b.hash_equal, false);
-  EXPECT_TRUE(std::isnan(back.records[1].max_error));
+  EXPECT_EQ(back.records[1].max_error, std::nullopt);
   EXPECT_TRUE(std::isnan(back.records[1].launches));
   EXPECT_EQ(back.cpu.copy_gb_per_s, 50);
   EXPECT_EQ(back.cpu.dot_bf16_gflop_per_s, 1000);
