@@ -115,10 +115,9 @@ class Picture {
     y_.include(top());
     x_.include(top() / roofs_.copy_gb_per_s);
     const Json* name = report.environment.find(device == "cuda" ? "gpu" : "processor");
-    title_ = join(name ? name->as_string() : device, ", ",
-                  device == "cpu" && report.environment.find("threads")
-                      ? report.environment.at("threads").dump() + " threads"
-                      : std::string());
+    title_ = name ? name->as_string() : device;
+    const Json* threads = report.environment.find("threads");
+    if (device == "cpu" && threads) title_ += ", " + threads->dump() + " threads";
   }
 
   std::string svg() {

@@ -152,11 +152,12 @@ int run(const Arguments& a) {
   std::vector<Case> cases{{"resnet18_train", "", "resnet18_cifar"},
                           {"resnet152_to_resnet18_kd", "resnet152_cifar", "resnet18_cifar"}};
   if (a.smoke) cases = {{"resnet8_train", "", "resnet8"}, {"resnet8_kd", "resnet8", "resnet8"}};
-  const auto data = images(std::max<std::int64_t>(a.batch * 6, a.smoke ? 12 : 50000));
-  // Flushed line by line: what a run that is cut off leaves.
+  // Opened before anything is measured; flushed line by line: what a run that is cut off leaves.
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(
       a.json.empty() ? nullptr : std::fopen(a.json.c_str(), "w"), std::fclose);
-  bool written = file != nullptr || a.json.empty();
+  RETORT_CHECK_AS(kIo, file || a.json.empty(), "cannot write ", a.json);
+  bool written = true;
+  const auto data = images(std::max<std::int64_t>(a.batch * 6, a.smoke ? 12 : 50000));
   for (const Case& c : cases) {
     struct Mode {
       const char* name;

@@ -138,6 +138,7 @@ void add_cast(Plan& plan, std::int64_t n, DType from, DType to) {
   Case c;
   c.name = std::string("cast_to_") + name_of(to) + "/" + shape_name(n);
   c.dtype = from;
+  c.error_bound = default_error_bound(to);
   c.bytes = c.working_set =
       static_cast<double>(n) * static_cast<double>(size_of(from) + size_of(to));
   c.make = [=](const Case& made) {

@@ -3,13 +3,13 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <set>
 
+#include "bench/build_commit.h"
 #include "bench/harness/record.h"
 #include "bench/harness/session.h"
 #include "engine/runtime/device.h"
@@ -25,25 +25,11 @@ std::string processor() {
   return "unknown";
 }
 
-std::string output_of(const std::string& command) {
-  std::string text;
-  FILE* const pipe = popen(command.c_str(), "r");
-  if (!pipe) return text;
-  char buffer[256];
-  while (std::fgets(buffer, sizeof buffer, pipe)) text += buffer;
-  pclose(pipe);
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
-}
-
-// RETORT_COMMIT, else what git says about the folder the program was built from.
+// A program built without git may be told where it comes from.
 std::string commit() {
-  if (const char* given = std::getenv("RETORT_COMMIT")) return given;
-  const std::string git = "git -C '" RETORT_SOURCE_DIR "' ";
-  const std::string head = output_of(git + "rev-parse HEAD 2>/dev/null");
-  if (head.empty()) return "unknown";
-  return output_of(git + "status --porcelain -uno 2>/dev/null").empty() ? head
-                                                                        : head + " (with changes)";
+  const std::string built = RETORT_BUILT_COMMIT;
+  const char* const given = std::getenv("RETORT_COMMIT");
+  return built == "unknown" && given ? given : built;
 }
 
 // File names, symbolic links followed, of the libraries that do the arithmetic: libdnnl.so.2.6.
@@ -79,6 +65,7 @@ Json environment(bool cuda) {
   double load[1] = {0};
   if (getloadavg(load, 1) == 1) j.set("load_at_start", load[0]);
   j.set("commit", commit());
+  j.set("build", RETORT_BUILD_TYPE);
   j.set("compiler", __VERSION__);
   j.set("libraries", libraries());
   const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "bench/harness/case.h"
 #include "engine/io/file.h"
 
 namespace retort::bench {
@@ -20,12 +21,21 @@ Json to_json(const Blocks& blocks) {
   return list;
 }
 
-Blocks blocks_of(const Json& list) {
+// For files written before there were bounds: what every case of any dtype meets.
+constexpr double kWideErrorBound = default_error_bound(DType::kBF16);
+
+Blocks blocks_of(const Json& record, const char* key) {
   Blocks blocks;
-  for (const Json& inner : list.items()) {
+  for (const Json& inner : record.at(key).items()) {
     blocks.emplace_back();
-    for (const Json& v : inner.items()) blocks.back().push_back(v.as_number());
+    for (const Json& v : inner.items()) {
+      blocks.back().push_back(v.as_number());
+      RETORT_CHECK_AS(kBadInput, blocks.back().back() > 0 && std::isfinite(blocks.back().back()),
+                      key, ": ", v.dump(), " is no time");
+    }
+    RETORT_CHECK_AS(kBadInput, !blocks.back().empty(), key, ": a block without samples");
   }
+  RETORT_CHECK_AS(kBadInput, !blocks.empty(), key, ": no samples");
   return blocks;
 }
 
@@ -63,7 +73,9 @@ Json to_json(const Record& r, const Ceilings& c) {
   j.set("share_of_ceiling", number_or_null(bound.share));
   if (bound.share == bound.share) j.set("bound_by", bound.gemm ? "gemm" : "copy");
   j.set("launches", number_or_null(r.launches)).set("workspace_bytes", r.workspace_bytes);
-  j.set("max_error", number_or_null(r.max_error));
+  // null: not applicable; NaN is written as "nan", which readers of older files take too.
+  j.set("max_error", r.max_error ? Json(*r.max_error) : Json());
+  if (r.max_error) j.set("error_bound", r.error_bound);
   j.set("hash", r.hash).set("hashed_bytes", r.hashed_bytes).set("hash_equal", r.hash_equal);
   if (!r.composed_ms.empty()) {
     const Ratio ratio = bootstrap_ratio(r.samples_ms, r.composed_ms);
@@ -76,6 +88,48 @@ Json to_json(const Record& r, const Ceilings& c) {
   return j;
 }
 
+Record record_of(const Json& item) {
+  Record r;
+  r.name = item.at("name").as_string();
+  r.device = item.at("device").as_string();
+  r.dtype = item.at("dtype").as_string();
+  r.samples_ms = blocks_of(item, "samples_ms");
+  if (item.find("composed_ms")) r.composed_ms = blocks_of(item, "composed_ms");
+  r.calls_per_sample = static_cast<int>(item.at("calls_per_sample").as_integer());
+  r.works = static_cast<int>(item.at("works").as_integer());
+  r.cold = item.at("cold").as_bool();
+  r.matrix = item.at("matrix").as_bool();
+  r.bytes = item.at("bytes").as_number();
+  r.flops = item.at("flops").as_number();
+  r.workspace_bytes = item.at("workspace_bytes").as_number();
+  r.launches = number_or_nan(item.at("launches"));
+  if (!item.at("max_error").is_null()) r.max_error = item.at("max_error").as_number();
+  r.error_bound = kWideErrorBound;
+  if (const Json* bound = item.find("error_bound")) r.error_bound = bound->as_number();
+  r.hash = item.at("hash").as_string();
+  r.hash_equal = item.at("hash_equal").as_bool();
+  return r;
+}
+
+Report report_of(const Json& j) {
+  RETORT_CHECK_AS(kBadInput,
+                  j.find("program") && j.at("program").as_string() == "distill_bench" &&
+                      j.find("format") && j.at("format").as_integer() == 2,
+                  "not a result of distill_bench (format 2)");
+  Report report;
+  report.environment = j.at("environment");
+  report.cpu = ceilings_of(j.at("ceilings").at("cpu"));
+  report.cuda = ceilings_of(j.at("ceilings").at("cuda"));
+  for (const Json& item : j.at("records").items()) try {
+      report.records.push_back(record_of(item));
+    } catch (const Error& e) {
+      const Json* const name = item.find("name");
+      fail(e.code(), "record ", report.records.size() + 1, name ? " " + name->dump() : "", ": ",
+           e.what());
+    }
+  return report;
+}
+
 }  // namespace
 
 Bound Record::bound(const Ceilings& c) const {
@@ -84,6 +138,13 @@ Bound Record::bound(const Ceilings& c) const {
                of_gemm = flops > 0 && gemm > 0 ? gflop_per_s() / gemm : 0;
   if (of_copy == 0 && of_gemm == 0) return {};
   return {std::max(of_copy, of_gemm), of_gemm > of_copy};
+}
+
+std::string Record::complaint() const {
+  // Not "above the bound": a NaN is neither above nor below.
+  if (max_error && !(*max_error <= error_bound))
+    return join("error ", *max_error, ", at most ", error_bound, " is right");
+  return hash_equal ? "" : "two runs left different bits";
 }
 
 const Record* Report::find(const std::string& full_name) const {
@@ -114,35 +175,11 @@ void write_report(const Report& report, const std::string& path) {
 
 Report read_report(const std::string& path) {
   const Json j = Json::read(path, std::uint64_t{256} << 20);
-  RETORT_CHECK_AS(kBadInput,
-                  j.find("program") && j.at("program").as_string() == "distill_bench" &&
-                      j.find("format") && j.at("format").as_integer() == 2,
-                  path, ": not a result of distill_bench (format 2)");
-  Report report;
-  report.environment = j.at("environment");
-  report.cpu = ceilings_of(j.at("ceilings").at("cpu"));
-  report.cuda = ceilings_of(j.at("ceilings").at("cuda"));
-  for (const Json& item : j.at("records").items()) {
-    Record r;
-    r.name = item.at("name").as_string();
-    r.device = item.at("device").as_string();
-    r.dtype = item.at("dtype").as_string();
-    r.samples_ms = blocks_of(item.at("samples_ms"));
-    if (const Json* composed = item.find("composed_ms")) r.composed_ms = blocks_of(*composed);
-    r.calls_per_sample = static_cast<int>(item.at("calls_per_sample").as_integer());
-    r.works = static_cast<int>(item.at("works").as_integer());
-    r.cold = item.at("cold").as_bool();
-    r.matrix = item.at("matrix").as_bool();
-    r.bytes = item.at("bytes").as_number();
-    r.flops = item.at("flops").as_number();
-    r.workspace_bytes = item.at("workspace_bytes").as_number();
-    r.launches = number_or_nan(item.at("launches"));
-    r.max_error = number_or_nan(item.at("max_error"));
-    r.hash = item.at("hash").as_string();
-    r.hash_equal = item.at("hash_equal").as_bool();
-    report.records.push_back(std::move(r));
+  try {
+    return report_of(j);
+  } catch (const Error& e) {
+    throw Error(e.code(), join(path, ": ", e.what()));
   }
-  return report;
 }
 
 }  // namespace retort::bench

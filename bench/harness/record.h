@@ -1,6 +1,7 @@
 // The result of one case, and the JSON file that holds them all.
 #pragma once
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,8 @@ struct Record {
   double bytes = 0, flops = 0;
   double workspace_bytes = 0;
   double launches = std::numeric_limits<double>::quiet_NaN();
-  double max_error = std::numeric_limits<double>::quiet_NaN();
+  std::optional<double> max_error;  // NaN is one; none where the case has no definition to meet
+  double error_bound = 0;           // what max_error may be
   std::string hash;
   double hashed_bytes = 0;
   bool hash_equal = true;
@@ -48,11 +50,13 @@ struct Record {
   /// over the time. Which of the two it is follows from shape and machine, not from the op.
   Bound bound(const Ceilings& c) const;
   double share(const Ceilings& c) const { return bound(c).share; }
+  /// What is wrong with the result; empty if nothing is.
+  std::string complaint() const;
 };
 
 /// Everything one run knows.
 struct Report {
-  Json environment;  // processor, threads, commit, libraries, date
+  Json environment;  // processor, threads, commit, build, libraries, date
   Ceilings cpu, cuda;
   std::vector<Record> records;
 
@@ -60,14 +64,18 @@ struct Report {
   const Record* find(const std::string& full_name) const;
 };
 
-/// Processor, cache, threads, load, commit, libraries and, where present, the GPU.
+/// Processor, cache, threads, load, commit and build (both of this program, not of the folder it
+/// is run in), libraries and, where present, the GPU.
 Json environment(bool cuda);
 
 /// The record as one line of JSON, as the report will have it.
 std::string line_of(const Record& record, const Ceilings& ceilings);
 
 void write_report(const Report& report, const std::string& path);
-/// Errors    Error(kBadInput) naming what is missing.
+/// A file without error bounds, as written before there were any, gets a wide one.
+///
+/// Errors    Error(kBadInput) naming the file and what is missing or cannot be: a case without
+///           samples, a time that is not above 0.
 Report read_report(const std::string& path);
 
 }  // namespace retort::bench

@@ -40,6 +40,11 @@ double median_of_resample(const Blocks& blocks, Draw& draw, std::vector<double>&
   return (*middle + *std::max_element(room.begin(), middle)) / 2;
 }
 
+Blocks with_samples(Blocks blocks) {
+  std::erase_if(blocks, [](const Block& block) { return block.empty(); });
+  return blocks;
+}
+
 }  // namespace
 
 std::vector<double> joined(const Blocks& blocks) {
@@ -68,43 +73,15 @@ double median_absolute_deviation(const std::vector<double>& values) {
   return median(distance);
 }
 
-double mann_whitney_p(const std::vector<double>& a, const std::vector<double>& b) {
-  if (a.empty() || b.empty()) return 1;
-  struct Item {
-    double value;
-    bool of_a;
-  };
-  std::vector<Item> all;
-  for (const double v : a) all.push_back({v, true});
-  for (const double v : b) all.push_back({v, false});
-  std::sort(all.begin(), all.end(), [](const Item& x, const Item& y) { return x.value < y.value; });
-  const double n = static_cast<double>(all.size()), na = static_cast<double>(a.size()),
-               nb = static_cast<double>(b.size());
-  double rank_sum = 0, ties = 0;
-  for (std::size_t i = 0; i < all.size();) {
-    std::size_t end = i;
-    while (end < all.size() && all[end].value == all[i].value) ++end;
-    const double t = static_cast<double>(end - i);
-    const double rank = (static_cast<double>(i + 1) + static_cast<double>(end)) / 2;
-    ties += t * t * t - t;
-    for (; i < end; ++i)
-      if (all[i].of_a) rank_sum += rank;
-  }
-  const double u = rank_sum - na * (na + 1) / 2, mean = na * nb / 2;
-  const double variance = na * nb / 12 * ((n + 1) - ties / (n * (n - 1)));
-  if (!(variance > 0)) return 1;
-  const double z = std::max(0.0, std::abs(u - mean) - 0.5) / std::sqrt(variance);
-  return std::erfc(z / std::sqrt(2.0));
-}
-
 Ratio bootstrap_ratio(const Blocks& a, const Blocks& b, double confidence, int resamples) {
   Ratio r{median(joined(b)) / median(joined(a)), kNan, kNan};
   if (!std::isfinite(r.value)) return r;
+  const Blocks from_a = with_samples(a), from_b = with_samples(b);
   Draw draw;
   std::vector<double> ratios, room;
   for (int i = 0; i < resamples; ++i) {
-    const double below = median_of_resample(a, draw, room);
-    ratios.push_back(median_of_resample(b, draw, room) / below);
+    const double below = median_of_resample(from_a, draw, room);
+    ratios.push_back(median_of_resample(from_b, draw, room) / below);
   }
   r.low = quantile(ratios, (1 - confidence) / 2);
   r.high = quantile(ratios, (1 + confidence) / 2);

@@ -1,4 +1,4 @@
-// Medians, their spread, and whether two sets of timings differ.
+// Medians, their spread, and the interval of a ratio within one run.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -18,17 +18,14 @@ double quantile(std::vector<double> values, double q);
 /// Median absolute deviation from the median, not scaled.
 double median_absolute_deviation(const std::vector<double>& values);
 
-/// Two-sided p-value of the Mann-Whitney U test: normal approximation with ties and continuity
-/// corrected. 1 where a side is empty or all values are equal.
-double mann_whitney_p(const std::vector<double>& a, const std::vector<double>& b);
-
 struct Ratio {
   double value = 0, low = 0, high = 0;  // median(b) / median(a) and its interval
 };
 
 /// Bootstrap percentile interval of the ratio of medians: blocks are drawn with replacement, then
 /// samples within them, so drift between blocks widens the interval. With one block the samples
-/// alone are drawn. Deterministic.
+/// alone are drawn: right for two that took turns, wrong for two runs (verdict.h compares those).
+/// Empty blocks count as absent. Deterministic.
 ///
 /// Source    Davison, Hinkley 1997, Bootstrap Methods and their Application, 3.8 (hierarchical).
 Ratio bootstrap_ratio(const Blocks& a, const Blocks& b, double confidence = 0.99,

@@ -10,7 +10,6 @@
 #include "engine/io/json.h"
 #include "engine/runtime/allocator.h"
 #include "engine/runtime/device.h"
-#include "kernels/common/parallel.h"
 
 namespace retort::bench {
 namespace {
@@ -61,8 +60,7 @@ int worker_command(const Arguments& given) {
   Arguments arguments = given;
   const std::string name = take(arguments, "--case"), file = take(arguments, "--export"),
                     device = take(arguments, "--device", "cpu");
-  if (const std::string n = take(arguments, "--threads"); !n.empty())
-    set_thread_count(std::stoi(n));
+  take_threads(arguments);
   const bool smoke = take_flag(arguments, "--smoke"), names = take_flag(arguments, "--list");
   expect_none(arguments);
   const Plan plan = all_cases(parse_device(device), smoke);

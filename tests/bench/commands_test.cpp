@@ -12,7 +12,7 @@
 namespace retort::bench {
 namespace {
 
-Blocks timings(std::uint64_t seed, double scale, std::size_t blocks = 1, std::uint32_t n = 60) {
+Blocks timings(std::uint64_t seed, double scale, std::size_t blocks = 5, std::uint32_t n = 60) {
   Blocks all(blocks);
   for (std::uint32_t k = 0; k < blocks; ++k)
     for (std::uint32_t i = 0; i < n; ++i) {
@@ -36,14 +36,33 @@ Record record(const std::string& name, const Blocks& samples) {
 
 class Commands : public testing::Test {
  protected:
-  std::string write(const char* name, std::vector<Record> records) {
+  std::string write(const char* name, std::vector<Record> records, const char* key = "threads",
+                    const Json& value = 2) {
     Report report;
-    report.environment =
-        Json::object().set("processor", "a <processor> & \"more\"").set("threads", 2);
-    report.cpu = {50, 400, 800, 500, 1000};
+    report.environment = Json::object()
+                             .set("processor", "a <processor> & \"more\"")
+                             .set("threads", 2)
+                             .set("gpu", "a <gpu>")
+                             .set("date", std::string(name));
+    report.environment.set(key, value);
+    report.cpu = report.cuda = {50, 400, 800, 500, 1000};
     report.records = std::move(records);
     write_report(report, folder_ / name);
     return folder_ / name;
+  }
+  // What compare prints and returns.
+  std::string compare(const Arguments& arguments, int status) {
+    testing::internal::CaptureStdout();
+    int got = -1;
+    std::string error;
+    try {
+      got = compare_command(arguments);
+    } catch (const Error& e) {
+      error = e.what();
+    }
+    const std::string said = testing::internal::GetCapturedStdout() + error;
+    EXPECT_EQ(got, status) << said;
+    return said;
   }
   test::TemporaryFolder folder_;
 };
@@ -65,6 +84,10 @@ TEST(Bound, is_the_larger_of_bytes_and_operations_at_the_rates_of_the_run) {
   EXPECT_EQ(r.share(c), 0.1);
   r.flops = 0;
   EXPECT_TRUE(std::isnan(r.share(c)));
+}
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
 }
 
 TEST_F(Commands, ReportComesBackAsWritten) {
@@ -93,7 +116,7 @@ TEST_F(Commands, ReportComesBackAsWritten) {
   EXPECT_EQ(b.launches, 2);
   EXPECT_EQ(b.max_error, 1e-7);
   EXPECT_EQ(b.hash_equal, false);
-  EXPECT_TRUE(std::isnan(back.records[1].max_error));
+  EXPECT_EQ(back.records[1].max_error, std::nullopt);
   EXPECT_TRUE(std::isnan(back.records[1].launches));
   EXPECT_EQ(back.cpu.copy_gb_per_s, 50);
   EXPECT_EQ(back.cpu.dot_bf16_gflop_per_s, 1000);
@@ -122,7 +145,7 @@ TEST_F(Commands, CompareDoesNotCallNoiseARegression) {
   }
 }
 
-// One slow stretch of the machine, as long as a block: not enough to call the program slower.
+// One slow stretch of the machine, as long as two blocks: not enough to call the program slower.
 TEST_F(Commands, CompareSeesDriftBetweenBlocks) {
   Blocks before = timings(1, 1, 4), after = timings(2, 1, 4);
   for (const std::size_t block : {1u, 2u})
@@ -130,10 +153,111 @@ TEST_F(Commands, CompareSeesDriftBetweenBlocks) {
   const std::string a = write("a.json", {record("x", before)}),
                     b = write("b.json", {record("x", after)});
   EXPECT_EQ(compare_command({a, b, "--threshold", "0.02"}), 0);
-  const std::string flat_a = write("c.json", {record("x", {joined(before)})}),
-                    flat_b = write("d.json", {record("x", {joined(after)})});
-  EXPECT_EQ(compare_command({flat_a, flat_b, "--threshold", "0.02"}),
-            1);  // what it would say without blocks
+}
+
+TEST_F(Commands, CompareOfOneBlockIsUndecidedAndSaysHowToGetMore) {
+  const std::string a = write("a.json", {record("x", timings(1, 1, 1))}),
+                    b = write("b.json", {record("x", timings(2, 3, 1))});
+  const std::string said = compare({a, b}, 0);
+  EXPECT_TRUE(has(said, "undecided: 1 block\n")) << said;
+  EXPECT_TRUE(has(said, "--benchmark_repetitions=5 --benchmark_enable_random_interleaving=true"))
+      << said;
+  EXPECT_FALSE(has(said, "SLOWER")) << said;
+}
+
+TEST_F(Commands, CompareFindsWrongResultsInB) {
+  const std::string a = write("a.json", {record("x", timings(1, 1)), record("y", timings(2, 1))});
+  Record off = record("x", timings(1, 1)), wanders = record("y", timings(2, 1));
+  off.max_error = 0.9;
+  off.error_bound = 1e-5;
+  wanders.hash_equal = false;
+  const std::string said = compare({a, write("b.json", {off, wanders})}, 1);
+  EXPECT_TRUE(has(said, "WRONG in B: cpu/x/f32: error 0.9")) << said;
+  EXPECT_TRUE(has(said, "WRONG in B: cpu/y/f32: two runs left different bits")) << said;
+  off.max_error = std::nan("");
+  EXPECT_TRUE(has(compare({a, write("b.json", {off, record("y", timings(2, 1))})}, 1),
+                  "cpu/x/f32: error nan"));
+  off.max_error = 1e-6;
+  compare({a, write("b.json", {off, record("y", timings(2, 1))})}, 0);
+  // A file of before there were bounds is held to a wide one.
+  off.max_error = 0.9;
+  off.error_bound = 7;
+  std::string old = test::slurp(write("b.json", {off, record("y", timings(2, 1))}));
+  compare({a, folder_ / "b.json"}, 0);
+  const std::string bound = ",\"error_bound\":7.0";
+  old.erase(old.find(bound), bound.size());
+  test::spill(folder_ / "b.json", old);
+  compare({a, folder_ / "b.json"}, 1);
+}
+
+TEST_F(Commands, CompareNamesMissingCases) {
+  const std::string both =
+                        write("a.json", {record("x", timings(1, 1)), record("y", timings(2, 1))}),
+                    one = write("b.json", {record("x", timings(1, 1))});
+  EXPECT_TRUE(has(compare({both, one}, 1), "missing from B: cpu/y/f32"));
+  EXPECT_TRUE(has(compare({both, one, "--allow-missing"}, 0), "missing from B: cpu/y/f32"));
+  EXPECT_TRUE(has(compare({one, both}, 0), "only in B: cpu/y/f32"));
+}
+
+TEST_F(Commands, CompareNotesEveryDifferenceOfTheEnvironments) {
+  const std::vector<Record> x{record("x", timings(1, 1))};
+  const std::string a = write("a.json", x, "build", "Release");
+  for (const auto& [key, value] :
+       std::vector<std::pair<const char*, Json>>{{"processor", "another"},
+                                                 {"threads", 3},
+                                                 {"gpu", "another"},
+                                                 {"driver", 13},
+                                                 {"emulated", true},
+                                                 {"libraries", Json::array().push("libx.so")},
+                                                 {"commit", "c"}})
+    EXPECT_TRUE(
+        has(compare({a, write("b.json", x, key, value)}, 0), join("note: ", key, " differs: ")))
+        << key;
+  EXPECT_TRUE(has(compare({a, write("b.json", x, "build", "Debug")}, 0),
+                  "note: build differs: \"Release\", \"Debug\""));
+  EXPECT_TRUE(
+      has(compare({write("b.json", x), a}, 0), "note: build differs: not recorded, \"Release\""));
+  // The date always does.
+  EXPECT_FALSE(has(compare({a, write("b.json", x, "build", "Release")}, 0), "note:"));
+}
+
+TEST_F(Commands, CompareChecksItsThreshold) {
+  const std::string a = write("a.json", {record("x", timings(1, 1))});
+  for (const char* value : {"-0.1", "much", "nan", ""}) try {
+      compare_command({a, a, "--threshold", value});
+      EXPECT_STREQ(value, "");  // no text: the default
+    } catch (const Error& e) {
+      EXPECT_TRUE(has(e.what(), "--threshold expects")) << e.what();
+    }
+}
+
+// Times that no clock gives, and cases that were never timed.
+TEST_F(Commands, ReportsWithImpossibleSamplesAreRefused) {
+  for (const Blocks& samples : {Blocks{}, Blocks{{}}, Blocks{{1, 2}, {}}, Blocks{{1, 0}},
+                                Blocks{{-1}}, Blocks{{std::nan("")}}, Blocks{{HUGE_VAL}}}) {
+    const std::string path = write("bad.json", {record("good", {{1}}), record("x", samples)});
+    try {
+      read_report(path);
+      ADD_FAILURE() << "accepted";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kBadInput);
+      EXPECT_EQ(std::string(e.what()).rfind(path + ": record 2 \"x\": samples_ms: ", 0), 0u)
+          << e.what();
+    }
+  }
+}
+
+TEST_F(Commands, ErrorsOfAReportNameItsFile) {
+  for (const char* text : {"{\"program\":\"distill_bench\",\"format\":2}", "{", "[]",
+                           "{\"program\":\"distill_bench\",\"format\":7}"}) {
+    test::spill(folder_ / "c.json", text);
+    try {
+      read_report(folder_ / "c.json");
+      ADD_FAILURE() << "accepted " << text;
+    } catch (const Error& e) {
+      EXPECT_TRUE(has(e.what(), folder_ / "c.json")) << e.what();
+    }
+  }
 }
 
 TEST_F(Commands, CompareRefusesWhatItCannotCompare) {
@@ -187,9 +311,17 @@ TEST_F(Commands, RooflineIsWellFormedAndHoldsEveryCase) {
   EXPECT_EQ(svg.find("inf\""), std::string::npos);
 }
 
+TEST_F(Commands, RooflineOfAGpuIsTitledByItsName) {
+  Record r = record("x", {{1}});
+  r.device = "cuda";
+  ASSERT_EQ(
+      roofline_command({write("a.json", {r}), "--out", folder_ / "a.svg", "--device", "cuda"}), 0);
+  EXPECT_TRUE(has(test::slurp(folder_ / "a.svg"), "Roofline: a &lt;gpu&gt;</text>"));
+}
+
 TEST_F(Commands, RooflineRefusesAFileWithoutPoints) {
   Record r = record("x", {{1}});
-  r.flops = 0;
+  r.flops = 0;  // neither on the CPU nor on a GPU
   EXPECT_THROW(roofline_command({write("a.json", {r}), "--out", folder_ / "a.svg"}), Error);
   EXPECT_THROW(roofline_command({write("b.json", {record("x", {{1}})}), "--out", folder_ / "b.svg",
                                  "--device", "cuda"}),

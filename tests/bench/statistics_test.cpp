@@ -1,4 +1,4 @@
-// Medians, spread, and the two tests of significance.
+// Medians, spread, and intervals of ratios.
 #include "bench/harness/statistics.h"
 
 #include <gtest/gtest.h>
@@ -28,19 +28,6 @@ TEST(Statistics, QuantilesByHand) {
   EXPECT_TRUE(std::isnan(median({})));
 }
 
-TEST(MannWhitney, ByHand) {
-  // U = 0, mean 12.5, variance 25/12 * 11: z = 12 / sqrt(22.9167)
-  EXPECT_NEAR(mann_whitney_p({1, 2, 3, 4, 5}, {6, 7, 8, 9, 10}),
-              std::erfc(12 / std::sqrt(25.0 / 12 * 11) / std::sqrt(2.0)), 1e-12);
-  // Ranks of a: 1, 3, 3, 5.5, 9, 10, so U = 31.5 - 21 = 10.5; ties 24 + 6 + 6;
-  // variance 30/12 * (12 - 36/110); z = (15 - 10.5 - 0.5) / 5.402
-  EXPECT_NEAR(mann_whitney_p({1, 2, 2, 3, 5, 8}, {2, 3, 4, 4, 9}),
-              std::erfc(4 / std::sqrt(2.5 * (12 - 36.0 / 110)) / std::sqrt(2.0)), 1e-12);
-  EXPECT_NEAR(mann_whitney_p({1, 2, 2, 3, 5, 8}, {2, 3, 4, 4, 9}), 0.459, 0.0005);
-  EXPECT_EQ(mann_whitney_p({1, 1, 1}, {1, 1, 1}), 1);
-  EXPECT_EQ(mann_whitney_p({}, {1}), 1);
-}
-
 TEST(BootstrapRatio, HoldsTheTrueRatioAndNarrowsWithMoreSamples) {
   const Ratio few = bootstrap_ratio({timings(20, 1, 1)}, {timings(20, 2, 1.3)});
   const Ratio many = bootstrap_ratio({timings(400, 3, 1)}, {timings(400, 4, 1.3)});
@@ -63,6 +50,15 @@ TEST(BootstrapRatio, DriftBetweenBlocksWidensTheInterval) {
   EXPECT_GT(blocks.high - blocks.low, 2 * (flat.high - flat.low));
   EXPECT_LT(blocks.low, 1);
   EXPECT_GT(blocks.high, 1);
+}
+
+TEST(BootstrapRatio, EmptyBlocksCountAsAbsent) {
+  const Block block = timings(50, 1, 1), other = timings(50, 2, 1.3);
+  const Ratio with = bootstrap_ratio({block, {}}, {{}, other}),
+              without = bootstrap_ratio({block}, {other});
+  EXPECT_EQ(with.low, without.low);
+  EXPECT_EQ(with.high, without.high);
+  EXPECT_TRUE(std::isnan(bootstrap_ratio({{}}, {other}).value));
 }
 
 TEST(BootstrapRatio, IsDeterministic) {
