@@ -203,10 +203,7 @@ Facts Session::facts() {
     f.hash = digest.hash;
     f.hashed_bytes = digest.bytes;
   }
-  // A NaN in the record says that there is no oracle.
-  if (w.error)
-    if (f.max_error = w.error(); std::isnan(f.max_error))
-      f.max_error = std::numeric_limits<double>::infinity();
+  if (w.error) f.max_error = w.error();
   if (w.outputs) {
     before_run(-1.5, 42);
     w.run();
