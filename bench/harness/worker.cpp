@@ -12,6 +12,10 @@
 #include "engine/runtime/device.h"
 #include "kernels/common/parallel.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace retort::bench {
 namespace {
 
@@ -97,6 +101,9 @@ int worker_command(const Arguments& given) {
           .set("bytes", found->bytes)
           .set("matrix", found->matrix));
   release_cached_memory(found->device);  // what only making the case needed
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
   double last = session.sample();
   std::ofstream("/proc/self/clear_refs") << "5";  // the peak reported is of the steady state
   reset_peak_memory(found->device);
