@@ -138,8 +138,8 @@ Work make_training(const StepSpec& spec, const Case& c) {
   w.run = [t] { t->step(); };
   w.reset = [t, seed = c.seed] { t->reset(seed); };
   w.outputs = [t] { return std::vector<Tensor>{t->optimizer->arena().parameters()}; };
-  // Forward, backward, update and what the update remembers: the loss of the first step, the norm of
-  // its update, the loss of the third.
+  // Forward, backward, update and what the update remembers: the loss of the first step, the norm
+  // of its update, the loss of the third.
   w.digest = [t, seed = c.seed] {
     t->reset(seed);
     const Tensor& parameters = t->optimizer->arena().parameters();

@@ -579,10 +579,10 @@ def run_all(options):
     peers = peers_of(options, cases)
     if not peers:
         return 77
-    for case in cases:
-        if not any(peer.variants.get(case) for peer in peers):
-            print(f"{case}: no peer has it")
-    cases = [case for case in cases if any(peer.variants.get(case) for peer in peers)]
+    alone = [case for case in cases if not any(peer.variants.get(case) for peer in peers)]
+    if alone:
+        print(f"left out, as no peer has them: {', '.join(alone)}")
+    cases = [case for case in cases if case not in alone]
     for peer in peers:
         settings = " ".join(f"{k}={v}" for k, v in peer.environment("expert").items())
         print(f"{peer.name}: {peer.python}; tuned: {settings} OMP_NUM_THREADS={options.threads}")
