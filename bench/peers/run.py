@@ -54,6 +54,7 @@ SMOKE = [
     "batch_norm_add_relu_backward/*/f32",
 ]
 SMOKE_VARIANTS = ["expert", "manual"]  # those that need no compiler
+ONLY_IF_ASKED = ["autotune"]  # it compiles for minutes
 FOREIGN = 0.10  # share of the machine used by others above which a round is repeated
 
 
@@ -305,7 +306,7 @@ class Row:
             missing = [v for v in asked if v.partition("+")[0] not in known]
             if missing:
                 self.notes.append(f"{peer.name}: this case has no variant {', '.join(missing)}")
-        return [v for v in asked or known if v.partition("+")[0] in known]
+        return [v for v in asked or known if v.partition("+")[0] in known and (asked or v not in ONLY_IF_ASKED)]
 
     def drop(self, worker, reason):
         """A peer that stopped: the others go on."""
@@ -503,7 +504,7 @@ def parse():
     p.add_argument("--rounds", type=int, help="default 5")
     p.add_argument("--seconds", type=float, default=1.0, help="of samples per worker and round")
     p.add_argument("--python", action="append", default=[], help="a Python that has PyTorch; may be given twice")
-    p.add_argument("--variants", default=None, help="of expert, nchw, users, compile, jit, manual (default: all that a case has); expert+malloc, +thp, +jemalloc, +installed: in another environment")
+    p.add_argument("--variants", default=None, help="of expert, nchw, users, compile, jit, manual (default: all that a case has), autotune; expert+malloc, +thp, +jemalloc, +installed: in another environment")
     p.add_argument("--threads", type=int, help="default: all cores")
     p.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cuda: PyTorch's kernels alone (kernels_cuda.py)")
     p.add_argument("--bench", default=str(ROOT / "build/release/bin/distill_bench"))

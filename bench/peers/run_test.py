@@ -152,7 +152,7 @@ class WholeRun(unittest.TestCase):
 
     def test_all_variants_of_a_case_run_unless_told(self):
         names = lambda **given: [p["variant"] for p in self.drive("--rounds", "1", **given)[2]["rows"][0]["peers"]]
-        self.assertEqual(names(variants=None, known=["expert", "users"]), ["expert", "users"])
+        self.assertEqual(names(variants=None, known=["expert", "autotune", "users"]), ["expert", "users"])
         self.assertEqual(names(variants="nchw,expert,expert+malloc"), ["expert", "expert+malloc"])
 
     def test_a_case_that_no_peer_has_is_named_and_left_out(self):

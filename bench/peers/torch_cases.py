@@ -7,6 +7,7 @@ be the fastest:
   nchw     expert, but with contiguous NCHW images
   users    as most code in the wild writes it
   compile  expert under torch.compile; a frozen network's weights are constants (inductor's freezing)
+  autotune compile in a mode that measures candidates for every product: minutes, so only if asked for
   jit      (inference) expert, traced, frozen, optimize_for_inference
   manual   (loss, MLP) no autograd: the gradient by hand, into buffers that are kept
 """
@@ -20,10 +21,11 @@ from torch.nn import functional as F
 import models
 import tensor_file
 import torch_kernels
-from torch_kernels import Unavailable, compiled
+from torch_kernels import Unavailable
 
 BATCHES = 4  # of a step, rotated, as kBatches of bench/cases/steps.cpp
-COMPILED = ("compile", "jit")  # variants that a version may not be able to make
+TORCH_COMPILE = {"compile": None, "autotune": "max-autotune-no-cudagraphs"}  # variants, and their modes
+COMPILED = ("jit", *TORCH_COMPILE)  # variants that a version may not be able to make
 
 
 def load_everything(variant="expert"):
@@ -108,6 +110,10 @@ def optimizer_of(kind, parameters, variant, **settings):
     return kind(parameters, **settings)
 
 
+def compiled(f, variant="compile", frozen=False):
+    return torch_kernels.compiled(f, TORCH_COMPILE[variant], frozen)
+
+
 def frozen(model, example):
     with torch.no_grad():
         return torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, example)))
@@ -144,7 +150,7 @@ def distillation(student, teacher, targets, tau, share):
 class Training:
     """forward, loss, backward, update on batches that take turns."""
 
-    variants = ("expert", "nchw", "users", "compile")
+    variants = ("expert", "nchw", "users", "compile", "autotune")
 
     def __init__(self, variant, dtype, tensors, name, _batch):
         kd = name == "six_arms_kd"
@@ -165,7 +171,7 @@ class Training:
         if kd:
             settings.update(lr=0.05, nesterov=True)
         self.optimizer = optimizer_of(torch.optim.SGD, self.model.parameters(), variant, **settings)
-        self.loss_of = compiled(self.loss) if variant == "compile" else self.loss
+        self.loss_of = compiled(self.loss, variant) if variant in TORCH_COMPILE else self.loss
         self.at = 0
 
     def loss(self, x, y):
@@ -204,7 +210,7 @@ class Training:
 class MlpTraining(Training):
     """The published comparison's step: logits (f, -f), plain SGD."""
 
-    variants = ("expert", "users", "compile", "manual")
+    variants = ("expert", "users", "compile", "autotune", "manual")
     rate = 0.1
 
     def __init__(self, variant, _dtype, tensors, _name, batch):
@@ -213,7 +219,7 @@ class MlpTraining(Training):
         self.batches = [(tensors[f"inputs.{i}"].clone(), tensors[f"targets.{i}"].long()) for i in range(BATCHES)]
         parameters = self.model.parameters()
         self.optimizer = torch.optim.SGD(parameters, lr=self.rate) if self.users else PlainSgd(parameters, self.rate)
-        self.loss_of = compiled(self.loss) if variant == "compile" else self.loss
+        self.loss_of = compiled(self.loss, variant) if variant in TORCH_COMPILE else self.loss
         if variant == "manual":
             batch, width = self.batches[0][0].shape[0], self.model.fc1.out_features
             self.hidden, self.dhidden = torch.empty(batch, width), torch.empty(batch, width)
@@ -248,7 +254,7 @@ class MlpTraining(Training):
 class Inference:
     """Logits of a frozen network."""
 
-    variants = ("expert", "nchw", "users", "compile", "jit")
+    variants = ("expert", "nchw", "users", "compile", "autotune", "jit")
 
     def __init__(self, variant, dtype, tensors, name, _batch):
         self.model = models.load(tensors).eval().requires_grad_(False)
@@ -261,9 +267,9 @@ class Inference:
             if dtype == "bf16":
                 self.model, self.inputs = self.model.bfloat16(), [x.bfloat16() for x in self.inputs]
                 self.context = contextlib.nullcontext()
-        self.guard = torch.no_grad if variant in ("users", "compile") else torch.inference_mode
-        if variant == "compile":
-            self.model = compiled(self.model, frozen=True)
+        self.guard = torch.no_grad if variant in ("users", *TORCH_COMPILE) else torch.inference_mode
+        if variant in TORCH_COMPILE:
+            self.model = compiled(self.model, variant, frozen=True)
         if variant == "jit":
             try:
                 self.model = frozen(self.model, self.inputs[0])

@@ -30,7 +30,7 @@ class Unavailable(Exception):
     pass
 
 
-def compiled(f, frozen=False):
+def compiled(f, mode=None, frozen=False):
     """As one graph for these shapes; what would run eagerly instead is an error. `frozen`: weights are
     constants, which inductor lays out for the processor's products."""
     if not hasattr(torch, "compile"):
@@ -41,7 +41,7 @@ def compiled(f, frozen=False):
         if hasattr(_dynamo.config, name):
             setattr(_dynamo.config, name, True)
     importlib.import_module("torch._inductor.config").freezing = frozen
-    return torch.compile(f, dynamic=False, fullgraph=True)
+    return torch.compile(f, mode=mode, dynamic=False, fullgraph=True)
 
 
 class Softmax(Kernel):

@@ -73,6 +73,7 @@ def main():
         say(variants={case: torch_cases.variants_of(case) for case in args.variants_of})
         return 0
     torch_cases.load_everything(args.variant)  # code that PyTorch loads on first use is not the case's memory
+    give_back_unused()
     baseline = status_bytes("VmRSS")
     try:
         works, first_digest = torch_cases.prepare(args.case, args.variant, args.inputs, args.works)
