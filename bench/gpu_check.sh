@@ -309,7 +309,8 @@ run_bench() {
   partial distill_bench "$results/distill_bench.partial.jsonl"
   seconds=$((part_end - SECONDS))
   step kernels_pytorch "$seconds" --peer "${RETORT_PEER_PYTHON:-python3}" bench/peers/kernels_cuda.py \
-    --seconds 0.2 --deadline $((seconds * 8 / 10)) --json "$results/kernels_pytorch.jsonl"
+    --seconds 0.2 --deadline $((seconds * 8 / 10)) --json "$results/kernels_pytorch.jsonl" \
+    --bench "env LD_LIBRARY_PATH='$libraries' '$folder/bin/distill_bench'"
 }
 run_steps() {
   local seconds=$(((part_end - SECONDS) * 35 / 100))

@@ -94,6 +94,12 @@ class Host {
   Tensor tensor_;
 };
 
+inline double norm_of_difference(const Host& a, const Host& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+  return std::sqrt(sum);
+}
+
 inline double norm_of(const Tensor& t) {
   const Host values(t);
   double sum = 0;

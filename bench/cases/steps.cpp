@@ -143,7 +143,19 @@ Work make_training(const StepSpec& spec, const Case& c) {
     for (const auto& [name, tensor] : t->optimizer->state()) all.push_back(tensor);
     return all;
   };
-  w.digest = [t] { return std::vector<double>{t->report.loss()}; };
+  // Forward, backward, update and what the update remembers: the loss of the first step, the norm
+  // of its update, the loss of the third.
+  w.digest = [t, seed = c.seed] {
+    t->reset(seed);
+    const Tensor& parameters = t->optimizer->arena().parameters();
+    const Host before(parameters.clone());
+    t->step();
+    const double first = t->report.loss();
+    const double update = norm_of_difference(Host(parameters), before);
+    t->step();
+    t->step();
+    return std::vector<double>{first, update, t->report.loss()};
+  };
   w.exports = [t] {  // of the first step: call reset() before
     NamedTensors all;
     for (std::size_t i = 0; i < kBatches; ++i) {

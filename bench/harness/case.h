@@ -28,7 +28,7 @@ struct Work {
   std::function<std::vector<Tensor>()> outputs;
   /// Inputs and first parameters for a peer that is to do the same work.
   std::function<NamedTensors()> exports;
-  /// After one run(): a few numbers a peer must find too.
+  /// After one run(): a few numbers a peer must find too. May run again, from the first inputs.
   std::function<std::vector<double>()> digest;
 };
 

@@ -11,6 +11,10 @@
 #include "engine/runtime/allocator.h"
 #include "engine/runtime/device.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace retort::bench {
 namespace {
 
@@ -37,6 +41,14 @@ Json list(const std::vector<double>& values) {
   return j;
 }
 
+// Free memory that allocators keep goes back to the system, as the peer's does.
+void give_back_unused(Device device) {
+  release_cached_memory(device);
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
 // Steps of a toy, so that code, generated kernels and threads are there: what is loaded on first
 // use is not the case's memory. The peer does the same.
 void load_everything(Device device) {
@@ -47,7 +59,7 @@ void load_everything(Device device) {
     for (int i = 0; i < 2; ++i) w.run();
   }
   synchronize(device);
-  release_cached_memory(device);
+  give_back_unused(device);
 }
 
 void list_cases(const Plan& plan) {
@@ -94,7 +106,7 @@ int worker_command(const Arguments& given) {
           .set("flops", session.bench_case().flops)
           .set("bytes", found->bytes)
           .set("matrix", found->matrix));
-  release_cached_memory(found->device);  // what only making the case needed
+  give_back_unused(found->device);  // what only making the case needed
   double last = session.sample();
   std::ofstream("/proc/self/clear_refs") << "5";  // the peak reported is of the steady state
   reset_peak_memory(found->device);

@@ -1,11 +1,12 @@
 """Kernels of distill_bench in PyTorch on a GPU: the distillation loss, AdamW, SGD and batch norm, eager and
-under torch.compile, as torch_cases.py and torch_kernels.py write them. Inputs are made here, of the same
-shapes and distributions; a compiled variant must give the eager one's numbers. Timed by events around
-enough calls, over works that take turns so that caches are cold, as distill_bench does.
+under torch.compile, as torch_cases.py and torch_kernels.py write them. With --bench the toys of distill_bench
+on the same device come first: PyTorch computes them from ours' inputs and must find ours' digests. What is
+timed has inputs made here, of the same shapes and distributions (gigabytes to hand over otherwise), and
+every variant must give the first one's numbers. Timed by events around enough calls, over works that take turns so that caches are cold, as distill_bench does.
 One JSON line a case and variant, written as soon as it is known.
 
 usage: kernels_cuda.py [--device cuda|cpu] [--json FILE] [--only TEXT]... [--variants A,B] [--seconds S]
-                       [--deadline S] [--smoke]
+                       [--deadline S] [--bench COMMAND] [--smoke]
 exit:  0 done (what the deadline left out is named), 1 a variant failed or computed something else,
        77 no PyTorch or no such device here
 """
@@ -13,8 +14,11 @@ import argparse
 import json
 import math
 import os
+import shlex
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -23,6 +27,7 @@ try:
 except ImportError as error:
     print(f"skipped: {error}")
     sys.exit(77)
+import tensor_file  # noqa: E402
 import torch_cases  # noqa: E402
 import torch_kernels  # noqa: E402
 
@@ -96,6 +101,50 @@ def cases(smoke):
         Loss(65536, 1000, "bf16"), Loss(8192, 30522, "f32"), Update("adamw", 11173962), Update("sgd", 11173962)]
 
 
+def difference(got, want):
+    """The largest relative one; infinite where a number is missing or not finite."""
+    if len(got) != len(want) or not all(map(math.isfinite, list(got) + list(want))):
+        return math.inf
+    return max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(got, want))
+
+
+def check_against_ours(args, wanted):
+    """Ours and PyTorch on the same inputs at toy sizes; 1 if they differ."""
+    worker = shlex.split(args.bench) + ["worker", "--smoke", "--device", args.device]
+    listed = subprocess.run(worker + ["--list"], capture_output=True, text=True)
+    if listed.returncode:
+        print(f"FAILED: {args.bench}: {listed.stderr.strip()}", flush=True)
+        return 1
+    status, agreed, worst = 0, 0, 0
+    for name in listed.stdout.split():
+        kind, numbers, dtype = torch_cases.kind_of(name)
+        if kind not in (torch_cases.Loss, torch_cases.Update, torch_kernels.BatchNorm):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            file = os.path.join(folder, "inputs.safetensors")
+            ours = subprocess.run(worker + ["--case", name, "--export", file], capture_output=True, text=True)
+            if ours.returncode:
+                print(f"FAILED: {name}: {ours.stderr.strip()}", flush=True)
+                status = 1
+                continue
+            want = json.loads(ours.stdout.splitlines()[-1])["digest"]
+            for variant in kind.variants:
+                if variant not in wanted or variant == "compile":  # compiling a toy takes as long as any
+                    continue
+                tensors = {key: tensor.to(args.device) for key, tensor in tensor_file.load(file).items()}
+                try:
+                    got = kind(variant, dtype, tensors, *numbers).digest()
+                except torch_kernels.Unavailable:
+                    continue
+                apart = difference(got, want)
+                agreed, worst = agreed + (apart <= TOLERANCE[dtype]), max(worst, apart)
+                if not apart <= TOLERANCE[dtype]:
+                    print(f"COMPUTED SOMETHING ELSE: {name}, {variant}: {got}, ours {want}", flush=True)
+                    status = 1
+    print(f"agrees with ours on its inputs: {agreed} toys and variants, the worst to {worst:.0e}", flush=True)
+    return status if agreed else 1
+
+
 class Timer:
     """Milliseconds between two marks: events on a GPU, the clock elsewhere."""
 
@@ -142,10 +191,12 @@ def measure(case, variant, args):
     count = 2 if args.smoke else int(min(MOST_WORKS, max(1, math.ceil(COLD_BYTES / case.bytes))))
     begin = time.perf_counter()
     works = []
-    for _ in range(count):
+    for i in range(count):
         works.append(case.make(variant, device))
-        works[-1].run()
-    digest = works[0].digest()
+        if i == 0:
+            digest = works[0].digest()
+        else:
+            works[i].run()
     first_s = time.perf_counter() - begin
     timer, at = Timer(device), 0
 
@@ -183,6 +234,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.3, help="of samples a case and variant")
     parser.add_argument("--deadline", type=float, default=120, help="seconds: nothing is begun after them")
     parser.add_argument("--variants", help="comma list (default: all; with --smoke: all but compile, which takes minutes)")
+    parser.add_argument("--bench", metavar="COMMAND", help="distill_bench: compare with ours at toy sizes first")
     parser.add_argument("--smoke", action="store_true", help="toy sizes")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -191,6 +243,8 @@ def main():
     every = ["users", "expert", "manual"] + ([] if args.smoke else ["compile"])
     wanted = args.variants.split(",") if args.variants else every
     begin, status = time.perf_counter(), 0
+    if args.bench:
+        status = check_against_ours(args, wanted)
     file = open(args.json, "w") if args.json else None
     for case in cases(args.smoke):
         if args.only and not any(text in case.name for text in args.only):
@@ -217,8 +271,7 @@ def main():
                 status = 1
                 continue
             want = want or result["digest"]
-            differences = [abs(a - b) / max(abs(b), 1e-12) for a, b in zip(result["digest"], want)]
-            if not all(difference <= TOLERANCE[case.dtype] for difference in differences):
+            if not difference(result["digest"], want) <= TOLERANCE[case.dtype]:
                 print(f"COMPUTED SOMETHING ELSE: {label}: {result['digest']}, {case.variants[0]} {want}", flush=True)
                 status = 1
             line = json.dumps(result)

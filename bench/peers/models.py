@@ -48,7 +48,8 @@ class Block(nn.Module):
         y = self.bn2(self.conv2(y))
         if self.bottleneck:
             y = self.bn3(self.conv3(F.relu(y, inplace=True)))
-        return F.relu(y + self.shortcut(x), inplace=True)
+        y += self.shortcut(x)  # in place, as torchvision: y is a fresh result
+        return F.relu(y, inplace=True)
 
 
 class ResNet(nn.Module):

@@ -14,10 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from table import FOREIGN, interval_of_median, median, relative_difference, show, summary
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-# What ours and the peer must agree in, relative: the digest of the first run.
+# What ours and the peer must agree in, relative, of every number of a digest: norms of results and
+# gradients, losses. The largest seen were 4e-5 in f32 and, a first update in 1.13, 2e-2 in bf16.
 TOLERANCE = {"f32": 2e-3, "bf16": 5e-2}
 try:
     AVX512 = " avx512f" in Path("/proc/cpuinfo").read_text()
@@ -52,35 +55,16 @@ SMOKE = [
     "distill_loss/forward_kl/2x1100/f32", "adamw/*/f32", "step/six_arms_kd/*", "step/resnet8_forward/*/bf16",
     "batch_norm_add_relu_backward/*/f32",
 ]
-FOREIGN = 0.10  # share of the machine used by others above which a round is repeated
+SMOKE_VARIANTS = ["expert", "manual"]  # those that need no compiler
+ONLY_IF_ASKED = ["autotune"]  # it compiles for minutes
 
 
 class Failure(Exception):
-    pass
+    """Of a case or a peer: the others go on."""
 
 
-def median(values):
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-
-
-def interval_of_median(values):
-    """Widest-needed order statistics around the median, and the chance that they hold it."""
-    ordered, n = sorted(values), len(values)
-    cumulative, term = 0.0, 0.5**n
-    low = 0
-    for k in range(n // 2):
-        cumulative += term  # P(Binomial(n, 1/2) <= k)
-        if 2 * cumulative > 0.05:
-            break
-        low = k
-        term = term * (n - k) / (k + 1)
-    outside, term = 0.0, 0.5**n
-    for k in range(low + 1):
-        outside += term
-        term = term * (n - k) / (k + 1)
-    return ordered[low], ordered[n - 1 - low], 1 - 2 * outside
+class Usage(Exception):
+    """Nothing was measured: what was asked for cannot be."""
 
 
 def busy_seconds():
@@ -100,10 +84,17 @@ class Worker:
     def __init__(self, label, command, environment, inputs):
         self.label, self.times, self.foreign = label, [], []
         self.log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            command, env={**os.environ, **environment}, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self.log, text=True)
-        self.hello = self.read()
+        try:
+            self.process = subprocess.Popen(
+                command, env={**os.environ, **environment}, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=self.log, text=True)
+        except OSError as reason:
+            raise Failure(f"{label}: {reason}") from reason
+        try:
+            self.hello = self.read()
+        except Failure:
+            self.kill()
+            raise
         self.missing = self.hello.get("unavailable")
         if self.missing:
             self.kill()
@@ -111,14 +102,26 @@ class Worker:
     def read(self):
         line = self.process.stdout.readline()
         if not line:
-            self.process.wait()
-            self.log.seek(0)
-            raise Failure(f"{self.label} stopped ({self.process.returncode}):\n{self.log.read()[-3000:]}")
-        return json.loads(line)
+            raise self.stopped()
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise Failure(f"{self.label} said {line[:200]!r}, which is no message")
+        return message
+
+    def stopped(self):
+        self.process.wait()
+        self.log.seek(0)
+        return Failure(f"{self.label} stopped ({self.process.returncode}):\n{self.log.read()[-3000:]}")
 
     def ask(self, text):
-        self.process.stdin.write(text + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(text + "\n")
+            self.process.stdin.flush()
+        except OSError:  # the pipe is broken: it says why in its log
+            raise self.stopped() from None
         return self.read()
 
     def round(self, samples):
@@ -149,9 +152,12 @@ class Lock:
 
     def __enter__(self):
         if self.command:
-            self.holder = subprocess.Popen(
-                self.command + ["sh", "-c", "echo held; exec cat >/dev/null"], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, text=True)
+            try:
+                self.holder = subprocess.Popen(
+                    self.command + ["sh", "-c", "echo held; exec cat >/dev/null"], stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE, text=True)
+            except OSError as reason:
+                raise Failure(f"--lock: {reason}") from reason
             if self.holder.stdout.readline().strip() != "held":
                 raise Failure(f"--lock: '{' '.join(self.command)}' did not run its arguments")
 
@@ -161,18 +167,30 @@ class Lock:
 
 
 class Peer:
-    """One Python with PyTorch."""
+    """One Python, and the PyTorch in it, if there is one (`found`)."""
 
     def __init__(self, python):
         self.python = python
-        probe = subprocess.run(
-            [python, "-c", "import torch; print(torch.__version__); print(torch.__config__.show())"],
-            capture_output=True, text=True)
+        code = "import torch; print(torch.__version__); print(torch.__file__); print(torch.__config__.show())"
+        try:
+            probe = subprocess.run([python, "-c", code], capture_output=True, text=True)
+        except OSError as reason:
+            raise Usage(f"--python {python}: {reason.strerror}") from reason
         self.found = probe.returncode == 0
+        self.reason = (probe.stderr.strip().splitlines() or [""])[-1]
         if self.found:
-            self.version, _, self.build = probe.stdout.partition("\n")
-            self.debian = self.version.startswith("1.13")
+            self.version, place, self.build = (probe.stdout.split("\n", 2) + ["", ""])[:3]
+            self.debian = place.startswith("/usr/lib/python3/dist-packages/")
             self.name = "torch " + self.version.split("+")[0]
+
+    def ask_variants(self, cases):
+        """Which variants this peer has of each case; none: it has no such case."""
+        probe = subprocess.run(
+            [self.python, str(HERE / "torch_worker.py"), "--variants-of", *cases], capture_output=True, text=True, cwd=HERE)
+        try:
+            self.variants = json.loads(probe.stdout)["variants"]
+        except (ValueError, KeyError):
+            raise Failure(f"{self.name}: {(probe.stderr.strip().splitlines() or ['says nothing'])[-1]}") from None
 
     def environment(self, variant):
         """What is set for a variant: nothing for users, who run it as installed."""
@@ -185,19 +203,15 @@ class Peer:
 
 def cases_of(bench, patterns, smoke):
     command = [bench, "worker", "--list"] + (["--smoke"] if smoke else [])
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(command, capture_output=True, text=True)
+    if listed.returncode:
+        raise Usage(f"{bench}: {listed.stderr.strip() or listed.returncode}")
+    out = listed.stdout.split()
     if not patterns and smoke:
         patterns = SMOKE
     if not patterns:
         patterns = ["step/", "distill_loss/forward_kl/1024x28996/f32", "sgd/momentum/11173962/f32", "adamw/11173962/f32"]
     return [c for c in out if any(p in c or fnmatch.fnmatch(c, p) for p in patterns)]
-
-
-def relative_difference(ours, theirs):
-    """The largest; infinite where a number is not finite or missing."""
-    if len(ours) != len(theirs) or not all(map(math.isfinite, ours + theirs)):
-        return math.inf
-    return max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(ours, theirs))
 
 
 COPIES = ("copy/plain/", "copy/streaming/")  # the ceiling of cases that memory bounds: the faster
@@ -216,9 +230,10 @@ class Row:
         ours = [o.bench, "worker", "--case", self.case, "--threads", threads] + (["--smoke"] if o.smoke else [])
         inputs = os.path.join(folder, "inputs.safetensors")
         exported = subprocess.run(ours + ["--export", inputs], capture_output=True, text=True)
-        if exported.returncode:
-            raise Failure(exported.stderr)
-        digest = json.loads(exported.stdout.splitlines()[-1])["digest"]
+        try:
+            digest = json.loads(exported.stdout.splitlines()[-1])["digest"]
+        except (ValueError, IndexError, KeyError):
+            raise Failure(exported.stderr or f"ours exported nothing ({exported.returncode})") from None
         us = Worker("ours", ours, {"OMP_NUM_THREADS": threads}, inputs)
         self.workers.append(us)
         if not us.hello["matrix"]:
@@ -226,7 +241,7 @@ class Row:
                 command = [o.bench, "worker", "--case", name, "--threads", threads] + (["--smoke"] if o.smoke else [])
                 self.roofs.append(Worker(name, command, {"OMP_NUM_THREADS": threads}, inputs))
         for peer in self.peers:
-            for variant in o.variants:
+            for variant in self.variants_of(peer):
                 command = [
                     peer.python, str(HERE / "torch_worker.py"), "--case", self.case, "--variant",
                     variant.partition("+")[0], "--inputs", inputs, "--threads", threads, "--works",
@@ -242,8 +257,9 @@ class Row:
                     self.notes.append(f"{label}: failed: {str(reason).strip().splitlines()[-1]}")
                     continue
                 if worker.missing:
-                    self.notes.append(f"{label}: {worker.missing}")
+                    self.notes.append(f"{label}: skipped: {worker.missing}")
                     continue
+                worker.peer, worker.variant = peer.name, variant
                 difference = relative_difference(digest, worker.hello["digest"])
                 worker.difference = difference
                 if not difference <= TOLERANCE[self.case.rsplit("/", 1)[1]]:
@@ -251,12 +267,42 @@ class Row:
                     self.notes.append(f"{label} COMPUTED SOMETHING ELSE: {worker.hello['digest']}, ours {digest}")
                 self.workers.append(worker)
 
+    def variants_of(self, peer):
+        """Those asked for, or all, that the peer has of this case."""
+        known, asked = peer.variants.get(self.case, []), self.options.variants
+        if not known:
+            self.notes.append(f"{peer.name}: no peer for this case")
+        elif asked and not self.options.smoke:
+            missing = [v for v in asked if v.partition("+")[0] not in known]
+            if missing:
+                self.notes.append(f"{peer.name}: this case has no variant {', '.join(missing)}")
+        return [v for v in asked or known if v.partition("+")[0] in known and (asked or v not in ONLY_IF_ASKED)]
+
+    def drop(self, worker, reason):
+        """A peer that stopped: the others go on."""
+        self.failed = True
+        self.notes.append(f"{worker.label}: failed: {str(reason).strip().splitlines()[-1]}")
+        self.workers.remove(worker)
+        worker.kill()
+
+    def turn(self, worker, samples):
+        """The worker's samples, or None: it is a peer and stopped."""
+        try:
+            return worker.round(samples)
+        except Failure as reason:
+            if worker is self.workers[0] or worker in self.roofs:
+                raise
+            self.drop(worker, reason)
+            return None
+
     def measure(self):
         o = self.options
         calls = self.workers[0].hello["calls_per_sample"]
         for worker in self.workers + self.roofs:  # how many samples fill a turn
             calls = worker.hello.get("calls_per_sample", calls)
-            worker.samples = max(1, min(500, int(o.seconds * 1e3 / (median(worker.round(1)[0]) * calls))))
+            first = self.turn(worker, 1)
+            if first:
+                worker.samples = max(1, min(500, int(o.seconds * 1e3 / (median(first[0]) * calls))))
         done = 0
         while done < o.rounds:
             with Lock(o.lock):
@@ -266,8 +312,14 @@ class Row:
                     done += 1
                     if done == o.rounds or time.monotonic() > end:
                         break
-        for worker in self.workers:
-            end = worker.finish()
+        for worker in list(self.workers):
+            try:
+                end = worker.finish()
+            except Failure as reason:
+                if worker is self.workers[0]:
+                    raise
+                self.drop(worker, reason)
+                continue
             worker.end = end
             worker.peak = end["peak_rss_bytes"] - worker.hello["baseline_bytes"]
             worker.ms = median([median(block) for block in worker.times])
@@ -281,7 +333,7 @@ class Row:
         us = self.workers[0]
         copies = [max(r.hello["bytes"] / median(r.times[i]) / 1e6 for r in self.roofs) for i in range(len(us.times))]
         own = [us.hello["bytes"] / median(block) / 1e6 for block in us.times]
-        return {"copy_gb_per_s": median(copies), "share": median([a / b for a, b in zip(own, copies)])}
+        return {"copy_gb_per_s": median(copies), "ours_gb_per_s": median(own), "share": median([a / b for a, b in zip(own, copies)])}
 
     def round(self, i):
         """Every worker in turn, forwards and backwards by turns; again if others were busy."""
@@ -289,7 +341,8 @@ class Row:
             order = self.workers[:1] + self.roofs + self.workers[1:]
             if (i + attempt) % 2:
                 order.reverse()
-            results = {worker: worker.round(worker.samples) for worker in order}
+            results = {worker: self.turn(worker, worker.samples) for worker in order}
+            results = {worker: result for worker, result in results.items() if result}
             if max(foreign for _, foreign in results.values()) <= FOREIGN:
                 break
         for worker, (ms, foreign) in results.items():
@@ -303,9 +356,9 @@ class Row:
             ratios = [median(t) / median(m) for t, m in zip(worker.times, us.times)]
             low, high, coverage = interval_of_median(ratios)
             entries.append({
-                "peer": worker.label, "median_ms": worker.ms, "ratio": median(ratios), "low": low, "high": high,
+                "peer": worker.label, "name": worker.peer, "variant": worker.variant, "median_ms": worker.ms, "ratio": median(ratios), "low": low, "high": high,
                 "coverage": coverage, "round_ratios": ratios, "samples_ms": worker.times, "foreign": worker.foreign,
-                "peak_rss_bytes": worker.peak, "digest_difference": worker.difference})
+                "peak_rss_bytes": worker.peak, "digest_difference": worker.difference if math.isfinite(worker.difference) else None})
         return {
             "case": self.case, "roof": self.roof(), "ours_ms": us.ms, "samples_ms": us.times, "foreign": us.foreign, "flops": us.hello["flops"],
             "bytes": us.hello["bytes"], "matrix": us.hello["matrix"], "peak_rss_bytes": us.peak, "memory": us.end, "peers": entries, "notes": self.notes}
@@ -316,43 +369,26 @@ class Row:
                 worker.kill()
 
 
-def show(result):
-    mib = 1 << 20
-    what, unit = (result["flops"], "GFLOP/s") if result["matrix"] else (result["bytes"], "GB/s")
-    rate = f"{what / result['ours_ms'] / 1e6:.1f} {unit}"
-    if result["roof"]:
-        rate += f", {result['roof']['share']:.0%} of a copy's {result['roof']['copy_gb_per_s']:.1f}"
-    print(f"{result['case']}")
-    print(f"  {'ours':<29}{result['ours_ms']:>11.4f} ms{'':>29}{result['peak_rss_bytes'] / mib:>9.0f} MiB   {rate}")
-    for p in result["peers"]:
-        print(f"  {p['peer']:<29}{p['median_ms']:>11.4f} ms   {p['ratio']:>6.2f}x [{p['low']:.2f}, {p['high']:.2f}]"
-              f"{'':>4}{p['peak_rss_bytes'] / mib:>9.0f} MiB   agrees to {p['digest_difference']:.0e}")
-    foreign = max([f for p in result["peers"] for f in p["foreign"]] + result["foreign"])
-    if foreign > FOREIGN:
-        print(f"  unquiet: others used up to {foreign:.0%} of the machine in a round kept")
-    for note in result["notes"]:
-        print(f"  {note}")
-    sys.stdout.flush()
+def write_report(path, o, peers, results, complete):
+    """After every case: what a run that is cut off leaves. Whole or not at all."""
+    stamp = {
+        "program": "bench/peers", "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "complete": complete, "threads": o.threads, "rounds": o.rounds,
+        "peers": [{"name": p.name, "version": p.version, "build": p.build, "tuned": p.environment("expert")} for p in peers],
+        "rows": results}
+    try:
+        Path(path + ".new").write_text(json.dumps(stamp) + "\n")
+        os.replace(path + ".new", path)
+    except OSError as reason:
+        raise Usage(f"--json {path}: {reason.strerror}") from reason
 
 
-def summary(results, coverage):
-    print(f"\nratio = median of a round's (peer / ours), [ ] holds it with {coverage:.0%}; fastest: least median of the "
-          "tuned variants;\nas installed: 'users' variant, nothing set; memory: peak resident above the start, ours, the fastest peer's, the "
-          "least of all;\nof copy: GB/s as a share of what a copy moves, in turn with it")
-    print(f"{'case':<42}{'ours ms':>10}  {'fastest peer':<28}{'ratio':>7}  {'interval':<15}{'as installed':>13}  "
-          f"{'MiB ours':>8}{'peer':>7}{'least':>7}{'of copy':>9}")
-    for r in results:
-        tuned = [p for p in r["peers"] if not p["peer"].endswith(" users")] or r["peers"]
-        users = [p["ratio"] for p in r["peers"] if p["peer"].endswith(" users")]
-        if not tuned:
-            continue
-        best = min(tuned, key=lambda p: p["median_ms"])
-        least = min(p["peak_rss_bytes"] for p in r["peers"])
-        installed = "/".join(f"{x:.1f}x" for x in users)
-        share = f"{r['roof']['share']:.0%}" if r["roof"] else ""
-        print(f"{r['case']:<42}{r['ours_ms']:>10.4f}  {best['peer']:<28}{best['ratio']:>6.2f}x  "
-              f"[{best['low']:.2f}, {best['high']:.2f}]{'':<3}{installed:>11}  {r['peak_rss_bytes'] / 2**20:>8.0f}"
-              f"{best['peak_rss_bytes'] / 2**20:>7.0f}{least / 2**20:>7.0f}{share:>9}")
+def named_for(path, python, count):
+    """out.json, or with several Pythons out.0.json, ...: each writes its own."""
+    if count == 1:
+        return path
+    stem, dot, end = path.rpartition(".")
+    return f"{stem}.{python}.{end}" if dot else f"{path}.{python}"
 
 
 def run_on_cuda(o):
@@ -360,19 +396,29 @@ def run_on_cuda(o):
     command = [str(HERE / "kernels_cuda.py"), "--device", "cuda", "--seconds", str(o.seconds)] + (["--smoke"] if o.smoke else [])
     for text in o.only:
         command += ["--only", text]
-    if o.json:
-        command += ["--json", o.json]
-    return max(subprocess.call([python] + command) for python in o.python)
+    if o.variants:
+        command += ["--variants", ",".join(o.variants)]
+    if shutil.which(o.bench):
+        command += ["--bench", shlex.quote(os.path.abspath(o.bench))]
+    statuses = []
+    for i, python in enumerate(o.python):
+        json_file = ["--json", named_for(o.json, i, len(o.python))] if o.json else []
+        try:
+            statuses.append(subprocess.call([python] + command + json_file))
+        except OSError as reason:
+            raise Usage(f"--python {python}: {reason.strerror}") from reason
+    failed = [status for status in statuses if status not in (0, 77)]
+    return failed[0] if failed else min(statuses)  # one that measured outweighs those without PyTorch
 
 
 def parse():
     p = argparse.ArgumentParser(prog="run.sh", description=__doc__)
     p.add_argument("--only", action="append", default=[], metavar="TEXT", help="cases whose name holds TEXT")
-    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--rounds", type=int, help="default 5")
     p.add_argument("--seconds", type=float, default=1.0, help="of samples per worker and round")
     p.add_argument("--python", action="append", default=[], help="a Python that has PyTorch; may be given twice")
-    p.add_argument("--variants", default=None, help="of expert, nchw, users, compile, jit, manual; expert+malloc, +thp, +jemalloc, +installed: in another environment")
-    p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--variants", default=None, help="of expert, nchw, users, compile, jit, manual (default: all that a case has), autotune; expert+malloc, +thp, +jemalloc, +installed: in another environment")
+    p.add_argument("--threads", type=int, help="default: all cores")
     p.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cuda: PyTorch's kernels alone (kernels_cuda.py)")
     p.add_argument("--bench", default=str(ROOT / "build/release/bin/distill_bench"))
     p.add_argument("--json", metavar="FILE")
@@ -381,64 +427,104 @@ def parse():
     p.add_argument("--smoke", action="store_true", help="toy sizes: do both still compute the same?")
     p.add_argument("--list", action="store_true")
     o = p.parse_args()
-    o.variants = (o.variants or ("expert" if o.smoke else "expert,users")).split(",")
-    unknown = {v.partition("+")[2] or "tuned" for v in o.variants} - set(ENVIRONMENTS)
+    o.variants = o.variants.split(",") if o.variants else SMOKE_VARIANTS if o.smoke and o.device == "cpu" else None
+    unknown = {v.partition("+")[2] or "tuned" for v in o.variants or []} - set(ENVIRONMENTS)
     if unknown:
         p.error(f"no environment {', '.join(unknown)}: {', '.join(ENVIRONMENTS)}")
+    if o.device == "cuda" and (o.rounds is not None or o.threads is not None or o.lock):
+        p.error("--rounds, --threads and --lock are of the turns on a CPU: on a GPU nothing takes turns")
+    for name in ("rounds", "threads"):
+        if getattr(o, name) is not None and getattr(o, name) < 1:
+            p.error(f"--{name} must be at least 1")  # 0 threads is one for ours, all cores for PyTorch
+    if not o.seconds > 0:
+        p.error("--seconds must be above 0")
+    o.rounds, o.threads = o.rounds or 5, o.threads or os.cpu_count()
     if o.smoke:
         o.rounds, o.seconds, o.threads = 1, 0.001, 1
     if not o.python:
         o.python = [os.environ.get("RETORT_PYTHON", "python3")]
-    if o.rounds < 1:
-        p.error("--rounds must be at least 1")
     return o
 
 
+def peers_of(options, cases):
+    """The Pythons that have PyTorch; those that have none are named."""
+    peers = []
+    for peer in map(Peer, options.python):
+        if peer.found:
+            peer.ask_variants(cases)
+            peers.append(peer)
+        else:
+            print(f"skipped: no PyTorch in {peer.python} (RETORT_PYTHON or --python names one): {peer.reason}")
+    return peers
+
+
+def measured(case, options, peers):
+    """The case's result, and whether a peer failed."""
+    row = Row(case, options, peers)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            row.start(folder)
+            row.measure()
+        finally:
+            row.kill()
+    return row.result(), row.failed
+
+
 def main():
-    options = parse()
+    try:
+        return run_all(parse())
+    except (Usage, Failure) as reason:
+        print(f"run.sh: {reason}", file=sys.stderr)
+        return 2 if isinstance(reason, Usage) else 1
+
+
+def run_all(options):
     if options.device == "cuda":
         return run_on_cuda(options)
     if not shutil.which(options.bench):
-        print(f"{options.bench} is not there: build the target distill_bench, or name it by --bench", file=sys.stderr)
-        return 2
+        raise Usage(f"{options.bench} is not there: build the target distill_bench, or name it by --bench")
     options.bench = os.path.abspath(options.bench)
     cases = cases_of(options.bench, options.only, options.smoke)
-    if options.list or not cases:
+    if not cases:
+        raise Usage(f"no case matches {', '.join(options.only)} (--list names them)")
+    if options.list:
         print("\n".join(cases))
-        return 0 if cases else 2
-    peers = [peer for peer in map(Peer, options.python) if peer.found]
+        return 0
+    peers = peers_of(options, cases)
     if not peers:
-        print(f"skipped: no PyTorch in {', '.join(options.python)} (RETORT_PYTHON or --python names one)")
         return 77
+    alone = [case for case in cases if not any(peer.variants.get(case) for peer in peers)]
+    if alone:
+        print(f"left out, as no peer has them: {', '.join(alone)}")
+    cases = [case for case in cases if case not in alone]
     for peer in peers:
         settings = " ".join(f"{k}={v}" for k, v in peer.environment("expert").items())
         print(f"{peer.name}: {peer.python}; tuned: {settings} OMP_NUM_THREADS={options.threads}")
     results, status, coverage = [], 0, 0
-    for case in cases:
-        row = Row(case, options, peers)
-        with tempfile.TemporaryDirectory() as folder:
+
+    def report(complete):
+        if options.json:
+            write_report(options.json, options, peers, results, complete)
+
+    report(False)  # that it can be written is known before anything is measured
+    try:
+        for case in cases:
             try:
-                row.start(folder)
-                row.measure()
+                result, failed = measured(case, options, peers)
             except Failure as reason:
                 print(f"{case}: {reason}", file=sys.stderr)
                 status = 1
                 continue
-            finally:
-                row.kill()
-        result = row.result()
-        status = max(status, int(row.failed))
-        coverage = result["peers"][0]["coverage"] if result["peers"] else coverage
-        show(result)
-        results.append(result)
+            status = max(status, int(failed))
+            coverage = result["peers"][0]["coverage"] if result["peers"] else coverage
+            show(result)
+            results.append(result)
+            report(False)
+    except KeyboardInterrupt:
+        print(f"stopped after {len(results)} of {len(cases)} cases")
+        status = 130
     summary(results, coverage)
-    if options.json:
-        stamp = {
-            "program": "bench/peers", "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "threads": options.threads, "rounds": options.rounds,
-            "peers": [{"name": p.name, "version": p.version, "build": p.build, "tuned": p.environment("expert")}
-                      for p in peers], "rows": results}
-        Path(options.json).write_text(json.dumps(stamp) + "\n")
+    report(status != 130)
     return status
 
 

@@ -1,13 +1,15 @@
 """The cases of distill_bench in PyTorch. A case is a class whose instance is one work: run(), and
-digest() of the first run. Variants:
+digest(), which makes the first run and says what came out. Its `variants`, of which any but users may
+be the fastest:
 
-  expert   as an expert writes it: channels_last, fused or foreach optimizers, folded batch norms,
-           no gradients where none are needed
+  expert   as an expert writes it: channels_last, fused or foreach optimizers, frozen networks with
+           folded batch norms, no gradients where none are needed, inputs cast once
   nchw     expert, but with contiguous NCHW images
   users    as most code in the wild writes it
-  compile  expert under torch.compile
+  compile  expert under torch.compile; a frozen network's weights are constants (inductor's freezing)
+  autotune compile in a mode that measures candidates for every product: minutes, so only if asked for
   jit      (inference) expert, traced, frozen, optimize_for_inference
-  manual   (loss) no autograd: the gradient by hand, into buffers that are kept
+  manual   (loss, MLP) no autograd: the gradient by hand, into buffers that are kept
 """
 import contextlib
 import copy
@@ -19,42 +21,71 @@ from torch.nn import functional as F
 import models
 import tensor_file
 import torch_kernels
-from torch_kernels import Unavailable, compiled
+from torch_kernels import Unavailable
+
+BATCHES = 4  # of a step, rotated, as kBatches of bench/cases/steps.cpp
+TORCH_COMPILE = {"compile": None, "autotune": "max-autotune-no-cudagraphs"}  # variants, and their modes
+COMPILED = ("jit", *TORCH_COMPILE)  # variants that a version may not be able to make
 
 
-def load_everything():
-    """One training step of a toy, so that modules, libraries and threads are there."""
+def load_everything(variant="expert"):
+    """One training step of a toy, so that modules, libraries and threads are there; and what compiles."""
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.Linear(288, 4))
     optimizer = optimizer_of(torch.optim.SGD, model.parameters(), "expert", lr=0.1, momentum=0.9)
     for _ in range(2):
         F.cross_entropy(model(torch.ones(4, 3, 8, 8)), torch.zeros(4, dtype=torch.long)).backward()
         optimizer.step()
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=True)
+    if variant in COMPILED:
+        toy = torch.nn.Linear(4, 4)
+        with contextlib.suppress(Unavailable, RuntimeError):  # the case itself says why it cannot
+            if variant == "jit":
+                frozen(toy.eval(), torch.ones(1, 4))
+            else:
+                compiled(toy)(torch.ones(1, 4)).sum().backward()
+
+
+def first_line(reason):
+    return f"{type(reason).__name__}: {(str(reason).strip().splitlines() or [''])[0]}"
+
+
+def kind_of(case):
+    """The class that has the case, the case's numbers and its dtype; or no class."""
+    name, dtype = case.rsplit("/", 1)
+    for pattern, kind in CASES:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return kind, match.groups(), dtype
+    return None, (), dtype
+
+
+def variants_of(case):
+    kind = kind_of(case)[0]
+    return list(kind.variants) if kind else []
 
 
 def prepare(case, variant, path, count):
     """`count` works for cold caches, each run once, and the digest of the first run."""
-    name, dtype = case.rsplit("/", 1)
-    for pattern, make in CASES:
-        match = re.fullmatch(pattern, name)
-        if match:
-            break
-    else:
+    make, numbers, dtype = kind_of(case)
+    if make is None:
         raise Unavailable("no peer for this case")
+    if variant not in make.variants:
+        raise Unavailable(f"no variant {variant}")
     tensors = tensor_file.load(path)
     works, digest = [], None
-    for i in range(count):
-        work = make(variant, dtype, copy.deepcopy(tensors) if i else tensors, *match.groups())
-        work.run()
-        if i == 0:
-            digest = work.digest()
-        works.append(work)
+    try:
+        for i in range(count):
+            works.append(make(variant, dtype, copy.deepcopy(tensors) if i else tensors, *numbers))
+            if i == 0:
+                digest = works[0].digest()
+            else:
+                works[i].run()
+    except Exception as reason:
+        # What this version cannot compile is no failure: the other variants are there.
+        if variant in COMPILED and type(reason).__module__.startswith("torch."):
+            raise Unavailable(first_line(reason)) from reason
+        raise
     return works, digest
-
-
-def check_variant(variant, *known):
-    if variant not in known:
-        raise Unavailable(f"no variant {variant}")
 
 
 def autocast(dtype):
@@ -79,6 +110,19 @@ def optimizer_of(kind, parameters, variant, **settings):
     return kind(parameters, **settings)
 
 
+def compiled(f, variant="compile", frozen=False):
+    return torch_kernels.compiled(f, TORCH_COMPILE[variant], frozen)
+
+
+def frozen(model, example):
+    with torch.no_grad():
+        return torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, example)))
+
+
+def norm(tensors):
+    return sum(float(t.detach().double().square().sum()) for t in tensors) ** 0.5
+
+
 class PlainSgd:
     """p -= lr g for all parameters in one call: less overhead than any torch.optim has."""
 
@@ -89,7 +133,7 @@ class PlainSgd:
     def step(self):
         torch._foreach_add_(self.parameters, [p.grad for p in self.parameters], alpha=-self.lr)
 
-    def zero_grad(self):
+    def zero_grad(self, set_to_none=True):
         for p in self.parameters:
             p.grad = None
 
@@ -106,65 +150,115 @@ def distillation(student, teacher, targets, tau, share):
 class Training:
     """forward, loss, backward, update on batches that take turns."""
 
+    variants = ("expert", "nchw", "users", "compile", "autotune")
+
     def __init__(self, variant, dtype, tensors, name, _batch):
-        check_variant(variant, "expert", "nchw", "users", "compile")
         kd = name == "six_arms_kd"
-        self.dtype, self.mlp, self.variant = dtype, name.startswith("mlp"), variant
+        tuned, channels_last = variant != "users", variant not in ("users", "nchw")
+        self.dtype = dtype
         self.model = models.load(tensors)
-        self.teacher = models.load(tensors, "teacher.").eval() if kd else None
-        inputs = [tensors[f"inputs.{i}"] for i in range(4)]
-        if not self.mlp:
-            inputs = [image(x, variant) for x in inputs]
-            if variant not in ("users", "nchw"):
-                self.model = self.model.to(memory_format=torch.channels_last)
-                if kd:
-                    self.teacher = self.teacher.to(memory_format=torch.channels_last)
-        self.batches = [(x.clone(), tensors[f"targets.{i}"].long()) for i, x in enumerate(inputs)]
-        settings = dict(lr=0.1) if self.mlp else dict(lr=0.1, momentum=0.9, weight_decay=5e-4)
+        self.teacher = models.load(tensors, "teacher.").eval().requires_grad_(False) if kd else None
+        if kd and tuned:
+            self.teacher = models.fold_batch_norms(self.teacher)
+        if channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+            if kd:
+                self.teacher = self.teacher.to(memory_format=torch.channels_last)
+        # Ours has images of the case's type; users leave them to autocast, which casts them every step.
+        kind = torch.bfloat16 if dtype == "bf16" and tuned else torch.float32
+        self.batches = [(image(tensors[f"inputs.{i}"], variant).to(kind), tensors[f"targets.{i}"].long()) for i in range(BATCHES)]
+        settings = dict(lr=0.1, momentum=0.9, weight_decay=5e-4)
         if kd:
-            settings = dict(lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+            settings.update(lr=0.05, nesterov=True)
         self.optimizer = optimizer_of(torch.optim.SGD, self.model.parameters(), variant, **settings)
-        if self.mlp and variant != "users":
-            self.optimizer = PlainSgd(self.model.parameters(), settings["lr"])
-        self.loss_of = compiled(self.loss) if variant == "compile" else self.loss
+        self.loss_of = compiled(self.loss, variant) if variant in TORCH_COMPILE else self.loss
         self.at = 0
-        self.first = None
 
     def loss(self, x, y):
         logits = self.model(x)
-        if self.mlp:
-            if self.variant == "users":
-                return F.cross_entropy(torch.cat([logits, -logits], 1), y)
-            # -log softmax of (f, -f) at y
-            return F.softplus((4 * y - 2) * logits[:, 0]).mean()
         if self.teacher is None:
             return F.cross_entropy(logits, y)
         with torch.no_grad():
             teacher = self.teacher(x)
         return distillation(logits, teacher, y, 4.0, 0.5)
 
+    def batch(self):
+        at = self.at
+        self.at = (at + 1) % BATCHES
+        return self.batches[at]
+
     def run(self):
-        x, y = self.batches[self.at]
-        self.at = (self.at + 1) % len(self.batches)
+        x, y = self.batch()
         with autocast(self.dtype):
             loss = self.loss_of(x, y)
         loss.backward()
         self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.first is None:
-            self.first = loss.item()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.total = loss.detach()
 
     def digest(self):
-        return [self.first]
+        """The loss of the first step, the norm of its update, the loss of the third: so that forward,
+        backward, update and what the update remembers are compared."""
+        before = [p.detach().clone() for p in self.model.parameters()]
+        self.run()
+        first, update = self.total.item(), norm(p - b for p, b in zip(self.model.parameters(), before))
+        self.run()
+        self.run()
+        return [first, update, self.total.item()]
+
+
+class MlpTraining(Training):
+    """The published comparison's step: logits (f, -f), plain SGD."""
+
+    variants = ("expert", "users", "compile", "autotune", "manual")
+    rate = 0.1
+
+    def __init__(self, variant, _dtype, tensors, _name, batch):
+        self.users = variant == "users"
+        self.dtype, self.model, self.at = "f32", models.load(tensors), 0
+        self.batches = [(tensors[f"inputs.{i}"].clone(), tensors[f"targets.{i}"].long()) for i in range(BATCHES)]
+        parameters = self.model.parameters()
+        self.optimizer = torch.optim.SGD(parameters, lr=self.rate) if self.users else PlainSgd(parameters, self.rate)
+        self.loss_of = compiled(self.loss, variant) if variant in TORCH_COMPILE else self.loss
+        if variant == "manual":
+            batch, width = self.batches[0][0].shape[0], self.model.fc1.out_features
+            self.hidden, self.dhidden = torch.empty(batch, width), torch.empty(batch, width)
+            self.model.requires_grad_(False)
+            self.run = self.run_manual
+
+    def loss(self, x, y):
+        logits = self.model(x)
+        if self.users:
+            return F.cross_entropy(torch.cat([logits, -logits], 1), y)
+        # -log softmax of (f, -f) at y
+        return F.softplus((4 * y - 2) * logits[:, 0]).mean()
+
+    def run_manual(self):
+        """The update is one with the product that gives the gradient: no gradient is stored."""
+        x, y = self.batch()
+        fc1, fc2, hidden, dhidden, rate = self.model.fc1, self.model.fc2, self.hidden, self.dhidden, self.rate
+        with torch.inference_mode():
+            torch.addmm(fc1.bias, x, fc1.weight.t(), out=hidden).relu_()
+            sign = (4 * y - 2)[:, None]
+            margin = torch.addmm(fc2.bias, hidden, fc2.weight.t()).mul_(sign)
+            self.total = F.softplus(margin).mean()
+            df = margin.sigmoid_().mul_(sign).mul_(1 / x.shape[0])
+            torch.mm(df, fc2.weight, out=dhidden)
+            torch.ops.aten.threshold_backward.grad_input(dhidden, hidden, 0, grad_input=dhidden)
+            fc2.weight.addmm_(df.t(), hidden, alpha=-rate)
+            fc2.bias.sub_(df.sum(0), alpha=rate)
+            fc1.weight.addmm_(dhidden.t(), x, alpha=-rate)
+            fc1.bias.sub_(dhidden.sum(0), alpha=rate)
 
 
 class Inference:
     """Logits of a frozen network."""
 
+    variants = ("expert", "nchw", "users", "compile", "autotune", "jit")
+
     def __init__(self, variant, dtype, tensors, name, _batch):
-        check_variant(variant, "expert", "nchw", "users", "compile", "jit")
-        self.model = models.load(tensors).eval()
-        self.inputs = [image(tensors[f"inputs.{i}"], variant) for i in range(4)]
+        self.model = models.load(tensors).eval().requires_grad_(False)
+        self.inputs = [image(tensors[f"inputs.{i}"], variant) for i in range(BATCHES)]
         self.context = autocast(dtype)
         if variant != "users":
             self.model = models.fold_batch_norms(self.model)
@@ -173,28 +267,24 @@ class Inference:
             if dtype == "bf16":
                 self.model, self.inputs = self.model.bfloat16(), [x.bfloat16() for x in self.inputs]
                 self.context = contextlib.nullcontext()
-        self.guard = torch.no_grad if variant == "users" else torch.inference_mode
-        if variant == "compile":
-            self.model = compiled(self.model)
+        self.guard = torch.no_grad if variant in ("users", *TORCH_COMPILE) else torch.inference_mode
+        if variant in TORCH_COMPILE:
+            self.model = compiled(self.model, variant, frozen=True)
         if variant == "jit":
             try:
-                with torch.no_grad():
-                    frozen = torch.jit.freeze(torch.jit.trace(self.model, self.inputs[0]))
-                    self.model = torch.jit.optimize_for_inference(frozen)
-            except Exception as reason:
-                raise Unavailable(f"torch.jit: {reason}")
+                self.model = frozen(self.model, self.inputs[0])
+            except RuntimeError as reason:
+                raise Unavailable(f"torch.jit: {first_line(reason)}") from reason
         self.at = 0
-        self.first = None
 
     def run(self):
         with self.guard(), self.context:
-            logits = self.model(self.inputs[self.at])
-        self.at = (self.at + 1) % len(self.inputs)
-        if self.first is None:
-            self.first = logits.double().norm().item()
+            self.logits = self.model(self.inputs[self.at])
+        self.at = (self.at + 1) % BATCHES
 
     def digest(self):
-        return [self.first]
+        self.run()
+        return [norm([self.logits])]
 
 
 # ------------------------------------------------------------------------------ kernels
@@ -203,13 +293,15 @@ class Inference:
 class Loss:
     """Total and gradient of (1 - lambda) CE + lambda tau^2 KL, lambda 0.5, mean over rows."""
 
+    variants = ("expert", "users", "compile", "manual")
+
     def __init__(self, variant, _dtype, tensors, temperature, _rows, _classes):
-        check_variant(variant, "expert", "users", "compile", "manual")
         self.tau = 3.0 if temperature else 2.0
         self.student, self.teacher = tensors["student"].requires_grad_(True), tensors["teacher"]
         self.targets = tensors["targets"].long()
-        chain = self.users if variant == "users" else self.expert
-        self.chain = compiled(chain) if variant == "compile" else chain
+        self.chain = self.users if variant == "users" else self.expert
+        if variant == "compile":
+            self.chain = compiled(self.fusible)
         if variant == "manual":
             self.student = self.student.detach()
             self.buffers = [torch.empty_like(self.student) for _ in range(4)]
@@ -219,15 +311,24 @@ class Loss:
         return distillation(student, teacher, targets, self.tau, 0.5)
 
     def expert(self, student, teacher, targets):
-        """Teacher terms without gradient; the KL as cross-entropy less the teacher's entropy."""
+        """Teacher terms without gradient; the KL as cross-entropy less the teacher's entropy, but in bf16
+        as a sum in f32: a dot's bf16 result would lose the difference of the two."""
         with torch.no_grad():
             log_p = F.log_softmax(teacher / self.tau, 1)
             p = log_p.exp()
-            entropy = -torch.dot(p.view(-1).float(), log_p.view(-1).float())
         log_q = F.log_softmax(student / self.tau, 1)
-        cross = -torch.dot(p.view(-1), log_q.view(-1))
-        rows = student.shape[0]
-        return 0.5 * F.cross_entropy(student, targets) + 0.5 * self.tau**2 * (cross - entropy) / rows
+        if student.dtype == torch.bfloat16:
+            kd = (p * (log_p - log_q)).sum(dtype=torch.float32)
+        else:
+            kd = torch.dot(p.view(-1), log_p.view(-1)) - torch.dot(p.view(-1), log_q.view(-1))
+        return 0.5 * F.cross_entropy(student, targets) + 0.5 * self.tau**2 * kd / student.shape[0]
+
+    def fusible(self, student, teacher, targets):
+        """As sums, which a compiler joins with what they add up: a dot stays a call of its own."""
+        log_p = F.log_softmax(teacher.float() / self.tau, 1)
+        log_q = F.log_softmax(student.float() / self.tau, 1)
+        kd = (log_p.exp() * (log_p - log_q)).sum() / student.shape[0]
+        return 0.5 * F.cross_entropy(student.float(), targets) + 0.5 * self.tau**2 * kd
 
     def run_chain(self):
         self.total = self.chain(self.student, self.teacher, self.targets)
@@ -245,7 +346,10 @@ class Loss:
             torch.mul(self.student, 1 / tau, out=gradient)
             torch.log_softmax(gradient, 1, out=log_q)
             log_p.sub_(log_q)
-            kd = torch.dot(p.view(-1), log_p.view(-1))
+            if p.dtype == torch.bfloat16:  # as in expert()
+                kd = log_p.mul_(p).sum(dtype=torch.float32)
+            else:
+                kd = torch.dot(p.view(-1), log_p.view(-1))
             log_q.exp_().sub_(p).mul_(0.5 * tau / rows)
             log_q1 = torch.log_softmax(self.student, 1, out=p)
             ce = -log_q1.gather(1, self.targets[:, None]).sum()
@@ -256,15 +360,17 @@ class Loss:
             self.gradient = gradient
 
     def digest(self):
-        return [self.total.double().item(), self.gradient.double().norm().item()]
+        self.run()
+        return [self.total.double().item(), norm([self.gradient])]
 
 
 class Update:
     """One optimizer update of the parameters of ResNet-18: one flat tensor for experts (fused),
     the model's 62 tensors for users."""
 
+    variants = ("expert", "users")
+
     def __init__(self, variant, dtype, tensors, kind, _n):
-        check_variant(variant, "expert", "users")
         flat = tensors["parameter"]
         if dtype == "bf16":
             raise Unavailable("torch.optim wants gradients of the parameters' type")
@@ -289,21 +395,19 @@ class Update:
             self.optimizer = optimizer_of(torch.optim.SGD, self.parameters, variant, **settings)
             for p, m in zip(self.parameters, pieces["m"]):
                 self.optimizer.state[p] = {"momentum_buffer": m.clone()}
-        self.first = None
 
     def run(self):
         self.optimizer.step()
-        if self.first is None:
-            moment = "exp_avg" if isinstance(self.optimizer, torch.optim.AdamW) else "momentum_buffer"
-            norm = lambda list_of: sum(float(t.detach().double().square().sum()) for t in list_of) ** 0.5
-            self.first = [norm(self.parameters), norm(self.optimizer.state[p][moment] for p in self.parameters)]
 
     def digest(self):
-        return self.first
+        self.run()
+        moment = "exp_avg" if isinstance(self.optimizer, torch.optim.AdamW) else "momentum_buffer"
+        return [norm(self.parameters), norm(self.optimizer.state[p][moment] for p in self.parameters)]
 
 
 CASES = [
     (r"step/(.+)_forward/batch(\d+)", Inference),
+    (r"step/(mlp.+)/batch(\d+)", MlpTraining),
     (r"step/(.+)/batch(\d+)", Training),
     (r"distill_loss/forward_kl(_tau3)?/(\d+)x(\d+)", Loss),
     (r"(sgd)/momentum/(\d+)", Update),

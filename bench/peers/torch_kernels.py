@@ -1,5 +1,6 @@
 """Single kernels in PyTorch: what torch_cases.py is for losses and whole steps. Experts write into
 buffers that are kept, without autograd; users call the function and let it allocate."""
+import importlib
 import math
 
 import torch
@@ -14,13 +15,13 @@ class Kernel:
     variants = ("expert", "users")
 
     def __init__(self, variant, tensors):
-        if variant not in self.variants:
-            raise Unavailable(f"no variant {variant}")
         self.users = variant == "users"
         self.t = tensors
         self.result = None
 
     def digest(self):
+        """Of the first run, which it makes."""
+        self.run()
         results = self.result if isinstance(self.result, (tuple, list)) else [self.result]
         return [r.detach().double().norm().item() for r in results]
 
@@ -29,10 +30,18 @@ class Unavailable(Exception):
     pass
 
 
-def compiled(f):
+def compiled(f, mode=None, frozen=False):
+    """As one graph for these shapes; what would run eagerly instead is an error. `frozen`: weights are
+    constants, which inductor lays out for the processor's products."""
     if not hasattr(torch, "compile"):
         raise Unavailable("this PyTorch has no torch.compile")
-    return torch.compile(f)
+    from torch import _dynamo
+
+    for name in ("fail_on_recompile_limit_hit", "fail_on_cache_limit_hit"):  # by version
+        if hasattr(_dynamo.config, name):
+            setattr(_dynamo.config, name, True)
+    importlib.import_module("torch._inductor.config").freezing = frozen
+    return torch.compile(f, mode=mode, dynamic=False, fullgraph=True)
 
 
 class Softmax(Kernel):

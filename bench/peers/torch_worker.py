@@ -1,13 +1,16 @@
 """Times one case in PyTorch on demand: the peer of `distill_bench worker`. Protocol: README.md."""
 import argparse
+import ctypes
 import gc
 import json
+import os
 import sys
 import time
 
 
 # A worker that slept has cold threads: calls shorter than this are preceded by one that is not timed.
 WAKE_MS = 200
+ALL_ARENAS_PURGE = b"arena.4096.purge"  # MALLCTL_ARENAS_ALL
 
 
 def status_bytes(key):
@@ -18,9 +21,21 @@ def status_bytes(key):
     return 0
 
 
-def forget_peak():
-    """The peak that is reported is of the steady state, not of loading."""
+def give_back_unused():
+    """Free memory that the allocator keeps goes back to the system: the peak that is reported is that
+    of running, not of loading. `distill_bench worker` does the same."""
     gc.collect()
+    library = ctypes.CDLL(None)
+    try:
+        purge = library.mallctl
+    except AttributeError:  # no jemalloc
+        library.malloc_trim(0)
+        return
+    purge(b"thread.tcache.flush", None, None, None, 0)
+    purge(ALL_ARENAS_PURGE, None, None, None, 0)
+
+
+def forget_peak():
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
@@ -28,15 +43,21 @@ def forget_peak():
         pass
 
 
+# Lines of the protocol alone go to the driver: what libraries print goes to the log.
+protocol = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+
 def say(**message):
-    print(json.dumps(message), flush=True)
+    print(json.dumps(message), file=protocol, flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--case", required=True)
+    parser.add_argument("--variants-of", nargs="+", metavar="CASE", help="says which variants cases have, no more")
+    parser.add_argument("--case")
     parser.add_argument("--variant", default="expert")
-    parser.add_argument("--inputs", required=True)
+    parser.add_argument("--inputs")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--works", type=int, default=1)
     parser.add_argument("--calls", type=int, default=1)
@@ -48,7 +69,11 @@ def main():
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch_cases.load_everything()  # code that PyTorch loads on first use is not the case's memory
+    if args.variants_of:
+        say(variants={case: torch_cases.variants_of(case) for case in args.variants_of})
+        return 0
+    torch_cases.load_everything(args.variant)  # code that PyTorch loads on first use is not the case's memory
+    give_back_unused()
     baseline = status_bytes("VmRSS")
     try:
         works, first_digest = torch_cases.prepare(args.case, args.variant, args.inputs, args.works)
@@ -66,6 +91,7 @@ def main():
         return (time.perf_counter() - begin) * 1e3 / args.calls
 
     say(ready=True, baseline_bytes=baseline, digest=first_digest, torch=torch.__version__)
+    give_back_unused()
     last = sample()
     forget_peak()
     for line in sys.stdin:

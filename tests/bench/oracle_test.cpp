@@ -90,7 +90,7 @@ TEST(Oracle, every_statistic_of_the_loss_is_looked_at) {
 }
 
 // A run leaves nothing of an output alone, whoever the kernel: what a fill of other bytes shows.
-TEST(Oracle, a_result_that_is_not_written_shows_as_an_infinite_error) {
+TEST(Oracle, a_result_that_is_not_written_shows_as_an_error_of_nan) {
   Case c;
   c.name = "half";
   c.make = [](const Case&) {
