@@ -7,6 +7,7 @@
 #include "engine/autograd/gradcheck.h"
 #include "engine/ops/elementwise.h"
 #include "engine/runtime/allocator.h"
+#include "kernels/common/parallel.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
@@ -311,7 +312,12 @@ TEST(DistillationLoss, needs_no_memory_beyond_the_gradient) {
       const DistillationLossResult r = distillation_loss(a);
       const std::size_t used = memory_statistics(device).peak_bytes - before;
       const std::size_t gradient = consume ? 0 : static_cast<std::size_t>(rows * classes) * 4;
-      EXPECT_LE(used, gradient + static_cast<std::size_t>(rows) * 256 + 16384) << name_of(device);
+      // On the CPU each thread keeps the exponentials of one row, for all calls to come.
+      const std::size_t kept = device == Device::kCpu ? static_cast<std::size_t>(thread_count()) *
+                                                            (3 * 4 * (classes + 128) + 1024)
+                                                      : 0;
+      EXPECT_LE(used, gradient + static_cast<std::size_t>(rows) * 256 + 16384 + kept)
+          << name_of(device);
     }
 }
 
