@@ -25,7 +25,7 @@ double cold_bytes(Device device);
 
 /// What one run shows besides time. Figures that do not apply are NaN or empty.
 struct Facts {
-  double max_error = 0;  // read only where the work has an oracle
+  double max_error = 0;        // read only where the work has an oracle
   double workspace_bytes = 0;  // temporary memory: scratch and what the allocator gave on top
   double launches = std::numeric_limits<double>::quiet_NaN();  // hand-written kernels, CUDA
   std::string hash;  // XXH3-128 of the outputs; of a sample where that is what can be copied soon
