@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "bench/harness/distributions.h"
+#include "distill/metrics/students_t.h"
 
 namespace retort::bench {
 namespace {
@@ -111,13 +112,13 @@ Comparisons decide(const std::vector<std::pair<Blocks, Blocks>>& cases, double t
     const double variance =
         std::max(prior.usual, (prior.degrees * prior.variance + e.degrees * e.variance) / degrees);
     const double error = e.unit * std::sqrt(variance);
-    const double reach = student_quantile((1 - kConfidence) / 2, degrees) * error;
+    const double reach = distill::student_quantile((1 - kConfidence) / 2, degrees) * error;
     Comparison& c = result.cases[at[k]];
     c.low = std::exp(e.difference - reach), c.high = std::exp(e.difference + reach);
-    slower.push_back(student_tail((e.difference - beyond) / error, degrees));
-    faster.push_back(student_tail((-e.difference - beyond) / error, degrees));
+    slower.push_back(distill::student_tail((e.difference - beyond) / error, degrees));
+    faster.push_back(distill::student_tail((-e.difference - beyond) / error, degrees));
     c.p = e.difference < 0 ? faster.back() : slower.back();
-    needed.push_back(std::exp(beyond + student_quantile(strictest, degrees) * error));
+    needed.push_back(std::exp(beyond + distill::student_quantile(strictest, degrees) * error));
   }
   const std::vector<bool> is_slower = discoveries(slower), is_faster = discoveries(faster);
   for (std::size_t k = 0; k < at.size(); ++k)
