@@ -28,9 +28,8 @@ class Teacher {
 
   const std::string& name() const { return name_; }
   const std::string& hash() const { return hash_; }
-  bool weights_are_zero() const {
-    return weights_are_zero_;
-  }  // every parameter: nothing was loaded
+  /// Every parameter is 0: nothing was loaded.
+  bool weights_are_zero() const { return weights_are_zero_; }
   std::int64_t classes() const { return model_->classes(); }
   nn::Model& model() const { return *model_; }
 
