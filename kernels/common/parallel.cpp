@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <exception>
@@ -72,8 +73,10 @@ struct Job {
 //   that wakes up later finds the gate shut. So nobody waits for a thread that has not started:
 //   where other processes keep the cores busy the caller does the work itself.
 //
-//   Workers poll for some 20 us after a job, which bridges the serial stretches of a training step,
-//   then sleep in the kernel. Once hot, a call costs some 0.3 us.
+//   Who waits polls for some 20 us, then gives the core away between looks (sched_yield: any other
+//   thread that wants it has it), then sleeps in the kernel. The first two bridge the serial
+//   stretches of a training step and the last chunk of another thread: to wake a sleeper costs tens
+//   of microseconds where cores are virtual. Once hot, a call costs some 0.3 us.
 class Pool {
  public:
   // False if another caller has the pool.
@@ -100,6 +103,7 @@ class Pool {
   static constexpr std::uint64_t kOpen = 1, kOne = 2, kMask = 0xffff;
   static constexpr int kActiveShift = 1, kLimitShift = 17, kEpochShift = 33;
   static constexpr int kSpins = 600;  // pauses of some 40 ns
+  static constexpr std::chrono::microseconds kYieldFor{500};
   static std::uint64_t active(std::uint64_t gate) { return gate >> kActiveShift & kMask; }
 
   void start_workers(int wanted) {
@@ -128,10 +132,21 @@ class Pool {
         leave();
         continue;
       }
-      int spins = 0;
-      while (bell_.load(std::memory_order_relaxed) == heard && ++spins < kSpins) relax();
-      if (spins >= kSpins) bell_.wait(heard);
+      if (!poll([&] { return bell_.load(std::memory_order_relaxed) != heard; })) bell_.wait(heard);
     }
+  }
+
+  // False if it did not happen for so long that it is time to sleep.
+  template <class Happened>
+  static bool poll(Happened happened) {
+    for (int i = 0; i < kSpins; ++i, relax())
+      if (happened()) return true;
+    const auto until = std::chrono::steady_clock::now() + kYieldFor;
+    while (!happened()) {
+      if (std::chrono::steady_clock::now() >= until) return false;
+      sched_yield();
+    }
+    return true;
   }
 
   bool enter(std::uint64_t& last) {
@@ -153,8 +168,7 @@ class Pool {
   }
 
   void wait_for_those_inside() {
-    for (int i = 0; i < kSpins; ++i, relax())
-      if (active(gate_.load()) == 0) return;
+    if (poll([&] { return active(gate_.load()) == 0; })) return;
     for (;;) {
       const std::uint32_t left = left_.load();
       if (active(gate_.load()) == 0) return;
