@@ -108,8 +108,11 @@ void distill_loss_cpu(const Context&, const DistillLossArgs& a) {
   const double inv_z = z > 0 ? 1 / z : 0;
   std::vector<double> row_loss(static_cast<std::size_t>(a.rows));
   // 64k to 512k logits a chunk (the last row's gradient has no next row to hide behind), but enough
-  // chunks for many threads: bounds depend on the shape alone.
-  const std::int64_t least = std::max<std::int64_t>(1, (std::int64_t{1} << 16) / a.classes);
+  // chunks for many threads: bounds depend on the shape alone. What is done once per row costs as
+  // much as kRowCost logits.
+  constexpr std::int64_t kRowCost = 256;
+  const std::int64_t least =
+      std::max<std::int64_t>(1, (std::int64_t{1} << 16) / (a.classes + kRowCost));
   const std::int64_t grain = std::clamp<std::int64_t>(a.rows / 32, least, 8 * least);
   dispatch_float(a.dtype, "distill_loss", [&]<class T>() {
     parallel_for(a.rows, grain, [&](std::int64_t begin, std::int64_t end) {

@@ -5,6 +5,7 @@
 #include "kernels/common/bias_rows.h"
 #include "kernels/common/parallel.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/gemm/gemm_panels.h"
 
 // oneDNN runs on one thread per tile; without OpenMP in this build it could not be told to.
 #if defined(RETORT_WITH_ONEDNN) && defined(_OPENMP)
@@ -96,8 +97,50 @@ void tile_product<float>(bool ta, bool tb, std::int64_t m, std::int64_t n, std::
 }
 #endif
 
+// A linear layer's forward product that is not so large that a library's blocking is better.
+bool suits_panels(const GemmArgs& g) {
+  constexpr double kMostWork = 1 << 28;
+  return !g.transpose_a && g.transpose_b && g.alpha == 1 && g.beta == 0 && g.m >= 96 && g.n >= 8 &&
+         g.k >= 8 &&
+         static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) <=
+             kMostWork;
+}
+
+// An element is the same bits in whatever tile it is, so here the tiles may depend on the threads.
+// They are columns, because each packs its columns of B, until those get narrow.
+Tiling panel_tiling(const GemmArgs& g) {
+  constexpr std::int64_t kLeastColumns = 64, kRowUnit = 12, kColumnUnit = 32;
+  const double work =
+      static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k);
+  const std::int64_t threads = thread_count(),
+                     most = std::max<std::int64_t>(1, static_cast<std::int64_t>(work / kLeastWork)),
+                     wanted = most >= 2 * threads ? 2 * threads : std::min(most, threads);
+  const std::int64_t across = std::clamp<std::int64_t>(g.n / kLeastColumns, 1, wanted),
+                     down = std::clamp<std::int64_t>(g.m / kRowUnit, 1, ceil_div(wanted, across));
+  const auto edge = [](std::int64_t size, std::int64_t parts, std::int64_t unit) {
+    return ceil_div(ceil_div(size, parts), unit) * unit;
+  };
+  const std::int64_t rows = edge(g.m, down, kRowUnit), columns = edge(g.n, across, kColumnUnit);
+  return {rows, columns, ceil_div(g.m, rows), ceil_div(g.n, columns)};
+}
+
+void product_over_panels(const GemmArgs& g, const float* a, const float* b, float* c,
+                         const float* bias) {
+  const Tiling t = panel_tiling(g);
+  parallel_for(t.down * t.across, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t tile = begin; tile < end; ++tile) {
+      const std::int64_t i = tile / t.across * t.rows, j = tile % t.across * t.columns;
+      panel_product({c + i * g.ldc + j, a + i * g.lda, b + j * g.ldb, bias ? bias + j : nullptr,
+                     std::min(t.rows, g.m - i), std::min(t.columns, g.n - j), g.k, g.lda, g.ldb,
+                     g.ldc, g.relu});
+    }
+  });
+}
+
 template <class T>
 void product(const GemmArgs& g, const T* a, const T* b, T* c, const T* bias) {
+  if constexpr (std::is_same_v<T, float>)
+    if (suits_panels(g)) return product_over_panels(g, a, b, c, bias);
   const T alpha = static_cast<T>(g.alpha), beta = static_cast<T>(g.beta);
   const Tiling t = tiling_of(g.m, g.n, g.k);
   parallel_for(t.down * t.across, 1, [&](std::int64_t begin, std::int64_t end) {
