@@ -50,7 +50,10 @@ Tiling tiling_of(std::int64_t m, std::int64_t n, std::int64_t k) {
   std::int64_t down = ceil_div(m, kTileRows), across = ceil_div(n, kTileColumns);
   while (down * across < kEnoughTiles && work / static_cast<double>(2 * down * across) > kLeastWork)
     (m / down > n / across ? down : across) *= 2;
-  if (work / static_cast<double>(down * across) < kLeastWork) down = across = 1;
+  while (down * across > 1 && work / static_cast<double>(down * across) < kLeastWork) {
+    std::int64_t& more = down > across ? down : across;
+    more = (more + 1) / 2;
+  }
   const std::int64_t rows = edge_of(m, down), columns = edge_of(n, across);
   return {rows, columns, ceil_div(m, rows), ceil_div(n, columns)};
 }
