@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -68,10 +69,14 @@ struct Job {
 
 // Note [The pool]
 //   A caller publishes its job, opens the gate and works. Workers that happen to be awake pass the
-//   gate (which counts them) and take chunks from the same counter. When no chunk is left the
-//   caller shuts the gate and waits for those inside, who by then are in their last chunk. A worker
-//   that wakes up later finds the gate shut. So nobody waits for a thread that has not started:
-//   where other processes keep the cores busy the caller does the work itself.
+//   gate (which counts them) and take chunks. When no chunk is left the caller shuts the gate and
+//   waits for those inside, who by then are in their last chunk. A worker that wakes up later finds
+//   the gate shut. So nobody waits for a thread that has not started: where other processes keep
+//   the cores busy the caller does the work itself.
+//
+//   Chunks are dealt in equal parts, one after the other, so that a thread has the same part of
+//   each op's tensors and finds in its core's caches what it wrote there before. Who is done with
+//   its part goes on with those of others.
 //
 //   Who waits polls for some 20 us, then gives the core away between looks (sched_yield: any other
 //   thread that wants it has it), then sleeps in the kernel. The first two bridge the serial
@@ -84,7 +89,7 @@ class Pool {
     if (busy_.test_and_set(std::memory_order_acquire)) return false;
     start_workers(wanted);
     job_ = job;
-    next_.store(0, std::memory_order_relaxed);
+    deal(wanted + 1);
     const std::uint64_t epoch = ++epoch_;
     gate_.store(epoch << kEpochShift | static_cast<std::uint64_t>(wanted) << kLimitShift | kOpen);
     bell_.fetch_add(1);
@@ -92,7 +97,7 @@ class Pool {
       bell_.notify_all();
     else
       for (int i = 0; i < wanted; ++i) bell_.notify_one();
-    work();
+    work(0);
     if (active(gate_.fetch_and(~kOpen)) != 0) wait_for_those_inside();
     busy_.clear(std::memory_order_release);
     return true;
@@ -113,13 +118,14 @@ class Pool {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-      for (; started_ < wanted; ++started_) std::thread([this] { live(); }).detach();
+      for (; started_ < wanted; ++started_)
+        std::thread([this, slot = started_ + 1] { live(slot); }).detach();
     } catch (const std::system_error&) {  // no more threads to be had: those there are will do
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
-  void live() {
+  void live(int slot) {
     t_in_parallel = true;
 #if defined(_OPENMP)
     omp_set_num_threads(1);  // a library called in a chunk stays on this thread
@@ -128,7 +134,7 @@ class Pool {
     for (;;) {
       const std::uint32_t heard = bell_.load();
       if (enter(last)) {
-        work();
+        work(slot);
         leave();
         continue;
       }
@@ -176,21 +182,46 @@ class Pool {
     }
   }
 
-  void work() {
-    const Job& job = job_;
-    for (std::int64_t c; (c = next_.fetch_add(1, std::memory_order_relaxed)) < job.chunks;) try {
-        job.fn(job.body, c * job.grain, c + 1 == job.chunks ? job.n : (c + 1) * job.grain);
-      } catch (...) {
-        job.first->keep(c);
-      }
+  void deal(int parts) {
+    if (parts > room_) {
+      hands_ = std::make_unique<Hand[]>(static_cast<std::size_t>(parts));
+      room_ = parts;
+    }
+    parts_ = parts;
+    for (int i = 0; i < parts; ++i) {
+      hands_[i].next.store(job_.chunks * i / parts, std::memory_order_relaxed);
+      hands_[i].end = job_.chunks * (i + 1) / parts;
+    }
   }
+
+  // Its own part, then what is left of those of others. Part 0 is the caller's, who is slot 0.
+  void work(int slot) {
+    const Job& job = job_;
+    if (slot >= parts_) slot = 1 + (slot - 1) % (parts_ - 1);
+    for (int i = 0; i < parts_; ++i) {
+      Hand& hand = hands_[(slot + i) % parts_];
+      for (std::int64_t c; (c = hand.next.fetch_add(1, std::memory_order_relaxed)) < hand.end;)
+        try {
+          job.fn(job.body, c * job.grain, c + 1 == job.chunks ? job.n : (c + 1) * job.grain);
+        } catch (...) {
+          job.first->keep(c);
+        }
+    }
+  }
+
+  struct alignas(64) Hand {
+    std::atomic<std::int64_t> next{0};  // chunk
+    std::int64_t end = 0;
+  };
 
   alignas(64) std::atomic<std::uint64_t> gate_{0};
   alignas(64) std::atomic<std::uint32_t> bell_{0};  // rings once per job; what sleepers wait on
-  alignas(64) std::atomic<std::int64_t> next_{0};   // the next chunk
   alignas(64) std::atomic<std::uint32_t> left_{0};  // counts jobs whose last worker left late
   std::atomic_flag busy_;
-  Job job_;                  // written by the caller while the gate is shut and nobody inside
+  // Written by the caller while the gate is shut and nobody inside:
+  Job job_;
+  std::unique_ptr<Hand[]> hands_;
+  int parts_ = 0, room_ = 0;
   std::uint64_t epoch_ = 0;  // guarded by busy_, like started_
   int started_ = 0;
 };

@@ -113,6 +113,28 @@ TEST(Parallel, never_more_threads_at_once_than_allowed) {
   EXPECT_LE(most, 2);
 }
 
+TEST(Parallel, a_second_thread_begins_at_its_own_part_and_the_first_takes_over_what_is_left) {
+  const Threads scope(2);
+  for (int job = 0; job < 20; ++job) {
+    const std::thread::id caller = std::this_thread::get_id();
+    std::vector<std::thread::id> by(64);
+    std::atomic<bool> other_is_here{false};
+    std::atomic<int> done{0};
+    parallel_for(64, 1, [&](std::int64_t chunk, std::int64_t) {
+      by[static_cast<std::size_t>(chunk)] = std::this_thread::get_id();
+      if (std::this_thread::get_id() == caller) {
+        while (!other_is_here) std::this_thread::yield();
+      } else {
+        other_is_here = true;
+        while (done < 63) std::this_thread::yield();
+      }
+      ++done;
+    });
+    for (std::size_t chunk = 0; chunk < by.size(); ++chunk)
+      EXPECT_EQ(by[chunk] == caller, chunk != 32) << chunk;
+  }
+}
+
 TEST(Parallel, callers_on_several_threads_do_not_meet) {
   const Threads scope(3);
   std::vector<std::thread> callers;
