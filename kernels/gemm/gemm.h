@@ -19,8 +19,8 @@ namespace retort::kernels {
 /// Cost      2 M N K operations. On the CPU bf16 takes 4 (MK + KN + MN) bytes of scratch.
 /// Errors    Error if a size is negative, a leading dimension too small or a pointer null.
 ///
-/// Same bytes with any number of threads: C is cut into tiles that depend on M, N, K alone, each
-/// computed by one thread over the whole of K.
+/// Same bytes with any number of threads: on the CPU a tile of C is computed by one thread over the
+/// whole of K, and either the tiles depend on M, N, K alone or an element on its tile not at all.
 struct GemmArgs {
   void* c;
   const void* a;

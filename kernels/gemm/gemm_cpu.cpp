@@ -100,11 +100,13 @@ void tile_product<float>(bool ta, bool tb, std::int64_t m, std::int64_t n, std::
 }
 #endif
 
-// A linear layer's forward product that is not so large that a library's blocking is better.
+// A linear layer's forward product of so many rows that they pay for packing B, and not so large
+// that a library's blocking is better.
 bool suits_panels(const GemmArgs& g) {
+  constexpr std::int64_t kLeastRows = 96, kLeast = 8;
   constexpr double kMostWork = 1 << 28;
-  return !g.transpose_a && g.transpose_b && g.alpha == 1 && g.beta == 0 && g.m >= 96 && g.n >= 8 &&
-         g.k >= 8 &&
+  return !g.transpose_a && g.transpose_b && g.alpha == 1 && g.beta == 0 && g.m >= kLeastRows &&
+         g.n >= kLeast && g.k >= kLeast &&
          static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) <=
              kMostWork;
 }
