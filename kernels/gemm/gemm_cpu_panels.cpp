@@ -61,7 +61,6 @@ HWY_INLINE hn::Vec<Tag> every_fourth_row(Tag tag, const float* from, std::int64_
                        every_fourth_row(half, from, pitch));
   }
 }
-
 #endif
 
 // to[p * stride + lane] = from[lane * pitch + p] for `depth` values of kLanes rows.

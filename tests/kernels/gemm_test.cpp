@@ -92,7 +92,7 @@ std::vector<Case> cases() {
     }
   list.push_back({3, 4, 0, false, false, 1, 1, 2, true});  // nothing to sum
   // A linear layer's forward: panels of any width, runs of 256 by depth, rows of every remainder.
-  for (const std::int64_t m : {96, 101, 103, 106, 131})
+  for (const std::int64_t m : {96, 98, 99, 101, 103, 106, 131})
     for (const std::int64_t n : {8, 9, 23, 40, 49, 100, 130})
       list.push_back(
           {m, n, m == 103 ? 515 : 8 + n % 5, false, true, n % 3, 1, 0, m % 2 == 0, n % 2 == 0});
@@ -202,6 +202,21 @@ TEST(Gemm, relu_of_nan_is_nan_and_of_the_rest_is_not_negative) {
       EXPECT_EQ(std::vector<double>(y.begin(), y.begin() + 4), (std::vector<double>{2, 0, 0, 3}));
       EXPECT_TRUE(std::isnan(y[4]) && std::isnan(y[5])) << name_of(device) << name_of(dtype);
     }
+}
+
+TEST(Gemm, nan_of_a_row_or_a_column_stays_there_in_a_layer_of_many_rows) {
+  constexpr std::int64_t kM = 100, kN = 21, kK = 300, kRow = 97, kColumn = 20;
+  for (const Device device : devices()) {
+    const Case c{kM, kN, kK, false, true, 0, 1, 0, true, true};
+    const Operands o = operands(c, DType::kF32);
+    o.a.data<float>()[kRow * kK + kK - 1] = NAN;
+    o.b.data<float>()[kColumn * kK] = NAN;
+    const std::vector<float> y = run(c, o, device).to_vector<float>();
+    for (std::int64_t i = 0; i < kM; ++i)
+      for (std::int64_t j = 0; j < kN; ++j)
+        ASSERT_EQ(std::isnan(y[static_cast<std::size_t>(i * kN + j)]), i == kRow || j == kColumn)
+            << name_of(device) << " (" << i << ", " << j << ")";
+  }
 }
 
 TEST(Gemm, bad_arguments_throw) {
