@@ -110,14 +110,10 @@ void Module::add_child(const std::string& name, std::shared_ptr<Module> child) {
   children_.push_back({name, std::move(child)});
 }
 
-ForwardResult Model::forward_hidden(const Tensor& x, std::int64_t layers) {
-  ForwardResult result = forward(x, true);
-  RETORT_CHECK(layers >= 1 && layers <= static_cast<std::int64_t>(result.post.size()),
-               "[model] expected 1 to ", result.post.size(), " hidden layers, got ", layers);
-  result.logits = Tensor();
-  result.pre.resize(static_cast<std::size_t>(layers));
-  result.post.resize(static_cast<std::size_t>(layers));
-  return result;
+void Model::check_want(const char* who, const Want& want) const {
+  const std::int64_t hidden = facts().hidden_layers;
+  RETORT_CHECK(want.layers >= 0 && want.layers <= hidden, "[", who, "] expected 1 to ", hidden,
+               " hidden layers, got ", want.layers);
 }
 
 }  // namespace retort::nn

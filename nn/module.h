@@ -9,6 +9,7 @@
 
 #include "engine/tensor/tensor.h"
 #include "nn/init.h"
+#include "nn/inputs.h"
 
 namespace retort::nn {
 
@@ -49,6 +50,11 @@ class Module {
 
   /// Expires with this module: for whoever keeps handles that visit_parameters() gave.
   std::weak_ptr<const void> life() const { return life_; }
+
+  /// Spellings of public code bases: {theirs, this module's}. "linear." is read as "fc." at the
+  /// start of a name, ".shortcut." as ".downsample." wherever it stands.
+  using NamePairs = std::vector<std::pair<std::string, std::string>>;
+  virtual NamePairs file_names() const { return {}; }
 
   /// Draws every parameter anew, keyed by (seed, path). Buffers keep their values. Throws if two
   /// paths have the same 32-bit hash.
@@ -94,36 +100,36 @@ class Module {
 /// where there is one module only.
 using TrainedModules = std::vector<std::pair<std::string, Module*>>;
 
-/// What a model returns. pre and post are filled on request: the hidden activations before and
-/// after the nonlinearity, from the input side on.
-///
-/// Shapes    logits (B, V). mlp: one (B, width) each per hidden layer. ResNets: one (B, H, W, C)
-/// each
-///           per stage, of the stage's last block.
-struct ForwardResult {
-  Tensor logits;
-  std::vector<Tensor> pre, post;
+/// What a model is, as those who join it with data, losses and other models need to know.
+struct ModelFacts {
+  Reads reads = Reads::kFeatures;
+  std::int64_t classes = 0;        // V: columns of the logits
+  std::int64_t hidden_layers = 0;  // that Want may ask for
+  std::string vocabulary = {};     // hash of the words that ids stand for; "": none
 };
 
 /// Mixed precision: give bf16 inputs to a model with f32 parameters. Activations are then bf16,
 /// statistics, logits, gradients of parameters and the parameters themselves stay f32.
 class Model : public Module {
  public:
-  virtual ForwardResult forward(const Tensor& x, bool want_hidden = false) = 0;
-  virtual std::int64_t classes() const = 0;  // V
+  /// Models compute nothing behind the layers that are wanted.
+  /// Errors    kUsage for inputs of another kind or shape, or more layers than there are.
+  virtual Outputs forward(const Inputs& inputs, const Want& want = {}) = 0;
+  virtual ModelFacts facts() const = 0;
+  std::int64_t classes() const { return facts().classes; }
 
-  /// The first `layers` >= 1 hidden layers, and no logits: for losses on a hidden layer. Models
-  /// compute nothing behind it (this one only leaves it out of the result).
-  virtual ForwardResult forward_hidden(const Tensor& x, std::int64_t layers);
+  /// For a model whose weights are final: evaluation without gradients may use other weights with
+  /// the same outputs up to rounding, in fewer passes (batch norms folded into the convolutions in
+  /// front of them). A model that has nothing of the kind ignores it.
+  ///   kOff      as before
+  ///   kBeside   a second copy of what changes; the parameters stay as they are
+  ///   kForGood  parameters and buffers change value, and no second copy is held
+  enum class Frozen : std::uint8_t { kOff, kBeside, kForGood };
+  virtual void freeze(Frozen /*how*/) {}
 
-  /// For a model whose weights are final: evaluation without gradients may fold batch norms into
-  /// the convolutions in front of them. The same outputs up to rounding, in fewer passes. A model
-  /// that has none ignores it.
-  virtual void fold_batch_norms(bool /*on*/) {}
-
-  /// The same for good: parameters and buffers change value, the function stays the same up to
-  /// rounding, and no second copy of the weights is held (in their own dtype).
-  virtual void fold_batch_norms_for_good() {}
+ protected:
+  /// Error(kUsage) unless want.layers is one of the model's hidden layers (or 0).
+  void check_want(const char* who, const Want& want) const;
 };
 
 }  // namespace retort::nn

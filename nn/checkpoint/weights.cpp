@@ -32,7 +32,7 @@ Shape file_shape(const Tensor& tensor) {
 }
 
 // Names that mean the same tensor in the public code bases get one spelling.
-std::string canonical(std::string name) {
+std::string canonical(std::string name, const Module::NamePairs& spellings) {
   for (bool again = true; again;) {
     again = false;
     for (const char* wrapper : {"module.", "_orig_mod."})
@@ -42,9 +42,11 @@ std::string canonical(std::string name) {
       }
   }
   for (std::size_t at; (at = name.find("._orig_mod.")) != std::string::npos;) name.erase(at, 10);
-  if (name.rfind("linear.", 0) == 0) name.replace(0, 6, "fc");
-  if (const std::size_t at = name.find(".shortcut."); at != std::string::npos)
-    name.replace(at, 10, ".downsample.");
+  for (const auto& [theirs, ours] : spellings) {
+    const std::size_t at = name.find(theirs);
+    if (at == 0 || (at != std::string::npos && theirs.starts_with('.')))
+      name.replace(at, theirs.size(), ours);
+  }
   return name;
 }
 
@@ -99,7 +101,8 @@ std::int64_t first_not_finite(const Tensor& tensor) {
   return -1;
 }
 
-WeightsInfo load(const Module::Named& targets, const SafetensorsReader& reader) {
+WeightsInfo load(const Module::Named& targets, const Module::NamePairs& spellings,
+                 const SafetensorsReader& reader) {
   const std::string place = escaped(reader.path(), 4096);
   WeightsInfo info;
   info.metadata = reader.header().metadata;
@@ -111,7 +114,7 @@ WeightsInfo load(const Module::Named& targets, const SafetensorsReader& reader) 
       info.ignored.push_back(entry.name);
       continue;
     }
-    const auto [slot, is_new] = entries.emplace(canonical(entry.name), &entry);
+    const auto [slot, is_new] = entries.emplace(canonical(entry.name, spellings), &entry);
     RETORT_CHECK_AS(kBadInput, is_new, place, ": '", escaped(entry.name), "' and '",
                     escaped(slot->second->name), "' are the same weight");
   }
@@ -121,7 +124,7 @@ WeightsInfo load(const Module::Named& targets, const SafetensorsReader& reader) 
   };
   std::vector<Match> matches;
   for (const auto& [path, tensor] : targets) {
-    const auto found = entries.find(canonical(path));
+    const auto found = entries.find(canonical(path, spellings));
     if (found == entries.end()) {
       missing.add(path);
       continue;
@@ -139,7 +142,7 @@ WeightsInfo load(const Module::Named& targets, const SafetensorsReader& reader) 
     }
   }
   for (const SafetensorsEntry& entry : reader.header().entries)  // in file order
-    if (const auto left = entries.find(canonical(entry.name));
+    if (const auto left = entries.find(canonical(entry.name, spellings));
         left != entries.end() && left->second == &entry)
       unexpected.add(escaped(entry.name));
   if (!missing.empty() || !unexpected.empty() || !misshaped.empty())
@@ -175,11 +178,14 @@ NamedTensors in_file_layout(const Module::Named& tensors) {
 }  // namespace
 
 WeightsInfo load_weights(Module& module, const std::string& path) {
-  return load(all_tensors(module), SafetensorsReader(path));
+  return load(all_tensors(module), module.file_names(), SafetensorsReader(path));
 }
 
 WeightsInfo load_weights(const TrainedModules& modules, const std::string& path) {
-  return load(all_tensors(modules), SafetensorsReader(path));
+  Module::NamePairs spellings;
+  for (const auto& [prefix, module] : modules)
+    for (auto& pair : module->file_names()) spellings.push_back(std::move(pair));
+  return load(all_tensors(modules), spellings, SafetensorsReader(path));
 }
 
 NamedTensors weights_of(const Module& module) { return in_file_layout(all_tensors(module)); }

@@ -17,8 +17,8 @@ struct WeightsInfo {
 /// Overwrites the parameters and buffers of `module` in place, with those of a safetensors file.
 ///
 ///   names    as PyTorch's state_dict; a leading "module." (DataParallel) and every "_orig_mod."
-///            (torch.compile) are dropped; the head may be "fc" or "linear", a projection
-///            "downsample" or "shortcut", whichever the model says.
+///            (torch.compile) are dropped; Module::file_names() are known (the head of a ResNet may
+///            be "fc" or "linear", a projection "downsample" or "shortcut").
 ///   layout   convolution weights are (K, C, R, S) in files and (K, R, S, C) in memory.
 ///   dtype    any floating type; converted to the parameter's.
 ///

@@ -15,12 +15,14 @@ constexpr std::size_t kPixels = 3 * 32 * 32;
 
 std::size_t label_bytes(CifarFormat format) { return format == CifarFormat::kCifar10 ? 1 : 2; }
 
+std::string archive_folder(CifarFormat format) {
+  return format == CifarFormat::kCifar10 ? "cifar-10-batches-bin" : "cifar-100-binary";
+}
+
 std::string locate(CifarFormat format, const std::string& root, const std::string& file) {
   namespace fs = std::filesystem;
   const fs::path direct = fs::path(root.empty() ? "." : root) / file;  // an absolute file wins
-  const fs::path unpacked =
-      fs::path(root.empty() ? "." : root) /
-      (format == CifarFormat::kCifar10 ? "cifar-10-batches-bin" : "cifar-100-binary") / file;
+  const fs::path unpacked = fs::path(root.empty() ? "." : root) / archive_folder(format) / file;
   if (!packed_exists(direct.string()) && packed_exists(unpacked.string())) return unpacked.string();
   return direct.string();
 }
@@ -78,6 +80,34 @@ std::shared_ptr<ImageDataset> read_cifar(CifarFormat format, const std::string& 
     parts.push_back(parse_cifar(read_packed(path, kMaxBytes), format, path));
   }
   return ImageDataset::concatenate(parts);
+}
+
+DataKind cifar_kind() {
+  DataKind kind;
+  kind.names = {"cifar10", "cifar100"};
+  kind.gives = Reads::kImages;
+  kind.doc = "CIFAR in its binary version: 32 x 32 colour images";
+  kind.options = file_options();
+  kind.treatment = image_treatment_options();
+  kind.reading = image_reading_options();
+  kind.open = [](const DataRequest& request) -> std::shared_ptr<const Dataset> {
+    const CifarFormat format =
+        request.format == "cifar100" ? CifarFormat::kCifar100 : CifarFormat::kCifar10;
+    const bool train = request.split == "train";
+    const Strings files = files_of(
+        request, request.split == "validation" ? Strings{} : cifar_standard_files(format, train));
+    if (files.empty()) return nullptr;
+    const std::string folder = folder_of(request, files.front(), archive_folder(format));
+    const std::int64_t per_file = train ? request.options.integer("train_per_file") : 0;
+    std::vector<std::shared_ptr<const ImageDataset>> parts;
+    for (const std::string& file : files)
+      parts.push_back(std::static_pointer_cast<const ImageDataset>(
+          first_of(read_cifar(format, folder, {file}), per_file)));
+    const std::shared_ptr<const Dataset> all =
+        parts.size() == 1 ? parts[0] : ImageDataset::concatenate(parts);
+    return first_of(all, request.options.integer(request.split + "_limit"));
+  };
+  return kind;
 }
 
 }  // namespace retort::nn

@@ -5,6 +5,7 @@
 // Source: https://www.cs.toronto.edu/~kriz/cifar.html
 #pragma once
 #include "nn/data/image_dataset.h"
+#include "nn/data/registry.h"
 
 namespace retort::nn {
 
@@ -26,5 +27,8 @@ std::shared_ptr<ImageDataset> parse_cifar(std::string_view content, CifarFormat 
 /// each may be stored with .xz. Files above 1 GiB are refused. Throws Error(kIo, kBadInput).
 std::shared_ptr<ImageDataset> read_cifar(CifarFormat format, const std::string& root,
                                          const std::vector<std::string>& files);
+
+/// "cifar10", "cifar100", for the registry.
+DataKind cifar_kind();
 
 }  // namespace retort::nn

@@ -1,60 +1,114 @@
 #include "nn/data/dataset.h"
 
-#include <charconv>
+#include <algorithm>
 #include <cstdio>
+#include <numeric>
+
+#include "nn/data/device_feed.h"
 
 namespace retort::nn {
 
-Augment parse_augment(const std::string& text) {
-  if (text == "none") return Augment::kNone;
-  if (text == "crop_flip") return Augment::kCropFlip;
-  fail(ErrorCode::kUsage, "[data] expected augment none or crop_flip, got '", text, "'");
+void Batch::check() const {
+  RETORT_CHECK(!inputs.empty() && inputs[0].defined() && inputs[0].values.rank() >= 1,
+               "[batch] expected inputs (B, ...)");
+  const std::int64_t samples = size();
+  for (const Inputs& other : inputs)
+    RETORT_CHECK(other.samples() == samples, "[batch] expected readings of ", samples,
+                 " samples, got one of ", other.samples());
+  if (targets.defined()) {
+    RETORT_CHECK(targets.rank() == 1 && targets.dtype() == DType::kI32 &&
+                     (sample_of_row.defined() || targets.dim(0) == samples),
+                 "[batch] expected targets (", samples, ") of i32, got ", targets.shape(), " of ",
+                 name_of(targets.dtype()));
+  }
+  if (sample_of_row.defined())
+    RETORT_CHECK(
+        targets.defined() && sample_of_row.rank() == 1 && sample_of_row.dtype() == DType::kI32 &&
+            sample_of_row.dim(0) == targets.dim(0) &&
+            sample_of_row_on_host.size() == static_cast<std::size_t>(sample_of_row.dim(0)),
+        "[batch] expected sample_of_row of i32, one for each target, got ", sample_of_row.shape());
+  const auto fits = [samples](std::size_t n) {
+    return n == 0 || n == static_cast<std::size_t>(samples);
+  };
+  RETORT_CHECK(fits(sample.size()), "[batch] expected names of ", samples, " samples or none, got ",
+               sample.size());
+  RETORT_CHECK(fits(variant.size()), "[batch] expected variants of ", samples,
+               " samples or none, got ", variant.size());
 }
 
-const char* name_of(Augment augment) { return augment == Augment::kNone ? "none" : "crop_flip"; }
+namespace {
+
+template <class T>
+std::vector<T> part_of(const std::vector<T>& all, std::int64_t begin, std::int64_t end) {
+  if (all.empty()) return {};
+  return {all.begin() + begin, all.begin() + end};
+}
+
+}  // namespace
+
+Batch Batch::slice(std::int64_t begin, std::int64_t end) const {
+  if (begin == 0 && end == size()) return *this;
+  Batch part;
+  for (const Inputs& reading : inputs) {
+    const auto same = std::find_if(inputs.begin(), inputs.end(), [&](const Inputs& other) {
+      return other.values.raw() == reading.values.raw();
+    });
+    const auto before = static_cast<std::size_t>(same - inputs.begin());
+    part.inputs.push_back(before < part.inputs.size() ? part.inputs[before]
+                                                      : reading.slice(begin, end));
+  }
+  const std::vector<std::int32_t>& of_row = sample_of_row_on_host;
+  std::int64_t first = begin, last = end;  // of its rows
+  if (sample_of_row.defined()) {
+    const auto row_of = [&](std::int64_t b) {
+      return std::lower_bound(of_row.begin(), of_row.end(), b) - of_row.begin();
+    };
+    first = row_of(begin), last = row_of(end);
+  }
+  if (targets.defined()) part.targets = targets.slice(first, last);
+  if (sample_of_row.defined()) {
+    std::vector<std::int32_t> own(of_row.begin() + first, of_row.begin() + last);
+    for (std::int32_t& b : own) b -= static_cast<std::int32_t>(begin);
+    part.set_rows(std::move(own));
+  }
+  part.sample = part_of(sample, begin, end);
+  part.variant = part_of(variant, begin, end);
+  return part;
+}
+
+void Batch::set_rows(std::vector<std::int32_t> of_row) {
+  RETORT_CHECK(std::is_sorted(of_row.begin(), of_row.end()) &&
+                   (of_row.empty() || (of_row.front() >= 0 && of_row.back() < size())),
+               "[batch] expected ascending samples of rows in [0, ", size(), ")");
+  sample_of_row =
+      Tensor::from(of_row, {static_cast<std::int64_t>(of_row.size())}, inputs[0].device());
+  sample_of_row_on_host = std::move(of_row);
+}
+
+std::string Reading::str() const {
+  std::string text = name_of(dtype);
+  for (const auto& [key, value] : options) text += " " + key + "=" + to_toml(value);
+  return text;
+}
 
 void Dataset::check_samples(std::span<const std::int64_t> samples) const {
+  const std::int64_t count = facts().indices();
   for (const std::int64_t i : samples)
-    RETORT_CHECK(i >= 0 && i < size(), "[data] expected a sample in [0, ", size(), "), got ", i);
+    RETORT_CHECK(i >= 0 && i < count, "[data] expected a sample in [0, ", count, "), got ", i);
 }
 
-std::vector<std::int64_t> parse_index_ranges(const std::string& text, std::int64_t size) {
-  std::string bare;
-  for (const char c : text)
-    if (c != ' ') bare += c;
-  std::vector<std::int64_t> out;
-  std::vector<bool> taken(static_cast<std::size_t>(size));
-  const auto number = [&](const std::string& part, std::int64_t otherwise) {
-    if (part.empty()) return otherwise;
-    std::int64_t value = -1;
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
-    RETORT_CHECK(
-        error == std::errc() && end == part.data() + part.size() && value >= 0 && value <= size,
-        "[data] expected index ranges such as 0:5000,7000 within 0:", size, ", got '", text, "'");
-    return value;
-  };
-  if (bare.empty()) bare = ":";
-  for (std::size_t at = 0; at <= bare.size();) {
-    std::size_t comma = bare.find(',', at);
-    if (comma == std::string::npos) comma = bare.size();
-    const std::string part = bare.substr(at, comma - at);
-    at = comma + 1;
-    RETORT_CHECK(!part.empty(), "[data] expected index ranges such as 0:5000,7000, got '", text,
-                 "'");
-    const std::size_t colon = part.find(':');
-    const std::int64_t begin = number(part.substr(0, colon), 0);
-    const std::int64_t end =
-        colon == std::string::npos ? begin + 1 : number(part.substr(colon + 1), size);
-    RETORT_CHECK(begin < end && end <= size, "[data] expected begin < end <= ", size, " in '", part,
-                 "'");
-    for (std::int64_t i = begin; i < end; ++i) {
-      RETORT_CHECK(!taken[static_cast<std::size_t>(i)], "[data] index ", i, " is in '", text,
-                   "' twice");
-      taken[static_cast<std::size_t>(i)] = true;
-      out.push_back(i);
-    }
-  }
-  return out;
+std::vector<std::uint32_t> Source::variants(std::span<const std::int64_t> samples,
+                                            std::uint32_t /*epoch*/) const {
+  return std::vector<std::uint32_t>(samples.size());
+}
+
+std::unique_ptr<DeviceFeed> Source::device_feed() const { return nullptr; }
+
+Batch first_samples(const Source& source, std::int64_t count) {
+  std::vector<std::int64_t> samples(
+      static_cast<std::size_t>(std::min(count, source.facts().indices())));
+  std::iota(samples.begin(), samples.end(), 0);
+  return source.make(samples);
 }
 
 std::string hex(std::uint64_t hash) {

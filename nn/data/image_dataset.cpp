@@ -3,11 +3,11 @@
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "engine/runtime/allocator.h"
-#include "engine/runtime/device.h"
-#include "kernels/image_batch/image_batch.h"
+#include "nn/data/image_source.h"
 
 namespace retort::nn {
 namespace {
@@ -29,10 +29,7 @@ std::uint64_t hash_of(const Tensor& images, const std::vector<std::int32_t>& lab
 
 ImageDataset::ImageDataset(Tensor images, std::vector<std::int32_t> labels, std::int64_t classes,
                            std::string format)
-    : images_(std::move(images)),
-      labels_(std::move(labels)),
-      classes_(classes),
-      format_(std::move(format)) {
+    : images_(std::move(images)), labels_(std::move(labels)), format_(std::move(format)) {
   RETORT_CHECK(images_.defined() && images_.rank() == 4 && images_.dtype() == DType::kU8 &&
                    images_.device() == Device::kCpu && images_.is_contiguous(),
                "[data] expected images (N, C, H, W) of u8 on the cpu");
@@ -41,95 +38,47 @@ ImageDataset::ImageDataset(Tensor images, std::vector<std::int32_t> labels, std:
   RETORT_CHECK(static_cast<std::int64_t>(labels_.size()) == images_.dim(0), "[data] expected ",
                images_.dim(0), " labels, got ", labels_.size());
   for (std::size_t i = 0; i < labels_.size(); ++i)
-    RETORT_CHECK_AS(kBadInput, labels_[i] >= 0 && labels_[i] < classes_,
-                    "[data] expected a label in [0, ", classes_, "), got ", labels_[i],
+    RETORT_CHECK_AS(kBadInput, labels_[i] >= 0 && labels_[i] < classes,
+                    "[data] expected a label in [0, ", classes, "), got ", labels_[i],
                     " for sample ", i);
-  hash_ = hash_of(images_, labels_, classes_, format_);
-}
-
-std::int32_t ImageDataset::label(std::int64_t i) const {
-  RETORT_CHECK(i >= 0 && i < size(), "[data] expected a sample in [0, ", size(), "), got ", i);
-  return labels_[static_cast<std::size_t>(i)];
+  facts_.gives = Reads::kImages;
+  facts_.size = facts_.epoch_size = images_.dim(0);
+  facts_.classes = classes;
+  facts_.input = {images_.dim(2), images_.dim(3), images_.dim(1)};
+  hash_ = hash_of(images_, labels_, classes, format_);
 }
 
 std::string ImageDataset::describe() const {
-  return join(format_, ", ", size(), " images of ", classes_, " classes, hash ", hex(hash_));
+  return join(format_, ", ", size(), " images of ", classes(), " classes, hash ", hex(hash_));
 }
 
-ImageDataset::Needed ImageDataset::needed(const BatchOptions& options) const {
+ImageDataset::Needed ImageDataset::needed(Device device,
+                                          const std::vector<Normalize>& readings) const {
   const std::lock_guard lock(mutex_);
   const MemoryRoleScope role(MemoryRole::kData);
-  Resident& r = resident_[static_cast<std::size_t>(options.device)];
+  Resident& r = resident_[static_cast<std::size_t>(device)];
   if (!r.images.defined()) {
-    r.images = images_.to(options.device);
-    r.labels = Tensor::from(labels_, {size()}, options.device);
+    r.images = images_.to(device);
+    r.labels = Tensor::from(labels_, {size()}, device);
   }
-  const auto table = [&](const Normalize& normalize) {
-    for (const auto& [known, tensor] : r.tables)
-      if (known == normalize) return tensor;
-    r.tables.emplace_back(normalize, normalize.table(images_.dim(1)).to(options.device));
-    return r.tables.back().second;
-  };
-  Needed n{r.images, r.labels, table(options.normalize), {}};
-  if (options.teacher_normalize && *options.teacher_normalize != options.normalize)
-    n.teacher_table = table(*options.teacher_normalize);
+  Needed n{r.images, r.labels, {}};
+  for (const Normalize& normalize : readings) {
+    auto known = std::find_if(r.tables.begin(), r.tables.end(),
+                              [&](const auto& table) { return table.first == normalize; });
+    if (known == r.tables.end())
+      known =
+          r.tables.insert(r.tables.end(), {normalize, normalize.table(images_.dim(1)).to(device)});
+    n.tables.push_back(known->second);
+  }
   return n;
 }
 
-std::vector<std::uint32_t> ImageDataset::augment_keys(std::span<const std::int64_t> samples,
-                                                      const BatchOptions& o) {
-  std::vector<std::uint32_t> keys(samples.size());
-  if (o.augment == Augment::kCropFlip)
-    for (std::size_t b = 0; b < samples.size(); ++b)
-      keys[b] =
-          kernels::crop_flip_key(o.seed, o.epoch, static_cast<std::uint32_t>(samples[b]), kPad)
-              .bits;
-  return keys;
+std::shared_ptr<const Source> ImageDataset::source(const SourceOptions& options) const {
+  return std::make_shared<ImageSource>(
+      std::static_pointer_cast<const ImageDataset>(shared_from_this()), options);
 }
 
-Batch ImageDataset::make_batch(std::span<const std::int64_t> samples, const BatchOptions& o) const {
-  check_samples(samples);
-  const Needed n = needed(o);
-  Batch batch;
-  batch.sample.assign(samples.begin(), samples.end());
-  batch.augment = augment_keys(samples, o);
-  std::vector<std::int64_t> entries(samples.size());
-  for (std::size_t b = 0; b < samples.size(); ++b) {
-    const auto sample = static_cast<std::uint32_t>(samples[b]);
-    entries[b] = static_cast<std::int64_t>(std::uint64_t{batch.augment[b]} << 32 | sample);
-  }
-  const MemoryRoleScope role(MemoryRole::kData);
-  const std::int64_t rows = batch.size();
-  const Shape shape{rows, images_.dim(2), images_.dim(3), images_.dim(1)};
-  const Tensor device_entries = Tensor::from(entries, {rows}, o.device);
-  batch.targets = Tensor::empty({rows}, DType::kI32, o.device);
-  const auto write = [&](DType dtype, const Tensor& table, Tensor& to, const Tensor& table2,
-                         Tensor* to2) {
-    to = Tensor::empty(shape, dtype, o.device);
-    if (to2 != nullptr) *to2 = Tensor::empty(shape, dtype, o.device);
-    kernels::image_batch(context_of(o.device),
-                         {n.images.data<std::uint8_t>(), n.labels.data<std::int32_t>(),
-                          device_entries.data<std::int64_t>(), table.data<float>(),
-                          to2 != nullptr ? table2.data<float>() : nullptr, to.raw(),
-                          to2 != nullptr ? to2->raw() : nullptr, batch.targets.data<std::int32_t>(),
-                          rows, size(), images_.dim(1), images_.dim(2), images_.dim(3), dtype});
-  };
-  // A teacher of another dtype gets images of its own: what it sees, and so its cached logits, must
-  // not depend on the precision of the student that asks.
-  const DType teacher_dtype = o.teacher_dtype.value_or(o.dtype);
-  const bool own_table = n.teacher_table.defined();
-  if (teacher_dtype != o.dtype) {
-    write(o.dtype, n.table, batch.inputs, {}, nullptr);
-    write(teacher_dtype, own_table ? n.teacher_table : n.table, batch.teacher_inputs, {}, nullptr);
-  } else {
-    write(o.dtype, n.table, batch.inputs, n.teacher_table,
-          own_table ? &batch.teacher_inputs : nullptr);
-    if (!own_table) batch.teacher_inputs = batch.inputs;
-  }
-  return batch;
-}
-
-std::shared_ptr<ImageDataset> ImageDataset::subset(std::span<const std::int64_t> samples) const {
+std::shared_ptr<const Dataset> ImageDataset::subset(std::span<const std::int64_t> samples) const {
   check_samples(samples);
   RETORT_CHECK(!samples.empty(), "[data] expected a subset of at least one sample");
   const MemoryRoleScope role(MemoryRole::kData);
@@ -144,7 +93,7 @@ std::shared_ptr<ImageDataset> ImageDataset::subset(std::span<const std::int64_t>
                 images_.data<std::uint8_t>() + static_cast<std::size_t>(samples[i]) * bytes, bytes);
     labels.push_back(labels_[static_cast<std::size_t>(samples[i])]);
   }
-  return std::make_shared<ImageDataset>(images, std::move(labels), classes_, format_);
+  return std::make_shared<ImageDataset>(images, std::move(labels), classes(), format_);
 }
 
 std::shared_ptr<ImageDataset> ImageDataset::concatenate(
@@ -154,8 +103,8 @@ std::shared_ptr<ImageDataset> ImageDataset::concatenate(
   const ImageDataset& first = *parts[0];
   std::int64_t total = 0;
   for (const auto& p : parts) {
-    RETORT_CHECK(p->format_ == first.format_ && p->input_shape() == first.input_shape() &&
-                     p->classes_ == first.classes_,
+    RETORT_CHECK(p->format_ == first.format_ && p->facts_.input == first.facts_.input &&
+                     p->classes() == first.classes(),
                  "[data] expected datasets of one format, got ", first.describe(), " and ",
                  p->describe());
     total += p->size();
@@ -169,7 +118,7 @@ std::shared_ptr<ImageDataset> ImageDataset::concatenate(
     at += p->images_.bytes();
     labels.insert(labels.end(), p->labels_.begin(), p->labels_.end());
   }
-  return std::make_shared<ImageDataset>(images, std::move(labels), first.classes_, first.format_);
+  return std::make_shared<ImageDataset>(images, std::move(labels), first.classes(), first.format_);
 }
 
 }  // namespace retort::nn

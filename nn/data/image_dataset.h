@@ -3,58 +3,54 @@
 #include <mutex>
 
 #include "nn/data/dataset.h"
+#include "nn/data/normalize.h"
 
 namespace retort::nn {
 
+/// Keys of a data kind that gives images: what training does to them, and how a model reads them.
+std::vector<OptionSpec> image_treatment_options();  // augment
+std::vector<OptionSpec> image_reading_options();    // normalize
+
 class ImageDataset : public Dataset {
  public:
-  static constexpr int kPad = 4;  // of Augment::kCropFlip
-
   /// images u8 (N, C, H, W) on the CPU, labels in [0, classes), one per image. `format` goes into
   /// the hash and describe(). Throws Error(kBadInput) on a label outside.
   ImageDataset(Tensor images, std::vector<std::int32_t> labels, std::int64_t classes,
                std::string format);
 
-  std::int64_t size() const override { return images_.dim(0); }
-  std::int64_t classes() const override { return classes_; }
-  std::int32_t label(std::int64_t i) const override;
+  const DataFacts& facts() const override { return facts_; }
   std::uint64_t hash() const override { return hash_; }
-  Shape input_shape() const override { return {images_.dim(2), images_.dim(3), images_.dim(1)}; }
   std::string describe() const override;
-  /// On CUDA the images and labels are uploaded at the first call and stay there; a batch then
-  /// costs one small upload (8 bytes a sample).
-  Batch make_batch(std::span<const std::int64_t> samples,
-                   const BatchOptions& options) const override;
-
-  /// What the options' augmentation does to each of these samples: Batch::augment.
-  static std::vector<std::uint32_t> augment_keys(std::span<const std::int64_t> samples,
-                                                 const BatchOptions& options);
+  std::vector<std::int32_t> labels() const override { return labels_; }
+  /// Copies the samples.
+  std::shared_ptr<const Dataset> subset(std::span<const std::int64_t> samples) const override;
+  /// On CUDA the images and labels are uploaded once, by whichever source is first, and stay there;
+  /// a batch then costs one small upload (8 bytes a sample), or none by its feed.
+  std::shared_ptr<const Source> source(const SourceOptions& options) const override;
 
   const Tensor& images() const { return images_; }
-  const std::vector<std::int32_t>& labels() const { return labels_; }
-  /// A dataset of these samples, renumbered from 0. Copies them.
-  std::shared_ptr<ImageDataset> subset(std::span<const std::int64_t> samples) const;
   /// The samples of several datasets of one format, one after the other.
   static std::shared_ptr<ImageDataset> concatenate(
       const std::vector<std::shared_ptr<const ImageDataset>>& parts);
 
  private:
-  friend class ImageFeed;
-  struct Resident {  // what make_batch reads, on one device
+  friend class ImageSource;
+  struct Resident {  // what batches are made from, on one device
     Tensor images, labels;
     std::vector<std::pair<Normalize, Tensor>> tables;
   };
   // The returned handles stay good: nothing is ever removed.
   struct Needed {
-    Tensor images, labels, table, teacher_table;
+    Tensor images, labels;
+    std::vector<Tensor> tables;  // by reading
   };
-  Needed needed(const BatchOptions& options) const;
+  Needed needed(Device device, const std::vector<Normalize>& readings) const;
 
   Tensor images_;
   std::vector<std::int32_t> labels_;
-  std::int64_t classes_;
   std::string format_;
   std::uint64_t hash_;
+  DataFacts facts_;
   mutable std::mutex mutex_;
   mutable Resident resident_[2];  // by Device
 };

@@ -18,13 +18,12 @@ BatchPlan sequential_plan(std::int64_t size, std::int64_t batch) {
   };
 }
 
-Loader::Loader(std::shared_ptr<const Dataset> dataset, BatchPlan plan, LoaderOptions options,
-               BatchOptions batch_options)
-    : dataset_(std::move(dataset)), options_(options), batch_options_(std::move(batch_options)) {
-  RETORT_CHECK(dataset_ != nullptr, "[loader] expected a dataset");
+Loader::Loader(std::shared_ptr<const Source> source, BatchPlan plan, LoaderOptions options)
+    : source_(std::move(source)), options_(options) {
+  RETORT_CHECK(source_ != nullptr, "[loader] expected a source");
   RETORT_CHECK(options_.steps_per_epoch >= 1, "[loader] expected at least 1 step per epoch, got ",
                options_.steps_per_epoch);
-  if (batch_options_.device != Device::kCpu) options_.prefetch = false;
+  if (source_->device() != Device::kCpu) options_.prefetch = false;
   set_plan(std::move(plan));
 }
 
@@ -33,10 +32,8 @@ Loader::~Loader() { stop_prefetch(); }
 Batch Loader::make(std::int64_t step) const {
   RETORT_CHECK(step >= 0 && epoch_of(step) <= 0xffffffff, "[loader] expected a step >= 0 in fewer ",
                "than 2^32 epochs, got ", step);
-  BatchOptions options = batch_options_;
-  options.epoch = static_cast<std::uint32_t>(epoch_of(step));
   const MemoryRoleScope role(MemoryRole::kData);
-  return dataset_->make_batch(plan_(step), options);
+  return source_->make(plan_(step), static_cast<std::uint32_t>(epoch_of(step)));
 }
 
 Batch Loader::at(std::int64_t step) {

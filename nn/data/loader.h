@@ -27,33 +27,30 @@ struct LoaderOptions {
 
 class Loader {
  public:
-  /// The epoch of `batch_options` is set from the step. Throws Error(kUsage) on a null dataset or
-  /// plan, or steps_per_epoch < 1.
-  Loader(std::shared_ptr<const Dataset> dataset, BatchPlan plan, LoaderOptions options,
-         BatchOptions batch_options);
+  /// Throws Error(kUsage) on a null source or plan, or steps_per_epoch < 1.
+  Loader(std::shared_ptr<const Source> source, BatchPlan plan, LoaderOptions options);
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
   /// The batch of a step >= 0. Fastest when called with 0, 1, 2, ... Throws what the plan and the
-  /// dataset throw, at the step they threw at.
+  /// source throw, at the step they threw at.
   Batch at(std::int64_t step);
 
   /// Another plan from now on (rescoring).
   void set_plan(BatchPlan plan);
 
   std::int64_t epoch_of(std::int64_t step) const { return step / options_.steps_per_epoch; }
-  const Dataset& dataset() const { return *dataset_; }
+  const Source& source() const { return *source_; }
 
  private:
   Batch make(std::int64_t step) const;
   void stop_prefetch();
   void work();
 
-  std::shared_ptr<const Dataset> dataset_;
+  std::shared_ptr<const Source> source_;
   BatchPlan plan_;
   LoaderOptions options_;
-  BatchOptions batch_options_;
 
   // Note [Prefetch]: one slot. The worker fills it for wanted_; at() takes it when it is for the
   // step asked for, and drops it otherwise. plan_ changes only while no worker runs.

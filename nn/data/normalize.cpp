@@ -4,6 +4,9 @@
 #include <locale>
 #include <sstream>
 
+#include "engine/io/file.h"
+#include "engine/io/json.h"
+
 namespace retort::nn {
 namespace {
 
@@ -43,6 +46,41 @@ Normalize Normalize::custom(std::vector<double> mean, std::vector<double> std) {
                  "[normalize] expected finite means and std > 0, got mean ", mean[i], ", std ",
                  std[i], " of channel ", i);
   return {std::move(mean), std::move(std)};
+}
+
+Normalize Normalize::of(const OptionValue& value, std::int64_t channels) {
+  if (const auto* name = std::get_if<std::string>(&value)) return named(*name);
+  const auto* numbers = std::get_if<Floats>(&value);
+  RETORT_CHECK(numbers != nullptr && !numbers->empty() && numbers->size() % 2 == 0,
+               "[normalize] expected a word, or means and as many deviations, got ",
+               to_toml(value));
+  const auto half = static_cast<std::ptrdiff_t>(numbers->size() / 2);
+  std::vector<double> mean(numbers->begin(), numbers->begin() + half),
+      std(numbers->begin() + half, numbers->end());
+  if (half == 1) {
+    mean.assign(static_cast<std::size_t>(channels), mean[0]);
+    std.assign(static_cast<std::size_t>(channels), std[0]);
+  }
+  return custom(std::move(mean), std::move(std));
+}
+
+OptionValue Normalize::parse(const std::string& text) {
+  for (const Known& k : known())
+    if (text == k.name) return text;
+  try {
+    Floats numbers;
+    const Json parsed = Json::parse(text, "normalize");
+    for (const Json& part : parsed.items()) {
+      if (part.kind() == Json::Kind::kArray)
+        for (const Json& number : part.items()) numbers.push_back(number.as_number());
+      else
+        numbers.push_back(part.as_number());
+    }
+    of(numbers, 1);
+    return numbers;
+  } catch (const Error&) {  // told below, in the words of what it is for
+  }
+  fail(ErrorCode::kBadInput, "[normalize] expected a normalisation, got '", escaped(text), "'");
 }
 
 std::string Normalize::str() const {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/tensor/tensor.h"
+#include "nn/options.h"
 
 namespace retort::nn {
 
@@ -17,6 +18,11 @@ struct Normalize {
   static Normalize named(const std::string& name);
   /// From one mean and std per channel; std > 0, all finite.
   static Normalize custom(std::vector<double> mean, std::vector<double> std);
+  /// From an option of type kNormalize: a word; [mean, std], the same for all channels; or means
+  /// and then deviations.
+  static Normalize of(const OptionValue& value, std::int64_t channels);
+  /// From what str() wrote, such as a weights file's metadata: for of(). Errors    kBadInput.
+  static OptionValue parse(const std::string& text);
 
   bool operator==(const Normalize&) const = default;
   /// "cifar", "imagenet", "none", or the numbers: "[[0.5], [0.25]]".

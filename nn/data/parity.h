@@ -1,6 +1,8 @@
 // Sparse parity: the task on which curriculum extraction is studied.
 #pragma once
-#include "nn/data/dataset.h"
+#include <optional>
+
+#include "nn/data/registry.h"
 
 namespace retort::nn {
 
@@ -10,8 +12,10 @@ struct ParityOptions {
   std::int64_t n = 40;
   std::int64_t k = 5;
   /// Samples are drawn on the fly: sample i is a function of (seed, i) alone, so as many as wanted
-  /// cost no memory. Online training uses each index once.
+  /// cost no memory. 0: without end; the seed is then that of the source, and online training uses
+  /// each index once.
   std::int64_t size = 0;
+  std::int64_t epoch_size = 1;  // without end: samples that count as one epoch
   std::uint64_t seed = 0;
   /// Held-out samples come from another stream: no index of it equals one of the training stream.
   bool held_out = false;
@@ -23,26 +27,30 @@ class ParityDataset : public Dataset {
  public:
   explicit ParityDataset(const ParityOptions& options);
 
-  std::int64_t size() const override { return options_.size; }
-  std::int64_t classes() const override { return 2; }
-  std::int32_t label(std::int64_t i) const override;
+  const DataFacts& facts() const override { return facts_; }
   std::uint64_t hash() const override { return hash_; }
-  Shape input_shape() const override { return {options_.n}; }
   std::string describe() const override;
-  /// Inputs (B, n) of options.dtype; normalisation and augmentation do not apply.
-  Batch make_batch(std::span<const std::int64_t> samples,
-                   const BatchOptions& options) const override;
+  std::vector<std::int32_t> labels() const override;
+  std::shared_ptr<const Dataset> subset(std::span<const std::int64_t> samples) const override;
+  /// Nothing is done to the samples, and models read them all alike, but for the dtype.
+  std::shared_ptr<const Source> source(const SourceOptions& options) const override;
 
   const std::vector<std::int64_t>& support() const { return support_; }  // ascending
   const ParityOptions& options() const { return options_; }
 
  private:
+  friend class ParitySource;
   /// Writes +-1 for sample i to x (n values); returns the target.
-  std::int32_t draw(std::int64_t i, float* x) const;
+  std::int32_t draw(std::uint64_t seed, std::int64_t i, float* x) const;
 
   ParityOptions options_;
-  std::vector<std::int64_t> support_;
+  std::vector<std::int64_t> support_;  // coordinates
   std::uint64_t hash_;
+  DataFacts facts_;
+  std::vector<std::int64_t> kept_;  // of a subset: its samples' own numbers; empty: all
 };
+
+/// "parity", for the registry.
+DataKind parity_kind();
 
 }  // namespace retort::nn

@@ -17,7 +17,9 @@ class Conv2d : public Module {
     int kernel = 3, stride = 1, padding = 1;
     Fan fan = Fan::kOut;
   };
+  /// Weights by He initialisation, unless `init` is given.
   explicit Conv2d(const Config& config);
+  Conv2d(const Config& config, const Init& init);
   /// statistics: see engine/ops/conv2d.h.
   Tensor forward(const Tensor& x, ChannelStatistics* statistics = nullptr) const;
 

@@ -25,42 +25,67 @@ Mlp::Mlp(std::int64_t inputs, const std::vector<std::int64_t>& hidden, std::int6
   signs_ = Tensor::from<float>({1, -1}, {2, 1});
 }
 
-Tensor Mlp::run(const Tensor& x, bool want_hidden, std::size_t layers, ForwardResult* result) {
+ModelFacts Mlp::facts() const {
+  return {.reads = Reads::kFeatures,
+          .classes = classes_,
+          .hidden_layers = static_cast<std::int64_t>(layers_.size()) - 1};
+}
+
+Outputs Mlp::forward(const Inputs& inputs, const Want& want) {
+  const Tensor& x = inputs.values;
   RETORT_CHECK(x.rank() >= 2 && x.numel() == x.dim(0) * inputs_, "[mlp] expected ", inputs_,
                " features per sample, got ", x.shape());
+  check_want("mlp", want);
+  Outputs out;
   Tensor h = x.rank() == 2 ? x : reshape(x, {x.dim(0), inputs_});  // (B, inputs)
+  const std::size_t layers =
+      want.layers > 0 ? static_cast<std::size_t>(want.layers) : layers_.size() - 1;
   for (std::size_t i = 0; i < layers; ++i) {
-    if (!want_hidden) {
+    if (!want.hidden) {
       h = layers_[i]->forward_relu(h);  // (B, width)
       continue;
     }
-    result->pre.push_back(layers_[i]->forward(h));  // (B, width)
-    h = relu(result->pre.back());                   // (B, width)
-    result->post.push_back(h);
+    out.pre.push_back(layers_[i]->forward(h));  // (B, width)
+    h = relu(out.pre.back());                   // (B, width)
+    out.post.push_back(h);
   }
-  return h;
-}
-
-ForwardResult Mlp::forward_hidden(const Tensor& x, std::int64_t layers) {
-  const auto hidden = static_cast<std::int64_t>(layers_.size()) - 1;
-  RETORT_CHECK(layers >= 1 && layers <= hidden, "[mlp] expected 1 to ", hidden,
-               " hidden layers, got ", layers);
-  ForwardResult result;
-  run(x, true, static_cast<std::size_t>(layers), &result);
-  return result;
-}
-
-ForwardResult Mlp::forward(const Tensor& x, bool want_hidden) {
-  ForwardResult result;
-  Tensor h = run(x, want_hidden, layers_.size() - 1, &result);  // (B, width)
-  h = layers_.back()->forward(h);                               // (B, classes) or (B, 1)
+  if (want.layers > 0) return out;
+  out.features = h;
+  h = layers_.back()->forward(h);  // (B, classes) or (B, 1)
   if (scalar_output_) {
     if (signs_.device() != h.device() || signs_.dtype() != h.dtype())
       signs_ = signs_.to(h.device()).to(h.dtype());
     h = linear(h, signs_, {});  // (B, 2): (f, -f)
   }
-  result.logits = h;
-  return result;
+  out.logits = h;
+  return out;
+}
+
+ModelKind mlp_kind() {
+  ModelKind kind;
+  kind.names = {"mlp"};
+  kind.reads = Reads::kFeatures;
+  kind.doc = "fully connected, ReLU: inputs -> hidden widths -> classes";
+  kind.options = {
+      ints_option("hidden", {256}, 1, 65536, "units", "Hidden widths of an mlp.")
+          .with(kChangesCost)
+          .not_empty(),
+      choice_option("output", "auto", "auto|scalar|classes",
+                    "Last layer of an mlp on two classes: one output f with logits (f, -f), or one "
+                    "for each class; auto: as the data asks (parity: scalar).")
+          .with(kChangesCost)};
+  kind.hidden_layers = [](const ModelConfig& c) {
+    return static_cast<std::int64_t>(c.options.integers("hidden").size());
+  };
+  kind.make = [](const ModelConfig& c) -> std::shared_ptr<Model> {
+    std::int64_t inputs = 1;
+    for (int i = 0; i < c.input.rank(); ++i) inputs *= c.input[i];
+    RETORT_CHECK(c.input.rank() >= 1, "[mlp] expected the shape of a sample in input");
+    const std::string& output = c.options.text("output");
+    const bool scalar = output == "scalar" || (output == "auto" && c.scalar_target);
+    return std::make_shared<Mlp>(inputs, c.options.integers("hidden"), c.classes, scalar);
+  };
+  return kind;
 }
 
 }  // namespace retort::nn

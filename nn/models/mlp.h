@@ -1,7 +1,7 @@
 // Multi-layer perceptron.
 #pragma once
 #include "nn/layers/linear.h"
-#include "nn/module.h"
+#include "nn/models/registry.h"
 
 namespace retort::nn {
 
@@ -14,18 +14,17 @@ class Mlp : public Model {
   /// scalar_output (2 classes only): the last layer has one output f and the logits are (f, -f).
   Mlp(std::int64_t inputs, const std::vector<std::int64_t>& hidden, std::int64_t classes,
       bool scalar_output = false);
-  ForwardResult forward(const Tensor& x, bool want_hidden = false) override;
-  ForwardResult forward_hidden(const Tensor& x, std::int64_t layers) override;
-  std::int64_t classes() const override { return classes_; }
+  Outputs forward(const Inputs& inputs, const Want& want = {}) override;
+  ModelFacts facts() const override;
 
  private:
-  // The result's `layers` first hidden layers, and the activation behind the last one computed.
-  Tensor run(const Tensor& x, bool want_hidden, std::size_t layers, ForwardResult* result);
-
   std::int64_t inputs_, classes_;
   bool scalar_output_;
   std::vector<Linear*> layers_;  // owned by the module tree
   Tensor signs_;                 // (2, 1): {1, -1}
 };
+
+/// "mlp", for the registry.
+ModelKind mlp_kind();
 
 }  // namespace retort::nn

@@ -1,41 +1,55 @@
 // Models by the names that recipes and the command line use.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "nn/module.h"
+#include "nn/registry.h"
 
 namespace retort::nn {
 
-/// What to build.
+/// What to build: a name, what is known of the data, and options of the name's row.
 ///
-///   mlp                          fully connected, ReLU: inputs -> widths... -> classes
+///   mlp                          fully connected, ReLU: inputs -> hidden widths -> classes
 ///   resnet{8,14,20,32,44,56,110} CIFAR nets of He et al. 2016 section 4.2, 32 x 32 input
 ///   resnet8x4, resnet32x4        the same, wider: the layout of Tian et al. (RepDistiller)
 ///   resnet{18,34,50,101,152}     torchvision's, 7x7 stem and max pool
 ///   the same with _cifar         3x3 stem, no pool, for 32 x 32 input
+///   plain{2,4,6,8,10}            plain CNNs of Mirzadeh et al. (TAKD), 32 x 32 input
 struct ModelConfig {
   std::string arch;
   std::int64_t classes = 10;
   std::uint64_t seed = 0;
-  /// Shortcut where shapes change: "A" (no parameters), "B" (1x1 convolution), "" (as published: A
-  /// for resnet{8..110}, B for all others).
-  std::string shortcut = {};
-  /// mlp: hidden widths, default {256}. CIFAR nets: {stem, stage 1, 2, 3}, default as published.
-  std::vector<std::int64_t> widths = {};
-  std::int64_t inputs = 0;     // mlp: features per sample
-  bool scalar_output = false;  // mlp with 2 classes: one output f, logits (f, -f)
-  std::int64_t input_channels = 3;
-  bool initialize = true;  // false: parameters stay 0, for weights that will come from a file
+  Options options = {};        // {{"hidden", Ints{64, 64}}}; what is missing has its fallback
+  Shape input = {};            // of one sample: (n), (H, W, C); images have 3 channels without it
+  bool scalar_target = false;  // two classes that are the sign of one number (parity)
+  bool initialize = true;      // false: parameters stay 0, for weights that will come from a file
+
+  std::int64_t input_channels() const { return input.rank() == 3 ? input[2] : 3; }
 };
 
+/// A family of models: one row of the registry. Functions get complete options.
+struct ModelKind {
+  std::vector<std::string> names;
+  Reads reads = Reads::kFeatures;
+  std::vector<OptionSpec> options = {};
+  std::string doc = {};  // one sentence
+  /// What facts().hidden_layers of the model will be.
+  std::function<std::int64_t(const ModelConfig&)> hidden_layers = {};
+  std::function<std::shared_ptr<Model>(const ModelConfig&)> make = {};
+};
+
+/// The rows; registry().add(kind) from outside. See nn/registry.h.
+Registry<ModelKind>& model_kinds();
+
 /// Builds the model on the CPU, in training mode, its parameters drawn from (seed, path).
-/// Throws Error(kUsage) for an unknown name (with a list) or a setting the model does not have.
+/// Errors    kUsage for an unknown name (with a list) or an option that its row does not read.
 std::shared_ptr<Model> make_model(const ModelConfig& config);
 
-/// All names that make_model knows.
-std::vector<std::string> model_names();
+/// The config with the options of its row completed. Errors    those of make_model.
+ModelConfig complete(const ModelConfig& config);
 
 }  // namespace retort::nn

@@ -135,47 +135,49 @@ ResNet::ResNet(const ResNetConfig& c) : config_(c) {
                                 : std::make_shared<Linear>(in, c.classes));
 }
 
-void ResNet::fold_batch_norms(bool on) {
-  const auto fold = [on](ConvNorm& step) { step.fold(on); };
+void ResNet::freeze(Frozen how) {
+  const auto fold = [how](ConvNorm& step) {
+    if (how == Frozen::kForGood)
+      step.fold_for_good();
+    else
+      step.fold(how == Frozen::kBeside);
+  };
   fold(*stem_);
   for (Stage* stage : stages_) stage->for_each_step(fold);
 }
 
-void ResNet::fold_batch_norms_for_good() {
-  const auto fold = [](ConvNorm& step) { step.fold_for_good(); };
-  fold(*stem_);
-  for (Stage* stage : stages_) stage->for_each_step(fold);
+ModelFacts ResNet::facts() const {
+  return {.reads = Reads::kImages,
+          .classes = config_.classes,
+          .hidden_layers = static_cast<std::int64_t>(stages_.size())};
 }
 
-Tensor ResNet::run(const Tensor& x, bool want_hidden, std::size_t layers, ForwardResult* result) {
+// Public code bases differ in these two names alone.
+Module::NamePairs ResNet::file_names() const {
+  return {{"linear.", "fc."}, {".shortcut.", ".downsample."}};
+}
+
+Outputs ResNet::forward(const Inputs& inputs, const Want& want) {
+  const Tensor& x = inputs.values;
   RETORT_CHECK(x.rank() == 4 && x.dim(3) == config_.input_channels,
                "[resnet] expected images (B, H, W, ", config_.input_channels, "), got ", x.shape());
+  check_want("resnet", want);
+  Outputs out;
   Tensor h = stem_->forward(x, /*relu=*/true);  // (B, H, W, stem)
   if (config_.stem == Stem::k7x7MaxPool) h = max_pool2d(h, 3, 2, 1);
+  const std::size_t layers =
+      want.layers > 0 ? static_cast<std::size_t>(want.layers) : stages_.size();
   for (std::size_t i = 0; i < layers; ++i) {
     Tensor pre;
-    h = stages_[i]->forward(h, want_hidden ? &pre : nullptr);  // (B, H', W', C)
-    if (want_hidden) {
-      result->pre.push_back(pre);
-      result->post.push_back(h);
-    }
+    h = stages_[i]->forward(h, want.hidden ? &pre : nullptr);  // (B, H', W', C)
+    if (!want.hidden) continue;
+    out.pre.push_back(pre);
+    out.post.push_back(h);
   }
-  return h;
-}
-
-ForwardResult ResNet::forward_hidden(const Tensor& x, std::int64_t layers) {
-  RETORT_CHECK(layers >= 1 && layers <= static_cast<std::int64_t>(stages_.size()),
-               "[resnet] expected 1 to ", stages_.size(), " hidden layers, got ", layers);
-  ForwardResult result;
-  run(x, true, static_cast<std::size_t>(layers), &result);
-  return result;
-}
-
-ForwardResult ResNet::forward(const Tensor& x, bool want_hidden) {
-  ForwardResult result;
-  const Tensor h = run(x, want_hidden, stages_.size(), &result);  // (B, H', W', C)
-  result.logits = head_->forward(global_average_pool(h));         // (B, classes)
-  return result;
+  if (want.layers > 0) return out;
+  out.features = global_average_pool(h);      // (B, C)
+  out.logits = head_->forward(out.features);  // (B, classes)
+  return out;
 }
 
 }  // namespace retort::nn

@@ -2,7 +2,7 @@
 #pragma once
 #include "nn/layers/conv_norm.h"
 #include "nn/layers/linear.h"
-#include "nn/module.h"
+#include "nn/models/registry.h"
 
 namespace retort::nn {
 
@@ -31,17 +31,13 @@ struct ResNetConfig {
 class ResNet : public Model {
  public:
   explicit ResNet(const ResNetConfig& config);
-  ForwardResult forward(const Tensor& x, bool want_hidden = false) override;
-  ForwardResult forward_hidden(const Tensor& x, std::int64_t layers) override;
-  std::int64_t classes() const override { return config_.classes; }
-  void fold_batch_norms(bool on) override;
-  void fold_batch_norms_for_good() override;
+  Outputs forward(const Inputs& inputs, const Want& want = {}) override;
+  ModelFacts facts() const override;
+  void freeze(Frozen how) override;
+  NamePairs file_names() const override;
   const ResNetConfig& config() const { return config_; }
 
  private:
-  // Stem and the first `layers` stages; the last one's output.
-  Tensor run(const Tensor& x, bool want_hidden, std::size_t layers, ForwardResult* result);
-
   class Block;
   class Stage;
   ResNetConfig config_;
@@ -49,5 +45,10 @@ class ResNet : public Model {
   std::vector<Stage*> stages_;  // owned by the module tree
   Linear* head_;
 };
+
+/// For the registry: the CIFAR nets, the same with RepDistiller's widths, torchvision's nets.
+ModelKind cifar_resnet_kind();
+ModelKind wide_cifar_resnet_kind();
+ModelKind imagenet_resnet_kind();
 
 }  // namespace retort::nn

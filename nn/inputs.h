@@ -1,0 +1,64 @@
+// What one model reads of a batch, and what is wanted of it.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/tensor/tensor.h"
+
+namespace retort::nn {
+
+/// What kind of values data gives and a model reads.
+enum class Reads : std::uint8_t { kFeatures, kImages, kTokens };
+/// "features", "images", "tokens".
+const char* name_of(Reads reads);
+
+/// A batch of B samples as one model reads it. Rows of logits are not samples: an image or a vector
+/// of features has one row, a text has as many as are asked for.
+///
+/// Shapes    values: images (B, H, W, C), features (B, n), or ids i32 (T) of all sequences, end to
+///           end and unpadded. The rest is for ids alone: starts i32 (B + 1), sample b is tokens
+///           [starts[b], starts[b+1]); segments i32 (T); rows i32 (N), ascending: the tokens whose
+///           logits are wanted. Undefined: as the model has it (segment 0; one row a sample, or
+///           all).
+struct Inputs {
+  Tensor values;
+  Tensor starts, segments, rows;
+  /// Of starts and rows, for whoever cuts a batch without asking the device.
+  std::vector<std::int32_t> starts_on_host, rows_on_host;
+
+  Inputs() = default;
+  Inputs(Tensor v) : values(std::move(v)) {}  // forward(x) reads well
+  /// Ids with their sequences' lengths, all >= 1; `wanted` are rows, empty for undefined.
+  static Inputs tokens(Tensor ids, std::vector<std::int32_t> starts,
+                       std::vector<std::int32_t> wanted = {});
+
+  bool defined() const { return values.defined(); }
+  Device device() const { return values.device(); }
+  std::int64_t samples() const;  // B
+  /// Samples [begin, end): views where they can be. Rows are counted from the slice's first token.
+  Inputs slice(std::int64_t begin, std::int64_t end) const;
+};
+
+/// What of a forward pass is wanted: the largest of what its readers want.
+struct Want {
+  std::int64_t layers = 0;  // only the first so many hidden layers, and no logits; 0: everything
+  bool hidden = false;      // pre and post of the layers computed
+
+  /// Both at once.
+  Want operator|(const Want& other) const;
+  bool operator==(const Want&) const = default;
+};
+
+/// What a model returns. pre and post are filled if hidden layers are wanted: the activations
+/// before and after the nonlinearity, from the input side on.
+///
+/// Shapes    logits (N, V). features (N, m): what the last layer reads. mlp: one (B, width) each
+///           per hidden layer. ResNets: one (B, H, W, C) each per stage, of the stage's last block.
+struct Outputs {
+  Tensor logits;
+  std::vector<Tensor> pre, post;
+  Tensor features;
+};
+
+}  // namespace retort::nn
