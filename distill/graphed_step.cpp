@@ -6,7 +6,6 @@
 
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/allocator.h"
-#include "kernels/step_statistics/step_statistics.h"
 
 namespace retort::distill {
 namespace {
@@ -14,7 +13,7 @@ namespace {
 constexpr int kMostRehearsals = 8, kMostCaptures = 2;
 constexpr std::size_t kMostGraphs = 4;  // shapes beyond that run eagerly
 
-using Cursor = nn::ImageFeed::Cursor;
+using Cursor = nn::FeedCursor;
 
 bool same_memory(const Tensor& a, const Tensor& b) {
   return a.raw() == b.raw() && a.shape() == b.shape() && a.dtype() == b.dtype();
@@ -34,15 +33,18 @@ namespace {
 constexpr std::size_t kFloats = 128;  // where the lambdas begin
 }
 
-GraphedStep::GraphedStep(const Teacher* teacher, nn::Model& student, nn::Optimizer& optimizer,
-                         StepMeter& meter, const GraphOptions& options)
-    : teacher_(teacher),
+GraphedStep::GraphedStep(std::vector<RunTeacher> teachers, Terms terms, nn::Model& student,
+                         nn::Optimizer& optimizer, StepMeter& meter, const GraphOptions& options)
+    : teachers_(std::move(teachers)),
+      terms_(std::move(terms)),
       student_(student),
       optimizer_(optimizer),
       meter_(meter),
       options_(options),
       device_(optimizer.arena().parameters().device()) {
   static_assert(sizeof(Header) <= kFloats);
+  if (!teachers_.empty() && teachers_[0].teacher == nullptr) teachers_.clear();
+  RETORT_CHECK(!terms_.empty(), "[graphed_step] expected at least one term");
 }
 
 GraphedStep::~GraphedStep() {
@@ -62,22 +64,20 @@ std::int64_t GraphedStep::graphs() const {
 
 GraphInfo GraphedStep::info() const { return replayed_ ? replayed_->info() : GraphInfo{}; }
 
-void GraphedStep::step(const StepBatch& batch, const StepSettings& settings, double learning_rate,
-                       const StepBatch* next) {
-  check_batch(batch);
-  if (next != nullptr) check_batch(*next);
+void GraphedStep::step(const nn::Batch& batch, const StepSettings& settings, double learning_rate,
+                       const nn::Batch* next) {
+  batch.check();
+  if (next != nullptr) next->check();
   Job job;
   job.batch = batch;
-  if (!job.batch.teacher_inputs.defined()) job.batch.teacher_inputs = batch.inputs;
-  job.rows = batch.inputs.dim(0);
-  if (next != nullptr)
-    job.next_teacher_inputs = next->teacher_inputs.defined() ? next->teacher_inputs : next->inputs;
-  const Tensor& now = job.batch.teacher_inputs;
-  job.ahead = options_.overlap && next != nullptr && job.next_teacher_inputs.shape() == now.shape();
+  job.samples = batch.size();
+  if (next != nullptr) job.next_teacher_inputs = next->read_by(reading());
+  job.ahead = options_.overlap && next != nullptr &&
+              job.next_teacher_inputs.values.shape() == batch.read_by(reading()).values.shape();
   run(std::move(job), settings, learning_rate);
 }
 
-void GraphedStep::step(const nn::ImageFeed& feed, const FeedBatch& batch,
+void GraphedStep::step(const nn::DeviceFeed& feed, const FeedBatch& batch,
                        const StepSettings& settings, double learning_rate, const FeedBatch* next) {
   const auto fits = [&](const FeedBatch& b) {
     return b.begin >= 0 && b.rows >= 1 &&
@@ -90,33 +90,37 @@ void GraphedStep::step(const nn::ImageFeed& feed, const FeedBatch& batch,
   job.feed = &feed;
   job.at = batch;
   job.order = feed.uploads();
-  job.rows = batch.rows;
+  job.samples = batch.rows;
   job.ahead = options_.overlap && next != nullptr && next->rows == batch.rows;
   if (job.ahead) job.next_at = *next;
   run(std::move(job), settings, learning_rate);
 }
 
-std::string GraphedStep::obstacle(const StepSettings& settings, std::int64_t rows) const {
+std::string GraphedStep::obstacle(const Job& job, const StepSettings& settings) const {
   if (!options_.graph) return "graphs are switched off";
   if (device_ == Device::kCpu) return "the CPU has no graphs";
-  if (settings.micro_batch != 0 && settings.micro_batch < rows)
+  if (settings.micro_batch != 0 && settings.micro_batch < job.samples)
     return "the batch is cut into micro-batches";
   if (has_gradient_hooks()) return "a hook waits for gradients on the host";
+  if (job.batch.sample_of_row.defined()) return "the number of rows differs from batch to batch";
   return "";
 }
 
 void GraphedStep::run(Job job, const StepSettings& settings, double learning_rate) {
-  job.asks_teacher = asks_teacher(settings, job.rows, teacher_ != nullptr);
-  job.from_cache = job.asks_teacher && teacher_->cache() != nullptr &&
-                   (job.feed != nullptr || !job.batch.samples.empty());
-  job.ahead = job.ahead && job.asks_teacher && !job.from_cache;
+  job.gives_share = asks_teacher(settings, job.samples, teacher() != nullptr);
   job.lambdas = settings.lambda.size();
   job.temperatures = settings.temperature.size();
-  job.divergence = settings.divergence;
   replayed_ = nullptr;
-  make_block(job.rows);
+  make_block(job.samples);
+  job.of_teachers = want_of_teachers(terms_, rows_in_block(job, job.batch));
+  RETORT_CHECK(!job.of_teachers || teacher() != nullptr, "[graphed_step] expected a teacher");
+  // Logits of one teacher can be had from a cache or ahead of time; all else is asked in the step.
+  const bool logits_alone = job.of_teachers == nn::Want{} && teachers_.size() == 1;
+  job.from_cache = logits_alone && teacher()->cache() != nullptr &&
+                   (job.feed != nullptr || !job.batch.sample.empty());
+  job.ahead = job.ahead && logits_alone && !job.from_cache;
   optimizer_.set_learning_rate(learning_rate);
-  reason_ = obstacle(settings, job.rows);
+  reason_ = obstacle(job, settings);
   Entry* const entry = reason_.empty() ? entry_of(job) : nullptr;
   if (entry == nullptr) {
     ahead_entry_ = nullptr;
@@ -124,11 +128,12 @@ void GraphedStep::run(Job job, const StepSettings& settings, double learning_rat
     return run_eagerly(job, settings);
   }
 
-  upload(job, settings, learning_rate, meter_.begin_row(device_, job.asks_teacher));
+  const std::int64_t row = meter_.begin_row(device_, job.samples, settings.told);
+  upload(job, settings, learning_rate, row);
   stage(job, entry->lasting);
   if (job.from_cache) look_up(job);
   if (job.ahead) look_ahead(job, *entry);
-  const auto body = [&] { work(job, entry->lasting); };
+  const auto body = [&] { work(job, *entry); };
   if (entry->ready && !entry->graph->captured()) {
     try {
       entry->graph->capture(body);
@@ -148,6 +153,7 @@ void GraphedStep::run(Job job, const StepSettings& settings, double learning_rat
     if (++entry->rehearsals >= kMostRehearsals && !entry->ready)
       entry->failure = "each run of the step needs more memory than the one before";
   }
+  meter_.name_row(row, entry->names);
   ahead_entry_ = job.ahead ? entry : nullptr;
   ahead_ = std::move(job);
 }
@@ -157,17 +163,15 @@ GraphedStep::Entry* GraphedStep::entry_of(const Job& job) {
   const auto of = [](const Tensor& t) {
     return t.defined() ? join(name_of(t.dtype()), t.shape()) : std::string("none");
   };
-  const StepBatch& batch = job.batch;
-  const std::string source = job.feed
-                                 ? join(job.feed, " ", job.feed->address(), " ", job.rows)
-                                 : join(of(batch.inputs), " ", of(batch.targets), " ",
-                                        batch.teacher_inputs.storage() == batch.inputs.storage()
-                                            ? "shared"
-                                            : of(batch.teacher_inputs));
+  std::string source =
+      join(job.feed, " ", job.feed ? job.feed->address() : nullptr, " ", job.samples);
+  for (const nn::Inputs& inputs : job.batch.inputs)
+    source += join(" ", of(inputs.values),
+                   same_memory(inputs.values, job.batch.inputs[0].values) ? " shared" : "");
+  source += join(" ", of(job.batch.targets));
   const std::string key =
-      join(source, " ", job.asks_teacher, job.from_cache, job.ahead, student_.training(),
-           context_of(device_).allow_tf32, " ", job.lambdas, " ", job.temperatures, " ",
-           static_cast<int>(job.divergence));
+      join(source, " ", job.gives_share, job.from_cache, job.ahead, student_.training(),
+           context_of(device_).allow_tf32, " ", job.lambdas, " ", job.temperatures);
   if (!entries_.contains(key) && entries_.size() >= kMostGraphs) {
     reason_ = "there are more kinds of steps than graphs";
     return nullptr;
@@ -180,13 +184,13 @@ GraphedStep::Entry* GraphedStep::entry_of(const Job& job) {
   return &entry;
 }
 
-void GraphedStep::make_block(std::int64_t rows) {
-  if (block_ && block_rows_ >= rows) return;
+void GraphedStep::make_block(std::int64_t samples) {
+  if (block_ && block_samples_ >= samples) return;
   entries_.clear();  // they read the old block
   ahead_entry_ = nullptr;
-  block_rows_ = rows;
+  block_samples_ = samples;
   logits_.reset();
-  const auto floats = 2 * static_cast<std::size_t>(rows) * sizeof(float);
+  const auto floats = 2 * static_cast<std::size_t>(samples) * sizeof(float);
   block_ = std::make_unique<UploadRing>(device_, kFloats + floats);
   optimizer_.read_from(in_block<float>(offsetof(Header, learning_rate), {}),
                        in_block<std::int64_t>(offsetof(Header, step), {}));
@@ -205,7 +209,7 @@ void GraphedStep::upload(const Job& job, const StepSettings& settings, double le
   std::memcpy(memory, &header, sizeof header);
   auto* const floats = reinterpret_cast<float*>(memory + kFloats);
   std::copy(settings.lambda.begin(), settings.lambda.end(), floats);
-  std::copy(settings.temperature.begin(), settings.temperature.end(), floats + block_rows_);
+  std::copy(settings.temperature.begin(), settings.temperature.end(), floats + block_samples_);
   block_->upload();
 }
 
@@ -217,18 +221,17 @@ Tensor GraphedStep::in_block(std::size_t offset, const Shape& shape) const {
 }
 
 void GraphedStep::run_eagerly(const Job& job, const StepSettings& settings) {
-  StepBatch batch = job.batch;
-  nn::Batch made;
-  if (job.feed != nullptr) {
-    made = job.feed->host_batch(job.at);
-    batch = {made.inputs, made.teacher_inputs, made.targets, made.sample, made.augment};
-  }
-  meter_.add(distill_step(teacher_, student_, batch, settings, [&] {
-    optimizer_.update();
-    optimizer_.zero_grad();
-  }));
+  const nn::Batch batch = job.feed != nullptr ? job.feed->host_batch(job.at) : job.batch;
+  eager_step(
+      teachers_, terms_, student_, batch, settings,
+      [&] {
+        optimizer_.update();
+        optimizer_.zero_grad();
+      },
+      &meter_);
 }
 
+// Copies what comes as tensors to where the captured step reads it.
 void GraphedStep::stage(const Job& job, Lasting& in) const {
   if (job.feed != nullptr) return;
   const auto take = [](Tensor& to, const Tensor& from) {
@@ -236,24 +239,34 @@ void GraphedStep::stage(const Job& job, Lasting& in) const {
     if (!to.defined()) to = Tensor::empty(from.shape(), from.dtype(), from.device());
     to.copy_from(from);
   };
-  take(in.inputs, job.batch.inputs);
-  take(in.targets, job.batch.targets);
-  if (same_memory(job.batch.teacher_inputs, job.batch.inputs))
-    in.teacher_inputs = in.inputs;
-  else if (job.asks_teacher && !job.ahead && !job.from_cache)
-    take(in.teacher_inputs, job.batch.teacher_inputs);
-  if (job.ahead) take(in.next_teacher_inputs, job.next_teacher_inputs);
+  const std::vector<nn::Inputs>& from = job.batch.inputs;
+  in.batch.inputs.resize(from.size());
+  const bool asked_here = job.of_teachers && !job.ahead && !job.from_cache;
+  for (std::size_t r = 0; r < from.size(); ++r) {
+    if (r > 0 && same_memory(from[r].values, from[0].values))
+      in.batch.inputs[r] = in.batch.inputs[0];
+    else if (r == 0 || asked_here)
+      take(in.batch.inputs[r].values, from[r].values);
+  }
+  take(in.batch.targets, job.batch.targets);
+  if (job.ahead) take(in.next_teacher_inputs.values, job.next_teacher_inputs.values);
+}
+
+// What the teacher sees of the batch that a cursor names, or of the batch at hand.
+nn::Inputs GraphedStep::teacher_inputs(const Job& job, std::size_t cursor_offset) const {
+  if (job.feed == nullptr) return job.batch.read_by(reading());
+  const std::size_t wanted[] = {reading()};
+  return job.feed->make(cursor(cursor_offset), job.samples, wanted).read_by(reading());
 }
 
 // The logits of this batch, unless the step before computed them.
 void GraphedStep::look_ahead(const Job& job, Entry& entry) {
   const bool there =
       ahead_entry_ == &entry && ahead_.next_at == job.at && ahead_.order == job.order &&
-      (job.feed || same_memory(ahead_.next_teacher_inputs, job.batch.teacher_inputs));
+      (job.feed ||
+       same_memory(ahead_.next_teacher_inputs.values, job.batch.read_by(reading()).values));
   if (there) return;
-  const Tensor made = teacher_->logits(
-      job.feed ? job.feed->make_for_teacher(cursor(offsetof(Header, cursor)), job.rows)
-               : job.batch.teacher_inputs);
+  const Tensor made = teacher()->logits(teacher_inputs(job, offsetof(Header, cursor)));
   Lasting& lasting = entry.lasting;
   if (!lasting.logits.defined()) {
     lasting.logits = Tensor::empty(made.shape(), made.dtype(), device_);
@@ -264,21 +277,18 @@ void GraphedStep::look_ahead(const Job& job, Entry& entry) {
 
 // The cached logits of this batch, to where the captured step reads them.
 void GraphedStep::look_up(const Job& job) {
-  const auto classes = static_cast<std::size_t>(teacher_->classes());
+  const auto classes = static_cast<std::size_t>(teacher()->classes());
   if (!logits_)
     logits_ = std::make_unique<UploadRing>(
-        device_, static_cast<std::size_t>(block_rows_) * classes * sizeof(float), 2);
-  nn::ImageFeed::Names names{job.batch.samples,
-                             {job.batch.augment.begin(), job.batch.augment.end()}};
+        device_, static_cast<std::size_t>(block_samples_) * classes * sizeof(float), 2);
+  nn::DeviceFeed::Names names{job.batch.sample, job.batch.variant};
   if (job.feed != nullptr) names = job.feed->names(job.at);
-  RETORT_CHECK(static_cast<std::int64_t>(names.samples.size()) == job.rows,
-               "[graphed_step] expected ", job.rows, " sample indices, got ", names.samples.size());
-  const auto inputs = [&] {
-    return job.feed ? job.feed->make_for_teacher(cursor(offsetof(Header, cursor)), job.rows)
-                    : job.batch.teacher_inputs;
-  };
-  teacher_->cached_logits(inputs, names.samples, names.augment,
-                          {static_cast<float*>(logits_->host()), names.samples.size() * classes});
+  RETORT_CHECK(static_cast<std::int64_t>(names.samples.size()) == job.samples,
+               "[graphed_step] expected ", job.samples, " sample indices, got ",
+               names.samples.size());
+  teacher()->cached_logits([&] { return teacher_inputs(job, offsetof(Header, cursor)); },
+                           names.samples, names.variants,
+                           {static_cast<float*>(logits_->host()), names.samples.size() * classes});
   logits_->upload();
 }
 
@@ -286,56 +296,66 @@ Tensor GraphedStep::cursor(std::size_t offset) const {
   return in_block<std::uint8_t>(offset, {static_cast<std::int64_t>(sizeof(Cursor))});
 }
 
+// The batch as the captured step sees it: made from the feed, or copied before.
+nn::Batch GraphedStep::batch_of(const Job& job, const Lasting& in) const {
+  if (job.feed == nullptr) return in.batch;
+  std::vector<std::size_t> readings{0};
+  if (job.of_teachers && !job.ahead && !job.from_cache)
+    for (const RunTeacher& t : teachers_)
+      if (std::find(readings.begin(), readings.end(), t.reading) == readings.end())
+        readings.push_back(t.reading);
+  const std::size_t known = job.feed->source().options().readings.size();
+  std::erase_if(readings, [&](std::size_t r) { return r >= known; });
+  return job.feed->make(cursor(offsetof(Header, cursor)), job.samples, readings);
+}
+
+Rows GraphedStep::rows_in_block(const Job& job, const nn::Batch& batch) const {
+  Rows rows;
+  rows.targets = batch.targets;
+  if (!job.gives_share) return rows;
+  const auto setting = [&](std::size_t count, std::size_t at) {
+    return in_block<float>(kFloats + at * sizeof(float),
+                           count == 1 ? Shape{} : Shape{static_cast<std::int64_t>(count)});
+  };
+  rows.lambda = setting(job.lambdas, 0);
+  rows.temperature = setting(job.temperatures, static_cast<std::size_t>(block_samples_));
+  return rows;
+}
+
 // Everything that is captured. The order of the flow; see Note [What a captured function may do].
-void GraphedStep::work(const Job& job, const Lasting& in) {
+void GraphedStep::work(const Job& job, Entry& entry) {
+  const Lasting& in = entry.lasting;
   if (job.ahead) {
     const OnSideStream side;
-    in.next_logits.copy_from(teacher_->logits(
-        job.feed ? job.feed->make_for_teacher(cursor(offsetof(Header, next_cursor)), job.rows)
-                 : in.next_teacher_inputs));
+    in.next_logits.copy_from(teacher()->logits(
+        job.feed ? teacher_inputs(job, offsetof(Header, next_cursor)) : in.next_teacher_inputs));
   }
-  Tensor inputs = in.inputs, teacher_inputs = in.teacher_inputs, targets = in.targets;  // 1
-  if (job.feed != nullptr) {
-    const nn::ImageFeed::Images made =
-        job.feed->make(cursor(offsetof(Header, cursor)), job.rows,
-                       job.asks_teacher && !job.ahead && !job.from_cache);
-    inputs = made.inputs;
-    teacher_inputs = made.teacher_inputs;
-    targets = made.targets;
-  }
-  DistillationLossArgs args;
-  args.targets = targets;
-  args.divergence = job.divergence;
-  if (job.asks_teacher) {  // 2
+  const nn::Batch batch = batch_of(job, in);  // 1
+  const Answer answer = [&](std::size_t t, const nn::Batch& whole, std::int64_t,
+                            const nn::Want& want) {
+    nn::Outputs logits;
     if (job.from_cache)
-      args.teacher_logits =
-          Tensor::wrap(logits_->device_block().storage(), 0, {job.rows, teacher_->classes()},
-                       DType::kF32, teacher_->classes());
+      logits.logits =
+          Tensor::wrap(logits_->device_block().storage(), 0, {job.samples, teacher()->classes()},
+                       DType::kF32, teacher()->classes());
+    else if (job.ahead)
+      logits.logits = in.logits;
     else
-      args.teacher_logits = job.ahead ? in.logits : teacher_->logits(teacher_inputs);  // (B, V)
-    const auto setting = [&](std::size_t count, std::size_t at) {
-      return in_block<float>(kFloats + at * sizeof(float),
-                             count == 1 ? Shape{} : Shape{static_cast<std::int64_t>(count)});
-    };
-    args.lambda = setting(job.lambdas, 0);
-    args.temperature = setting(job.temperatures, static_cast<std::size_t>(block_rows_));
-  }
-  const DistillationLossResult loss =
-      forward_backward(student_, inputs, std::move(args));  // 3, 4, 5
-  kernels::StepStatisticsArgs numbers;
-  numbers.loss = loss.total.raw();
-  numbers.loss_dtype = loss.total.dtype();
-  numbers.ce = loss.ce.data<float>();
-  numbers.kd = loss.kd.data<float>();
-  numbers.confidence = loss.student_confidence.data<float>();
-  numbers.correct = loss.student_correct.data<std::uint8_t>();
-  numbers.teacher_correct = loss.teacher_correct.data<std::uint8_t>();
-  numbers.numbers = meter_.rows().data<double>();
-  numbers.slot = in_block<std::int64_t>(offsetof(Header, slot), {}).data<std::int64_t>();
-  numbers.rows = job.rows;
-  kernels::step_statistics(context_of(device_), numbers);
-  optimizer_.update();  // 6
-  optimizer_.zero_grad();
+      return teachers_[t].teacher->forward(whole.read_by(teachers_[t].reading), want);
+    return logits;  // (N, V)
+  };
+  const Update update = [&] {
+    optimizer_.update();
+    optimizer_.zero_grad();
+  };
+  StepContext context{student_, teachers_.size(), answer, update, 0, nullptr, {}};
+  context.after_part = [&](const StepReport& so_far) {
+    const TermLoss& part = so_far.parts.back();
+    entry.names =
+        StepMeter::write(meter_.rows(), 0, in_block<std::int64_t>(offsetof(Header, slot), {}), true,
+                         part.total, batch.targets, so_far.rows.back(), part.columns);
+  };
+  one_step(context, batch, terms_, rows_in_block(job, batch));  // 2 .. 6
   if (job.ahead) {
     join_side_stream();
     in.logits.copy_from(in.next_logits);

@@ -7,7 +7,7 @@
 #include "distill/step.h"
 #include "engine/runtime/graph.h"
 #include "engine/runtime/upload_ring.h"
-#include "nn/data/image_feed.h"
+#include "nn/data/device_feed.h"
 #include "nn/optim/optimizer.h"
 
 namespace retort::distill {
@@ -33,16 +33,15 @@ using nn::FeedBatch;
 /// not held waits for the teacher. A step that cannot be captured runs eagerly for good, and
 /// reason() says why. Whether a step was replayed does not change a bit of its results.
 ///
-/// Lifetime  teacher, student, optimizer and meter must outlive this object; the optimizer reads
-/// its
-///           learning rate and step number here meanwhile. Nobody may move the student's
-///           parameters.
+/// Lifetime  student, optimizer and meter must outlive this object; the optimizer reads its
+/// learning
+///           rate and step number here meanwhile. Nobody may move the student's parameters.
 /// Threads   one thread uses it.
 class GraphedStep {
  public:
-  /// teacher may be null.
-  GraphedStep(const Teacher* teacher, nn::Model& student, nn::Optimizer& optimizer,
-              StepMeter& meter, const GraphOptions& options = {});
+  /// Teachers of the stage, in the order of its terms' answers; none, or a null one: no teacher.
+  GraphedStep(std::vector<RunTeacher> teachers, Terms terms, nn::Model& student,
+              nn::Optimizer& optimizer, StepMeter& meter, const GraphOptions& options = {});
   ~GraphedStep();
   GraphedStep(const GraphedStep&) = delete;
   GraphedStep& operator=(const GraphedStep&) = delete;
@@ -50,11 +49,11 @@ class GraphedStep {
   /// One step on a batch in device memory. next: the batch of the next call, if it is there already
   /// (overlap only).
   /// Errors    those of distill_step.
-  void step(const StepBatch& batch, const StepSettings& settings, double learning_rate,
-            const StepBatch* next = nullptr);
+  void step(const nn::Batch& batch, const StepSettings& settings, double learning_rate,
+            const nn::Batch* next = nullptr);
   /// One step on a batch that the step itself makes. next: that of the next call, if its order is
   /// uploaded already (overlap only).
-  void step(const nn::ImageFeed& feed, const FeedBatch& batch, const StepSettings& settings,
+  void step(const nn::DeviceFeed& feed, const FeedBatch& batch, const StepSettings& settings,
             double learning_rate, const FeedBatch* next = nullptr);
 
   /// Why the last step ran eagerly; empty if it was a replay.
@@ -68,27 +67,29 @@ class GraphedStep {
  private:
   // What one step is made of, whatever its source.
   struct Job {
-    const nn::ImageFeed* feed = nullptr;
+    const nn::DeviceFeed* feed = nullptr;
     FeedBatch at, next_at;
-    std::int64_t order = 0;      // which of the feed's orders
-    StepBatch batch;             // feed null
-    Tensor next_teacher_inputs;  // feed null
-    std::int64_t rows = 0;
-    bool asks_teacher = false;
+    std::int64_t order = 0;          // which of the feed's orders
+    nn::Batch batch;                 // feed null
+    nn::Inputs next_teacher_inputs;  // feed null
+    std::int64_t samples = 0;
+    bool gives_share = false;  // some lambda is not 0
+    std::optional<nn::Want> of_teachers;
     bool from_cache = false;  // the teacher's logits are looked up on the host
     bool ahead = false;       // the next batch's teacher runs beside this step
     std::size_t lambdas = 1, temperatures = 1;
-    Divergence divergence = Divergence::kForwardKl;
   };
   // Memory of a captured step that lasts: inputs that come as tensors are copied here before each
   // run, and with overlap these are the logits of the batch at hand and of the next.
   struct Lasting {
-    Tensor inputs, teacher_inputs, targets, next_teacher_inputs;
+    nn::Batch batch;
+    nn::Inputs next_teacher_inputs;
     Tensor logits, next_logits;
   };
   struct Entry {
     std::unique_ptr<Graph> graph;
     Lasting lasting;
+    ColumnNames names;   // of the meter's row
     bool ready = false;  // the last rehearsal needed no new memory
     int rehearsals = 0, captures = 0;
     std::string failure;
@@ -96,8 +97,8 @@ class GraphedStep {
   struct Header;
 
   void run(Job job, const StepSettings& settings, double learning_rate);
-  std::string obstacle(const StepSettings& settings, std::int64_t rows) const;
-  void make_block(std::int64_t rows);
+  std::string obstacle(const Job& job, const StepSettings& settings) const;
+  void make_block(std::int64_t samples);
   void upload(const Job& job, const StepSettings& settings, double learning_rate,
               std::int64_t slot);
   void run_eagerly(const Job& job, const StepSettings& settings);
@@ -105,12 +106,21 @@ class GraphedStep {
   void stage(const Job& job, Lasting& lasting) const;
   void look_ahead(const Job& job, Entry& entry);
   void look_up(const Job& job);
-  void work(const Job& job, const Lasting& lasting);
+  void work(const Job& job, Entry& entry);
+  nn::Batch batch_of(const Job& job, const Lasting& lasting) const;
+  Rows rows_in_block(const Job& job, const nn::Batch& batch) const;
+  nn::Inputs teacher_inputs(const Job& job, std::size_t cursor_offset) const;
   Tensor cursor(std::size_t offset) const;
   template <class T>
   Tensor in_block(std::size_t offset, const Shape& shape) const;
 
-  const Teacher* teacher_;
+  const Teacher* teacher() const {
+    return teachers_.empty() ? nullptr : teachers_[0].teacher.get();
+  }
+  std::size_t reading() const { return teachers_.empty() ? 0 : teachers_[0].reading; }
+
+  std::vector<RunTeacher> teachers_;
+  Terms terms_;
   nn::Model& student_;
   nn::Optimizer& optimizer_;
   StepMeter& meter_;
@@ -118,8 +128,8 @@ class GraphedStep {
   Device device_;
 
   std::unique_ptr<UploadRing> block_;
-  std::int64_t block_rows_ = 0;
-  std::unique_ptr<UploadRing> logits_;  // f32 (block_rows_, V), of a teacher with a cache
+  std::int64_t block_samples_ = 0;
+  std::unique_ptr<UploadRing> logits_;  // f32 (block_samples_, V), of a teacher with a cache
   std::shared_ptr<GraphMemory> memory_;
   std::map<std::string, Entry> entries_;
 

@@ -1,76 +1,72 @@
 #include "distill/step.h"
 
 #include <algorithm>
-#include <utility>
+#include <cmath>
 
 #include "engine/autograd/autograd.h"
 #include "engine/ops/elementwise.h"
-#include "engine/ops/reduce.h"
-#include "engine/runtime/allocator.h"
 #include "engine/runtime/device.h"
-#include "kernels/step_statistics/step_statistics.h"
+#include "kernels/distill_loss/distill_loss.h"
 
 namespace retort::distill {
 namespace {
 
-// The slice of a setting that belongs to rows [begin, end).
-Tensor slice_of(const std::vector<float>& values, std::int64_t begin, std::int64_t end,
-                Device device) {
-  if (values.size() == 1)
-    return Tensor::scalar(static_cast<double>(values[0]), DType::kF32, device);
-  const std::span<const float> part(values.data() + begin, static_cast<std::size_t>(end - begin));
-  return Tensor::from(part, {end - begin}, device);
-}
-
-template <class T>
-std::span<const T> slice_of(std::span<const T> values, std::int64_t begin, std::int64_t end) {
-  if (values.empty()) return values;
-  return values.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+// The part of a setting that belongs to samples [begin, end).
+Tensor part_of(const Tensor& values, std::int64_t begin, std::int64_t end) {
+  return values.defined() && values.rank() == 1 ? values.slice(begin, end) : values;
 }
 
 void mark(PhaseTimer* timer, Phase phase) {
   if (timer != nullptr) timer->mark(phase);
 }
 
-void add_mean(double& sum, const std::vector<float>& values) {
-  for (const float v : values) sum += static_cast<double>(v);
+Tensor on_device(const std::vector<float>& values, Device device) {
+  if (values.size() == 1)
+    return Tensor::scalar(static_cast<double>(values[0]), DType::kF32, device);
+  return Tensor::from(values, {static_cast<std::int64_t>(values.size())}, device);
 }
 
-// How many rows the loss does not ignore: f32 scalar, counted on their device. The distance of a
-// target from -100 is 0 or at least 1, exactly so in f64, and d - max(d - 1, 0) makes that 0 or 1.
-Tensor count_rows(const Tensor& targets) {
-  const NoGrad no_grad;
-  const Tensor distance = abs(add_scalar(
-      targets.to(DType::kF64), -static_cast<double>(DistillationLossArgs{}.ignore_index)));
-  return sum(subtract(distance, relu(add_scalar(distance, -1)))).to(DType::kF32);
+// How many rows the loss does not ignore: f32 scalar on their device.
+Tensor count_rows(const nn::Batch& batch) {
+  const Device device = batch.inputs[0].device();
+  if (!batch.targets.defined())
+    return Tensor::scalar(static_cast<double>(batch.rows()), DType::kF32, device);
+  const Tensor count = Tensor::empty({}, DType::kF32, device);
+  kernels::CountRowsArgs args;
+  args.targets = batch.targets.data<std::int32_t>();
+  args.rows = batch.targets.dim(0);
+  args.count = count.data<float>();
+  kernels::count_rows(context_of(device), args);
+  return count;
+}
+
+TermLoss loss_of(const Terms& terms, const nn::Outputs& student,
+                 std::span<const nn::Outputs> teachers, const Rows& rows) {
+  TermLoss all;
+  for (const auto& [weight, term] : terms) {
+    TermLoss one = (*term)(student, teachers, rows);
+    if (weight != 1) one.total = scale(one.total, static_cast<double>(weight));
+    all.total = all.total.defined() ? add(all.total, one.total) : one.total;
+    for (Column& column : one.columns) all.columns.push_back(std::move(column));
+  }
+  return all;
 }
 
 }  // namespace
 
-void check_batch(const StepBatch& batch) {
-  RETORT_CHECK(batch.inputs.rank() >= 1, "[distill_step] expected inputs (B, ...), got ",
-               batch.inputs.shape());
-  const std::int64_t rows = batch.inputs.dim(0);
-  const Tensor& t = batch.teacher_inputs;
-  RETORT_CHECK(!t.defined() || (t.rank() >= 1 && t.dim(0) == rows),
-               "[distill_step] expected teacher_inputs of ", rows, " rows, got ", t.shape());
-  const Tensor& y = batch.targets;
-  RETORT_CHECK(!y.defined() || (y.rank() == 1 && y.dim(0) == rows && y.dtype() == DType::kI32),
-               "[distill_step] expected targets (", rows, ") of i32, got ", y.shape(), " of ",
-               name_of(y.dtype()));
-  const auto fits = [rows](std::size_t n) { return n == 0 || n == static_cast<std::size_t>(rows); };
-  RETORT_CHECK(fits(batch.samples.size()), "[distill_step] expected samples of ", rows,
-               " rows or none, got ", batch.samples.size());
-  RETORT_CHECK(fits(batch.augment.size()), "[distill_step] expected augment of ", rows,
-               " rows or none, got ", batch.augment.size());
-}
-
-bool asks_teacher(const StepSettings& settings, std::int64_t rows, bool has_teacher) {
-  RETORT_CHECK(rows >= 1, "[distill_step] expected at least one sample");
-  const auto count = static_cast<std::size_t>(rows);
+bool asks_teacher(const StepSettings& settings, std::int64_t samples, bool has_teacher) {
+  RETORT_CHECK(samples >= 1, "[distill_step] expected at least one sample");
+  const auto count = static_cast<std::size_t>(samples);
   for (const auto* values : {&settings.lambda, &settings.temperature})
     RETORT_CHECK(values->size() == 1 || values->size() == count, "[distill_step] expected 1 or ",
-                 rows, " values of lambda and temperature, got ", values->size());
+                 samples, " values of lambda and temperature, got ", values->size());
+  for (std::size_t i = 0; i < settings.lambda.size(); ++i)
+    RETORT_CHECK(std::isfinite(settings.lambda[i]), "[distill_step] expected a finite lambda, got ",
+                 settings.lambda[i], " for sample ", i, " of the batch");
+  for (std::size_t i = 0; i < settings.temperature.size(); ++i)
+    RETORT_CHECK(std::isfinite(settings.temperature[i]) && settings.temperature[i] > 0,
+                 "[distill_step] expected a finite temperature > 0, got ", settings.temperature[i],
+                 " for sample ", i, " of the batch");
   RETORT_CHECK(settings.micro_batch >= 0, "[distill_step] expected micro_batch >= 0, got ",
                settings.micro_batch);
   const bool asks = std::any_of(settings.lambda.begin(), settings.lambda.end(),
@@ -80,181 +76,140 @@ bool asks_teacher(const StepSettings& settings, std::int64_t rows, bool has_teac
   return asks;
 }
 
-DistillationLossResult forward_backward(nn::Model& student, const Tensor& inputs,
-                                        DistillationLossArgs args, PhaseTimer* timer) {
-  args.student_logits = student.forward(inputs).logits;  // (b, V)
-  mark(timer, Phase::kStudent);
-  DistillationLossResult loss = distillation_loss(args);
-  mark(timer, Phase::kLoss);
-  loss.total.backward();
-  mark(timer, Phase::kBackward);
-  loss.total = loss.total.detach();
-  return loss;
+Rows rows_of(const nn::Batch& batch, const StepSettings& settings, bool asks) {
+  Rows rows;
+  rows.targets = batch.targets;
+  rows.sample_of_row = batch.sample_of_row;
+  if (!asks) return rows;
+  const Device device = batch.inputs[0].device();
+  rows.lambda = on_device(settings.lambda, device);
+  rows.temperature = on_device(settings.temperature, device);
+  return rows;
 }
 
-StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBatch& batch,
-                        const StepSettings& settings, const Update& update) {
-  check_batch(batch);
-  const std::int64_t rows = batch.inputs.dim(0);
-  const bool wants_teacher = asks_teacher(settings, rows, teacher != nullptr);
-  const std::int64_t slice = settings.micro_batch == 0 ? rows : settings.micro_batch;
-  const Tensor& teacher_inputs =
-      batch.teacher_inputs.defined() ? batch.teacher_inputs : batch.inputs;
-  const Device device = batch.inputs.device();
+std::optional<nn::Want> want_of_teachers(const Terms& terms, const Rows& rows) {
+  std::optional<nn::Want> want;
+  for (const auto& [weight, term] : terms)
+    if (const auto one = term->of_teacher(rows)) want = want ? *want | *one : *one;
+  return want;
+}
 
-  Tensor normalizer;  // of one slice: the loss counts by itself
-  if (slice < rows)
-    normalizer = batch.targets.defined()
-                     ? count_rows(batch.targets)
-                     : Tensor::scalar(static_cast<double>(rows), DType::kF32, device);
+nn::Outputs answer_of(const Teacher& teacher, const nn::Batch& part, std::size_t reading,
+                      const nn::Want& want) {
+  const nn::Inputs& inputs = part.read_by(reading);
+  if (want != nn::Want{}) return teacher.forward(inputs, want);
+  nn::Outputs answer;
+  answer.logits = teacher.logits(inputs, part.sample, part.variant);  // (N, V)
+  return answer;
+}
 
+StepReport one_step(const StepContext& context, const nn::Batch& batch, const Terms& terms,
+                    const Rows& rows) {
+  batch.check();
+  RETORT_CHECK(!terms.empty(), "[step] expected at least one term");
+  const std::int64_t samples = batch.size(),
+                     slice = context.micro_batch == 0 ? samples : context.micro_batch;
+  RETORT_CHECK(samples >= 1, "[step] expected at least one sample");
+  nn::Want of_student = terms.front().term->of_student();
+  for (const auto& [weight, term] : terms) of_student = of_student | term->of_student();
+  const auto of_teachers = want_of_teachers(terms, rows);
+  RETORT_CHECK(!of_teachers || context.teachers > 0, "[step] expected a teacher");
+
+  Rows all = rows;
+  if (slice < samples && !all.normalizer.defined()) all.normalizer = count_rows(batch);
   StepReport report;
-  report.samples = rows;
-  report.has_teacher = wants_teacher;
-  for (std::int64_t begin = 0; begin < rows; begin += slice) {
-    const std::int64_t end = std::min(begin + slice, rows);
-    DistillationLossArgs args;
-    if (wants_teacher)
-      args.teacher_logits =
-          teacher->logits(teacher_inputs.slice(begin, end), slice_of(batch.samples, begin, end),
-                          slice_of(batch.augment, begin, end));  // (b, V)
-    if (wants_teacher) mark(settings.timer, Phase::kTeacher);
-    if (batch.targets.defined()) args.targets = batch.targets.slice(begin, end);
-    if (wants_teacher) args.lambda = slice_of(settings.lambda, begin, end, device);
-    if (wants_teacher) args.temperature = slice_of(settings.temperature, begin, end, device);
-    args.normalizer = normalizer;
-    args.divergence = settings.divergence;
-    DistillationLossResult loss =
-        forward_backward(student, batch.inputs.slice(begin, end), std::move(args), settings.timer);
-    report.losses.push_back(loss.total);
+  report.samples = samples;
+  for (std::int64_t begin = 0; begin < samples; begin += slice) {
+    const std::int64_t end = std::min(begin + slice, samples);
+    const nn::Batch part = batch.slice(begin, end);
+    std::vector<nn::Outputs> answers;  // 2
+    for (std::size_t t = 0; of_teachers && t < context.teachers; ++t)
+      answers.push_back(context.answer(t, part, begin, *of_teachers));
+    if (of_teachers) mark(context.timer, Phase::kTeacher);
+    const nn::Outputs student = context.student.forward(part.inputs[0], of_student);  // 3
+    mark(context.timer, Phase::kStudent);
+    Rows own = all;
+    own.targets = part.targets;
+    own.sample_of_row = part.sample_of_row;
+    own.lambda = part_of(all.lambda, begin, end);
+    own.temperature = part_of(all.temperature, begin, end);
+    own.share = all.share * (static_cast<double>(end - begin) / static_cast<double>(samples));
+    TermLoss loss = loss_of(terms, student, answers, own);  // 4
+    mark(context.timer, Phase::kLoss);
+    loss.total.backward();  // 5
+    loss.total = loss.total.detach();
     report.parts.push_back(std::move(loss));
+    report.rows.push_back(part.rows());
+    report.targets.push_back(part.targets);
+    if (context.after_part) context.after_part(report);
+    mark(context.timer, Phase::kBackward);
   }
-  update();
-  mark(settings.timer, Phase::kUpdate);
+  context.update();  // 6
+  mark(context.timer, Phase::kUpdate);
   return report;
+}
+
+StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, nn::Model& student,
+                      const nn::Batch& batch, const StepSettings& settings, const Update& update,
+                      StepMeter* meter) {
+  batch.check();
+  const bool there = !teachers.empty() && teachers[0].teacher != nullptr;
+  const bool asks = asks_teacher(settings, batch.size(), there);
+  for (const RunTeacher& t : teachers)
+    RETORT_CHECK(t.teacher == nullptr || &t.teacher->model() != &student,
+                 "[step] the student is its own teacher '", t.teacher->name(), "'");
+  const Answer answer = [&](std::size_t t, const nn::Batch& part, std::int64_t,
+                            const nn::Want& want) {
+    return answer_of(*teachers[t].teacher, part, teachers[t].reading, want);
+  };
+  StepContext context{student, there ? teachers.size() : 0, answer,
+                      update,  settings.micro_batch,        settings.timer,
+                      {}};
+  if (meter != nullptr) {
+    const std::int64_t row =
+        meter->begin_row(batch.inputs[0].device(), batch.size(), settings.told);
+    context.after_part = [meter, row](const StepReport& so_far) {
+      const bool first = so_far.parts.size() == 1;
+      const TermLoss& part = so_far.parts.back();
+      ColumnNames names = StepMeter::write(meter->rows(), row, {}, first, part.total,
+                                           so_far.targets.back(), so_far.rows.back(), part.columns);
+      if (first) meter->name_row(row, std::move(names));
+    };
+  }
+  return one_step(context, batch, terms, rows_of(batch, settings, asks));
+}
+
+StepReport distill_step(const Teacher* teacher, nn::Model& student, const nn::Batch& batch,
+                        const StepSettings& settings, const Update& update, const Terms& terms) {
+  const RunTeacher one{std::shared_ptr<const Teacher>(std::shared_ptr<void>(), teacher), 1};
+  return eager_step(std::span(&one, 1), terms, student, batch, settings, update);
 }
 
 double StepReport::loss() const {
   double sum = 0;
-  for (const Tensor& part : losses) sum += part.item();
+  for (const TermLoss& part : parts) sum += part.total.item();
   return sum;
 }
 
-StepStatistics StepReport::host() const {
-  StepStatistics s;
-  s.has_teacher = has_teacher;
-  s.loss = loss();
-  std::int64_t right = 0, teacher_right = 0;
-  const auto append = [](auto& list, const Tensor& t) {
-    using T = typename std::remove_reference_t<decltype(list)>::value_type;
-    if (!t.defined()) return;
-    const std::vector<T> values = t.to_vector<T>();
-    list.insert(list.end(), values.begin(), values.end());
-  };
-  std::vector<std::uint8_t> teacher_correct;
-  std::vector<float> confidence;  // 0 of ignored rows
-  for (const DistillationLossResult& part : parts) {
-    append(s.ce, part.ce);
-    append(s.kd, part.kd);
-    append(s.correct, part.student_correct);
-    append(teacher_correct, part.teacher_correct);
-    append(confidence, part.student_confidence);
-  }
-  s.samples = confidence.empty() ? samples
-                                 : std::count_if(confidence.begin(), confidence.end(),
-                                                 [](float c) { return c != 0; });
-  for (const std::uint8_t c : s.correct) right += c;
-  for (const std::uint8_t c : teacher_correct) teacher_right += c;
-  if (s.samples == 0 || parts.empty()) return s;
-  const double n = static_cast<double>(s.samples);
-  add_mean(s.loss_ce, s.ce);
-  add_mean(s.loss_kd, s.kd);
-  s.loss_ce /= n;
-  s.loss_kd /= n;
-  s.accuracy = static_cast<double>(right) / n;
-  s.teacher_accuracy = static_cast<double>(teacher_right) / n;
-  return s;
+StepNumbers StepReport::host() const {
+  if (parts.empty()) return {};
+  StepMeter meter(1);
+  const std::int64_t row = meter.begin_row(parts[0].total.device(), samples);
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    meter.name_row(row, StepMeter::write(meter.rows(), row, {}, i == 0, parts[i].total, targets[i],
+                                         rows[i], parts[i].columns));
+  return meter.summary();
 }
 
-StepMeter::StepMeter(std::int64_t capacity) : capacity_(capacity) {
-  RETORT_CHECK(capacity >= 1, "[step_meter] expected a capacity of at least 1, got ", capacity);
-}
-
-std::int64_t StepMeter::begin_row(Device device, bool has_teacher) {
-  if (!rows_.defined()) {
-    const MemoryRoleScope role(MemoryRole::kWorkspace);
-    rows_ = Tensor::zeros({capacity_, kernels::kStepNumbers}, DType::kF64, device);
-  }
-  RETORT_CHECK(rows_.device() == device, "[step_meter] expected steps on ", name_of(rows_.device()),
-               ", got one on ", name_of(device));
-  if (on_device_ == capacity_) read();
-  has_teacher_ |= has_teacher;
-  return on_device_++;
-}
-
-void StepMeter::add(const StepReport& report) {
-  if (report.losses.empty()) return;
-  const Device device = report.losses[0].device();
-  const std::int64_t slot = begin_row(device, report.has_teacher);
-  double* const row = rows_.data<double>() + slot * kernels::kStepNumbers;
-  for (std::size_t i = 0; i < report.losses.size(); ++i) {
-    kernels::StepStatisticsArgs args;
-    args.loss = report.losses[i].raw();
-    args.loss_dtype = report.losses[i].dtype();
-    args.numbers = row;
-    args.add = i > 0;
-    args.rows = i == 0 ? report.samples : 0;
-    if (i < report.parts.size() && report.parts[i].ce.defined()) {
-      const DistillationLossResult& part = report.parts[i];
-      args.rows = part.ce.dim(0);
-      args.ce = part.ce.data<float>();
-      args.kd = part.kd.data<float>();
-      args.confidence = part.student_confidence.data<float>();
-      args.correct = part.student_correct.data<std::uint8_t>();
-      args.teacher_correct = part.teacher_correct.data<std::uint8_t>();
-    }
-    kernels::step_statistics(context_of(device), args);
-  }
-}
-
-void StepMeter::read() {
-  if (on_device_ == 0) return;
-  const std::vector<double> values = rows_.slice(0, on_device_).to_vector<double>();
-  for (std::size_t at = 0; at < values.size(); at += kernels::kStepNumbers) {
-    const double* const row = &values[at];
-    read_.push_back({row[kernels::kStepLoss], row[kernels::kStepCe], row[kernels::kStepKd],
-                     row[kernels::kStepCorrect], row[kernels::kStepTeacherCorrect],
-                     static_cast<std::int64_t>(row[kernels::kStepSamples])});
-  }
-  on_device_ = 0;
-}
-
-std::vector<StepNumbers> StepMeter::take() {
-  read();
-  return std::exchange(read_, {});
-}
-
-StepStatistics StepMeter::summary() {
-  StepStatistics sum;
-  const std::vector<StepNumbers> steps = take();
-  for (const StepNumbers& step : steps) {
-    sum.loss += step.loss;
-    sum.loss_ce += step.ce;
-    sum.loss_kd += step.kd;
-    sum.accuracy += step.correct;
-    sum.teacher_accuracy += step.teacher_correct;
-    sum.samples += step.samples;
-  }
-  sum.has_teacher = std::exchange(has_teacher_, false);
-  if (sum.samples > 0) {
-    const double n = static_cast<double>(sum.samples);
-    sum.loss /= static_cast<double>(steps.size());
-    sum.loss_ce /= n;
-    sum.loss_kd /= n;
-    sum.accuracy /= n;
-    sum.teacher_accuracy /= n;
-  }
-  return sum;
+std::vector<float> StepReport::column(const std::string& name) const {
+  std::vector<float> values;
+  for (const TermLoss& part : parts)
+    for (const Column& column : part.columns)
+      if (column.name == name) {
+        const std::vector<float> own = column.values.to_vector<float>();
+        values.insert(values.end(), own.begin(), own.end());
+      }
+  return values;
 }
 
 }  // namespace retort::distill

@@ -2,128 +2,114 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
-#include "distill/losses/distillation_loss.h"
 #include "distill/phase_timer.h"
-#include "distill/teacher/teacher.h"
-#include "nn/module.h"
+#include "distill/step_meter.h"
+#include "distill/terms/soft_targets.h"
 
 namespace retort::distill {
-
-/// A batch as the step takes it.
-///
-/// Shapes    inputs, teacher_inputs (B, ...); targets i32 (B); samples, augment B or empty
-struct StepBatch {
-  Tensor inputs;          // for the student
-  Tensor teacher_inputs;  // for the teacher; undefined: inputs
-  Tensor targets;
-  std::span<const std::int64_t> samples = {};   // named for the teacher's cache
-  std::span<const std::uint32_t> augment = {};  // empty: 0 for all
-};
 
 /// What may change from step to step.
 struct StepSettings {
   std::vector<float> lambda = {0.5f};       // the teacher's share: one, or one per sample (B)
   std::vector<float> temperature = {1.0f};  // tau: one, or one per sample
-  Divergence divergence = Divergence::kForwardKl;
-  std::int64_t micro_batch = 0;  // rows per forward pass; 0: the whole batch
-  PhaseTimer* timer = nullptr;   // marked after each phase; null: nobody asks
+  std::int64_t micro_batch = 0;             // samples per forward pass; 0: the whole batch
+  PhaseTimer* timer = nullptr;              // marked after each phase; null: nobody asks
+  std::vector<std::pair<std::string, double>> told = {};  // for the meter: see StepMeter
 };
 
-/// Host copy of a step's numbers, per sample in the order of the batch.
-struct StepStatistics {
-  double loss = 0;                  // total
-  double loss_ce = 0, loss_kd = 0;  // means per sample in nats; kd includes tau^2; 0 if left out
-  double accuracy = 0, teacher_accuracy = 0;
-  std::int64_t samples = 0;  // those that count
-  bool has_teacher = false;
-  std::vector<float> ce, kd;  // (B) each
-  std::vector<std::uint8_t> correct;
-};
-
-/// What a step leaves behind, still on the device: nothing is read back until host() is called, so
-/// call that once per log interval.
+/// What a step leaves behind, still on the device: nothing is read back until asked, so ask once
+/// per log interval.
 struct StepReport {
-  std::vector<DistillationLossResult> parts;  // one per micro-batch, detached
-  std::vector<Tensor> losses;                 // scalars; their sum is the loss of the step
-  std::int64_t samples = 0;                   // rows of the batch
-  bool has_teacher = false;
+  std::vector<TermLoss> parts;  // of each micro-batch, all terms together, detached
+  std::vector<std::int64_t> rows;
+  std::vector<Tensor> targets;  // of each part; undefined: none
+  std::int64_t samples = 0;     // of the batch
 
-  double loss() const;          // waits for the device
-  StepStatistics host() const;  // waits for the device
+  double loss() const;       // waits for the device
+  StepNumbers host() const;  // waits for the device
+  /// A column's values, row by row in the order of the batch. Waits for the device.
+  std::vector<float> column(const std::string& name) const;
 };
 
 /// Clips, steps the optimizer and clears the gradients.
 using Update = std::function<void()>;
 
-/// Teacher logits (no gradient), student forward, loss, backward, update.
+/// Who answers for the teachers of a stage: teacher t about a part of the batch.
+using Answer = std::function<nn::Outputs(std::size_t t, const nn::Batch& part, std::int64_t begin,
+                                         const nn::Want& want)>;
+
+/// What a step works with. The same for a step on its own and for one that is captured.
+struct StepContext {
+  nn::Model& student;
+  std::size_t teachers = 0;  // of the stage
+  const Answer& answer;
+  const Update& update;
+  std::int64_t micro_batch = 0;  // samples; 0: the whole batch
+  PhaseTimer* timer = nullptr;
+  /// Told of each part when its gradient is there; may be empty.
+  std::function<void(const StepReport& so_far)> after_part = {};
+};
+
+/// The step: teachers' answers (no gradient), student forward, terms, backward, update.
+///
+///   L = sum over terms k of w_k L_k
+///
+/// With micro_batch the gradient is accumulated over consecutive slices of the batch. What a term
+/// divides by is the whole batch's for each of them, so any split gives the same loss and gradient
+/// up to rounding (batch-norm statistics are those of a slice, as everywhere). Teachers are asked
+/// for what the terms want of them, and not at all if no term does.
+///
+/// rows: of the whole batch, as Rows says.
+/// Errors    kUsage for a batch that does not fit together; what models and terms throw.
+StepReport one_step(const StepContext& context, const nn::Batch& batch, const Terms& terms,
+                    const Rows& rows);
+
+/// One step of distillation from one teacher, as most programs want it:
 ///
 ///   L = (1/Z) sum_i [(1 - lambda_i) CE_i + lambda_i tau_i^2 KL_i]
 ///
-/// over the Z rows whose target is not -100; such a row counts nowhere. With micro_batch the
-/// gradient is accumulated over consecutive slices of the batch. The divisor is the batch's Z for
-/// each of them, so any split gives the same loss and gradient (batch-norm statistics are those of
-/// a slice, as everywhere). A teacher is not asked if there is none (null) or every lambda is 0.
+/// over the Z rows whose target is not -100; such a row counts nowhere. A teacher is not asked if
+/// there is none (null) or every lambda is 0. Other objectives: give the terms.
 ///
-/// Errors    kUsage for a field of the batch that does not fit B, lambda or temperature of another
-///           length than 1 or B, or a lambda that is not 0 without a teacher; what the loss and the
-///           models throw.
-StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBatch& batch,
-                        const StepSettings& settings, const Update& update);
+/// Errors    kUsage for lambda or temperature of another length than 1 or B, one that is not finite
+///           (or a temperature that is not > 0), or a lambda that is not 0 without a teacher; those
+///           of one_step().
+StepReport distill_step(const Teacher* teacher, nn::Model& student, const nn::Batch& batch,
+                        const StepSettings& settings, const Update& update,
+                        const Terms& terms = soft_targets());
 
-/// Error(kUsage) naming the field unless all that is given has the rows of `inputs` and targets are
-/// i32.
-void check_batch(const StepBatch& batch);
-
-/// Whether the settings ask the teacher: some lambda is not 0.
-/// Errors    kUsage for settings that do not fit `rows` samples, or ask a teacher that is not
-/// there.
-bool asks_teacher(const StepSettings& settings, std::int64_t rows, bool has_teacher);
-
-/// Student forward, loss and backward over rows of a batch: what every step has in common. The
-/// result is detached. lambda, temperature and normalizer are device tensors as in
-/// DistillationLossArgs; undefined teacher logits: labels alone.
-DistillationLossResult forward_backward(nn::Model& student, const Tensor& inputs,
-                                        DistillationLossArgs loss, PhaseTimer* timer = nullptr);
-
-/// The numbers of one step.
-struct StepNumbers {
-  double loss = 0;
-  double ce = 0, kd = 0;  // sums over its samples in nats; kd includes tau^2
-  double correct = 0, teacher_correct = 0;
-  std::int64_t samples = 0;  // those that count
+/// A teacher of a run, and what it sees of a batch: Batch::read_by(reading).
+struct RunTeacher {
+  std::shared_ptr<const Teacher> teacher;
+  std::size_t reading = 1;
 };
 
-/// The numbers of the steps between two log lines. They gather in rows on the device, summed there
-/// in a fixed order (kernels/step_statistics), and come to the host in one copy: when asked for, or
-/// when `capacity` rows are full.
-class StepMeter {
- public:
-  explicit StepMeter(std::int64_t capacity = 1024);
+/// One step as it runs on its own: one_step() with these teachers' answers; its numbers go to the
+/// meter, if there is one. Errors    those of distill_step().
+StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, nn::Model& student,
+                      const nn::Batch& batch, const StepSettings& settings, const Update& update,
+                      StepMeter* meter = nullptr);
 
-  void add(const StepReport& report);  // one launch per micro-batch
-  bool empty() const { return size() == 0; }
-  std::int64_t size() const { return static_cast<std::int64_t>(read_.size()) + on_device_; }
-  /// The steps since the last call, in their order, and forgets them.
-  std::vector<StepNumbers> take();
-  /// Means over all samples (loss: over steps) since the last call, and forgets them. The
-  /// per-sample vectors stay empty.
-  StepStatistics summary();
+/// Whether the settings give the teacher a share: some lambda is not 0.
+/// Errors    kUsage as distill_step() for lambda, temperature and micro_batch.
+bool asks_teacher(const StepSettings& settings, std::int64_t samples, bool has_teacher);
 
-  /// For a step that writes its row itself: the row to write. rows() is f64 (capacity, 8) on that
-  /// device, and stays where it is.
-  std::int64_t begin_row(Device device, bool has_teacher);
-  const Tensor& rows() const { return rows_; }
+/// Rows of a batch on its device. lambda and temperature stay undefined if no teacher is asked.
+Rows rows_of(const nn::Batch& batch, const StepSettings& settings, bool asks);
 
- private:
-  void read();
+/// What the terms want of each teacher for these rows, together; nothing: no term asks.
+std::optional<nn::Want> want_of_teachers(const Terms& terms, const Rows& rows);
 
-  std::int64_t capacity_, on_device_ = 0;
-  Tensor rows_;
-  std::vector<StepNumbers> read_;
-  bool has_teacher_ = false;
-};
+/// A teacher's answer about a part of a batch, from its cache where it has one and logits are all
+/// that is wanted. `reading`: what the teacher sees of the batch.
+nn::Outputs answer_of(const Teacher& teacher, const nn::Batch& part, std::size_t reading,
+                      const nn::Want& want);
 
 }  // namespace retort::distill

@@ -59,7 +59,8 @@ Inputs Inputs::slice(std::int64_t begin, std::int64_t end) const {
 
 Want Want::operator|(const Want& other) const {
   const bool everything = layers == 0 || other.layers == 0;
-  return {everything ? 0 : std::max(layers, other.layers), hidden || other.hidden};
+  return {everything ? 0 : std::max(layers, other.layers), hidden || other.hidden,
+          features || other.features};
 }
 
 }  // namespace retort::nn

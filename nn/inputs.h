@@ -44,6 +44,7 @@ struct Inputs {
 struct Want {
   std::int64_t layers = 0;  // only the first so many hidden layers, and no logits; 0: everything
   bool hidden = false;      // pre and post of the layers computed
+  bool features = false;    // what the last layer reads: not to be had from a cache of logits
 
   /// Both at once.
   Want operator|(const Want& other) const;

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "distill/losses/projection.h"
+#include "distill/terms/projection_target.h"
 #include "engine/autograd/autograd.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/matmul.h"
@@ -64,7 +64,7 @@ DegreeOneResult degree_one_probe(
   std::vector<bool> in;
   for (std::int64_t first = 0; first < options.samples; first += options.chunk) {
     const Tensor x = inputs(first, std::min(options.chunk, options.samples - first));  // (B, n)
-    const nn::ForwardResult result = teacher.forward(x);
+    const nn::Outputs result = teacher.forward(x, {0, true});
     RETORT_CHECK(!result.post.empty(), "[degree_one] '", teacher.name(), "' has no hidden layer");
     const auto layers = static_cast<int>(result.post.size());
     const int layer = options.layer < 0 ? layers - 1 : options.layer;

@@ -4,8 +4,9 @@
 
 namespace retort::distill {
 
-FrozenRest::FrozenRest(nn::Module& module, const Tensor& loss) {
-  const auto reached = leaves_of(loss);
+FrozenRest::FrozenRest(nn::Module& module, std::span<const Tensor> losses) {
+  std::unordered_set<const Tensor::Autograd*> reached;
+  for (const Tensor& loss : losses) reached.merge(leaves_of(loss));
   module.visit_parameters([&](const std::string&, Tensor& parameter) {
     if (!parameter.requires_grad() || reached.contains(parameter.autograd().get())) return;
     parameter.set_requires_grad(false);

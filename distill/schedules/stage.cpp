@@ -1,29 +1,41 @@
 #include "distill/schedules/stage.h"
 
+#include <algorithm>
+
 namespace retort::distill {
 
-std::vector<Stage> one_shot_stages(std::size_t teacher) {
-  return {Stage{.name = "distill", .teacher = teacher}};
+bool Stage::partial() const {
+  return std::all_of(terms.begin(), terms.end(), [](const WeightedTerm& weighted) {
+    return weighted.term->of_student().layers > 0;
+  });
+}
+
+std::vector<Stage> one_shot_stages(std::size_t teacher, const Terms& terms) {
+  return {Stage{.name = "distill", .teachers = {teacher}, .terms = terms}};
 }
 
 std::vector<Stage> progressive_stages(std::span<const ProgressivePart> parts,
-                                      std::size_t final_teacher, bool fresh_optimizer) {
+                                      std::size_t final_teacher, bool fresh_optimizer,
+                                      const Terms& terms) {
   std::vector<Stage> stages;
   for (const ProgressivePart& part : parts) {
     RETORT_CHECK(part.steps >= 1, "[stages] expected at least 1 step with each checkpoint, got ",
                  part.steps);
     stages.push_back({.name = join("checkpoint ", stages.size() + 1),
-                      .teacher = part.teacher,
+                      .teachers = {part.teacher},
+                      .terms = terms,
                       .until = {.steps = part.steps},
                       .fresh_optimizer = fresh_optimizer});
   }
-  stages.push_back(
-      {.name = "distill", .teacher = final_teacher, .fresh_optimizer = fresh_optimizer});
+  stages.push_back({.name = "distill",
+                    .teachers = {final_teacher},
+                    .terms = terms,
+                    .fresh_optimizer = fresh_optimizer});
   return stages;
 }
 
-std::vector<Stage> extraction_stages(std::int64_t student_layers,
-                                     const ExtractionOptions& options) {
+std::vector<Stage> extraction_stages(std::int64_t student_layers, const ExtractionOptions& options,
+                                     const Terms& terms) {
   RETORT_CHECK(student_layers >= 1,
                "[stages] expected a student with at least 1 hidden layer, got ", student_layers);
   RETORT_CHECK(options.until.steps >= 1,
@@ -34,16 +46,12 @@ std::vector<Stage> extraction_stages(std::int64_t student_layers,
   std::vector<Stage> stages;
   for (std::int64_t i = 1; i <= student_layers; ++i)
     stages.push_back({.name = join("projection ", i),
-                      .loss = StageLoss::kProjection,
-                      .teacher = options.projection_teacher,
-                      .until = options.until,
-                      .variant = options.variant,
-                      .width = options.width,
-                      .student_layer = i,
-                      .seed = options.seed,
-                      .centre = options.centre,
-                      .scale = options.scale});
-  stages.push_back({.name = "distill", .teacher = options.final_teacher});
+                      .teachers = {options.projection_teacher},
+                      .terms = {{1, std::make_shared<Projection>(ProjectionOptions{
+                                        options.variant, options.width, i, options.seed,
+                                        options.centre, options.scale})}},
+                      .until = options.until});
+  stages.push_back({.name = "distill", .teachers = {options.final_teacher}, .terms = terms});
   return stages;
 }
 

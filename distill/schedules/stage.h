@@ -6,14 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "distill/losses/projection.h"
+#include "distill/terms/projection.h"
+#include "distill/terms/soft_targets.h"
 
 namespace retort::distill {
-
-enum class StageLoss : std::uint8_t {
-  kDistill,     // (1 - lambda) CE + lambda tau^2 KL on the logits
-  kProjection,  // mean squared error to a random projection of a hidden layer of the teacher
-};
 
 /// When a stage is over.
 struct SwitchRule {
@@ -26,22 +22,19 @@ struct SwitchRule {
 
 struct Stage {
   std::string name = {};
-  StageLoss loss = StageLoss::kDistill;
-  std::size_t teacher = 0;  // which of the run's teachers
+  std::vector<std::size_t> teachers = {0};  // which of the run's teachers its terms learn from
+  Terms terms = soft_targets();
   SwitchRule until = {};
   bool fresh_optimizer = true;  // new optimizer state at the start of the stage
-  // Distill: override the step's settings; unset: as given.
+  /// Override the step's settings; unset: as given.
   std::optional<float> lambda = {}, temperature = {};
-  // Projection:
-  ProjectionVariant variant = ProjectionVariant::kPost;
-  std::int64_t width = 0;          // p of kHead; others take the student's width
-  std::int64_t student_layer = 1;  // i, from the input side, 1-based
-  std::uint64_t seed = 0;          // draws P_i, and Q_i of kHead; a hash: seed + i is used
-  bool centre = true, scale = true;
+
+  /// Only some layers are trained: parameters that its terms do not reach are left alone.
+  bool partial() const;
 };
 
 /// The final teacher throughout. `teacher` is its index.
-std::vector<Stage> one_shot_stages(std::size_t teacher = 0);
+std::vector<Stage> one_shot_stages(std::size_t teacher = 0, const Terms& terms = soft_targets());
 
 /// Teacher checkpoints for a while each, then the last one for good. The optimizer goes on through
 /// all of them unless fresh_optimizer.
@@ -50,7 +43,8 @@ struct ProgressivePart {
   std::int64_t steps = 0;
 };
 std::vector<Stage> progressive_stages(std::span<const ProgressivePart> parts,
-                                      std::size_t final_teacher, bool fresh_optimizer = false);
+                                      std::size_t final_teacher, bool fresh_optimizer = false,
+                                      const Terms& terms = soft_targets());
 
 /// Curriculum extraction: one projection stage per student layer from the input side, then ordinary
 /// distillation with a fresh optimizer.
@@ -63,7 +57,8 @@ struct ExtractionOptions {
   std::size_t projection_teacher = 0;  // whose hidden layers
   std::size_t final_teacher = 0;       // whose output
 };
-std::vector<Stage> extraction_stages(std::int64_t student_layers, const ExtractionOptions& options);
+std::vector<Stage> extraction_stages(std::int64_t student_layers, const ExtractionOptions& options,
+                                     const Terms& terms = soft_targets());
 
 /// Index of the first checkpoint whose accuracy is above the threshold (the middle of the teacher's
 /// phase transition), then `count` in all, evenly spaced towards the last one, which is not

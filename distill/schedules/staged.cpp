@@ -3,8 +3,6 @@
 #include <algorithm>
 
 #include "engine/autograd/autograd.h"
-#include "engine/ops/elementwise.h"
-#include "nn/layers/linear.h"
 
 namespace retort::distill {
 namespace {
@@ -15,12 +13,27 @@ const Tensor& entry(const NamedTensors& state, const std::string& name) {
   fail(ErrorCode::kBadInput, "[stages] the state has no '", name, "'");
 }
 
+StepSettings settings_of(const Stage& stage, StepSettings settings) {
+  if (stage.lambda) settings.lambda = {*stage.lambda};
+  if (stage.temperature) settings.temperature = {*stage.temperature};
+  return settings;
+}
+
+bool calibrates(const Stage& stage) {
+  return std::any_of(stage.terms.begin(), stage.terms.end(),
+                     [](const WeightedTerm& weighted) { return weighted.term->calibrates(); });
+}
+
+std::string state_prefix(const Term& term) { return "stages." + term.name() + "."; }
+std::string head_prefix(const Term& term) { return "stages." + term.name() + "_head."; }
+
+Tensor on_host(const Tensor& t) { return t.detach().to(Device::kCpu).clone(); }
+
 }  // namespace
 
-StagedDistillation::StagedDistillation(nn::Model& student,
-                                       std::vector<std::shared_ptr<const Teacher>> teachers,
+StagedDistillation::StagedDistillation(nn::Model& student, std::vector<RunTeacher> teachers,
                                        std::vector<Stage> stages, OptimizerFactory make_optimizer,
-                                       std::function<Tensor()> calibration)
+                                       std::function<nn::Batch()> calibration)
     : student_(student),
       teachers_(std::move(teachers)),
       stages_(std::move(stages)),
@@ -28,24 +41,35 @@ StagedDistillation::StagedDistillation(nn::Model& student,
       calibration_(std::move(calibration)) {
   RETORT_CHECK(!stages_.empty(), "[stages] expected at least one stage");
   RETORT_CHECK(make_optimizer_ != nullptr, "[stages] expected an optimizer factory");
+  std::vector<const void*> storages;
+  student_.visit_parameters([&](const std::string&, Tensor& parameter) {
+    storages.push_back(parameter.storage().get());
+  });
+  for (const RunTeacher& t : teachers_) {
+    if (t.teacher == nullptr) continue;
+    for (const auto& [path, parameter] : t.teacher->model().named_parameters())
+      RETORT_CHECK(
+          std::find(storages.begin(), storages.end(), parameter.storage().get()) == storages.end(),
+          "[stages] the student shares '", path, "' with its teacher '", t.teacher->name(),
+          "': it would train it");
+  }
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     const Stage& s = stages_[i];
     const bool last = i + 1 == stages_.size();
+    RETORT_CHECK(!s.terms.empty(), "[stages] expected a term in '", s.name, "'");
     RETORT_CHECK(s.until.steps >= 0 && s.until.window >= 0,
                  "[stages] expected steps and window >= 0 in '", s.name, "'");
     RETORT_CHECK(last || s.until.steps > 0 || s.until.window > 0, "[stages] '", s.name,
                  "' never ends and is not the last stage");
-    RETORT_CHECK(s.loss == StageLoss::kDistill || teacher_of(s) != nullptr, "[stages] '", s.name,
-                 "' needs a teacher, and there is none with index ", s.teacher);
-    RETORT_CHECK(s.loss == StageLoss::kDistill || calibration_ != nullptr, "[stages] '", s.name,
+    RETORT_CHECK(!calibrates(s) || calibration_ != nullptr, "[stages] '", s.name,
                  "' needs calibration samples");
-    RETORT_CHECK(teachers_.empty() || s.teacher < teachers_.size(), "[stages] '", s.name,
-                 "' names teacher ", s.teacher, " of ", teachers_.size());
+    for (const std::size_t t : s.teachers) {
+      RETORT_CHECK(teachers_.empty() || t < teachers_.size(), "[stages] '", s.name,
+                   "' names teacher ", t, " of ", teachers_.size());
+      RETORT_CHECK(!calibrates(s) || (t < teachers_.size() && teachers_[t].teacher != nullptr),
+                   "[stages] '", s.name, "' needs a teacher, and there is none with index ", t);
+    }
   }
-}
-
-const Teacher* StagedDistillation::teacher_of(const Stage& stage) const {
-  return stage.teacher < teachers_.size() ? teachers_[stage.teacher].get() : nullptr;
 }
 
 bool StagedDistillation::over() const {
@@ -56,117 +80,93 @@ bool StagedDistillation::over() const {
 
 std::size_t StagedDistillation::stage_index() const { return index_ + (over() ? 1 : 0); }
 
+// Terms that look at samples first, and the parameters that a partial stage leaves alone.
+void StagedDistillation::begin_terms(const Stage& stage, bool resuming) {
+  if (!calibrates(stage)) return;
+  const nn::Batch batch = calibration_();
+  std::vector<std::shared_ptr<const Teacher>> teachers;
+  std::vector<std::size_t> readings;
+  for (const std::size_t t : stage.teachers) {
+    teachers.push_back(teachers_[t].teacher);
+    readings.push_back(teachers_[t].reading);
+  }
+  for (const auto& [weight, term] : stage.terms)
+    term->begin({student_, teachers, readings, batch}, resuming);
+  if (!stage.partial()) return;
+  // The loss of one sample tells what it reaches; in evaluation mode, so that no running statistics
+  // move.
+  const nn::Batch one = batch.slice(0, 1);
+  const bool training = student_.training();
+  student_.eval();
+  const Answer answer = [&](std::size_t t, const nn::Batch& part, std::int64_t,
+                            const nn::Want& want) {
+    return teachers[t]->forward(part.read_by(readings[t]), want);
+  };
+  nn::Want want = stage.terms.front().term->of_student();
+  for (const auto& [weight, term] : stage.terms) want = want | term->of_student();
+  const nn::Outputs outputs = student_.forward(one.inputs[0], want);
+  const Rows rows = rows_of(one, {}, false);
+  std::vector<nn::Outputs> answers;
+  if (const auto asked = want_of_teachers(stage.terms, rows))
+    for (std::size_t t = 0; t < teachers.size(); ++t) answers.push_back(answer(t, one, 0, *asked));
+  std::vector<Tensor> totals;
+  for (const auto& [weight, term] : stage.terms)
+    totals.push_back((*term)(outputs, answers, rows).total);
+  student_.train(training);
+  frozen_ = std::make_unique<FrozenRest>(student_, totals);
+}
+
+nn::TrainedModules StagedDistillation::trained_with(const Stage& stage) {
+  nn::TrainedModules modules{{"", &student_}};
+  for (const auto& [weight, term] : stage.terms)
+    if (nn::Module* const more = term->trained())
+      modules.emplace_back(term->name() + "_head.", more);
+  return modules;
+}
+
 void StagedDistillation::begin_stage(bool resuming) {
   const Stage& stage = stages_[index_];
-  const bool other_parameters = frozen_ != nullptr || stage.loss == StageLoss::kProjection;
+  const bool other_parameters = frozen_ != nullptr || trains_more_ || stage.partial();
   frozen_.reset();
-  head_.reset();
-  target_.reset();
   if (!resuming) {
     window_.clear();
     last_window_ = -1;
     plateau_ = false;
     starts_.push_back(total_);
   }
-  if (stage.loss == StageLoss::kProjection) {
-    const Teacher& teacher = *teacher_of(stage);
-    const Tensor inputs = calibration_();
-    const nn::ForwardResult of_teacher = teacher.forward(inputs);
-    // One row tells what the student's layers are; evaluation mode, so that no running statistics
-    // move.
-    const bool training = student_.training();
-    student_.eval();
-    const nn::ForwardResult of_student = student_.forward(inputs.slice(0, 1), true);
-    student_.train(training);
-    const auto layers = static_cast<std::int64_t>(of_student.post.size());
-    RETORT_CHECK(stage.student_layer >= 1 && stage.student_layer <= layers, "[stages] '",
-                 stage.name, "' is for layer ", stage.student_layer, " of a student with ", layers,
-                 " hidden layers");
-    const Tensor student_hidden = student_side(of_student);
-    const std::int64_t width = student_hidden.dim(1);
-    frozen_ = std::make_unique<FrozenRest>(student_, student_hidden);
-    const auto teacher_layers = static_cast<std::int64_t>(of_teacher.post.size());
-    RETORT_CHECK(teacher_layers >= 1, "[stages] '", teacher.name(), "' has no hidden layer");
-    teacher_layer_ = teacher_layer(stage.student_layer, layers, teacher_layers);
-    const Tensor hidden =
-        hidden_features(of_teacher.post[static_cast<std::size_t>(teacher_layer_ - 1)]);
-    const bool with_head = stage.variant == ProjectionVariant::kHead;
-    target_ = std::make_unique<ProjectionTarget>(hidden.dim(1), with_head ? stage.width : width,
-                                                 stage.seed, static_cast<int>(stage.student_layer));
-    if (!resuming) target_->calibrate(hidden, stage.centre, stage.scale);
-    if (with_head) {
-      head_ = std::make_shared<nn::Linear>(width, stage.width);
-      head_->initialize(stage.seed + static_cast<std::uint64_t>(stage.student_layer));
-      head_->to(inputs.device());
-    }
-  }
+  begin_terms(stage, resuming);
   graphed_.reset();
-  if (!optimizer_ || resuming || stage.fresh_optimizer || other_parameters) {
+  const nn::TrainedModules modules = trained_with(stage);
+  if (!optimizer_ || resuming || stage.fresh_optimizer || other_parameters || modules.size() > 1) {
     optimizer_.reset();
-    nn::TrainedModules modules{{"", &student_}};
-    if (head_) modules.emplace_back("projection_head.", head_.get());
     optimizer_ = make_optimizer_(modules);
     RETORT_CHECK(optimizer_ != nullptr, "[stages] the optimizer factory returned null");
     optimizer_->zero_grad();
   }
-  if (meter_ != nullptr) make_graphed(stage);
+  trains_more_ = modules.size() > 1;
+  make_graphed(stage);
   begun_ = true;
 }
 
-void StagedDistillation::make_graphed(const Stage& stage) {
-  if (stage.loss != StageLoss::kDistill || stage.until.window > 0) return;
-  graphed_ = std::make_unique<GraphedStep>(teacher_of(stage), student_, *optimizer_, *meter_,
-                                           graph_options_);
+std::vector<RunTeacher> StagedDistillation::teachers_of(const Stage& stage) const {
+  std::vector<RunTeacher> teachers;
+  for (const std::size_t t : stage.teachers)
+    if (t < teachers_.size()) teachers.push_back(teachers_[t]);
+  return teachers;
 }
 
-void StagedDistillation::use_graphs(StepMeter& meter, const GraphOptions& options) {
+void StagedDistillation::make_graphed(const Stage& stage) {
+  const Device device = optimizer_->arena().parameters().device();
+  if (meter_ == nullptr || device == Device::kCpu || stage.until.window > 0) return;
+  graphed_ = std::make_unique<GraphedStep>(teachers_of(stage), stage.terms, student_, *optimizer_,
+                                           *meter_, graph_options_);
+}
+
+void StagedDistillation::use_meter(StepMeter& meter, const GraphOptions& options) {
   meter_ = &meter;
   graph_options_ = options;
   graphed_.reset();
   if (begun_ && !over()) make_graphed(stages_[index_]);
-}
-
-Tensor StagedDistillation::student_side(const nn::ForwardResult& result) const {
-  const Stage& stage = stages_[index_];
-  const auto layer = static_cast<std::size_t>(stage.student_layer - 1);
-  const bool pre = stage.variant == ProjectionVariant::kPre;
-  const Tensor h = hidden_features(pre ? result.pre[layer] : result.post[layer]);
-  return head_ ? static_cast<const nn::Linear&>(*head_).forward(h) : h;
-}
-
-StepReport StagedDistillation::projection_step(const StepBatch& batch, const StepSettings& settings,
-                                               const Update& update) {
-  const Stage& stage = stages_[index_];
-  const Tensor& teacher_inputs =
-      batch.teacher_inputs.defined() ? batch.teacher_inputs : batch.inputs;
-  const std::int64_t rows = batch.inputs.dim(0),
-                     slice = settings.micro_batch == 0 ? rows : settings.micro_batch;
-  RETORT_CHECK(rows >= 1 && slice >= 1, "[stages] expected at least one sample");
-  const auto mark = [&](Phase phase) {
-    if (settings.timer != nullptr) settings.timer->mark(phase);
-  };
-  StepReport report;
-  report.samples = rows;
-  for (std::int64_t begin = 0; begin < rows; begin += slice) {
-    const std::int64_t end = std::min(begin + slice, rows);
-    const nn::ForwardResult of_teacher =
-        teacher_of(stage)->forward_hidden(teacher_inputs.slice(begin, end), teacher_layer_);
-    mark(Phase::kTeacher);
-    const nn::ForwardResult of_student =
-        student_.forward_hidden(batch.inputs.slice(begin, end), stage.student_layer);
-    mark(Phase::kStudent);
-    const Tensor target = (*target_)(hidden_features(of_teacher.post.back()));  // (b, p)
-    Tensor loss = projection_loss(student_side(of_student), target);
-    if (slice < rows)
-      loss = scale(loss, static_cast<double>(end - begin) / static_cast<double>(rows));
-    mark(Phase::kLoss);
-    loss.backward();
-    mark(Phase::kBackward);
-    report.losses.push_back(loss.detach());
-  }
-  update();
-  mark(Phase::kUpdate);
-  return report;
 }
 
 const Stage& StagedDistillation::enter_due_stage() {
@@ -179,7 +179,7 @@ const Stage& StagedDistillation::enter_due_stage() {
   return stages_[index_];
 }
 
-StepReport StagedDistillation::run(const StepBatch& batch, const StepSettings& settings,
+StepReport StagedDistillation::run(const nn::Batch& batch, const StepSettings& settings,
                                    double learning_rate) {
   const Stage& stage = stages_[index_];
   optimizer_->set_learning_rate(learning_rate);
@@ -187,63 +187,48 @@ StepReport StagedDistillation::run(const StepBatch& batch, const StepSettings& s
     optimizer_->step();
     optimizer_->zero_grad();
   };
-  StepReport report = stage.loss == StageLoss::kProjection
-                          ? projection_step(batch, settings, update)
-                          : distill_step(teacher_of(stage), student_, batch, settings, update);
-  if (meter_ != nullptr) meter_->add(report);
-  return report;
+  return eager_step(teachers_of(stage), stage.terms, student_, batch, settings, update, meter_);
 }
 
-namespace {
-
-StepSettings settings_of(const Stage& stage, StepSettings settings) {
-  if (stage.lambda) settings.lambda = {*stage.lambda};
-  if (stage.temperature) settings.temperature = {*stage.temperature};
-  return settings;
-}
-
-}  // namespace
-
-StepReport StagedDistillation::step(const StepBatch& batch, StepSettings settings,
-                                    double learning_rate) {
-  const Stage& stage = enter_due_stage();
-  settings = settings_of(stage, std::move(settings));
-  StepReport report;
-  if (graphed_) {
-    graphed_->step(batch, settings, learning_rate);
-    report.samples = batch.inputs.dim(0);
-  } else {
-    report = run(batch, settings, learning_rate);
-  }
+void StagedDistillation::count_step(const Stage& stage, const StepReport& report) {
   ++step_;
   ++total_;
   if (stage.until.window > 0) watch_plateau(report);
+}
+
+StepReport StagedDistillation::step(const nn::Batch& batch, const StepSettings& settings,
+                                    double learning_rate) {
+  const Stage& stage = enter_due_stage();
+  const StepSettings own = settings_of(stage, settings);
+  StepReport report;
+  if (graphed_) {
+    graphed_->step(batch, own, learning_rate);
+    report.samples = batch.size();
+  } else {
+    report = run(batch, own, learning_rate);
+  }
+  count_step(stage, report);
   return report;
 }
 
-StepReport StagedDistillation::step(const nn::ImageFeed& feed, const FeedBatch& batch,
+StepReport StagedDistillation::step(const nn::DeviceFeed& feed, const nn::FeedBatch& batch,
                                     const StepSettings& settings, double learning_rate,
-                                    const FeedBatch* next) {
-  RETORT_CHECK(meter_ != nullptr, "[stages] expected use_graphs() before a step on a feed");
+                                    const nn::FeedBatch* next) {
+  RETORT_CHECK(meter_ != nullptr, "[stages] expected use_meter() before a step on a feed");
   const Stage& stage = enter_due_stage();
-  if (!graphed_) {
-    const nn::Batch made = feed.host_batch(batch);
-    return step({made.inputs, made.teacher_inputs, made.targets, made.sample, made.augment},
-                settings, learning_rate);
-  }
+  if (!graphed_) return step(feed.host_batch(batch), settings, learning_rate);
   // Another stage may ask another teacher: nothing is computed ahead for it.
   const bool last = stage.until.steps > 0 && step_ + 1 == stage.until.steps;
   graphed_->step(feed, batch, settings_of(stage, settings), learning_rate, last ? nullptr : next);
-  ++step_;
-  ++total_;
   StepReport report;
   report.samples = batch.rows;
+  count_step(stage, report);
   return report;
 }
 
 void StagedDistillation::watch_plateau(const StepReport& report) {
   const SwitchRule& until = stages_[index_].until;
-  for (const Tensor& loss : report.losses) window_.push_back(loss);
+  for (const TermLoss& part : report.parts) window_.push_back(part.total);
   if (step_ % until.window != 0) return;
   double mean = 0;  // the only reads from the device: once per window
   for (const Tensor& loss : window_) mean += loss.item() / static_cast<double>(until.window);
@@ -264,17 +249,29 @@ NamedTensors StagedDistillation::state() const {
   state.emplace_back("stages.window",
                      Tensor::from(window, {static_cast<std::int64_t>(window.size())}));
   if (!begun_) return state;
-  const auto host = [](const Tensor& t) { return t.detach().to(Device::kCpu).clone(); };
-  if (target_) {
-    state.emplace_back("stages.projection.weight", host(target_->weight()));
-    state.emplace_back("stages.projection.bias", host(target_->bias()));
+  for (const auto& [weight, term] : stages_[index_].terms) {
+    for (const auto& [name, tensor] : term->state())
+      state.emplace_back(state_prefix(*term) + name, on_host(tensor));
+    if (const nn::Module* const head = term->trained())
+      for (const auto& [name, tensor] : head->named_parameters())
+        state.emplace_back(head_prefix(*term) + name, on_host(tensor));
   }
-  if (head_)
-    for (const auto& [name, tensor] : head_->named_parameters())
-      state.emplace_back("stages.head." + name, host(tensor));
   for (const auto& [name, tensor] : optimizer_->state())
     state.emplace_back("optimizer." + name, tensor);
   return state;
+}
+
+void StagedDistillation::load_terms(const NamedTensors& state) {
+  for (const auto& [weight, term] : stages_[index_].terms) {
+    NamedTensors own;
+    const std::string prefix = state_prefix(*term);
+    for (const auto& [name, tensor] : state)
+      if (name.starts_with(prefix)) own.emplace_back(name.substr(prefix.size()), tensor);
+    if (!own.empty()) term->load_state(own);
+    if (const nn::Module* const head = term->trained())
+      for (const auto& [name, tensor] : head->named_parameters())
+        tensor.detach().copy_from(entry(state, head_prefix(*term) + name));
+  }
 }
 
 void StagedDistillation::load_state(const NamedTensors& state) {
@@ -300,18 +297,9 @@ void StagedDistillation::load_state(const NamedTensors& state) {
   graphed_.reset();
   optimizer_.reset();
   frozen_.reset();
-  head_.reset();
-  target_.reset();
   if (!begun) return;
   begin_stage(true);
-  if (target_) {
-    const Device device = student_.named_parameters().at(0).second.device();
-    target_->restore(entry(state, "stages.projection.weight").to(device),
-                     entry(state, "stages.projection.bias").to(device));
-  }
-  if (head_)
-    for (const auto& [name, tensor] : head_->named_parameters())
-      tensor.detach().copy_from(entry(state, "stages.head." + name));
+  load_terms(state);
   NamedTensors of_optimizer;
   for (const auto& [name, tensor] : state)
     if (name.starts_with("optimizer.")) of_optimizer.emplace_back(name.substr(10), tensor);

@@ -13,8 +13,8 @@
 
 namespace retort::distill {
 
-/// Makes the optimizer of a stage over the student (prefix "") and, for kHead, the head
-/// (prefix "projection_head.").
+/// Makes the optimizer of a stage over the student (prefix "") and what its terms train beside it
+/// (prefix "<term>_head.").
 using OptimizerFactory =
     std::function<std::unique_ptr<nn::Optimizer>(const nn::TrainedModules& modules)>;
 
@@ -22,33 +22,32 @@ using OptimizerFactory =
 /// themselves. A stage with fresh_optimizer, and any stage that trains other parameters than the
 /// one before, starts with new optimizer state.
 ///
-/// A projection stage i trains the student's layers up to i, and computes no other: the rest is
-/// frozen (frozen_rest.h), and the teacher stops at its layer. Per-sample numbers of such a step
-/// are not there; its report has the loss alone.
+/// A stage whose terms read only some hidden layers trains and computes no more than those: the
+/// rest is frozen (frozen_rest.h), and the teacher stops at its layer.
 ///
 /// Checkpoints: state() holds everything but the student's own weights. A run that saves both after
 /// any step and loads them goes on with the same bytes.
 class StagedDistillation {
  public:
-  /// calibration() gives teacher inputs (M, ...), about 2,000 rows, and is called at the start of a
-  /// projection stage; it may be empty if there is none. Teachers may be null if no stage needs
-  /// one (lambda 0). All are kept alive by this object; the student by the caller.
-  StagedDistillation(nn::Model& student, std::vector<std::shared_ptr<const Teacher>> teachers,
+  /// calibration() gives samples as they are stored, about 2,000, and is called at the start of a
+  /// stage with a term that asks for them; it may be empty if there is none. Teachers may be absent
+  /// if no stage needs one (lambda 0). All are kept alive by this object; the student by the
+  /// caller.
+  StagedDistillation(nn::Model& student, std::vector<RunTeacher> teachers,
                      std::vector<Stage> stages, OptimizerFactory make_optimizer,
-                     std::function<Tensor()> calibration = {});
-
-  /// One optimisation step of the stage that is due. lambda, temperature and divergence of the
-  /// settings are those of distillation stages; a stage may override the first two.
-  StepReport step(const StepBatch& batch, StepSettings settings, double learning_rate);
+                     std::function<nn::Batch()> calibration = {});
 
   /// From now on the numbers of every step go to the meter, and steps run as captured graphs where
-  /// they can: those of distillation stages that end by a number of steps. Their reports are empty
-  /// but for `samples`.
-  void use_graphs(StepMeter& meter, const GraphOptions& options = {});
-  /// One step on a batch of a feed, and with overlap the batch of the next call. Wants
-  /// use_graphs().
-  StepReport step(const nn::ImageFeed& feed, const FeedBatch& batch, const StepSettings& settings,
-                  double learning_rate, const FeedBatch* next = nullptr);
+  /// they can: on CUDA, in stages that end by a number of steps. The reports of such steps are
+  /// empty but for `samples`.
+  void use_meter(StepMeter& meter, const GraphOptions& options = {});
+
+  /// One optimisation step of the stage that is due. A stage may override lambda and temperature.
+  StepReport step(const nn::Batch& batch, const StepSettings& settings, double learning_rate);
+  /// One step on a batch of a feed, and with overlap the batch of the next call. Wants use_meter().
+  StepReport step(const nn::DeviceFeed& feed, const nn::FeedBatch& batch,
+                  const StepSettings& settings, double learning_rate,
+                  const nn::FeedBatch* next = nullptr);
   /// Of the last step; null before the first, and in stages that are not captured.
   const GraphedStep* graphed() const { return graphed_.get(); }
 
@@ -71,31 +70,30 @@ class StagedDistillation {
   bool over() const;  // the stage of the last step has ended
   const Stage& enter_due_stage();
   void begin_stage(bool resuming);
+  void begin_terms(const Stage& stage, bool resuming);
+  std::vector<RunTeacher> teachers_of(const Stage& stage) const;
+  nn::TrainedModules trained_with(const Stage& stage);
   void make_graphed(const Stage& stage);
-  StepReport run(const StepBatch& batch, const StepSettings& settings, double learning_rate);
+  StepReport run(const nn::Batch& batch, const StepSettings& settings, double learning_rate);
+  void count_step(const Stage& stage, const StepReport& report);
   void watch_plateau(const StepReport& report);
-  StepReport projection_step(const StepBatch& batch, const StepSettings& settings,
-                             const Update& update);
-  Tensor student_side(const nn::ForwardResult& result) const;
-  const Teacher* teacher_of(const Stage& stage) const;
+  void load_terms(const NamedTensors& state);
 
   nn::Model& student_;
-  std::vector<std::shared_ptr<const Teacher>> teachers_;
+  std::vector<RunTeacher> teachers_;
   std::vector<Stage> stages_;
   OptimizerFactory make_optimizer_;
-  std::function<Tensor()> calibration_;
+  std::function<nn::Batch()> calibration_;
 
   std::size_t index_ = 0;
   std::int64_t step_ = 0, total_ = 0;
   bool begun_ = false, plateau_ = false;
   std::vector<std::int64_t> starts_;
-  std::unique_ptr<FrozenRest> frozen_;  // of a projection stage
+  std::unique_ptr<FrozenRest> frozen_;  // of a partial stage
   std::unique_ptr<nn::Optimizer> optimizer_;
-  std::unique_ptr<ProjectionTarget> target_;
-  std::shared_ptr<nn::Module> head_;
-  std::int64_t teacher_layer_ = 0;  // of a projection stage, 1-based
-  std::vector<Tensor> window_;      // losses of the running window, on the device
-  double last_window_ = -1;         // mean loss of the window before; -1: none yet
+  bool trains_more_ = false;    // the optimizer has parameters of terms
+  std::vector<Tensor> window_;  // losses of the running window, on the device
+  double last_window_ = -1;     // mean loss of the window before; -1: none yet
   StepMeter* meter_ = nullptr;
   GraphOptions graph_options_;
   std::unique_ptr<GraphedStep> graphed_;  // after optimizer_: it goes first

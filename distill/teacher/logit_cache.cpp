@@ -11,12 +11,18 @@
 namespace retort::distill {
 namespace {
 
-constexpr const char* kVersion = "retort-logits-1";
+constexpr const char* kVersion = "retort-logits-2";
 
-std::string digest_of(const Tensor& sample, const Tensor& augment, const Tensor& logits) {
+std::string digest_of(const Tensor& sample, const Tensor& variant, const Tensor& logits) {
   Hasher hasher;
-  for (const Tensor& t : {sample, augment, logits})
+  for (const Tensor& t : {sample, variant, logits})
     if (t.numel() > 0) hasher.update(t.raw(), t.bytes());
+  return hasher.hex();
+}
+
+std::string hash_hex(const std::string& text) {
+  Hasher hasher;
+  hasher.update(text.data(), text.size());
   return hasher.hex();
 }
 
@@ -38,9 +44,9 @@ LogitCache::LogitCache(LogitCacheKey key, std::uint64_t max_bytes, std::string f
 }
 
 LogitCache::RowKey LogitCache::row_key(std::span<const std::int64_t> samples,
-                                       std::span<const std::uint32_t> augment,
+                                       std::span<const std::uint32_t> variant,
                                        std::size_t i) const {
-  return {samples[i], augment.empty() ? 0u : augment[i]};
+  return {samples[i], variant.empty() ? 0u : variant[i]};
 }
 
 std::uint64_t LogitCache::row_bytes() const {
@@ -59,17 +65,17 @@ bool LogitCache::keep(const RowKey& key, const float* row) {
 }
 
 std::vector<std::int64_t> LogitCache::lookup(std::span<const std::int64_t> samples,
-                                             std::span<const std::uint32_t> augment,
+                                             std::span<const std::uint32_t> variant,
                                              std::span<float> rows) {
   const auto width = static_cast<std::size_t>(key_.classes);
   RETORT_CHECK(rows.size() == samples.size() * width, "[logit_cache] expected room for ",
                samples.size() * width, " logits, got ", rows.size());
-  RETORT_CHECK(augment.empty() || augment.size() == samples.size(), "[logit_cache] expected ",
-               samples.size(), " augmentation keys, got ", augment.size());
+  RETORT_CHECK(variant.empty() || variant.size() == samples.size(), "[logit_cache] expected ",
+               samples.size(), " variants, got ", variant.size());
   const std::lock_guard lock(mutex_);
   std::vector<std::int64_t> missing;
   for (std::size_t i = 0; i < samples.size(); ++i) {
-    const auto it = index_.find(row_key(samples, augment, i));
+    const auto it = index_.find(row_key(samples, variant, i));
     if (it == index_.end()) {
       missing.push_back(static_cast<std::int64_t>(i));
       continue;
@@ -82,15 +88,15 @@ std::vector<std::int64_t> LogitCache::lookup(std::span<const std::int64_t> sampl
 }
 
 void LogitCache::insert(std::span<const std::int64_t> samples,
-                        std::span<const std::uint32_t> augment, std::span<const float> rows) {
+                        std::span<const std::uint32_t> variant, std::span<const float> rows) {
   const auto width = static_cast<std::size_t>(key_.classes);
   RETORT_CHECK(rows.size() == samples.size() * width, "[logit_cache] expected ",
                samples.size() * width, " logits, got ", rows.size());
-  RETORT_CHECK(augment.empty() || augment.size() == samples.size(), "[logit_cache] expected ",
-               samples.size(), " augmentation keys, got ", augment.size());
+  RETORT_CHECK(variant.empty() || variant.size() == samples.size(), "[logit_cache] expected ",
+               samples.size(), " variants, got ", variant.size());
   const std::lock_guard lock(mutex_);
   for (std::size_t i = 0; i < samples.size(); ++i)
-    if (keep(row_key(samples, augment, i), &rows[i * width])) changed_ = true;
+    if (keep(row_key(samples, variant, i), &rows[i * width])) changed_ = true;
 }
 
 LogitCacheStatistics LogitCache::statistics() const {
@@ -107,21 +113,22 @@ void LogitCache::save() {
   std::vector<std::pair<RowKey, std::size_t>> rows(index_.begin(), index_.end());
   std::sort(rows.begin(), rows.end());
   const auto n = static_cast<std::int64_t>(rows.size());
-  const Tensor sample = Tensor::empty({n}, DType::kI64), augment = Tensor::empty({n}, DType::kI32),
+  const Tensor sample = Tensor::empty({n}, DType::kI64), variant = Tensor::empty({n}, DType::kI32),
                logits = Tensor::empty({n, key_.classes}, DType::kF32);
   const auto width = static_cast<std::size_t>(key_.classes);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     sample.data<std::int64_t>()[i] = rows[i].first.sample;
-    augment.data<std::int32_t>()[i] = std::bit_cast<std::int32_t>(rows[i].first.augment);
+    variant.data<std::int32_t>()[i] = std::bit_cast<std::int32_t>(rows[i].first.variant);
     std::memcpy(logits.data<float>() + i * width, &values_[rows[i].second * width],
                 width * sizeof(float));
   }
   make_folders(parent_folder(file_));
-  write_safetensors(file_, {{"sample", sample}, {"augment", augment}, {"logits", logits}},
+  write_safetensors(file_, {{"sample", sample}, {"variant", variant}, {"logits", logits}},
                     {{"format", kVersion},
                      {"dataset", key_.dataset_hash},
                      {"teacher", key_.teacher_hash},
-                     {"digest", digest_of(sample, augment, logits)}});
+                     {"reading", key_.reading},
+                     {"digest", digest_of(sample, variant, logits)}});
   changed_ = false;
 }
 
@@ -137,6 +144,7 @@ void LogitCache::read_file() {
   expect("format", kVersion);
   expect("dataset", key_.dataset_hash);
   expect("teacher", key_.teacher_hash);
+  expect("reading", key_.reading);
   const SafetensorsEntry* entry = reader.header().find("logits");
   RETORT_CHECK_AS(kBadInput,
                   entry && entry->dtype == DType::kF32 && entry->shape.rank() == 2 &&
@@ -145,16 +153,16 @@ void LogitCache::read_file() {
   const std::int64_t n = entry->shape[0];
   RETORT_CHECK_AS(kBadInput, static_cast<std::uint64_t>(n) <= max_bytes_ / row_bytes(), n,
                   " rows are more than the cap of ", max_bytes_, " bytes allows");
-  const Tensor sample = reader.read("sample"), augment = reader.read("augment"),
+  const Tensor sample = reader.read("sample"), variant = reader.read("variant"),
                logits = reader.read("logits");
   RETORT_CHECK_AS(kBadInput,
                   sample.dtype() == DType::kI64 && sample.shape() == Shape({n}) &&
-                      augment.dtype() == DType::kI32 && augment.shape() == Shape({n}),
-                  "expected ", n, " i64 samples and i32 augmentation keys");
-  expect("digest", digest_of(sample, augment, logits));
+                      variant.dtype() == DType::kI32 && variant.shape() == Shape({n}),
+                  "expected ", n, " i64 samples and i32 variants");
+  expect("digest", digest_of(sample, variant, logits));
   for (std::int64_t i = 0; i < n; ++i)
     keep({sample.data<std::int64_t>()[i],
-          std::bit_cast<std::uint32_t>(augment.data<std::int32_t>()[i])},
+          std::bit_cast<std::uint32_t>(variant.data<std::int32_t>()[i])},
          logits.data<float>() + i * key_.classes);
   stats_.from_file = static_cast<std::int64_t>(index_.size());
 }
@@ -167,7 +175,8 @@ std::shared_ptr<LogitCache> LogitCacheStore::get(const LogitCacheKey& key) {
         key, max_bytes_,
         folder_.empty() ? std::string()
                         : join(folder_, "/logits_", key.teacher_hash.substr(0, 16), "_",
-                               key.dataset_hash.substr(0, 16), ".safetensors"));
+                               key.dataset_hash.substr(0, 16), "_",
+                               hash_hex(key.reading).substr(0, 16), ".safetensors"));
   return cache;
 }
 

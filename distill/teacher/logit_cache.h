@@ -1,4 +1,4 @@
-// Logits of a frozen teacher, kept per sample and augmentation.
+// Logits of a frozen teacher, kept per sample and variant.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -19,10 +19,8 @@ namespace retort::distill {
 struct LogitCacheKey {
   std::string dataset_hash, teacher_hash;
   std::int64_t classes = 0;
-  bool operator<(const LogitCacheKey& o) const {
-    return std::tie(dataset_hash, teacher_hash, classes) <
-           std::tie(o.dataset_hash, o.teacher_hash, o.classes);
-  }
+  std::string reading = {};  // how the teacher reads the samples: nn::Reading::str()
+  auto operator<=>(const LogitCacheKey&) const = default;
 };
 
 struct LogitCacheStatistics {
@@ -34,12 +32,12 @@ struct LogitCacheStatistics {
   std::string note;                    // why a file was not used; empty if all is well
 };
 
-/// Exact logits (f32, bit for bit) by (sample, augmentation key). Rows over the byte cap are not
+/// Exact logits (f32, bit for bit) by (sample, variant key). Rows over the byte cap are not
 /// kept and computed again. Threads: all calls may come from several threads at once.
 ///
 /// Note [Cache file]
-///   A safetensors file: sample i64 (n), augment i32 (n, the bits of the u32 key), logits f32
-///   (n, V), sorted by (sample, augment); metadata names the key and the XXH3-128 of the content.
+///   A safetensors file: sample i64 (n), variant i32 (n, the bits of the u32 key), logits f32
+///   (n, V), sorted by (sample, variant); metadata names the key and the XXH3-128 of the content.
 ///   It is written beside its place and renamed. A file that is not exactly what this cache would
 ///   have written (other key, damaged, larger than the cap) is left alone and not used; statistics
 ///   say why, and save() replaces it: it is a copy of what can be computed again.
@@ -51,11 +49,11 @@ class LogitCache {
 
   const LogitCacheKey& key() const { return key_; }
   /// Fills the rows (B V) that are held and returns the places 0 .. B-1 of those that are not.
-  /// augment may be empty: key 0 for all.
+  /// variant may be empty: key 0 for all.
   std::vector<std::int64_t> lookup(std::span<const std::int64_t> samples,
-                                   std::span<const std::uint32_t> augment, std::span<float> rows);
+                                   std::span<const std::uint32_t> variant, std::span<float> rows);
   /// Keeps the rows that are not held yet.
-  void insert(std::span<const std::int64_t> samples, std::span<const std::uint32_t> augment,
+  void insert(std::span<const std::int64_t> samples, std::span<const std::uint32_t> variant,
               std::span<const float> rows);
   /// Writes the file if rows were added since it was read. Throws Error(kIo).
   void save();
@@ -64,21 +62,21 @@ class LogitCache {
  private:
   struct RowKey {
     std::int64_t sample;
-    std::uint32_t augment;
+    std::uint32_t variant;
     bool operator==(const RowKey&) const = default;
     bool operator<(const RowKey& o) const {
-      return std::tie(sample, augment) < std::tie(o.sample, o.augment);
+      return std::tie(sample, variant) < std::tie(o.sample, o.variant);
     }
   };
   struct RowHash {
     std::size_t operator()(const RowKey& k) const {
       std::uint64_t h = static_cast<std::uint64_t>(k.sample) * 0x9E3779B97F4A7C15u;
-      h ^= (h >> 32) ^ k.augment;
+      h ^= (h >> 32) ^ k.variant;
       h *= 0xD6E8FEB86659FD93u;
       return static_cast<std::size_t>(h ^ (h >> 32));
     }
   };
-  RowKey row_key(std::span<const std::int64_t> samples, std::span<const std::uint32_t> augment,
+  RowKey row_key(std::span<const std::int64_t> samples, std::span<const std::uint32_t> variant,
                  std::size_t i) const;
   std::uint64_t row_bytes() const;
   bool keep(const RowKey& key, const float* row);

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "engine/autograd/autograd.h"
-#include "engine/io/file.h"
+#include "nn/checkpoint/weights.h"
 
 namespace retort::distill {
 namespace {
@@ -15,25 +15,6 @@ namespace {
 //   came first. Missing rows are therefore always computed in passes of exactly this many rows,
 //   filled up by repeating the last one.
 constexpr std::size_t kCachePass = 64;
-
-}  // namespace
-
-std::string weights_hash(const nn::Module& module) {
-  Hasher hasher;
-  const auto add = [&hasher](const nn::Module::Named& list) {
-    for (const auto& [path, tensor] : list) {
-      const std::string head = join(path, "|", name_of(tensor.dtype()), "|", tensor.shape(), "|");
-      hasher.update(head.data(), head.size());
-      const Tensor host = tensor.detach().to(Device::kCpu).contiguous();
-      if (host.numel() > 0) hasher.update(host.raw(), host.bytes());
-    }
-  };
-  add(module.named_parameters());
-  add(module.named_buffers());
-  return hasher.hex();
-}
-
-namespace {
 
 bool all_zero(const nn::Module& module) {
   for (const auto& [path, tensor] : module.named_parameters())
@@ -49,27 +30,17 @@ Teacher::Teacher(std::shared_ptr<nn::Model> model, std::string name)
   RETORT_CHECK(model_ != nullptr, "[teacher] expected a model, got null");
   model_->eval();
   model_->requires_grad(false);
-  hash_ = weights_hash(*model_);
+  hash_ = nn::weights_hash(*model_);
   weights_are_zero_ = all_zero(*model_);
-  if (model_.use_count() == 1)
-    model_->fold_batch_norms_for_good();
-  else
-    model_->fold_batch_norms(true);
+  model_->freeze(model_.use_count() == 1 ? nn::Model::Frozen::kForGood
+                                         : nn::Model::Frozen::kBeside);
 }
 
-Tensor Teacher::logits(const Tensor& inputs) const {
-  const NoGrad no_grad;
-  return model_->forward(inputs).logits;
-}
+Tensor Teacher::logits(const nn::Inputs& inputs) const { return forward(inputs, {}).logits; }
 
-nn::ForwardResult Teacher::forward(const Tensor& inputs) const {
+nn::Outputs Teacher::forward(const nn::Inputs& inputs, const nn::Want& want) const {
   const NoGrad no_grad;
-  return model_->forward(inputs, true);
-}
-
-nn::ForwardResult Teacher::forward_hidden(const Tensor& inputs, std::int64_t layers) const {
-  const NoGrad no_grad;
-  return model_->forward_hidden(inputs, layers);
+  return model_->forward(inputs, want);
 }
 
 void Teacher::use_cache(std::shared_ptr<LogitCache> cache) {
@@ -83,25 +54,26 @@ void Teacher::use_cache(std::shared_ptr<LogitCache> cache) {
   cache_ = std::move(cache);
 }
 
-Tensor Teacher::logits(const Tensor& inputs, std::span<const std::int64_t> samples,
-                       std::span<const std::uint32_t> augment) const {
+Tensor Teacher::logits(const nn::Inputs& inputs, std::span<const std::int64_t> samples,
+                       std::span<const std::uint32_t> variants) const {
   if (!cache_ || samples.empty()) return logits(inputs);
-  const std::int64_t rows = inputs.dim(0);
+  const std::int64_t rows = inputs.samples();
   RETORT_CHECK(static_cast<std::int64_t>(samples.size()) == rows, "[teacher] expected ", rows,
                " sample indices, got ", samples.size());
   std::vector<float> values(samples.size() * static_cast<std::size_t>(classes()));
-  cached_logits([&] { return inputs; }, samples, augment, values);
+  cached_logits([&] { return inputs; }, samples, variants, values);
   return Tensor::from(values, {rows, classes()}, inputs.device());
 }
 
-void Teacher::cached_logits(const std::function<Tensor()>& make_inputs,
+void Teacher::cached_logits(const std::function<nn::Inputs()>& make_inputs,
                             std::span<const std::int64_t> samples,
-                            std::span<const std::uint32_t> augment, std::span<float> values) const {
+                            std::span<const std::uint32_t> variants,
+                            std::span<float> values) const {
   RETORT_CHECK(cache_ != nullptr, "[teacher] expected a cache");
   const auto width = static_cast<std::size_t>(classes());
-  const std::vector<std::int64_t> missing = cache_->lookup(samples, augment, values);
+  const std::vector<std::int64_t> missing = cache_->lookup(samples, variants, values);
   if (missing.empty()) return;
-  const Tensor inputs = make_inputs();
+  const Tensor inputs = make_inputs().values;
   for (std::size_t begin = 0; begin < missing.size(); begin += kCachePass) {
     const std::size_t count = std::min(kCachePass, missing.size() - begin);
     Shape shape{static_cast<std::int64_t>(kCachePass)};
@@ -117,7 +89,7 @@ void Teacher::cached_logits(const std::function<Tensor()>& make_inputs,
       std::copy_n(&fresh[k * width], width,
                   &values[static_cast<std::size_t>(missing[begin + k]) * width]);
   }
-  cache_->insert(samples, augment, values);
+  cache_->insert(samples, variants, values);
 }
 
 }  // namespace retort::distill

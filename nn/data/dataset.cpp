@@ -13,8 +13,8 @@ void Batch::check() const {
                "[batch] expected inputs (B, ...)");
   const std::int64_t samples = size();
   for (const Inputs& other : inputs)
-    RETORT_CHECK(other.samples() == samples, "[batch] expected readings of ", samples,
-                 " samples, got one of ", other.samples());
+    RETORT_CHECK(!other.defined() || other.samples() == samples, "[batch] expected readings of ",
+                 samples, " samples, got one of ", other.samples());
   if (targets.defined()) {
     RETORT_CHECK(targets.rank() == 1 && targets.dtype() == DType::kI32 &&
                      (sample_of_row.defined() || targets.dim(0) == samples),
@@ -50,8 +50,12 @@ Batch Batch::slice(std::int64_t begin, std::int64_t end) const {
   if (begin == 0 && end == size()) return *this;
   Batch part;
   for (const Inputs& reading : inputs) {
+    if (!reading.defined()) {  // nobody asked for it
+      part.inputs.emplace_back();
+      continue;
+    }
     const auto same = std::find_if(inputs.begin(), inputs.end(), [&](const Inputs& other) {
-      return other.values.raw() == reading.values.raw();
+      return other.defined() && other.values.raw() == reading.values.raw();
     });
     const auto before = static_cast<std::size_t>(same - inputs.begin());
     part.inputs.push_back(before < part.inputs.size() ? part.inputs[before]

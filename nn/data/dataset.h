@@ -38,7 +38,8 @@ struct DataFacts {
 /// sample it is and all that was done to it (two rows with both equal are equal), so that scores,
 /// per-sample weights and cached teacher outputs find their row.
 struct Batch {
-  std::vector<Inputs> inputs;  // by reading, the student's first; equal readings share memory
+  std::vector<Inputs> inputs;  // by reading, the student's first; equal ones share
+                               // memory; undefined: nobody asked for it
   Tensor targets;              // i32 (N)
   Tensor sample_of_row;        // i32 (N), ascending in [0, B). Undefined: row i is sample i
   std::vector<std::int32_t> sample_of_row_on_host;  // its values, for whoever cuts a batch

@@ -1,19 +1,9 @@
 #include "nn/layers/linear.h"
 
-#include "engine/autograd/autograd.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/linear.h"
 
 namespace retort::nn {
-namespace {
-
-Tensor cast(const Tensor& x, DType dtype) {
-  if (x.dtype() == dtype) return x;
-  return record("cast", x.detach().to(dtype), {x},
-                [from = x.dtype()](const Tensor& dy) { return std::vector<Tensor>{dy.to(from)}; });
-}
-
-}  // namespace
-
 Linear::Linear(std::int64_t in, std::int64_t out) : Linear(in, out, Init::linear_default(in)) {}
 
 Linear::Linear(std::int64_t in, std::int64_t out, const Init& weight_init)

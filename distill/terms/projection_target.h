@@ -1,6 +1,7 @@
 // Random projections of a teacher's hidden layer as regression targets: curriculum extraction.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "engine/tensor/tensor.h"
@@ -31,8 +32,12 @@ class ProjectionTarget {
  public:
   /// Drawn from (seed, layer): the same for all devices and threads.
   ProjectionTarget(std::int64_t teacher_width, std::int64_t width, std::uint64_t seed, int layer);
-  /// hidden (M, m): calibration samples, M >= 2. Call it once, before the first target.
-  void calibrate(const Tensor& hidden, bool centre = true, bool scale = true);
+  /// hidden (M, m): calibration samples in one part or several, M >= 2 in all. Call it once, before
+  /// the first target.
+  void calibrate(std::span<const Tensor> hidden, bool centre = true, bool scale = true);
+  void calibrate(const Tensor& hidden, bool centre = true, bool scale = true) {
+    calibrate(std::span(&hidden, 1), centre, scale);
+  }
   /// hidden (B, m) -> (B, p); no gradient.
   Tensor operator()(const Tensor& hidden) const;
 

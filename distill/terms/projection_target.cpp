@@ -1,4 +1,4 @@
-#include "distill/losses/projection.h"
+#include "distill/terms/projection_target.h"
 
 #include <cmath>
 #include <vector>
@@ -44,14 +44,23 @@ ProjectionTarget::ProjectionTarget(std::int64_t teacher_width, std::int64_t widt
                  join("projection.", layer));
 }
 
-void ProjectionTarget::calibrate(const Tensor& hidden, bool centre, bool scale) {
-  RETORT_CHECK(hidden.rank() == 2 && hidden.dim(0) >= 2 && hidden.dim(1) == weight_.dim(1),
-               "[projection] expected at least 2 calibration rows of ", weight_.dim(1),
-               " activations, got ", hidden.shape());
-  const Device device = hidden.device();
+void ProjectionTarget::calibrate(std::span<const Tensor> hidden, bool centre, bool scale) {
+  std::int64_t rows = 0;
+  for (const Tensor& part : hidden) {
+    RETORT_CHECK(part.rank() == 2 && part.dim(1) == weight_.dim(1),
+                 "[projection] expected calibration rows of ", weight_.dim(1), " activations, got ",
+                 part.shape());
+    rows += part.dim(0);
+  }
+  RETORT_CHECK(rows >= 2, "[projection] expected at least 2 calibration rows, got ", rows);
+  const Device device = hidden.front().device();
   weight_ = weight_.to(device);
   bias_ = bias_.to(device);
-  const std::vector<float> t = (*this)(hidden).to_vector<float>();
+  std::vector<float> t;  // (M, p)
+  for (const Tensor& part : hidden) {
+    const std::vector<float> values = (*this)(part).to_vector<float>();
+    t.insert(t.end(), values.begin(), values.end());
+  }
   const auto p = static_cast<std::size_t>(width()), n = t.size() / p;
   std::vector<float> w = weight_.to_vector<float>(), b(p);
   const std::size_t m = w.size() / p;

@@ -1,0 +1,98 @@
+#include "distill/step_meter.h"
+
+#include <utility>
+
+#include "engine/runtime/allocator.h"
+#include "engine/runtime/device.h"
+#include "kernels/step_statistics/step_statistics.h"
+
+namespace retort::distill {
+
+using kernels::StepColumn;
+
+StepMeter::StepMeter(std::int64_t capacity) : capacity_(capacity) {
+  RETORT_CHECK(capacity >= 1, "[step_meter] expected a capacity of at least 1, got ", capacity);
+}
+
+std::int64_t StepMeter::begin_row(Device device, std::int64_t samples,
+                                  std::span<const std::pair<std::string, double>> told) {
+  if (!rows_.defined()) {
+    const MemoryRoleScope role(MemoryRole::kWorkspace);
+    rows_ = Tensor::zeros({capacity_, kernels::kStepColumns}, DType::kF64, device);
+  }
+  RETORT_CHECK(rows_.device() == device, "[step_meter] expected steps on ",
+               retort::name_of(rows_.device()), ", got one on ", retort::name_of(device));
+  if (static_cast<std::int64_t>(waiting_.size()) == capacity_) read();
+  waiting_.push_back({samples, {}, {told.begin(), told.end()}});
+  return static_cast<std::int64_t>(waiting_.size()) - 1;
+}
+
+// A row: the loss, how many rows count, then the columns of the terms.
+ColumnNames StepMeter::write(const Tensor& meter_rows, std::int64_t row, const Tensor& slot,
+                             bool first, const Tensor& total, const Tensor& targets,
+                             std::int64_t rows, std::span<const Column> columns) {
+  RETORT_CHECK(columns.size() + 2 <= static_cast<std::size_t>(kernels::kStepColumns),
+               "[step_meter] expected at most ", kernels::kStepColumns - 2, " columns, got ",
+               columns.size());
+  kernels::StepStatisticsArgs args;
+  args.rows = rows;
+  args.add = !first;
+  args.numbers = meter_rows.data<double>() + (slot.defined() ? 0 : row * kernels::kStepColumns);
+  args.slot = slot.defined() ? slot.data<std::int64_t>() : nullptr;
+  args.columns[0] = StepColumn::scalar(total.raw(), total.dtype());
+  args.columns[1] = targets.defined() ? StepColumn::counted(targets.data<std::int32_t>(), nullptr)
+                                      : StepColumn::constant(static_cast<double>(rows));
+  args.count = 2;
+  ColumnNames names;
+  for (const Column& column : columns) {
+    StepColumn& to = args.columns[args.count++];
+    const Tensor& values = column.values;
+    if (values.rank() == 0)
+      to = StepColumn::scalar(values.raw(), values.dtype());
+    else if (values.dtype() == DType::kU8)
+      to = StepColumn::sum(rows > 0 ? values.data<std::uint8_t>() : nullptr);
+    else
+      to = StepColumn::sum(rows > 0 ? values.data<float>() : nullptr);
+    names.emplace_back(column.name, column.per);
+  }
+  kernels::step_statistics(context_of(total.device()), args);
+  return names;
+}
+
+void StepMeter::name_row(std::int64_t row, ColumnNames names) {
+  waiting_.at(static_cast<std::size_t>(row)).names = std::move(names);
+}
+
+void StepMeter::read() {
+  if (waiting_.empty()) return;
+  const std::vector<double> values =
+      rows_.slice(0, static_cast<std::int64_t>(waiting_.size())).to_vector<double>();
+  for (std::size_t i = 0; i < waiting_.size(); ++i) {
+    const double* const row = &values[i * static_cast<std::size_t>(kernels::kStepColumns)];
+    StepNumbers numbers;
+    numbers.steps = 1;
+    numbers.samples = waiting_[i].samples;
+    numbers.rows = static_cast<std::int64_t>(row[1]);
+    numbers.add("loss", row[0], 1);
+    for (std::size_t k = 0; k < waiting_[i].names.size(); ++k) {
+      const auto& [name, per] = waiting_[i].names[k];
+      numbers.add(name, row[k + 2], per == Per::kRow ? row[1] : 1);
+    }
+    for (const auto& [name, value] : waiting_[i].told) numbers.add(name, value, 1);
+    read_.push_back(std::move(numbers));
+  }
+  waiting_.clear();
+}
+
+std::vector<StepNumbers> StepMeter::take() {
+  read();
+  return std::exchange(read_, {});
+}
+
+StepNumbers StepMeter::summary() {
+  StepNumbers all;
+  for (const StepNumbers& step : take()) all += step;
+  return all;
+}
+
+}  // namespace retort::distill

@@ -1,0 +1,60 @@
+// The numbers of the steps between two log lines, gathered on the device.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "distill/step_numbers.h"
+
+namespace retort::distill {
+
+/// What a row of numbers holds behind the loss and the number of rows: names, and what their means
+/// are over. Known when the terms have run; the same for every replay of a captured step.
+using ColumnNames = std::vector<std::pair<std::string, Per>>;
+
+/// Rows of numbers, one a step. They are summed on the device in a fixed order
+/// (kernels/step_statistics) and come to the host in one copy: when asked for, or when `capacity`
+/// rows are full.
+class StepMeter {
+ public:
+  explicit StepMeter(std::int64_t capacity = 1024);
+
+  /// The row of the next step, of a batch of so many samples. `told` are numbers that the host
+  /// knows: each a mean over steps.
+  std::int64_t begin_row(Device device, std::int64_t samples,
+                         std::span<const std::pair<std::string, double>> told = {});
+  /// Adds a part's numbers to a row, in one launch: its total, the rows of `targets` that count
+  /// (all `rows` where they are undefined), and its columns. `first`: the row is begun. slot: i64
+  /// scalar on the device that names the row; undefined: `row`. Errors    kUsage for more columns
+  /// than a row holds (14).
+  static ColumnNames write(const Tensor& meter_rows, std::int64_t row, const Tensor& slot,
+                           bool first, const Tensor& total, const Tensor& targets,
+                           std::int64_t rows, std::span<const Column> columns);
+  /// What the row's numbers are called.
+  void name_row(std::int64_t row, ColumnNames names);
+
+  /// f64 (capacity, kColumns) on the device of the steps; stays where it is.
+  const Tensor& rows() const { return rows_; }
+  bool empty() const { return size() == 0; }
+  std::int64_t size() const { return static_cast<std::int64_t>(read_.size() + waiting_.size()); }
+  /// The steps since the last call, in their order, and forgets them.
+  std::vector<StepNumbers> take();
+  /// All of them together.
+  StepNumbers summary();
+
+ private:
+  struct Waiting {
+    std::int64_t samples;
+    ColumnNames names;
+    std::vector<std::pair<std::string, double>> told;
+  };
+  void read();
+
+  std::int64_t capacity_;
+  Tensor rows_;
+  std::vector<Waiting> waiting_;  // by row
+  std::vector<StepNumbers> read_;
+};
+
+}  // namespace retort::distill

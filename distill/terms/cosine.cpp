@@ -1,0 +1,52 @@
+#include "distill/terms/cosine.h"
+
+#include "engine/autograd/autograd.h"
+#include "engine/ops/cast.h"
+#include "engine/ops/elementwise.h"
+#include "engine/ops/reduce.h"
+#include "nn/layers/linear.h"
+
+namespace retort::distill {
+namespace {
+
+constexpr double kTiny = 1e-24;  // |a|^2 |b|^2 of what has no direction
+
+}  // namespace
+
+Tensor cosine_distance(const Tensor& a, const Tensor& b) {
+  RETORT_CHECK(a.rank() == 2 && a.shape() == b.shape(),
+               "[cosine] expected features of one shape (N, m), got ", a.shape(), " and ",
+               b.shape());
+  const Tensor dot = sum_rows(multiply(a, b));                              // (N)
+  const Tensor norms = multiply(sum_rows(square(a)), sum_rows(square(b)));  // (N)
+  return affine(mean(divide(dot, retort::sqrt(add_scalar(norms, kTiny)))), -1, 1);
+}
+
+void Cosine::begin(const Calibration& c, bool /*resuming*/) {
+  RETORT_CHECK(c.teachers.size() == 1 && c.teachers[0] != nullptr, "[cosine] expected one teacher");
+  const NoGrad no_grad;
+  const nn::Batch one = c.batch.slice(0, 1);
+  const bool training = c.student.training();
+  c.student.eval();
+  const std::int64_t width = c.student.forward(one.inputs[0]).features.dim(1);
+  c.student.train(training);
+  const std::int64_t wanted =
+      c.teachers[0]->forward(one.read_by(c.readings[0]), {}).features.dim(1);
+  map_.reset();
+  if (width == wanted) return;
+  map_ = std::make_shared<nn::Linear>(width, wanted);
+  map_->initialize(options_.seed);
+  map_->to(c.batch.inputs[0].device());
+}
+
+TermLoss Cosine::operator()(const nn::Outputs& student, std::span<const nn::Outputs> teachers,
+                            const Rows& rows) const {
+  Tensor features = cast(student.features, DType::kF32);  // (N, m)
+  if (map_) features = static_cast<const nn::Linear&>(*map_).forward(features);
+  Tensor total =
+      cosine_distance(features, teachers[0].features.detach().to(DType::kF32));  // (N, m)
+  if (rows.share != 1) total = scale(total, rows.share);
+  return {total, {{"loss_cos", total.detach(), Per::kStep}}};
+}
+
+}  // namespace retort::distill

@@ -1,0 +1,41 @@
+// The angle between the last features of student and teacher.
+#pragma once
+#include "distill/terms/term.h"
+
+namespace retort::distill {
+
+struct CosineOptions {
+  std::uint64_t seed = 0;  // draws the map, where there is one
+};
+
+/// Mean over rows of 1 - cos(s_i, t_i): s and t are what the last layers of student and teacher
+/// read (nn::Outputs::features). Where they differ in width, s goes through a linear map that is
+/// trained with the student and thrown away behind the stage.
+///
+/// Columns   loss_cos: its loss, a mean over steps; the weight is not in it.
+/// Numerics  a zero vector has cosine 0 with everything.
+/// Errors    kUsage for more than one teacher.
+/// Source    Sanh et al. 2019 (DistilBERT), arXiv:1910.01108, section 3.
+class Cosine : public Term {
+ public:
+  explicit Cosine(const CosineOptions& options) : options_(options) {}
+  std::string name() const override { return "cosine"; }
+  nn::Want of_student() const override { return {}; }
+  std::optional<nn::Want> of_teacher(const Rows&) const override {
+    return nn::Want{0, false, true};
+  }
+  TermLoss operator()(const nn::Outputs& student, std::span<const nn::Outputs> teachers,
+                      const Rows& rows) const override;
+  void begin(const Calibration& calibration, bool resuming) override;
+  bool calibrates() const override { return true; }
+  nn::Module* trained() override { return map_.get(); }
+
+ private:
+  CosineOptions options_;
+  std::shared_ptr<nn::Module> map_;
+};
+
+/// Mean over rows of 1 - cos(a_i, b_i), differentiable with respect to both. a, b (N, m).
+Tensor cosine_distance(const Tensor& a, const Tensor& b);
+
+}  // namespace retort::distill

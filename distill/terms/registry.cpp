@@ -1,0 +1,45 @@
+#include "distill/terms/registry.h"
+
+#include "distill/terms/cosine.h"
+#include "distill/terms/hidden_mse.h"
+
+namespace retort::distill {
+namespace {
+
+TermKind hidden_mse_kind() {
+  return {
+      .names = {"hidden_mse"},
+      .options = {nn::ints_option("layers", {}, 1, 1000, "",
+                                  "The student's hidden layers that are compared; empty: all.")
+                      .with(nn::kChangesCost)},
+      .doc = "mean squared error of hidden layers through learned linear maps (hints)",
+      .make = [](const TermConfig& c) -> std::shared_ptr<Term> {
+        return std::make_shared<HiddenMse>(HiddenMseOptions{c.options.integers("layers"), c.seed});
+      }};
+}
+
+TermKind cosine_kind() {
+  return {.names = {"cosine"},
+          .options = {},
+          .doc = "1 - cosine of the last features of student and teacher",
+          .make = [](const TermConfig& c) -> std::shared_ptr<Term> {
+            return std::make_shared<Cosine>(CosineOptions{c.seed});
+          }};
+}
+
+}  // namespace
+
+nn::Registry<TermKind>& term_kinds() {
+  static nn::Registry<TermKind> kinds("loss term", {hidden_mse_kind(), cosine_kind()});
+  return kinds;
+}
+
+std::vector<nn::OptionSpec> options_of(const TermKind& kind) {
+  std::vector<nn::OptionSpec> all{
+      nn::number_option("weight", 0, 0, 1e6, "", "Weight in the loss of: " + kind.doc + "; 0: off.")
+          .with(nn::kChangesCost)};
+  all.insert(all.end(), kind.options.begin(), kind.options.end());
+  return all;
+}
+
+}  // namespace retort::distill

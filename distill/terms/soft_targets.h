@@ -1,0 +1,36 @@
+// The ordinary objective of distillation, as a term: labels and the teacher's soft targets.
+#pragma once
+#include "distill/losses/distillation_loss.h"
+#include "distill/terms/term.h"
+
+namespace retort::distill {
+
+struct SoftTargetsOptions {
+  Divergence divergence = Divergence::kForwardKl;
+  double parameter = -1;  // of the divergence; -1: its default
+};
+
+/// (1/Z) sum_i [(1 - lambda_i) CE_i + lambda_i tau_i^2 D(p_T || p_S)_i]: one fused pass over the
+/// logits (distillation_loss.h). Without a lambda in the rows: the labels alone.
+///
+/// Columns   loss_ce (nats a row) where there are targets; loss_kd (nats a row, with tau^2) and
+///           teacher_accuracy with a teacher; accuracy.
+/// Errors    kUsage for more than one teacher.
+class SoftTargets : public Term {
+ public:
+  explicit SoftTargets(const SoftTargetsOptions& options = {}) : options_(options) {}
+  std::string name() const override { return "soft_targets"; }
+  nn::Want of_student() const override { return {}; }
+  std::optional<nn::Want> of_teacher(const Rows& rows) const override;
+  TermLoss operator()(const nn::Outputs& student, std::span<const nn::Outputs> teachers,
+                      const Rows& rows) const override;
+  std::string key() const override;
+
+ private:
+  SoftTargetsOptions options_;
+};
+
+/// One SoftTargets of weight 1.
+Terms soft_targets(const SoftTargetsOptions& options = {});
+
+}  // namespace retort::distill
