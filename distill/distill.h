@@ -1,8 +1,6 @@
 // Everything of the distill room.
 #pragma once
-#include "distill/experiments/parity.h"
 #include "distill/losses/distillation_loss.h"
-#include "distill/losses/projection.h"
 #include "distill/metrics/degree_one.h"
 #include "distill/metrics/evaluation.h"
 #include "distill/schedules/stage.h"
@@ -12,3 +10,6 @@
 #include "distill/teacher/logit_cache.h"
 #include "distill/teacher/preflight.h"
 #include "distill/teacher/teacher.h"
+#include "distill/terms/cosine.h"
+#include "distill/terms/hidden_mse.h"
+#include "distill/terms/registry.h"

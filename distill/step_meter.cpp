@@ -40,8 +40,10 @@ ColumnNames StepMeter::write(const Tensor& meter_rows, std::int64_t row, const T
   args.numbers = meter_rows.data<double>() + (slot.defined() ? 0 : row * kernels::kStepColumns);
   args.slot = slot.defined() ? slot.data<std::int64_t>() : nullptr;
   args.columns[0] = StepColumn::scalar(total.raw(), total.dtype());
-  args.columns[1] = targets.defined() ? StepColumn::counted(targets.data<std::int32_t>(), nullptr)
-                                      : StepColumn::constant(static_cast<double>(rows));
+  args.columns[1] =
+      targets.defined()
+          ? StepColumn::counted(rows > 0 ? targets.data<std::int32_t>() : nullptr, nullptr)
+          : StepColumn::constant_of(static_cast<double>(rows));
   args.count = 2;
   ColumnNames names;
   for (const Column& column : columns) {

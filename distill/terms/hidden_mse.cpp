@@ -71,6 +71,8 @@ TermLoss HiddenMse::operator()(const nn::Outputs& student, std::span<const nn::O
   return {total, {{"loss_hidden", total.detach(), Per::kStep}}};
 }
 
+nn::Module* HiddenMse::trained() { return maps_.get(); }
+
 std::string HiddenMse::key() const {
   std::string layers;
   for (const std::int64_t i : options_.layers) layers += " " + std::to_string(i);

@@ -28,7 +28,7 @@ class HiddenMse : public Term {
                       const Rows& rows) const override;
   void begin(const Calibration& calibration, bool resuming) override;
   bool calibrates() const override { return true; }
-  nn::Module* trained() override { return maps_.get(); }
+  nn::Module* trained() override;
   std::string key() const override;
 
  private:

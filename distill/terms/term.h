@@ -9,6 +9,7 @@
 #include "distill/step_numbers.h"
 #include "distill/teacher/teacher.h"
 #include "engine/io/safetensors.h"
+#include "nn/data/dataset.h"
 #include "nn/module.h"
 
 namespace retort::distill {
