@@ -1,11 +1,15 @@
 // The loss of a distillation step: hard labels and the teacher's soft targets, weighted per sample.
 #pragma once
+#include <string>
+
 #include "engine/tensor/tensor.h"
 #include "kernels/distill_loss/distill_loss.h"
 
 namespace retort::distill {
 
 using kernels::Divergence;
+/// By name; Error(kUsage) that lists them for another one.
+Divergence parse_divergence(const std::string& name);
 
 /// What goes into distillation_loss. Undefined tensors mean what their comment says.
 struct DistillationLossArgs {

@@ -3,16 +3,60 @@
 #include <algorithm>
 #include <cmath>
 
+#include "distill/losses/distillation_loss.h"
+#include "engine/autograd/autograd.h"
+#include "engine/ops/elementwise.h"
+#include "engine/ops/reduce.h"
+
 namespace retort::distill {
-PreflightReport preflight(const Teacher& teacher, const Tensor& inputs, const Tensor& targets,
+namespace {
+
+// What a part of the batch showed: measured by the loss kernel, as everywhere.
+struct Found {
+  std::int64_t rows = 0, correct = 0, bad_rows = 0;
+  double loss = 0;
+};
+
+Found ask(const Teacher& teacher, const nn::Batch& part, std::int64_t classes) {
+  const NoGrad no_grad;
+  DistillationLossArgs args;
+  args.student_logits = teacher.logits(part.inputs[0]);
+  args.targets = part.targets;
+  RETORT_CHECK_AS(kBadInput,
+                  args.student_logits.rank() == 2 && args.student_logits.dim(1) == classes,
+                  "[preflight] '", teacher.name(), "' gave logits ", args.student_logits.shape(),
+                  " for ", classes, " classes");
+  // A row is good if all its logits are numbers.
+  const Tensor finite = subtract(args.student_logits, args.student_logits);  // 0, or NaN
+  const std::vector<float> zero = sum_rows(finite).to_vector<float>();
+  const DistillationLossResult r = distillation_loss(args);
+  const std::vector<float> loss = r.ce.to_vector<float>();
+  const std::vector<std::uint8_t> correct = r.student_correct.to_vector<std::uint8_t>();
+  Found found;
+  found.rows = part.rows();
+  for (std::size_t i = 0; i < loss.size(); ++i) {
+    if (zero[i] != 0) {
+      ++found.bad_rows;
+      continue;
+    }
+    found.loss += static_cast<double>(loss[i]);
+    found.correct += correct[i];
+  }
+  return found;
+}
+
+}  // namespace
+
+PreflightReport preflight(const Teacher& teacher, const nn::Batch& batch,
                           std::int64_t data_classes, bool allow_untrained) {
-  RETORT_CHECK(inputs.rank() >= 1 && inputs.dim(0) >= 1 && targets.numel() == inputs.dim(0),
-               "[preflight] expected a target for each of at least 1 inputs, got ", inputs.shape(),
-               " and ", targets.shape());
+  batch.check();
+  RETORT_CHECK(batch.size() >= 1 && batch.targets.defined() && batch.rows() >= 1,
+               "[preflight] expected at least 1 sample with a target");
+  const Tensor& targets = batch.targets;
   PreflightReport report;
   report.teacher = teacher.name();
   report.teacher_hash = teacher.hash();
-  report.samples = inputs.dim(0);
+  report.samples = batch.rows();
   report.teacher_classes = teacher.classes();
   report.data_classes = data_classes;
   bool fatal = false;
@@ -41,41 +85,25 @@ PreflightReport preflight(const Teacher& teacher, const Tensor& inputs, const Te
                     "[preflight] expected labels below ", data_classes, ", got ", label);
     ++count[static_cast<std::size_t>(label)];
   }
-  std::int64_t correct = 0, bad_rows = 0;
-  double loss = 0;
-  constexpr std::int64_t kRows = 256;
-  for (std::int64_t begin = 0; begin < report.samples; begin += kRows) {
-    const std::int64_t end = std::min(begin + kRows, report.samples);
-    const Tensor logits = teacher.logits(inputs.slice(begin, end));
-    RETORT_CHECK_AS(kBadInput, logits.rank() == 2 && logits.dim(1) == data_classes, "[preflight] '",
-                    teacher.name(), "' gave logits ", logits.shape(), " for ", data_classes,
-                    " classes");
-    const std::vector<double> z = logits.to_vector<double>();
-    const auto width = static_cast<std::size_t>(data_classes);
-    for (std::int64_t r = begin; r < end; ++r) {
-      const double* row = &z[static_cast<std::size_t>(r - begin) * width];
-      const auto label = static_cast<std::size_t>(labels[static_cast<std::size_t>(r)]);
-      if (!std::all_of(row, row + width, [](double v) { return std::isfinite(v); })) {
-        ++bad_rows;
-        continue;
-      }
-      const double* top = std::max_element(row, row + width);
-      double sum = 0;
-      for (std::size_t c = 0; c < width; ++c) sum += std::exp(row[c] - *top);
-      loss += std::log(sum) + *top - row[label];
-      correct += static_cast<std::size_t>(top - row) == label;
-    }
+  Found all;
+  constexpr std::int64_t kSamples = 256;  // a pass
+  for (std::int64_t begin = 0; begin < batch.size(); begin += kSamples) {
+    const Found part =
+        ask(teacher, batch.slice(begin, std::min(begin + kSamples, batch.size())), data_classes);
+    all.correct += part.correct;
+    all.bad_rows += part.bad_rows;
+    all.loss += part.loss;
   }
   const double n = static_cast<double>(report.samples);
-  report.accuracy = static_cast<double>(correct) / n;
-  report.loss = loss / n;
+  report.accuracy = static_cast<double>(all.correct) / n;
+  report.loss = all.loss / n;
   report.chance = std::max(static_cast<double>(*std::max_element(count.begin(), count.end())) / n,
                            1 / static_cast<double>(data_classes));
   report.threshold =
       std::min(report.chance + 3 * std::sqrt(report.chance * (1 - report.chance) / n), 1.0);
-  if (bad_rows > 0) {
+  if (all.bad_rows > 0) {
     report.problems.push_back(
-        join("its logits are NaN or infinite for ", bad_rows, " of ", report.samples, " samples"));
+        join("its logits are NaN or infinite for ", all.bad_rows, " of ", report.samples, " samples"));
     fatal = true;
   }
   if (teacher.weights_are_zero()) {

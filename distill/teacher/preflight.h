@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "distill/teacher/teacher.h"
+#include "nn/data/dataset.h"
 
 namespace retort::distill {
 
@@ -27,9 +28,9 @@ struct PreflightReport {
 /// teacher that cannot teach: class counts that differ or NaN logits always; all-zero weights or
 /// chance-level accuracy unless `allow_untrained` (controls set it), then they are only reported.
 ///
-/// Shapes    inputs (N, ...), targets i32 (N), N >= 1
+/// Shapes    a batch of at least one row of logits, each with a target
 /// Errors    kBadInput, a sentence per problem, naming both class counts or the accuracy.
-PreflightReport preflight(const Teacher& teacher, const Tensor& inputs, const Tensor& targets,
+PreflightReport preflight(const Teacher& teacher, const nn::Batch& batch,
                           std::int64_t data_classes, bool allow_untrained = false);
 
 }  // namespace retort::distill

@@ -8,9 +8,22 @@
 #include "engine/runtime/device.h"
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/command_line.h"
-#include "tools/kdtrain/experiment.h"
+#include "tools/kdtrain/curricula.h"
+#include "tools/kdtrain/models.h"
 
 namespace retort::tools {
+
+namespace {
+
+// The data format that a model reads where the command line names none: the first that gives such
+// values.
+std::string default_format(nn::Reads reads) {
+  for (const auto& kind : nn::data_kinds().rows())
+    if (kind->gives == reads) return kind->names.front();
+  return nn::data_kinds().names().front();
+}
+
+}  // namespace
 
 int eval_command(const CommandLine& line) {
   static_assert(std::endian::native == std::endian::little);  // --logits promises it
@@ -21,9 +34,11 @@ int eval_command(const CommandLine& line) {
     fail(ErrorCode::kUsage, "--arch: expected ", expectation(key), ", found '", escaped(line.arch),
          "'", near.empty() ? "" : "; did you mean '" + near + "'?");
   }
-  std::string text = "train.epochs = 1\nteacher.train.epochs = 1\ndistill.lambda = 0.0\n";
-  text += "student.arch = \"" + line.arch + "\"\n";
-  if (line.arch == "mlp") text += "data.format = \"parity\"\nteacher.arch = \"mlp\"\n";
+  const nn::Reads reads = nn::model_kinds().at(line.arch).reads;
+  const std::string text = "train.epochs = 1\nteacher.train.epochs = 1\ndistill.lambda = 0.0\n"
+                           "student.arch = \"" +
+                           line.arch + "\"\nteacher.arch = \"" + line.arch +
+                           "\"\ndata.format = \"" + default_format(reads) + "\"\n";
   const RecipeResult result = parse_recipe("command line", text, line.words);
   if (!result.problems.empty()) {
     std::fputs(format_problems(result, text).c_str(), stderr);
@@ -32,35 +47,29 @@ int eval_command(const CommandLine& line) {
   const Settings& settings = result.recipe.base;
   const Device device = parse_device(line.device);
   const std::string file = find_weights(settings, line.model);
-  ExperimentData shape;
-  shape.parity = settings.text("data.format") == "parity";
   const auto data = open_split(settings, line.split);
-  shape.classes = data->classes();
-  std::shared_ptr<nn::Model> model = build_model(settings, "student", shape, 0);
+  const nn::DataKind& kind = nn::data_kinds().at(settings.text("data.format"));
+  std::shared_ptr<nn::Model> model = build_model(settings, "student", data->facts(), 0);
   const nn::WeightsInfo info = nn::load_weights(*model, file);
-  nn::Normalize normalize = normalize_of(settings.value("data.normalize"));
-  if (const auto at = info.metadata.find("normalize");
-      at != info.metadata.end() && settings.is_default("data.normalize"))
-    normalize = normalize_of_text(at->second);
+  nn::Reading reading = reading_of(settings, "data", kind, DType::kF32);
+  take_metadata(info.metadata, settings, "data", kind, &reading);
   model->to(device);
-  model->eval();
-  std::vector<Tensor> logits;
   std::optional<AtomicFile> out;  // opened before the work that it is for
   if (!line.logits.empty()) out.emplace(line.logits);
-  const EvaluationRequest request{device,    DType::kF32, settings.integer("train.evaluate_batch"),
-                                  normalize, nullptr,     out ? &logits : nullptr};
-  const distill::EvaluationResult r = evaluate(*model, *data, request);
-  if (out) {
-    for (const Tensor& part : logits) {
-      const std::vector<float> values = part.to_vector<float>();
+  distill::MeasureOptions options{.batch = settings.integer("train.evaluate_batch")};
+  if (out)
+    options.each = [&](const nn::Batch&, const nn::Outputs& outputs) {
+      const std::vector<float> values = outputs.logits.to_vector<float>();
       out->writer().write(values.data(), values.size() * sizeof(float));
-    }
-    out->commit();
-  }
+    };
+  const distill::Measurement m =
+      distill::measure(*model, *plain_source(*data, device, {reading}), options);
+  if (out) out->commit();
   Json json = Json::object();
-  json.set("n", r.samples).set("accuracy", r.accuracy).set("loss", r.loss);
-  json.set("calibration_error", r.calibration_error).set("classes", data->classes());
-  json.set("model", file).set("arch", line.arch).set("normalize", normalize.str());
+  json.set("n", static_cast<std::int64_t>(m.targets.size()));
+  for (const auto& [name, value] : m.metrics()) json.set(name, value);
+  json.set("classes", data->classes()).set("model", file).set("arch", line.arch);
+  for (const auto& [name, value] : metadata_of(reading, kind, data->facts())) json.set(name, value);
   json.set("parameters", model->parameter_count()).set("data", data->describe());
   json.set("split", line.split).set("device", name_of(device));
   std::printf("%s\n", json.dump().c_str());

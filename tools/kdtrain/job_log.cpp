@@ -5,6 +5,16 @@
 #include <cstdio>
 
 namespace retort::tools {
+namespace {
+
+Json begin_line(const TrainingPlan& plan) {
+  Json line = Json::object();
+  line.set("arm", plan.arm).set("seed", plan.seed);
+  if (!plan.task.empty()) line.set("task", plan.task);
+  return line;
+}
+
+}  // namespace
 
 void JobLog::write(const Json& line) {
   const std::string text = line.dump();
@@ -12,10 +22,11 @@ void JobLog::write(const Json& line) {
   lines_ += text + "\n";
 }
 
+Json JobLog::begin() const { return begin_line(plan_); }
+
 Json JobLog::head(const Trainer& trainer, const std::string& split) const {
   const std::int64_t step = trainer.steps_done(), epoch_steps = trainer.steps_per_epoch();
-  Json line = Json::object();
-  line.set("arm", plan_.arm).set("seed", plan_.seed);
+  Json line = begin();
   if (step % epoch_steps == 0)
     line.set("epoch", step / epoch_steps);
   else
@@ -26,52 +37,70 @@ Json JobLog::head(const Trainer& trainer, const std::string& split) const {
 }
 
 void JobLog::note(const std::string& text) {
-  Json line = Json::object();
-  line.set("arm", plan_.arm).set("seed", plan_.seed).set("split", "note").set("text", text);
-  write(line);
+  Json line = begin();
+  write(line.set("split", "note").set("text", text));
 }
 
 void JobLog::training(const Trainer& trainer, StepSums* sums, StepCosts* costs) {
-  if (sums->steps() == 0) return;
+  const distill::StepNumbers& numbers = sums->recent();
+  if (numbers.steps == 0) return;
   Json line = head(trainer, "train");
-  line.set("loss", sums->loss()).set("loss_ce", sums->cross_entropy());
-  line.set("loss_kd", sums->distillation()).set("lambda", sums->lambda());
-  line.set("temperature", trainer.temperature()).set("lr", trainer.learning_rate());
-  line.set("accuracy", sums->accuracy());
+  for (const auto& column : numbers.columns()) line.set(column.name, numbers.mean(column.name));
+  if (numbers.has("lambda")) line.set("temperature", trainer.temperature());
+  line.set("lr", trainer.learning_rate());
   costs->log(&line);
   if (plan_.stages.size() > 1) line.set("stage", trainer.stage_name());
-  if (trainer.reliance()) line.set("fraction_clamped", sums->fraction_clamped());
   write(line);
   char text[64];
-  std::snprintf(text, sizeof text, "loss %.3f acc %.3f", sums->loss(), sums->accuracy());
+  std::snprintf(text, sizeof text, "loss %.3f", numbers.loss());
   progress_ = text;
+  if (numbers.has("accuracy")) {
+    std::snprintf(text, sizeof text, " acc %.3f", numbers.mean("accuracy"));
+    progress_ += text;
+  }
   sums->clear();
 }
 
 void JobLog::evaluation(const Trainer& trainer, const std::string& split,
-                        const distill::EvaluationResult& r, double seconds, bool teacher) {
+                        const distill::Metrics& metrics, std::int64_t samples, double seconds) {
   Json line = head(trainer, split);
-  line.set("loss", r.loss).set("loss_ce", r.loss).set("loss_kd", r.mean_kl);
-  line.set("lambda", 0.0).set("temperature", 1.0).set("lr", trainer.learning_rate());
-  line.set("accuracy", r.accuracy);
-  line.set("samples_per_s", std::round(static_cast<double>(r.samples) / std::max(seconds, 1e-9)));
-  line.set("calibration_error", r.calibration_error);
-  if (teacher) line.set("teacher_agreement", r.agreement);
+  for (const auto& [name, value] : metrics) line.set(name, value);
+  line.set("samples_per_s", std::round(static_cast<double>(samples) / std::max(seconds, 1e-9)));
   write(line);
 }
 
 void JobLog::final_line(const Trainer& trainer, const StepSums& sums,
-                        const std::map<std::string, double>& metrics,
-                        const MemoryStatistics& memory, double wall_s) {
-  Json line = Json::object();
-  line.set("arm", plan_.arm).set("seed", plan_.seed).set("step", trainer.steps_done());
-  line.set("split", "final");
+                        const distill::Metrics& metrics, const MemoryStatistics& memory,
+                        double wall_s) {
+  Json line = begin();
+  line.set("step", trainer.steps_done()).set("split", "final");
   for (const auto& [name, value] : metrics) line.set(name, value);
-  if (trainer.reliance()) line.set("fraction_clamped", sums.fraction_clamped_of_all());
+  if (trainer.reliance()) line.set("fraction_clamped", sums.mean_of_all("fraction_clamped"));
   log_memory(&line, memory);
   line.set("parameters", plan_.model->parameter_count());
   line.set("wall_s", std::round(1e3 * wall_s) / 1e3);
   write(line);
+}
+
+void log_evaluated(const TrainingPlan& plan, const ExperimentData& data,
+                   const std::vector<distill::Metrics>& of_sets, const distill::Metrics& more,
+                   double seconds, MetricsLog* log, std::size_t log_job) {
+  Json last = begin_line(plan);
+  last.set("step", 0).set("split", "final");
+  for (std::size_t i = 0; i < data.evaluation.size(); ++i) {
+    const std::string& set = data.evaluation[i].name;
+    Json line = begin_line(plan);
+    line.set("epoch", 0).set("step", 0).set("split", set);
+    for (const auto& [name, value] : of_sets[i]) {
+      line.set(name, value);
+      last.set(set + "." + name, value);
+    }
+    log->write(log_job, line.dump());
+  }
+  for (const auto& [name, value] : more) last.set(name, value);
+  last.set("parameters", plan.model->parameter_count()).set("wall_s", seconds);
+  log->write(log_job, last.dump());
+  log->finish(log_job);
 }
 
 }  // namespace retort::tools

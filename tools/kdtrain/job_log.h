@@ -1,8 +1,10 @@
-// The lines of metrics.jsonl that one job writes.
+// The lines of metrics.jsonl that one job writes. A key stands only where it means something.
 #pragma once
+#include "distill/metrics/measure.h"
 #include "tools/kdtrain/run_folder.h"
 #include "tools/kdtrain/step_costs.h"
 #include "tools/kdtrain/step_sums.h"
+#include "tools/kdtrain/trainer.h"
 
 namespace retort::tools {
 
@@ -14,13 +16,11 @@ class JobLog {
   void note(const std::string& text);
   /// Logs and clears the sums.
   void training(const Trainer& trainer, StepSums* sums, StepCosts* costs);
-  /// `teacher`: also agreement with the teacher.
-  void evaluation(const Trainer& trainer, const std::string& split,
-                  const distill::EvaluationResult& result, double seconds, bool teacher);
+  void evaluation(const Trainer& trainer, const std::string& split, const distill::Metrics& metrics,
+                  std::int64_t samples, double seconds);
   /// Ends the job; metrics of the results table. wall_s: of all its sittings.
-  void final_line(const Trainer& trainer, const StepSums& sums,
-                  const std::map<std::string, double>& metrics, const MemoryStatistics& memory,
-                  double wall_s);
+  void final_line(const Trainer& trainer, const StepSums& sums, const distill::Metrics& metrics,
+                  const MemoryStatistics& memory, double wall_s);
 
   /// All lines so far, each with its newline: what a checkpoint keeps.
   const std::string& lines() const { return lines_; }
@@ -29,6 +29,7 @@ class JobLog {
   const std::string& progress() const { return progress_; }
 
  private:
+  Json begin() const;
   Json head(const Trainer& trainer, const std::string& split) const;
   void write(const Json& line);
 
@@ -37,5 +38,10 @@ class JobLog {
   const TrainingPlan& plan_;
   std::string lines_, progress_;
 };
+
+/// A model that was not trained here: its evaluations and its final line.
+void log_evaluated(const TrainingPlan& plan, const ExperimentData& data,
+                   const std::vector<distill::Metrics>& of_sets, const distill::Metrics& more,
+                   double seconds, MetricsLog* log, std::size_t log_job);
 
 }  // namespace retort::tools

@@ -4,39 +4,28 @@
 
 #include "engine/runtime/device.h"
 #include "kernels/common/parallel.h"
+#include "tools/kdtrain/models.h"
 #include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
 namespace {
 
-std::int64_t hidden_layers(const Settings& s) {
-  const std::string& arch = s.text("student.arch");
-  if (arch == "mlp") return static_cast<std::int64_t>(s.integers("student.hidden").size());
-  for (const char* three_stages : {"resnet8", "resnet14", "resnet20", "resnet32", "resnet44",
-                                   "resnet56", "resnet110", "resnet8x4", "resnet32x4"})
-    if (arch == three_stages) return 3;
-  return 4;
-}
-
-std::int64_t samples_of(const Settings& s, const ExperimentData& data, bool teacher) {
-  if (data.parity) return s.integer("data.epoch_size");
-  return teacher ? data.teacher->size() : data.student->size();
-}
-
 // Adds the teachers of the stages to the plan.
-std::vector<distill::Stage> stages_of(const StudentJob& job, const TeacherSet& set,
+std::vector<distill::Stage> stages_of(const Settings& s, const TrainingPlan& plan,
+                                      const TeacherSet& set, const nn::DataFacts& data,
                                       std::vector<std::shared_ptr<distill::Teacher>>* teachers) {
-  const Settings& s = job.arm->settings;
+  const distill::Terms terms = terms_of(s, plan.key);
   const std::string& method = s.text("distill.method");
   if (method == "progressive") {
     std::vector<distill::ProgressivePart> parts;
-    for (const double accuracy : s.numbers("distill.progressive.accuracies")) {
+    for (const SnapshotRule& rule : snapshots_of(s)) {
       parts.push_back({teachers->size(), s.integer("distill.progressive.steps")});
-      teachers->push_back(set.snapshots.at(accuracy));
+      teachers->push_back(set.snapshots.at(rule.name()));
     }
-    return distill::progressive_stages(parts, 0, s.flag("distill.progressive.fresh_optimizer"));
+    return distill::progressive_stages(parts, 0, s.flag("distill.progressive.fresh_optimizer"),
+                                       terms);
   }
-  if (method != "extraction") return distill::one_shot_stages();
+  if (method != "extraction") return distill::one_shot_stages(0, terms);
   distill::ExtractionOptions options;
   options.variant = distill::parse_projection_variant(s.text("distill.extraction.variant"));
   options.width = s.integer("distill.extraction.width");
@@ -46,132 +35,228 @@ std::vector<distill::Stage> stages_of(const StudentJob& job, const TeacherSet& s
   options.centre = s.flag("distill.extraction.centre");
   options.scale = s.flag("distill.extraction.scale");
   const std::int64_t seed = s.integer("distill.extraction.seed");
-  options.seed = derive_key(seed != 0 ? seed : job.number, "projection");
+  options.seed = derive_key(seed != 0 ? seed : plan.seed, "projection");
   if (uses_untrained_teacher(s)) {
     options.projection_teacher = teachers->size();
     teachers->push_back(set.untrained);
   }
-  return distill::extraction_stages(hidden_layers(s), options);
+  return distill::extraction_stages(hidden_layers(s, "student", data), options, terms);
 }
 
 }  // namespace
 
-bool uses_untrained_teacher(const Settings& arm) {
-  return arm.text("distill.method") == "extraction" &&
-         arm.text("distill.extraction.teacher") == "untrained";
+bool uses_untrained_teacher(const Settings& settings) {
+  return settings.text("distill.method") == "extraction" &&
+         settings.text("distill.extraction.teacher") == "untrained";
+}
+
+std::vector<SnapshotRule> snapshots_of(const Settings& settings) {
+  std::vector<SnapshotRule> rules;
+  if (settings.text("distill.method") != "progressive") return rules;
+  for (const std::int64_t step : settings.integers("distill.progressive.teacher_steps"))
+    rules.push_back({.step = step});
+  if (!rules.empty()) return rules;
+  for (const double accuracy : settings.numbers("distill.progressive.accuracies"))
+    rules.push_back({.accuracy_above = accuracy});
+  return rules;
+}
+
+Recipe recipe_in_task(const Recipe& recipe, const TaskSpec& task) {
+  Recipe own = recipe;
+  own.base = in_task(recipe.base, task);
+  for (Arm& arm : own.arms) arm.settings = in_task(arm.settings, task);
+  for (ModelSpec& model : own.models) model.settings = in_task(model.settings, task);
+  return own;
 }
 
 Device open_device(const std::string& name, const Settings& settings) {
-  if (name == "auto" && settings.text("data.format") == "parity") return Device::kCpu;
+  if (name == "auto" &&
+      nn::data_kinds().at(settings.text("data.format")).gives == nn::Reads::kFeatures)
+    return Device::kCpu;
   const Device device = parse_device(name);
   if (device == Device::kCuda) set_allow_tf32(settings.flag("train.tf32"));
   return device;
 }
 
-JobList::JobList(const Recipe& recipe) : recipe_(recipe), base_(recipe.base) {
-  for (const Arm& arm : recipe.arms) {
-    const Settings& s = arm.settings;
-    RETORT_CHECK(arm.name != "teacher", "[recipe] an arm may not be named 'teacher'");
-    if (!uses_teacher(s)) continue;
-    needs_teacher_ = true;
-    wants_scores_ |= s.text("train.order") == "curriculum";
-    wants_untrained_ |= uses_untrained_teacher(s);
-    all_allow_ &= s.flag("teacher.allow_untrained");
-    if (s.text("distill.method") == "progressive")
-      for (const double accuracy : s.numbers("distill.progressive.accuracies"))
-        if (std::find(snapshots_.begin(), snapshots_.end(), accuracy) == snapshots_.end())
-          snapshots_.push_back(accuracy);
-  }
-  std::sort(snapshots_.begin(), snapshots_.end());
-  trains_teacher_ = needs_teacher_ && base_.text("teacher.weights").empty();
-  teacher_seeds_ = base_.integers("teacher.seeds");
-  if (!trains_teacher_) teacher_seeds_.resize(1);
+JobList::JobList(const Recipe& recipe, std::string task)
+    : recipe_(recipe), task_(std::move(task)) {
+  teacher_seeds_ = recipe.base.integers("teacher.seeds");
+  std::vector<std::size_t> of_arm;
   for (const Arm& arm : recipe.arms)
+    of_arm.push_back(uses_teacher(arm.settings) ? add_model(arm.teachers.at(0))
+                                                : SourceModel::kNothing);
+  if (!trains_teacher()) teacher_seeds_.resize(1);
+  for (std::size_t a = 0; a < recipe.arms.size(); ++a)
     for (std::size_t t = 0; t < teacher_seeds_.size(); ++t)
-      for (const std::int64_t seed : base_.integers("seeds"))
-        students_.push_back(
-            {&arm, t, seed, several_teachers() ? 100 * teacher_seeds_[t] + seed : seed});
+      for (const std::int64_t seed : recipe.base.integers("seeds"))
+        students_.push_back({&recipe.arms[a], of_arm[a], t, seed,
+                             several_teachers() ? 100 * teacher_seeds_[t] + seed : seed});
+}
+
+// The index of a model, added with what it learns from if it is not there yet.
+std::size_t JobList::add_model(const std::string& name) {
+  for (std::size_t i = 0; i < models_.size(); ++i)
+    if (models_[i].name == name) return i;
+  SourceModel model;
+  model.name = name;
+  if (name == "teacher") {
+    model.is_teacher = true;
+    model.settings = &recipe_.base;
+    model.given = !recipe_.base.text("teacher.weights").empty();
+  } else {
+    const auto spec = std::find_if(recipe_.models.begin(), recipe_.models.end(),
+                                   [&](const ModelSpec& m) { return m.name == name; });
+    RETORT_CHECK(spec != recipe_.models.end(), "[recipe] there is no model '", name, "'");
+    model.settings = &spec->settings;
+    if (uses_teacher(spec->settings)) model.learns_from = add_model(spec->teachers.at(0));
+  }
+  models_.push_back(std::move(model));
+  return models_.size() - 1;
+}
+
+// The settings of all who learn from a model.
+std::vector<const Settings*> JobList::learners_of(std::size_t model) const {
+  std::vector<const Settings*> learners;
+  for (const SourceModel& other : models_)
+    if (other.learns_from == model) learners.push_back(other.settings);
+  for (const StudentJob& job : students_)
+    if (job.model == model) learners.push_back(&job.arm->settings);
+  return learners;
+}
+
+std::vector<SnapshotRule> JobList::snapshots_of(std::size_t model) const {
+  std::vector<SnapshotRule> all;
+  for (const Settings* s : learners_of(model))
+    for (const SnapshotRule& rule : tools::snapshots_of(*s))
+      if (std::find(all.begin(), all.end(), rule) == all.end()) all.push_back(rule);
+  std::sort(all.begin(), all.end(), [](const SnapshotRule& a, const SnapshotRule& b) {
+    return std::pair(a.accuracy_above, a.step) < std::pair(b.accuracy_above, b.step);
+  });
+  return all;
+}
+
+bool JobList::wants_scores_of(std::size_t model) const {
+  const auto learners = learners_of(model);
+  return std::any_of(learners.begin(), learners.end(),
+                     [](const Settings* s) { return wants_scores(*s); });
+}
+
+bool JobList::wants_untrained(std::size_t model) const {
+  const auto learners = learners_of(model);
+  return std::any_of(learners.begin(), learners.end(),
+                     [](const Settings* s) { return uses_untrained_teacher(*s); });
+}
+
+bool JobList::all_allow_untrained(std::size_t model) const {
+  const auto learners = learners_of(model);
+  return std::all_of(learners.begin(), learners.end(),
+                     [](const Settings* s) { return s->flag("teacher.allow_untrained"); });
+}
+
+void JobList::check_batch(const Settings& s, const std::string& who, const std::string& section,
+                          const nn::DataFacts& data) const {
+  const std::int64_t batch = s.integer(section + ".batch");
+  RETORT_CHECK(data.endless() || batch <= data.size, recipe_.place(s, section + ".batch"), ": ",
+               who, section, ".batch = ", batch, " is larger than its ", data.size,
+               " training samples");
 }
 
 void JobList::check_lengths(const ExperimentData& data) const {
-  const auto check = [&](const Settings& s, const std::string& arm, const std::string& section,
-                         std::int64_t samples) {
-    const std::int64_t batch = s.integer(section + ".batch");
-    RETORT_CHECK(batch <= samples, recipe_.place(s, section + ".batch"), ": ", arm, section,
-                 ".batch = ", batch, " is larger than its ", samples, " training samples");
-  };
-  if (!data.parity && trains_teacher_) check(base_, "", "teacher.train", data.teacher->size());
+  for (const SourceModel& model : models_) {
+    if (model.given) continue;
+    const nn::DataFacts& facts = model.is_teacher ? data.teacher->facts() : data.facts();
+    const std::string who = model.is_teacher ? "" : "model '" + model.name + "': ";
+    check_batch(*model.settings, who, model.training(), facts);
+    if (!model.is_teacher) check_stages(*model.settings, who, facts);
+  }
   for (const Arm& arm : recipe_.arms) {
-    if (!data.parity)
-      check(arm.settings, "arm '" + arm.name + "': ", "train", data.student->size());
-    check_stages(arm, data);
+    check_batch(arm.settings, "arm '" + arm.name + "': ", "train", data.facts());
+    check_stages(arm.settings, "arm '" + arm.name + "': ", data.facts());
   }
 }
 
-void JobList::check_stages(const Arm& arm, const ExperimentData& data) const {
-  const Settings& s = arm.settings;
+void JobList::check_stages(const Settings& s, const std::string& who,
+                           const nn::DataFacts& data) const {
   const std::string& method = s.text("distill.method");
   if (method == "one_shot") return;
   const bool extraction = method == "extraction";
   if (extraction && s.integer("distill.extraction.window") > 0) return;  // they may end earlier
   const std::string key = "distill." + method + ".steps";
-  const std::int64_t stages =
-      extraction ? hidden_layers(s)
-                 : static_cast<std::int64_t>(s.numbers("distill.progressive.accuracies").size());
-  const std::int64_t planned = planned_steps(s, "train", samples_of(s, data, false));
-  RETORT_CHECK(stages * s.integer(key) < planned, recipe_.place(s, key), ": arm '", arm.name,
-               "': ", key, " = ", s.integer(key), " in each of ", stages, " stages leaves none of ",
-               planned, " steps to the final teacher's output");
+  const std::int64_t stages = extraction
+                                  ? hidden_layers(s, "student", data)
+                                  : static_cast<std::int64_t>(tools::snapshots_of(s).size());
+  const std::int64_t planned = planned_steps(s, "train", data.epoch_size);
+  RETORT_CHECK(stages * s.integer(key) < planned, recipe_.place(s, key), ": ", who, key, " = ",
+               s.integer(key), " in each of ", stages, " stages leaves none of ", planned,
+               " steps to the final teacher's output");
 }
 
-std::int64_t JobList::teacher_steps(const ExperimentData& data) const {
-  return planned_steps(base_, "teacher.train", samples_of(base_, data, true));
+std::int64_t JobList::model_steps(std::size_t model, const ExperimentData& data) const {
+  const SourceModel& m = models_[model];
+  const nn::Dataset& samples = m.is_teacher ? *data.teacher : *data.student;
+  return planned_steps(*m.settings, m.training(), samples.facts().epoch_size);
 }
 
 std::int64_t JobList::student_steps(const StudentJob& job, const ExperimentData& data) const {
-  return planned_steps(job.arm->settings, "train", samples_of(job.arm->settings, data, false));
+  return planned_steps(job.arm->settings, "train", data.facts().epoch_size);
 }
 
-std::shared_ptr<nn::Model> JobList::fresh_teacher(std::size_t t, const ExperimentData& data) const {
-  return build_model(base_, "teacher", data, derive_key(teacher_seeds_[t], "teacher"));
+std::shared_ptr<nn::Model> JobList::fresh_model(std::size_t model, std::size_t t,
+                                                const ExperimentData& data) const {
+  const SourceModel& m = models_[model];
+  return build_model(*m.settings, m.section(), data.facts(),
+                     derive_key(teacher_seeds_[t], m.is_teacher ? "teacher" : m.name.c_str()));
 }
 
-TrainingPlan JobList::teacher_plan(std::size_t t, const ExperimentData& data) const {
+TrainingPlan JobList::model_plan(std::size_t model, std::size_t t, const ExperimentData& data,
+                                 const TeacherSet* teacher,
+                                 std::shared_ptr<const NamedCurriculum> curriculum) const {
+  const SourceModel& m = models_[model];
+  const Settings& s = *m.settings;
   TrainingPlan plan;
-  plan.arm = "teacher";
+  plan.arm = m.name;
   plan.seed = teacher_seeds_[t];
-  plan.settings = &base_;
-  plan.section = "teacher.train";
-  plan.key = derive_key(plan.seed, "teacher");
-  plan.model = fresh_teacher(t, data);
-  plan.model_section = "teacher";
-  plan.data = data.parity ? parity_stream(base_, plan.key) : data.teacher;
-  plan.normalize = normalize_of(base_.value("teacher.normalize"));
+  plan.task = task_;
+  plan.settings = &s;
+  plan.section = m.training();
+  plan.key = derive_key(plan.seed, m.is_teacher ? "teacher" : m.name.c_str());
+  plan.model = fresh_model(model, t, data);
+  plan.model_section = m.section();
+  plan.data = m.is_teacher ? data.teacher : data.student;
+  plan.reading =
+      reading_of(s, m.section(), *data.kind,
+                 precision_of(s, m.is_teacher ? "teacher.precision" : "train.precision"));
+  plan.snapshots = snapshots_of(model);
   plan.stages = distill::one_shot_stages();
-  plan.snapshot_accuracies = snapshots_;
+  if (m.learns_from == SourceModel::kNothing) return plan;
+  plan.teacher = teacher;
+  plan.curriculum = std::move(curriculum);
+  plan.teachers.push_back(teacher->final);
+  plan.stages = stages_of(s, plan, *teacher, data.facts(), &plan.teachers);
   return plan;
 }
 
 TrainingPlan JobList::student_plan(const StudentJob& job, const ExperimentData& data,
                                    const TeacherSet* teacher,
-                                   std::shared_ptr<const Curriculum> curriculum) const {
+                                   std::shared_ptr<const NamedCurriculum> curriculum) const {
   const Settings& s = job.arm->settings;
   TrainingPlan plan;
   plan.arm = job.arm->name;
   plan.seed = job.number;
+  plan.task = task_;
   plan.settings = &s;
   plan.section = "train";
   plan.key = derive_key(job.seed, "student");
-  plan.model = build_model(s, "student", data, plan.key);
+  plan.model = build_model(s, "student", data.facts(), plan.key);
   plan.model_section = "student";
-  plan.normalize = normalize_of(s.value("student.normalize"));
-  plan.data = data.parity ? parity_stream(s, plan.key) : data.student;
+  plan.reading = reading_of(s, "student", *data.kind, precision_of(s, "train.precision"));
+  plan.data = data.student;
   plan.teacher = teacher;
   plan.curriculum = std::move(curriculum);
   plan.stages = distill::one_shot_stages();
-  if (!uses_teacher(s)) return plan;
+  if (job.model == SourceModel::kNothing) return plan;
   plan.teachers.push_back(teacher->final);
-  plan.stages = stages_of(job, *teacher, &plan.teachers);
+  plan.stages = stages_of(s, plan, *teacher, data.facts(), &plan.teachers);
   return plan;
 }
 

@@ -1,71 +1,100 @@
-// The jobs of a recipe: teachers first, then arms x seeds, and what each of them trains.
+// The jobs of a recipe: models that others learn from first, then arms x seeds, and what each trains.
 #pragma once
 #include <functional>
+#include <string>
 #include <vector>
 
-#include "tools/kdtrain/experiment.h"
 #include "tools/kdtrain/trainer.h"
 
 namespace retort::tools {
 
+/// A model that others learn from: [teacher], or a [[model]]. Trained once for each of
+/// teacher.seeds, unless its weights are given.
+struct SourceModel {
+  std::string name;
+  const Settings* settings = nullptr;
+  bool is_teacher = false;  // of section "teacher", trained by "teacher.train"
+  bool given = false;       // its weights are a file
+  std::size_t learns_from = kNothing;  // index of another one
+  static constexpr std::size_t kNothing = static_cast<std::size_t>(-1);
+
+  std::string section() const { return is_teacher ? "teacher" : "student"; }
+  std::string training() const { return is_teacher ? "teacher.train" : "train"; }
+};
+
 struct StudentJob {
   const Arm* arm;
+  std::size_t model;    // index of JobList::models() that it learns from; kNothing: none
   std::size_t teacher;  // index of JobList::teacher_seeds()
   std::int64_t seed;    // the student's
   std::int64_t number;  // as logged and as the folder is named
 };
 
-/// Keeps references to both.
+/// Teachers of all models: [model][teacher seed].
+using TeacherSets = std::vector<std::vector<TeacherSet>>;
+
+/// Keeps references to the recipe. `task`: of the recipe's tasks, "" where it has none.
 class JobList {
  public:
-  /// Throws Error(kUsage) for an arm named "teacher".
-  explicit JobList(const Recipe& recipe);
+  explicit JobList(const Recipe& recipe, std::string task = "");
 
-  bool needs_teacher() const { return needs_teacher_; }
-  /// By the recipe itself; else its weights are a file.
-  bool trains_teacher() const { return trains_teacher_; }
+  /// Those that some arm learns from, each after what it learns from itself.
+  const std::vector<SourceModel>& models() const { return models_; }
+  bool trains_teacher() const { return !models_.empty() && !models_[0].given; }
   bool several_teachers() const { return teacher_seeds_.size() > 1; }
   const std::vector<std::int64_t>& teacher_seeds() const { return teacher_seeds_; }
   const std::vector<StudentJob>& students() const { return students_; }
-  /// Teachers' snapshots that progressive arms want: accuracies to exceed, ascending.
-  const std::vector<double>& snapshot_accuracies() const { return snapshots_; }
-  bool wants_scores() const { return wants_scores_; }  // an arm has a curriculum
-  bool wants_untrained() const { return wants_untrained_; }
-  /// Every arm that has a teacher accepts an untrained one.
-  bool all_allow_untrained() const { return all_allow_; }
-  const Settings& settings() const { return base_; }
+  const Recipe& recipe() const { return recipe_; }
+  const Settings& settings() const { return recipe_.base; }
 
-  /// Throws Error(kUsage) for a batch that is larger than its training samples, and for stages that
-  /// leave no step for the one they lead to.
+  /// What arms and models want of a model: kept moments of its training, scores of the students'
+  /// samples, itself before training; and whether all of them accept an untrained one.
+  std::vector<SnapshotRule> snapshots_of(std::size_t model) const;
+  bool wants_scores_of(std::size_t model) const;
+  bool wants_untrained(std::size_t model) const;
+  bool all_allow_untrained(std::size_t model) const;
+
+  /// Error(kUsage), with the key's place, for a batch that is larger than its training samples, and
+  /// for stages that leave no step for the one they lead to.
   void check_lengths(const ExperimentData& data) const;
 
-  std::int64_t teacher_steps(const ExperimentData& data) const;
+  std::int64_t model_steps(std::size_t model, const ExperimentData& data) const;
   std::int64_t student_steps(const StudentJob& job, const ExperimentData& data) const;
 
-  std::shared_ptr<nn::Model> fresh_teacher(std::size_t t, const ExperimentData& data) const;
-  TrainingPlan teacher_plan(std::size_t t, const ExperimentData& data) const;
-  /// `teacher`: of the job, null if the recipe has none. `curriculum`: null unless the arm's order
-  /// is one. Notes and weights files are the caller's.
+  std::shared_ptr<nn::Model> fresh_model(std::size_t model, std::size_t t,
+                                         const ExperimentData& data) const;
+  /// Plans of training. Notes and weights files are the caller's; `teacher` is of what it learns
+  /// from, null if that is nothing; `curriculum` null unless its order is one.
+  TrainingPlan model_plan(std::size_t model, std::size_t t, const ExperimentData& data,
+                          const TeacherSet* teacher,
+                          std::shared_ptr<const NamedCurriculum> curriculum) const;
   TrainingPlan student_plan(const StudentJob& job, const ExperimentData& data,
                             const TeacherSet* teacher,
-                            std::shared_ptr<const Curriculum> curriculum) const;
+                            std::shared_ptr<const NamedCurriculum> curriculum) const;
 
  private:
-  void check_stages(const Arm& arm, const ExperimentData& data) const;
+  std::vector<const Settings*> learners_of(std::size_t model) const;
+  std::size_t add_model(const std::string& name);
+  void check_batch(const Settings& s, const std::string& who, const std::string& section,
+                   const nn::DataFacts& data) const;
+  void check_stages(const Settings& s, const std::string& who, const nn::DataFacts& data) const;
 
   const Recipe& recipe_;
-  const Settings& base_;
-  bool needs_teacher_ = false, trains_teacher_ = false;
-  bool wants_scores_ = false, wants_untrained_ = false, all_allow_ = true;
+  std::string task_;
   std::vector<std::int64_t> teacher_seeds_;
-  std::vector<double> snapshots_;
+  std::vector<SourceModel> models_;
   std::vector<StudentJob> students_;
 };
 
-/// The arm asks for the untrained teacher's projections (the control).
-bool uses_untrained_teacher(const Settings& arm);
+/// The settings ask for the untrained teacher's projections (the control).
+bool uses_untrained_teacher(const Settings& settings);
+/// Moments of its teacher that progressive distillation asks for.
+std::vector<SnapshotRule> snapshots_of(const Settings& settings);
 
-/// auto takes the GPU where there is one, but not for parity: its networks are so small that the
+/// The recipe as one of its tasks has it: everybody's settings with the task's own.
+Recipe recipe_in_task(const Recipe& recipe, const TaskSpec& task);
+
+/// auto takes the GPU where there is one, but not for features: such networks are so small that the
 /// time to launch a kernel would be all. Its f32 is TF32 from now on where train.tf32 says so.
 Device open_device(const std::string& name, const Settings& settings);
 

@@ -21,38 +21,96 @@ std::size_t total(const RoleBytes& bytes) {
   return sum;
 }
 
-// Arms with equal texts do the same work in a step: order, lambda, rates cost nothing.
-std::string work_of(const Settings& s) {
-  std::string text = uses_teacher(s) ? "teacher" : "alone";
-  for (const char* key :
-       {"data.augment", "student.arch", "student.shortcut", "student.hidden", "student.normalize",
-        "train.batch", "train.optimizer", "train.precision", "distill.method", "distill.divergence",
-        "distill.extraction.variant", "distill.extraction.width", "distill.extraction.steps",
-        "distill.extraction.window", "distill.extraction.calibration", "distill.extraction.teacher",
-        "distill.progressive.accuracies", "distill.progressive.steps"})
-    text += "|" + to_toml(s.value(key));
-  for (const char* key : {"train.momentum", "train.clip_norm"})
-    text += s.number(key) > 0 ? "|1" : "|0";
-  return text;
+// -- jobs side by side: see Note [How the plan is measured] ----------------------------------------
+
+struct Need {
+  std::size_t steady, start;
+};
+
+template <class Of>
+std::size_t side_by_side(const std::vector<const JobPlan*>& jobs, int at_once, const Of& need) {
+  std::size_t starts = 0, steady = 0, extra = 0;
+  std::vector<std::size_t> largest;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    const Need n = need(*jobs[i]);
+    if (i < static_cast<std::size_t>(at_once)) starts += std::max(n.steady, n.start);
+    largest.push_back(n.steady);
+    extra = std::max(extra, n.start > n.steady ? n.start - n.steady : 0);
+  }
+  std::sort(largest.rbegin(), largest.rend());
+  for (std::size_t i = 0; i < largest.size() && i < static_cast<std::size_t>(at_once); ++i)
+    steady += largest[i];
+  return std::max(starts, steady + extra);
 }
 
+void weigh_phase(Device device, const std::vector<const JobPlan*>& jobs, PhasePlan* phase) {
+  std::vector<const JobPlan*> each;  // job by job, in the order in which they start
+  for (const JobPlan* job : jobs)
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(job->count, phase->at_once); ++i)
+      each.push_back(job);
+  phase->by_role = phase->resident;
+  phase->by_role[kWorkspace] = bytes_in_use(device)[kWorkspace];
+  phase->peak =
+      total(phase->resident) + side_by_side(each, phase->at_once, [](const JobPlan& job) {
+        return Need{job.steady + job.scratch, job.start + job.scratch};
+      });
+  for (std::size_t r = 0; r < phase->by_role.size(); ++r)
+    phase->by_role[r] += side_by_side(each, phase->at_once, [r](const JobPlan& job) {
+      return Need{job.steady_by_role[r], job.start_by_role[r]};
+    });
+}
+
+// The last stage goes on to the end; a stage that the run ends in is cut.
+void share_steps(JobPlan* job) {
+  std::int64_t left = job->steps;
+  for (std::size_t i = 0; i < job->stages.size(); ++i) {
+    StagePlan& stage = job->stages[i];
+    stage.steps = i + 1 == job->stages.size() ? left : std::min(left, stage.steps);
+    left -= stage.steps;
+  }
+}
+
+std::int64_t evaluations(std::int64_t steps, std::int64_t every) {
+  return steps / every + (steps % every != 0);
+}
+
+// Any order does: which samples come first costs nothing.
+curriculum::SampleStatistics made_up_scores(std::int64_t samples) {
+  curriculum::SampleStatistics s;
+  for (std::int64_t i = 0; i < samples; ++i) {
+    const float p = static_cast<float>(philox(1, static_cast<std::uint32_t>(i), 0, 0, 0).v[0]) *
+                        0x1p-33f +
+                    0.25f;  // in [1/4, 3/4)
+    s.max_logit.push_back(p);
+    s.max_prob.push_back(p);
+    s.max_logprob.push_back(std::log(p));
+    s.p_true.push_back(p);
+    s.margin.push_back(p);
+    s.entropy.push_back(1 - p);
+    s.loss.push_back(1 - p);
+    s.correct.push_back(i % 2 == 0 ? 1 : 0);
+  }
+  return s;
+}
+
+// One task of the recipe.
 class Planner {
  public:
-  Planner(const Recipe& recipe, Device device)
-      : recipe_(recipe), base_(recipe.base), device_(device), jobs_(recipe) {}
+  Planner(const Recipe& recipe, std::string task, Device device)
+      : recipe_(recipe), base_(recipe.base), device_(device), jobs_(recipe, std::move(task)) {}
 
   RunPlan run() {
     const auto start = Clock::now();
     reset_peak_memory(device_);
     data_ = open_data(base_, jobs_.trains_teacher());
     jobs_.check_lengths(data_);
-    plan_.description = data_.description;
+    plan_.description = data_.describe();
     PhasePlan& reading = add_phase("reading the data", 1);
     reading.peak = memory_statistics(device_).peak_bytes;
     reading.by_role = memory_statistics(device_).peak_by_role;
-    if (jobs_.needs_teacher()) {
-      if (jobs_.trains_teacher()) plan_teachers();
-      make_teachers();
+    for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
+      if (!jobs_.models()[m].given) plan_model(m);
+      make_teachers(m);
     }
     plan_students();
     for (const PhasePlan& phase : plan_.phases) {
@@ -79,125 +137,67 @@ class Planner {
     return plan_.phases.back();
   }
 
-  // Jobs side by side: see Note [How the plan is measured].
-  void weigh_phase(PhasePlan* phase, const std::vector<const JobPlan*>& jobs) const {
-    std::vector<const JobPlan*> each;  // job by job, in the order in which they start
-    for (const JobPlan* job : jobs)
-      for (std::int64_t i = 0; i < std::min<std::int64_t>(job->count, phase->at_once); ++i)
-        each.push_back(job);
-    phase->by_role = phase->resident;
-    phase->by_role[kWorkspace] = bytes_in_use(device_)[kWorkspace];
-    phase->peak =
-        total(phase->resident) + side_by_side(each, phase->at_once, [](const JobPlan& job) {
-          return Need{job.steady + job.scratch, job.start + job.scratch};
-        });
-    for (std::size_t r = 0; r < phase->by_role.size(); ++r)
-      phase->by_role[r] += side_by_side(each, phase->at_once, [r](const JobPlan& job) {
-        return Need{job.steady_by_role[r], job.start_by_role[r]};
-      });
-  }
-
-  struct Need {
-    std::size_t steady, start;
-  };
-  template <class Of>
-  static std::size_t side_by_side(const std::vector<const JobPlan*>& jobs, int at_once,
-                                  const Of& need) {
-    std::size_t starts = 0, steady = 0, extra = 0;
-    std::vector<std::size_t> largest;
-    for (std::size_t i = 0; i < jobs.size(); ++i) {
-      const Need n = need(*jobs[i]);
-      if (i < static_cast<std::size_t>(at_once)) starts += std::max(n.steady, n.start);
-      largest.push_back(n.steady);
-      extra = std::max(extra, n.start > n.steady ? n.start - n.steady : 0);
-    }
-    std::sort(largest.rbegin(), largest.rend());
-    for (std::size_t i = 0; i < largest.size() && i < static_cast<std::size_t>(at_once); ++i)
-      steady += largest[i];
-    return std::max(starts, steady + extra);
-  }
-
   std::size_t scratch_of_each(const PhasePlan& phase) const {
     return bytes_in_use(device_)[kWorkspace] / static_cast<std::size_t>(phase.at_once);
   }
 
-  static std::int64_t evaluations(std::int64_t steps, std::int64_t every) {
-    return steps / every + (steps % every != 0);
-  }
-
-  // The last stage goes on to the end; a stage that the run ends in is cut.
-  static void share_steps(JobPlan* job) {
-    std::int64_t left = job->steps;
-    for (std::size_t i = 0; i < job->stages.size(); ++i) {
-      StagePlan& stage = job->stages[i];
-      stage.steps = i + 1 == job->stages.size() ? left : std::min(left, stage.steps);
-      left -= stage.steps;
-    }
-  }
-
-  // -- teachers -----------------------------------------------------------------------------------
-  void plan_teachers() {
+  // -- models that others learn from --------------------------------------------------------------
+  void plan_model(std::size_t m) {
+    const SourceModel& model = jobs_.models()[m];
     const std::size_t count = jobs_.teacher_seeds().size();
-    PhasePlan& phase = add_phase("training teachers", jobs_at_once(base_, device_, count));
+    PhasePlan& phase =
+        add_phase(model.is_teacher ? "training teachers" : "training " + model.name,
+                  jobs_at_once(base_, device_, count));
     JobPlan job;
-    job.arm = "teacher";
+    job.arm = model.name;
     job.count = static_cast<std::int64_t>(count);
-    job.steps = jobs_.teacher_steps(data_);
-    job.batch = base_.integer("teacher.train.batch");
+    job.steps = jobs_.model_steps(m, data_);
+    job.batch = model.settings->integer(model.training() + ".batch");
     measure_job({&data_, device_, phase.at_once,
-                 [&](std::shared_ptr<void>*) { return jobs_.teacher_plan(0, data_); }},
+                 [&](std::shared_ptr<void>* keep) {
+                   const auto from = teacher_for(model.learns_from, *model.settings, 0, keep);
+                   return jobs_.model_plan(m, 0, data_, from.first, from.second);
+                 }},
                 &job);
     job.scratch = scratch_of_each(phase);
     share_steps(&job);
-    const std::int64_t often = base_.integer("teacher.train.checkpoint_steps");
+    const std::int64_t often = model.settings->integer(
+        model.is_teacher ? "teacher.train.checkpoint_steps" : "train.evaluate_steps");
     job.evaluations = evaluations(job.steps, often > 0 ? often : job.steps_per_epoch);
-    job.job_s = static_cast<double>(job.steps) * job.stages[0].step_s +
-                static_cast<double>(job.evaluations) * job.evaluation_s;
+    job.job_s = static_cast<double>(job.evaluations) * job.evaluation_s;
+    for (const StagePlan& stage : job.stages)
+      job.job_s += static_cast<double>(stage.steps) * stage.step_s;
     phase.seconds = job.job_s * std::ceil(static_cast<double>(count) / phase.at_once);
     plan_.jobs.push_back(job);
-    weigh_phase(&phase, {&plan_.jobs.back()});
+    weigh_phase(device_, {&plan_.jobs.back()}, &phase);
   }
 
-  std::shared_ptr<distill::Teacher> fresh(std::size_t t, const std::string& name) {
-    std::shared_ptr<nn::Model> model = jobs_.fresh_teacher(t, data_);
-    model->to(device_);
-    return std::make_shared<distill::Teacher>(std::move(model), name);
-  }
-
-  // Teachers as the students' phase will hold them, with fresh weights.
-  void make_teachers() {
-    PhasePlan& phase = add_phase("preparing teachers", 1);
+  // A model as those who learn from it will hold it, with fresh weights.
+  void make_teachers(std::size_t m) {
+    PhasePlan& phase = add_phase("preparing " + jobs_.models()[m].name, 1);
     reset_peak_memory(device_);
+    sets_.emplace_back();
+    const std::int64_t batch = base_.integer("train.evaluate_batch");
     for (std::size_t t = 0; t < jobs_.teacher_seeds().size(); ++t) {
-      TeacherSet set;
-      set.seed = jobs_.teacher_seeds()[t];
-      set.normalize = normalize_of(base_.value("teacher.normalize"));
-      set.dtype = precision_of(base_, "teacher.precision");
-      set.final = fresh(t, "teacher");
-      for (const double accuracy : jobs_.snapshot_accuracies())
-        set.snapshots[accuracy] = fresh(t, "snapshot");
-      if (jobs_.wants_untrained()) set.untrained = fresh(t, "untrained");
-      const std::int64_t batch = base_.integer("train.evaluate_batch");
+      TeacherSet set = fresh_teacher_set(jobs_, m, t, data_, device_);
       std::int64_t samples = 0;
       for (const EvaluationSet& evaluation : data_.evaluation) {
-        std::vector<Tensor> logits;
         const std::int64_t n = evaluation.data->size();
-        for (std::int64_t begin = 0; begin < n; begin += batch)
-          logits.push_back(
-              Tensor::zeros({std::min(batch, n - begin), data_.classes}, DType::kF32, device_));
-        set.evaluation_logits.push_back(std::move(logits));
+        set.answers.push_back(std::make_shared<distill::TeacherAnswers>(
+            set.final, 1,
+            static_cast<std::uint64_t>(base_.number("teacher.cache_mib") * 1048576)));
         samples += n;
       }
       const nn::Dataset& evaluated = *data_.evaluation.front().data;
       ask(set, evaluated, 512);  // preflight's batch
       double per_sample = ask(set, evaluated, batch);
-      if (jobs_.wants_scores()) {
+      if (jobs_.wants_scores_of(m)) {
         samples += data_.student->size();
         per_sample = ask(set, *data_.student, batch);
+        set.statistics = made_up_scores(data_.student->size());
       }
       phase.seconds += static_cast<double>(samples) * per_sample;
-      if (jobs_.wants_scores()) set.statistics = made_up_scores();
-      teachers_.push_back(std::move(set));
+      sets_.back().push_back(std::move(set));
     }
     phase.peak = memory_statistics(device_).peak_bytes;
     phase.by_role = memory_statistics(device_).peak_by_role;
@@ -205,39 +205,27 @@ class Planner {
 
   // Seconds per sample of the teacher in evaluation.
   double ask(const TeacherSet& set, const nn::Dataset& data, std::int64_t batch) const {
-    const std::int64_t n = std::min(batch, data.size());
-    nn::BatchOptions options;
-    options.device = device_;
-    options.dtype = set.dtype;
-    options.normalize = set.normalize;
     const auto start = Clock::now();
-    const nn::Batch rows = data.make_batch(nn::sequential_plan(n, n)(0), options);
-    set.final->logits(rows.inputs).to(Device::kCpu);
-    return seconds_since(start) / static_cast<double>(n);
-  }
-
-  // Any order does: which samples come first costs nothing.
-  curriculum::SampleStatistics made_up_scores() const {
-    std::vector<float> logits;
-    std::vector<std::int32_t> labels;
-    for (std::int64_t i = 0; i < data_.student->size(); ++i) {
-      labels.push_back(data_.student->label(i));
-      for (std::int64_t c = 0; c < data_.classes; ++c)
-        logits.push_back(static_cast<float>(philox(1, static_cast<std::uint32_t>(i),
-                                                   static_cast<std::uint32_t>(c), 0, 0)
-                                                .v[0]) *
-                         0x1p-30f);
-    }
-    return curriculum::statistics_of_logits(logits, data_.classes, labels);
+    const nn::Batch rows =
+        nn::first_samples(*plain_source(data, device_, {set.reading}), batch);
+    set.final->logits(rows.inputs[0]).to(Device::kCpu);
+    return seconds_since(start) / static_cast<double>(rows.size());
   }
 
   // -- students -----------------------------------------------------------------------------------
-  // The teachers of one dry run: models shared, cache its own, so that its teacher passes are real.
-  std::shared_ptr<TeacherSet> own_teacher(std::size_t t) const {
-    auto set = std::make_shared<TeacherSet>(teachers_[t]);
+  // What a job of one dry run learns from: models shared, cache its own, so that its teacher's
+  // passes are real; and the order of its samples.
+  std::pair<const TeacherSet*, std::shared_ptr<const NamedCurriculum>> teacher_for(
+      std::size_t m, const Settings& s, std::size_t t, std::shared_ptr<void>* keep) const {
+    if (m == SourceModel::kNothing) return {nullptr, nullptr};
+    const auto set = std::make_shared<TeacherSet>(sets_[m][t]);
     set->final = std::make_shared<distill::Teacher>(*set->final);
-    set->final->use_cache(make_cache(base_, data_, device_, *set->final));
-    return set;
+    set->final->use_cache(make_cache(base_, data_, device_, *set));
+    *keep = set;
+    std::shared_ptr<const NamedCurriculum> curriculum;
+    if (has_curriculum(s))
+      curriculum = make_curriculum(s, "plan", set->statistics, *data_.student, set->seed);
+    return {set.get(), std::move(curriculum)};
   }
 
   void plan_students() {
@@ -265,23 +253,17 @@ class Planner {
     plan_.jobs.insert(plan_.jobs.end(), arms.begin(), arms.end());
     std::vector<const JobPlan*> of_phase;
     for (std::size_t i = from; i < plan_.jobs.size(); ++i) of_phase.push_back(&plan_.jobs[i]);
-    weigh_phase(&phase, of_phase);
+    weigh_phase(device_, of_phase, &phase);
   }
 
   void plan_arm(const StudentJob& student, int at_once, JobPlan* job) {
     const Settings& s = student.arm->settings;
-    std::shared_ptr<const Curriculum> curriculum;
-    if (s.text("train.order") == "curriculum")
-      curriculum = make_curriculum(s, "plan", teachers_[student.teacher], *data_.student);
-    const auto [known, is_new] = measured_.try_emplace(work_of(s));
+    const auto [known, is_new] = measured_.try_emplace(cost_signature(s));
     if (is_new)
       measure_job({&data_, device_, at_once,
                    [&](std::shared_ptr<void>* keep) {
-                     if (teachers_.empty())
-                       return jobs_.student_plan(student, data_, nullptr, nullptr);
-                     const auto set = own_teacher(student.teacher);
-                     *keep = set;
-                     return jobs_.student_plan(student, data_, set.get(), curriculum);
+                     const auto from = teacher_for(student.model, s, student.teacher, keep);
+                     return jobs_.student_plan(student, data_, from.first, from.second);
                    }},
                   &known->second);
     const JobPlan asked = *job;
@@ -293,16 +275,25 @@ class Planner {
     share_steps(job);
     const std::int64_t often = s.integer("train.evaluate_steps");
     job->evaluations = evaluations(job->steps, often > 0 ? often : job->steps_per_epoch);
-    plan_.may_stop_early |= s.number("train.stop_at_accuracy") > 0;
+    plan_.may_stop_early |=
+        s.number("train.stop_at_accuracy") > 0 || !s.text("train.stop_at").empty();
     job->job_s = static_cast<double>(job->evaluations) * job->evaluation_s;
     for (const StagePlan& stage : job->stages)
       job->job_s += static_cast<double>(stage.steps) *
                     (stage.step_s - (is_cached(*job) ? stage.teacher_s : 0));
   }
 
+  // Something is drawn for a sample in every epoch: a treatment asks for more than nothing.
+  bool is_treated(const Settings& s) const {
+    const auto& keys = data_.kind->treatment;
+    return std::any_of(keys.begin(), keys.end(), [&](const nn::OptionSpec& spec) {
+      return s.value("data." + spec.key) != spec.neutral.value_or(spec.fallback);
+    });
+  }
+
   bool is_cached(const JobPlan& job) const {
-    return !teachers_.empty() && job.stages.front().teacher_s > 0 &&
-           make_cache(base_, data_, device_, *teachers_[0].final) != nullptr;
+    return !sets_.empty() && job.stages.front().teacher_s > 0 &&
+           make_cache(base_, data_, device_, sets_[0][0]) != nullptr;
   }
 
   // The teacher's passes that fill the cache: once for each teacher and seed, or once for each
@@ -310,12 +301,12 @@ class Planner {
   double cached_teacher_seconds(const std::vector<JobPlan>& arms) {
     double per_sample = 0, rows_wanted = 0, rows_different = 0;
     const double seeds = static_cast<double>(base_.integers("seeds").size()),
-                 teachers = static_cast<double>(teachers_.size());
+                 teachers = static_cast<double>(jobs_.teacher_seeds().size());
     for (std::size_t a = 0; a < arms.size(); ++a) {
       const JobPlan& job = arms[a];
       if (!is_cached(job)) continue;
       const double samples = static_cast<double>(job.steps * job.batch);
-      const bool augmented = recipe_.arms[a].settings.text("data.augment") != "none";
+      const bool augmented = is_treated(recipe_.arms[a].settings);
       const double own = augmented ? samples * seeds
                                    : std::min(samples, static_cast<double>(data_.student->size()));
       per_sample =
@@ -325,7 +316,7 @@ class Planner {
     }
     if (rows_wanted == 0) return 0;
     constexpr double kRowBytes = 16;  // key beside the logits
-    const double row = static_cast<double>(data_.classes) * 4 + kRowBytes,
+    const double row = static_cast<double>(data_.facts().classes) * 4 + kRowBytes,
                  room = teachers * std::floor(base_.number("teacher.cache_mib") * 1048576 / row),
                  held = std::min(rows_different, room);
     plan_.cache_bytes = static_cast<std::size_t>(held * row);
@@ -338,13 +329,35 @@ class Planner {
   Device device_;
   JobList jobs_;
   ExperimentData data_;
-  std::vector<TeacherSet> teachers_;
-  std::map<std::string, JobPlan> measured_;  // by work_of
+  TeacherSets sets_;
+  std::map<std::string, JobPlan> measured_;  // by cost_signature
   RunPlan plan_;
 };
 
 }  // namespace
 
-RunPlan make_plan(const Recipe& recipe, Device device) { return Planner(recipe, device).run(); }
+RunPlan make_plan(const Recipe& recipe, Device device) {
+  if (recipe.tasks.empty()) return Planner(recipe, "", device).run();
+  RunPlan all;
+  for (const TaskSpec& task : recipe.tasks) {
+    RunPlan one = Planner(recipe_in_task(recipe, task), task.name, device).run();
+    if (all.description.empty()) all.description = one.description;
+    for (JobPlan& job : one.jobs) {
+      job.arm += " " + task.name;
+      all.jobs.push_back(std::move(job));
+    }
+    for (PhasePlan& phase : one.phases) {
+      phase.name = task.name + ": " + phase.name;
+      all.phases.push_back(std::move(phase));
+    }
+    all.peak = std::max(all.peak, one.peak);
+    all.cache_bytes = std::max(all.cache_bytes, one.cache_bytes);
+    all.disk_bytes += one.disk_bytes;
+    all.seconds += one.seconds;
+    all.may_stop_early |= one.may_stop_early;
+    all.measured_s += one.measured_s;
+  }
+  return all;
+}
 
 }  // namespace retort::tools

@@ -13,38 +13,20 @@ constexpr double kTimedSeconds = 0.3;
 constexpr std::int64_t kMostSteps = 2000;
 constexpr double kSlowStep = 1;  // seconds
 
-// The first samples of another set.
-class Prefix : public nn::Dataset {
- public:
-  Prefix(const nn::Dataset& all, std::int64_t size)
-      : all_(all), size_(std::min(size, all.size())) {}
-  std::int64_t size() const override { return size_; }
-  std::int64_t classes() const override { return all_.classes(); }
-  std::int32_t label(std::int64_t i) const override { return all_.label(i); }
-  std::uint64_t hash() const override { return all_.hash(); }
-  Shape input_shape() const override { return all_.input_shape(); }
-  std::string describe() const override { return all_.describe(); }
-  nn::Batch make_batch(std::span<const std::int64_t> samples,
-                       const nn::BatchOptions& options) const override {
-    return all_.make_batch(samples, options);
-  }
-
- private:
-  const nn::Dataset& all_;
-  std::int64_t size_;
-};
-
 // A model with fresh weights may be far off: what it answers is not looked at.
-double evaluate_first_batch(const TrainingPlan& plan, const DryRun& run, DType dtype) {
+double evaluate_first_batch(const TrainingPlan& plan, const DryRun& run) {
   const EvaluationSet& set = run.data->evaluation.front();
-  EvaluationRequest request{run.device, dtype, plan.settings->integer("train.evaluate_batch"),
-                            plan.normalize};
-  if (plan.teacher != nullptr && !plan.teacher->evaluation_logits.empty())
-    request.teacher_logits = &plan.teacher->evaluation_logits.front();
-  const Prefix first(*set.data, request.batch);
+  std::vector<nn::Reading> readings{plan.reading};
+  distill::MeasureOptions options{.batch = plan.settings->integer("train.evaluate_batch")};
+  options.limit = options.batch;
+  if (plan.teacher != nullptr && !plan.teacher->answers.empty()) {
+    readings.push_back(plan.teacher->reading);
+    options.teacher = plan.teacher->answers.front().get();
+  }
   const auto start = Clock::now();
-  evaluate(*plan.model, first, request);
-  return seconds_since(start) / static_cast<double>(first.size());
+  const distill::Measurement m = distill::measure(
+      *plan.model, *plain_source(*set.data, run.device, std::move(readings)), options);
+  return seconds_since(start) / static_cast<double>(m.samples);
 }
 
 std::size_t bytes_of(const NamedTensors& tensors) {
@@ -70,7 +52,7 @@ Timing time_stage(const DryRun& run, std::size_t stage) {
   TrainingPlan plan = run.make_plan(&keep);
   plan.stages = {plan.stages.at(stage)};
   plan.stages[0].until = {};
-  Trainer trainer(plan, *run.data, run.device);
+  Trainer trainer(plan, run.device);
   // On CUDA a step's first runs are eager, then it is captured.
   for (int i = 0; i < (run.device == Device::kCuda ? 4 : 1); ++i) step_and_wait(trainer);
   trainer.timer().clear();
@@ -84,7 +66,7 @@ Timing time_stage(const DryRun& run, std::size_t stage) {
   const double n = static_cast<double>(steps);
   Timing timing{elapsed / n, trainer.timer().seconds(distill::Phase::kTeacher) / n, 0,
                 trainer.steps_per_epoch()};
-  timing.evaluation_s_per_sample = evaluate_first_batch(plan, run, trainer.dtype());
+  timing.evaluation_s_per_sample = evaluate_first_batch(plan, run);
   return timing;
 }
 
@@ -106,7 +88,7 @@ void weigh_stage(const DryRun& run, std::size_t stage, bool slow, JobPlan* job) 
   TrainingPlan plan = run.make_plan(&keep);
   plan.stages = {plan.stages.at(stage)};
   plan.stages[0].until = {};
-  Trainer trainer(plan, *run.data, run.device);
+  Trainer trainer(plan, run.device);
   step_and_wait(trainer);
   take_peaks(run.device, before, &job->start, &job->start_by_role);
   if (slow) {  // the start holds for all: not a minute more for what is hardly smaller
@@ -116,7 +98,7 @@ void weigh_stage(const DryRun& run, std::size_t stage, bool slow, JobPlan* job) 
   } else {
     step_and_wait(trainer);
   }
-  evaluate_first_batch(plan, run, trainer.dtype());
+  evaluate_first_batch(plan, run);
   const nn::CheckpointContents checkpoint = trainer.checkpoint(Json::object(), {});
   take_peaks(run.device, before, &job->steady, &job->steady_by_role);
   std::size_t bytes = 0;
@@ -126,9 +108,10 @@ void weigh_stage(const DryRun& run, std::size_t stage, bool slow, JobPlan* job) 
 }
 
 bool same_work(const distill::Stage& a, const distill::Stage& b) {
-  return a.loss == b.loss &&
-         (a.loss == distill::StageLoss::kDistill ||
-          (a.variant == b.variant && a.width == b.width && a.student_layer == b.student_layer));
+  return std::equal(a.terms.begin(), a.terms.end(), b.terms.begin(), b.terms.end(),
+                    [](const distill::WeightedTerm& x, const distill::WeightedTerm& y) {
+                      return x.term->key() == y.term->key();
+                    });
 }
 
 }  // namespace

@@ -30,8 +30,10 @@ class RunFolder {
   /// True if there is an earlier run to go on from.
   bool resuming() const { return resuming_; }
   std::string file(const std::string& name) const { return path_ + "/" + name; }
-  std::string arm_folder(const std::string& arm, std::int64_t seed) const {
-    return path_ + "/arms/" + arm + "/seed" + std::to_string(seed);
+  /// Of a job: an arm or a model with a seed, in a task of the recipe ("" where it has none).
+  std::string job_folder(const std::string& arm, std::int64_t seed,
+                         const std::string& task = "") const {
+    return path_ + "/arms/" + arm + "/seed" + std::to_string(seed) + (task.empty() ? "" : "/" + task);
   }
   /// Writes recipe.resolved.toml.
   void start(const Recipe& recipe);

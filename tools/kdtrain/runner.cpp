@@ -13,7 +13,10 @@
 #include "engine/runtime/allocator.h"
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/command_line.h"
+#include "distill/student/initialize.h"
+#include "tools/kdtrain/job_log.h"
 #include "tools/kdtrain/jobs.h"
+#include "tools/kdtrain/models.h"
 #include "tools/kdtrain/signals.h"
 #include "tools/kdtrain/step_costs.h"
 #include "tools/kdtrain/teachers.h"
@@ -23,36 +26,383 @@
 namespace retort::tools {
 namespace {
 
+// What the whole run keeps while tasks and phases come and go.
+struct Shared {
+  const Recipe& recipe;  // as checked, before any task
+  Device device;
+  RunFolder& folder;
+  MetricsLog& log;
+  Progress& progress;
+  RunContext& context;
+  MemoryStatistics peak = {};
+  std::mutex mutex = {};
+
+  // Peaks count anew; the whole run's are kept. Blocks that the last phase left in the cache have
+  // sizes that the next one hardly asks for.
+  void next_phase() {
+    const MemoryStatistics now = memory_statistics(device);
+    peak.peak_bytes = std::max(peak.peak_bytes, now.peak_bytes);
+    for (std::size_t r = 0; r < now.peak_by_role.size(); ++r)
+      peak.peak_by_role[r] = std::max(peak.peak_by_role[r], now.peak_by_role[r]);
+    reset_peak_memory(device);
+    release_cached_memory(device);
+  }
+};
+
+// A recipe as one of its tasks has it: settings of everybody, data, jobs, teachers, curricula.
+class TaskRun {
+ public:
+  // before: the task whose weights this one goes on with; null for the first.
+  TaskRun(Shared& shared, Recipe recipe, std::string name, const TaskRun* before)
+      : shared_(shared),
+        recipe_(std::move(recipe)),
+        name_(std::move(name)),
+        before_(before),
+        jobs_(recipe_, name_) {}
+
+  // Files that are missing or do not fit, and a given teacher that knows nothing, are told before
+  // anything is trained or written.
+  void open() {
+    data_ = open_data(recipe_.base, trains_teacher_here());
+    if (trains_teacher_here() || jobs_.models().empty()) jobs_.check_lengths(data_);
+    data_hash_ = hash_of(data_);
+    for (const Arm& arm : recipe_.arms)
+      if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
+        nn::load_weights(*build_model(arm.settings, "student", data_.facts(), 0),
+                         find_weights(recipe_.base, file));
+    sets_.resize(jobs_.models().size());
+    for (std::size_t m = 0; m < jobs_.models().size(); ++m)
+      if (jobs_.models()[m].given)
+        sets_[m].push_back(load_teacher_set(
+            jobs_, m, 0, data_, shared_.device,
+            {find_weights(recipe_.base, recipe_.base.text("teacher.weights")), ""}));
+  }
+
+  // Adds the jobs to the log; the steps that they will take.
+  double list() {
+    double steps = 0;
+    logged_models_.resize(jobs_.models().size());
+    for (std::size_t m = 0; m < jobs_.models().size(); ++m)
+      for (const std::int64_t seed : jobs_.teacher_seeds()) {
+        const SourceModel& model = jobs_.models()[m];
+        if (!trained_here(m)) {
+          logged_models_[m].push_back({shared_.log.add_job("", false), false, true});
+          continue;
+        }
+        logged_models_[m].push_back(add_job(model.name, seed));
+        steps += static_cast<double>(jobs_.model_steps(m, data_));
+      }
+    for (const StudentJob& job : jobs_.students()) {
+      logged_students_.push_back(add_job(job.arm->name, job.number));
+      steps += static_cast<double>(jobs_.student_steps(job, data_));
+    }
+    return steps;
+  }
+  std::int64_t job_count() const {
+    std::size_t count = logged_students_.size();
+    for (const auto& of_model : logged_models_) count += of_model.size();
+    return static_cast<std::int64_t>(count);
+  }
+  const ExperimentData& data() const { return data_; }
+  std::size_t runs() const { return jobs_.students().size() / recipe_.arms.size(); }
+
+  // False after a signal.
+  bool run() {
+    shared_.context.data = &data_;
+    shared_.context.data_hash = data_hash_;
+    shared_.next_phase();
+    for (std::size_t m = 0; m < jobs_.models().size(); ++m)
+      if (!run_model(m)) return false;
+    return run_students();
+  }
+
+ private:
+  struct LoggedJob {
+    std::size_t log_job = 0;
+    bool finished = false;
+    bool elsewhere = false;  // its weights come from a file or another task
+  };
+
+  // The teacher is trained in the first task; later ones go on with it.
+  bool trains_teacher_here() const { return before_ == nullptr && jobs_.trains_teacher(); }
+  bool trained_here(std::size_t m) const {
+    const SourceModel& model = jobs_.models()[m];
+    return !model.given && (!model.is_teacher || before_ == nullptr);
+  }
+
+  LoggedJob add_job(const std::string& arm, std::int64_t seed) {
+    std::optional<JobState> state;
+    if (shared_.folder.resuming())
+      state = read_job_state(shared_.folder.job_folder(arm, seed, name_));
+    const bool finished = state && state->finished;
+    RETORT_CHECK_AS(kBadInput, !state || state->data == data_hash_,
+                    "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
+                    state->data, ", is ", data_hash_);
+    return {shared_.log.add_job(state ? state->lines : "", finished), finished, false};
+  }
+
+  // Jobs side by side; when one fails the others stop at a checkpoint.
+  void run_all(std::size_t count, const std::function<void(std::size_t)>& body) {
+    run_jobs(count, jobs_at_once(recipe_.base, shared_.device, count), [&](std::size_t i) {
+      try {
+        body(i);
+      } catch (...) {
+        shared_.context.abort = true;
+        throw;
+      }
+    });
+  }
+
+  bool stopping() const { return stop_requested() != 0 || shared_.context.abort; }
+
+  // -- models that others learn from --------------------------------------------------------------
+  bool run_model(std::size_t m) {
+    const SourceModel& model = jobs_.models()[m];
+    const std::size_t count = jobs_.teacher_seeds().size();
+    if (model.learns_from != SourceModel::kNothing && has_curriculum(*model.settings))
+      for (std::size_t t = 0; t < count; ++t) curriculum_for(*model.settings, model.learns_from, t);
+    std::atomic<bool> complete = true;
+    if (trained_here(m))
+      run_all(count, [&](std::size_t t) {
+        if (!train_model(m, t)) complete = false;
+      });
+    if (!complete) return false;
+    for (std::size_t t = 0; t < count; ++t) {
+      if (stop_requested() != 0) return false;
+      if (!model.given) {
+        const std::string folder = shared_.folder.job_folder(
+            model.name, jobs_.teacher_seeds()[t], trained_here(m) ? name_ : before_->first_task());
+        sets_[m].push_back(load_teacher_set(jobs_, m, t, data_, shared_.device,
+                                            {folder + "/model.safetensors", folder}));
+      }
+      TeacherSet& set = sets_[m][t];
+      const auto start = Clock::now();
+      measure_teacher(jobs_, m, data_, shared_.device, &set);
+      for (const Arm& arm : recipe_.arms)
+        if (uses_teacher(arm.settings) && arm.teachers.at(0) == model.name)
+          if (auto notes = notes_of_arm(arm.settings, set, data_, shared_.device); !notes.empty())
+            arm_notes_[{arm.name, t}] = std::move(notes);
+      if (logged_models_[m][t].elsewhere) {
+        TrainingPlan plan;
+        plan.arm = model.name;
+        plan.seed = set.seed;
+        plan.task = name_;
+        plan.model = unfolded_copy(m, t);
+        log_evaluated(plan, data_, set.evaluation, probe(plan.model, m, t), seconds_since(start),
+                      &shared_.log, logged_models_[m][t].log_job);
+        shared_.progress.finish(model.name + "/" + std::to_string(set.seed), 0);
+      }
+    }
+    return true;
+  }
+
+  bool train_model(std::size_t m, std::size_t t) {
+    const SourceModel& model = jobs_.models()[m];
+    const TeacherSet* teacher = nullptr;
+    std::shared_ptr<const NamedCurriculum> curriculum;
+    if (model.learns_from != SourceModel::kNothing) {
+      teacher = &sets_[model.learns_from][t];
+      if (has_curriculum(*model.settings)) {
+        const std::lock_guard lock(shared_.mutex);
+        curriculum = curriculum_for(*model.settings, model.learns_from, t);
+      }
+    }
+    TrainingPlan plan = jobs_.model_plan(m, t, data_, teacher, std::move(curriculum));
+    start_weights(*model.settings, t, plan.arm, plan.seed, &plan);
+    plan.final_metrics = [this, m, t](const std::shared_ptr<nn::Model>& trained) {
+      return probe(trained, m, t);
+    };
+    const std::size_t log_job = logged_models_[m][t].log_job;
+    if (run_job(shared_.context, plan, log_job) != Outcome::kFinished) return false;
+    shared_.log.finish(log_job);
+    shared_.progress.finish(model.name + "/" + std::to_string(plan.seed),
+                            jobs_.model_steps(m, data_));
+    return true;
+  }
+
+  // The degree-1 probe as metrics, where the recipe asks for it.
+  distill::Metrics probe(const std::shared_ptr<nn::Model>& model, std::size_t m,
+                         std::size_t t) const {
+    if (!recipe_.base.flag("train.probe") || !jobs_.models()[m].is_teacher) return {};
+    return probe_teacher(model, jobs_.fresh_model(m, t, data_), data_, shared_.device);
+  }
+
+  std::string weights_of(std::size_t m, std::size_t t) const {
+    const SourceModel& model = jobs_.models()[m];
+    if (model.given)
+      return find_weights(recipe_.base, recipe_.base.text("teacher.weights"));
+    return shared_.folder.job_folder(model.name, jobs_.teacher_seeds()[t],
+                                     trained_here(m) ? name_ : before_->first_task()) +
+           "/model.safetensors";
+  }
+  const std::string& first_task() const {
+    return before_ == nullptr ? name_ : before_->first_task();
+  }
+
+  // A model as its file has it: a teacher's own is folded for evaluation.
+  std::shared_ptr<nn::Model> unfolded_copy(std::size_t m, std::size_t t) const {
+    std::shared_ptr<nn::Model> model = jobs_.fresh_model(m, t, data_);
+    nn::load_weights(*model, weights_of(m, t));
+    model->to(shared_.device);
+    return model;
+  }
+
+  // -- students -----------------------------------------------------------------------------------
+  std::shared_ptr<const NamedCurriculum> curriculum_for(const Settings& settings, std::size_t m,
+                                                        std::size_t t) {
+    if (!has_curriculum(settings)) return nullptr;
+    const TeacherSet& set = sets_.at(m).at(t);
+    std::string name = curriculum_name(settings);
+    if (set.model != "teacher") name += "_" + set.model;
+    if (jobs_.several_teachers()) name += "_teacher" + std::to_string(set.seed);
+    if (!name_.empty()) name += "_" + name_;
+    auto& slot = curricula_[name];
+    if (!slot) {
+      slot = make_curriculum(settings, name, set.statistics, *data_.student, set.seed);
+      make_folders(shared_.folder.file("curriculum"));
+      write_file_atomically(shared_.folder.file("curriculum/" + name + ".csv"),
+                            slot->curriculum.csv);
+    }
+    return slot;
+  }
+
+  bool run_students() {
+    for (const StudentJob& job : jobs_.students())
+      if (job.model != SourceModel::kNothing)
+        curriculum_for(job.arm->settings, job.model, job.teacher);
+    shared_.next_phase();  // the final lines of students tell of students
+    std::atomic<bool> complete = true;
+    run_all(jobs_.students().size(), [&](std::size_t i) {
+      if (!run_student(jobs_.students()[i], logged_students_[i])) complete = false;
+    });
+    return complete;
+  }
+
+  bool run_student(const StudentJob& job, const LoggedJob& logged) {
+    if (!logged.finished) {
+      if (stopping()) return false;
+      const TrainingPlan plan = student_plan(job);
+      if (run_job(shared_.context, plan, logged.log_job) != Outcome::kFinished) return false;
+      shared_.log.finish(logged.log_job);
+      write_report_quietly();
+    }
+    shared_.progress.finish(job.arm->name + "/" + std::to_string(job.number),
+                            jobs_.student_steps(job, data_));
+    return true;
+  }
+
+  TrainingPlan student_plan(const StudentJob& job) {
+    std::shared_ptr<const NamedCurriculum> curriculum;
+    const TeacherSet* teacher = nullptr;
+    if (job.model != SourceModel::kNothing) {
+      teacher = &sets_[job.model][job.teacher];
+      const std::lock_guard lock(shared_.mutex);
+      curriculum = curriculum_for(job.arm->settings, job.model, job.teacher);
+    }
+    TrainingPlan plan = jobs_.student_plan(job, data_, teacher, curriculum);
+    start_weights(job.arm->settings, job.teacher, plan.arm, plan.seed, &plan);
+    if (const auto at = arm_notes_.find({plan.arm, job.teacher}); at != arm_notes_.end())
+      for (const std::string& problem : at->second)
+        plan.notes.push_back(
+            "allowed untrained teacher" +
+            (jobs_.several_teachers() ? " " + std::to_string(teacher->seed) : "") + ": " +
+            problem);
+    if (curriculum)
+      plan.notes.insert(plan.notes.end(), curriculum->curriculum.warnings.begin(),
+                        curriculum->curriculum.warnings.end());
+    return plan;
+  }
+
+  // What a student begins with beside its seed: the task before, a file, layers of another model.
+  void start_weights(const Settings& s, std::size_t t, const std::string& arm, std::int64_t seed,
+                     TrainingPlan* plan) const {
+    if (plan->section != "train") return;
+    std::string file;
+    if (before_ != nullptr)
+      file = shared_.folder.job_folder(arm, seed, before_->name_) + "/model.safetensors";
+    else if (!s.text("student.weights").empty())
+      file = find_weights(recipe_.base, s.text("student.weights"));
+    if (!file.empty()) {
+      const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
+      take_metadata(info.metadata, s, "student", *data_.kind, &plan->reading);
+    }
+    const std::string& from = s.text("student.init");
+    if (from.empty() || before_ != nullptr) return;
+    for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
+      if (jobs_.models()[m].name != from) continue;
+      distill::copy_layers(*plan->model, *unfolded_copy(m, t),
+                           layer_map(s.texts("student.init_layers")));
+      return;
+    }
+    fail(ErrorCode::kUsage, recipe_.place(s, "student.init"), ": student.init: no arm learns from '",
+         from, "'");
+  }
+
+  static distill::LayerMap layer_map(const std::vector<std::string>& pairs) {
+    distill::LayerMap map;
+    for (const std::string& pair : pairs) {
+      const std::size_t equal = pair.find('=');
+      map.emplace_back(pair.substr(0, equal),
+                       equal == std::string::npos ? pair : pair.substr(equal + 1));
+    }
+    if (map.empty()) map.emplace_back("", "");
+    return map;
+  }
+
+  void write_report_quietly() {
+    if (data_.endless()) return;  // many short jobs: once at the end
+    const std::lock_guard lock(shared_.mutex);
+    try {
+      write_report(shared_.folder.path(), report_text(shared_.recipe));
+    } catch (const Error& e) {  // the next one, or the last, tells
+      shared_.progress.line(std::string("note: no report yet: ") + e.what());
+    }
+  }
+
+  Shared& shared_;
+  Recipe recipe_;
+  std::string name_;
+  const TaskRun* before_;
+  JobList jobs_;
+  ExperimentData data_;
+  std::string data_hash_;
+  std::vector<std::vector<LoggedJob>> logged_models_;  // [model][teacher seed]
+  std::vector<LoggedJob> logged_students_;             // beside jobs_.students()
+  TeacherSets sets_;
+  std::map<std::string, std::shared_ptr<const NamedCurriculum>> curricula_;
+  std::map<std::pair<std::string, std::size_t>, std::vector<std::string>> arm_notes_;  // teacher
+};
+
 class Run {
  public:
   Run(const CommandLine& line, const Recipe& recipe)
       : recipe_(recipe),
-        base_(recipe.base),
-        device_(open_device(line.device, recipe.base)),
-        jobs_(recipe),
         folder_(line.out.empty() ? "runs/" + recipe.name : line.out, recipe, line.resume),
-        log_(folder_.file("metrics.jsonl")) {}
+        log_(folder_.file("metrics.jsonl")),
+        shared_{recipe, open_device(line.device, recipe.base), folder_, log_, progress_, context_} {
+    if (recipe.tasks.empty())
+      tasks_.push_back(std::make_unique<TaskRun>(shared_, recipe, "", nullptr));
+    for (const TaskSpec& task : recipe.tasks)
+      tasks_.push_back(
+          std::make_unique<TaskRun>(shared_, recipe_in_task(recipe, task), task.name,
+                                    tasks_.empty() ? nullptr : tasks_.back().get()));
+  }
 
   // Returns the signal that stopped the run, or 0.
   int run() {
-    data_ = open_data(base_, jobs_.trains_teacher());
-    jobs_.check_lengths(data_);
-    check_weights();
+    for (const auto& task : tasks_) task->open();
     folder_.start(recipe_);
     started_ = true;
     context_.recipe = &recipe_;
-    context_.data = &data_;
     context_.folder = &folder_;
     context_.log = &log_;
     context_.progress = &progress_;
-    context_.device = device_;
-    context_.data_hash = hash_of(data_);
+    context_.device = shared_.device;
     list_jobs();
-    next_phase();
-    if (jobs_.needs_teacher() && !run_teachers()) return stopped();
-    if (!run_students()) return stopped();
-    next_phase();
-    progress_.line("memory of tensors: " + memory_text(peak_) + "; the process at most " +
+    for (const auto& task : tasks_)
+      if (!task->run()) return stop_requested() == 0 ? -1 : stop_requested();
+    shared_.next_phase();
+    progress_.line("memory of tensors: " + memory_text(shared_.peak) + "; the process at most " +
                    std::to_string(process_peak_mib()) + " MiB");
     return 0;
   }
@@ -63,65 +413,20 @@ class Run {
   bool checkpointed() const { return context_.checkpointed; }
 
  private:
-  // Files that are missing or do not fit, and a given teacher that knows nothing, are told before
-  // anything is trained or written.
-  void check_weights() {
-    for (const Arm& arm : recipe_.arms)
-      if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
-        nn::load_weights(*build_model(arm.settings, "student", data_, 0),
-                         find_weights(base_, file));
-    if (!jobs_.needs_teacher() || jobs_.trains_teacher()) return;
-    const std::string file = find_weights(base_, base_.text("teacher.weights"));
-    teachers_.push_back(load_teacher_set(jobs_, 0, data_, device_, {file, ""}));
-  }
-
-  struct LoggedJob {
-    std::size_t log_job = 0;
-    bool finished = false;
-  };
-
-  LoggedJob add_job(const std::string& arm, std::int64_t seed) {
-    std::optional<JobState> state;
-    if (folder_.resuming()) state = read_job_state(folder_.arm_folder(arm, seed));
-    const bool finished = state && state->finished;
-    RETORT_CHECK_AS(kBadInput, !state || state->data == context_.data_hash,
-                    "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
-                    state->data, ", is ", context_.data_hash);
-    return {log_.add_job(state ? state->lines : "", finished), finished};
-  }
-
   void list_jobs() {
     double steps = 0;
-    if (jobs_.needs_teacher())
-      for (const std::int64_t seed : jobs_.teacher_seeds()) {
-        logged_teachers_.push_back(jobs_.trains_teacher() ? add_job("teacher", seed)
-                                                          : LoggedJob{log_.add_job("", false)});
-        if (jobs_.trains_teacher()) steps += static_cast<double>(jobs_.teacher_steps(data_));
-      }
-    for (const StudentJob& job : jobs_.students()) {
-      logged_students_.push_back(add_job(job.arm->name, job.number));
-      steps += static_cast<double>(jobs_.student_steps(job, data_));
+    std::int64_t jobs = 0;
+    for (const auto& task : tasks_) {
+      steps += task->list();
+      jobs += task->job_count();
     }
     log_.open();
-    const std::size_t arms = recipe_.arms.size(), runs = jobs_.students().size() / arms;
-    progress_.set_total(
-        static_cast<std::int64_t>(logged_students_.size() + logged_teachers_.size()), steps);
+    progress_.set_total(jobs, steps);
+    const std::size_t arms = recipe_.arms.size(), runs = tasks_.front()->runs();
     std::fprintf(stderr, "%s: %s on %s, %zu arm%s x %zu run%s, folder %s%s\n", recipe_.name.c_str(),
-                 data_.description.c_str(), name_of(device_), arms, arms == 1 ? "" : "s", runs,
-                 runs == 1 ? "" : "s", folder_.path().c_str(),
+                 tasks_.front()->data().describe().c_str(), name_of(shared_.device), arms,
+                 arms == 1 ? "" : "s", runs, runs == 1 ? "" : "s", folder_.path().c_str(),
                  folder_.resuming() ? " (resumed)" : "");
-  }
-
-  // Jobs side by side; when one fails the others stop at a checkpoint.
-  void run_all(std::size_t count, const std::function<void(std::size_t)>& body) {
-    run_jobs(count, jobs_at_once(base_, device_, count), [&](std::size_t i) {
-      try {
-        body(i);
-      } catch (...) {
-        context_.abort = true;
-        throw;
-      }
-    });
   }
 
   static long process_peak_mib() {
@@ -130,165 +435,14 @@ class Run {
     return usage.ru_maxrss / 1024;
   }
 
-  // Peaks count anew; the whole run's are kept. Blocks that the last phase left in the cache have
-  // sizes that the next one hardly asks for.
-  void next_phase() {
-    const MemoryStatistics now = memory_statistics(device_);
-    peak_.peak_bytes = std::max(peak_.peak_bytes, now.peak_bytes);
-    for (std::size_t r = 0; r < now.peak_by_role.size(); ++r)
-      peak_.peak_by_role[r] = std::max(peak_.peak_by_role[r], now.peak_by_role[r]);
-    reset_peak_memory(device_);
-    release_cached_memory(device_);
-  }
-
-  int stopped() {
-    const int signal = stop_requested();
-    return signal == 0 ? -1 : signal;
-  }
-
-  // -- teachers -----------------------------------------------------------------------------------
-  bool run_teachers() {
-    const std::size_t count = jobs_.teacher_seeds().size();
-    std::atomic<bool> complete = true;
-    if (jobs_.trains_teacher())
-      run_all(count, [&](std::size_t t) {
-        if (!train_teacher(t)) complete = false;
-      });
-    if (!complete) return false;
-    for (std::size_t t = 0; t < count; ++t) {
-      if (stop_requested() != 0) return false;
-      if (jobs_.trains_teacher()) {
-        const std::string folder = folder_.arm_folder("teacher", jobs_.teacher_seeds()[t]);
-        teachers_.push_back(
-            load_teacher_set(jobs_, t, data_, device_, {folder + "/model.safetensors", folder}));
-      }
-      TeacherSet& set = teachers_[t];
-      const auto start = Clock::now();
-      measure_teacher(jobs_, data_, device_, &set);
-      for (const Arm& arm : recipe_.arms)
-        if (auto notes = notes_of_arm(arm, set, data_, device_); !notes.empty())
-          arm_notes_[{arm.name, t}] = std::move(notes);
-      if (!jobs_.trains_teacher())
-        log_given_teacher(set, data_, probe(fresh_copy(set), t), seconds_since(start), &log_,
-                          logged_teachers_[t].log_job);
-    }
-    return true;
-  }
-
-  bool train_teacher(std::size_t t) {
-    TrainingPlan plan = jobs_.teacher_plan(t, data_);
-    plan.final_metrics = [this, t](const std::shared_ptr<nn::Model>& model) {
-      return probe(model, t);
-    };
-    if (run_job(context_, plan, logged_teachers_[t].log_job) != Outcome::kFinished) return false;
-    log_.finish(logged_teachers_[t].log_job);
-    progress_.finish("teacher/" + std::to_string(plan.seed), jobs_.teacher_steps(data_));
-    return true;
-  }
-
-  // The degree-1 probe as metrics, where the recipe asks for it.
-  std::map<std::string, double> probe(const std::shared_ptr<nn::Model>& model,
-                                      std::size_t t) const {
-    if (!base_.flag("train.probe") || !data_.parity) return {};
-    return probe_teacher(model, jobs_.fresh_teacher(t, data_), base_, data_, device_);
-  }
-
-  std::shared_ptr<nn::Model> fresh_copy(const TeacherSet& set) const {
-    std::shared_ptr<nn::Model> model = build_model(base_, "teacher", data_, 0);
-    const auto from = set.final->model().named_parameters();
-    const auto to = model->named_parameters();
-    for (std::size_t i = 0; i < to.size(); ++i) to[i].second.copy_from(from[i].second);
-    model->to(device_);
-    return model;
-  }
-
-  // -- students -----------------------------------------------------------------------------------
-  std::shared_ptr<const Curriculum> curriculum_for(const Arm& arm, std::size_t t) {
-    if (arm.settings.text("train.order") != "curriculum") return nullptr;
-    const std::string name = curriculum_name(arm.settings, teachers_[t], jobs_.several_teachers());
-    auto& slot = curricula_[name];
-    if (!slot) {
-      slot = make_curriculum(arm.settings, name, teachers_[t], *data_.student);
-      make_folders(folder_.file("curriculum"));
-      write_file_atomically(folder_.file("curriculum/" + name + ".csv"), slot->csv);
-    }
-    return slot;
-  }
-
-  bool run_students() {
-    for (const StudentJob& job : jobs_.students()) curriculum_for(*job.arm, job.teacher);
-    next_phase();  // the final lines of students tell of students
-    std::atomic<bool> complete = true;
-    run_all(jobs_.students().size(), [&](std::size_t i) {
-      if (!run_student(jobs_.students()[i], logged_students_[i])) complete = false;
-    });
-    return complete;
-  }
-
-  bool run_student(const StudentJob& job, const LoggedJob& logged) {
-    if (!logged.finished) {
-      if (stop_requested() != 0 || context_.abort) return false;
-      const TrainingPlan plan = student_plan(job);
-      if (run_job(context_, plan, logged.log_job) != Outcome::kFinished) return false;
-      log_.finish(logged.log_job);
-      write_report_quietly();
-    }
-    progress_.finish(job.arm->name + "/" + std::to_string(job.number),
-                     jobs_.student_steps(job, data_));
-    return true;
-  }
-
-  TrainingPlan student_plan(const StudentJob& job) {
-    std::shared_ptr<const Curriculum> curriculum;
-    {
-      const std::lock_guard lock(mutex_);
-      curriculum = curriculum_for(*job.arm, job.teacher);
-    }
-    TrainingPlan plan = jobs_.student_plan(
-        job, data_, jobs_.needs_teacher() ? &teachers_[job.teacher] : nullptr, curriculum);
-    if (const std::string& weights = job.arm->settings.text("student.weights"); !weights.empty()) {
-      const nn::WeightsInfo info = nn::load_weights(*plan.model, find_weights(base_, weights));
-      if (const auto at = info.metadata.find("normalize");
-          at != info.metadata.end() && job.arm->settings.is_default("student.normalize"))
-        plan.normalize = normalize_of_text(at->second);
-    }
-    if (const auto at = arm_notes_.find({plan.arm, job.teacher}); at != arm_notes_.end())
-      for (const std::string& problem : at->second)
-        plan.notes.push_back(
-            "allowed untrained teacher" +
-            (jobs_.several_teachers() ? " " + std::to_string(teachers_[job.teacher].seed) : "") +
-            ": " + problem);
-    if (curriculum)
-      plan.notes.insert(plan.notes.end(), curriculum->warnings.begin(), curriculum->warnings.end());
-    return plan;
-  }
-
-  void write_report_quietly() {
-    if (data_.parity) return;  // many short jobs: once at the end
-    const std::lock_guard lock(mutex_);
-    try {
-      write_report(folder_.path(), report_text(recipe_));
-    } catch (const Error& e) {  // the next one, or the last, tells
-      progress_.line(std::string("note: no report yet: ") + e.what());
-    }
-  }
-
   const Recipe& recipe_;
-  const Settings& base_;
-  Device device_;
-  JobList jobs_;
   RunFolder folder_;
   bool started_ = false;
   MetricsLog log_;
   Progress progress_;
   RunContext context_;
-  ExperimentData data_;
-  std::vector<LoggedJob> logged_teachers_, logged_students_;  // beside jobs_
-  std::vector<TeacherSet> teachers_;
-  std::map<std::string, std::shared_ptr<const Curriculum>> curricula_;
-  std::map<std::pair<std::string, std::size_t>, std::vector<std::string>> arm_notes_;  // teacher
-  MemoryStatistics peak_;
-  std::mutex mutex_;
+  Shared shared_;
+  std::vector<std::unique_ptr<TaskRun>> tasks_;
 };
 
 // A word as a shell takes it.

@@ -3,7 +3,7 @@
 
 #include "engine/io/file.h"
 #include "tools/kdtrain/command_line.h"
-#include "tools/kdtrain/jobs.h"
+#include "tools/kdtrain/models.h"
 #include "tools/kdtrain/teachers.h"
 
 namespace retort::tools {
@@ -14,7 +14,7 @@ int score_command(const CommandLine& line) {
   const Settings& base = recipe->base;
   const Settings* settings = &base;
   for (const Arm& arm : recipe->arms)
-    if (arm.settings.text("train.order") == "curriculum") {
+    if (has_curriculum(arm.settings)) {
       settings = &arm.settings;
       break;
     }
@@ -24,19 +24,25 @@ int score_command(const CommandLine& line) {
                "model.safetensors of a run");
   const Device device = open_device(line.device, base);
   const ExperimentData data = open_data(base, false);
-  RETORT_CHECK(!data.parity, "[score] parity draws fresh samples: there is nothing to order");
+  RETORT_CHECK(!data.endless(), "[score] ", base.text("data.format"),
+               " draws fresh samples: there is nothing to order");
   const JobList jobs(*recipe);
-  TeacherSet teacher = load_teacher_set(jobs, 0, data, device, {find_weights(base, weights), ""});
+  RETORT_CHECK(!jobs.models().empty() && jobs.models()[0].is_teacher,
+               "[score] expected an arm that learns from the teacher");
+  TeacherSet teacher =
+      load_teacher_set(jobs, 0, 0, data, device, {find_weights(base, weights), ""});
   for (const std::string& problem : teacher.problems)
     std::fprintf(stderr, "kdtrain: note: allowed untrained teacher: %s\n", problem.c_str());
-  score_samples(&teacher, *data.student, device, base.integer("train.evaluate_batch"));
-  const auto curriculum = make_curriculum(*settings, curriculum_name(*settings, teacher, false),
-                                          teacher, *data.student);
-  for (const std::string& warning : curriculum->warnings)
+  teacher.statistics =
+      score_samples(teacher.final->model(), *plain_source(*data.student, device, {teacher.reading}),
+                    base.integer("train.evaluate_batch"));
+  const auto made = make_curriculum(*settings, curriculum_name(*settings), teacher.statistics,
+                                    *data.student, teacher.seed);
+  for (const std::string& warning : made->curriculum.warnings)
     std::fprintf(stderr, "kdtrain: note: %s\n", warning.c_str());
-  write_file_atomically(line.out, curriculum->csv);
+  write_file_atomically(line.out, made->curriculum.csv);
   std::printf("%s: %lld samples, %s\n", line.out.c_str(),
-              static_cast<long long>(data.student->size()), curriculum->name.c_str());
+              static_cast<long long>(data.student->size()), made->name.c_str());
   return 0;
 }
 

@@ -3,58 +3,62 @@
 #include <cmath>
 
 namespace retort::tools {
+namespace {
+
+// What the final line tells of all steps.
+constexpr const char* kOfAll[] = {"fraction_clamped"};
+
+Json json_of(const distill::StepNumbers& numbers) {
+  Json columns = Json::array();
+  for (const auto& column : numbers.columns()) {
+    Json one = Json::array();
+    one.push(column.name).push(column.sum).push(column.weight);
+    columns.push(std::move(one));
+  }
+  Json out = Json::object();
+  out.set("steps", numbers.steps).set("samples", numbers.samples).set("rows", numbers.rows);
+  return out.set("columns", std::move(columns));
+}
+
+distill::StepNumbers numbers_of(const Json& json) {
+  distill::StepNumbers numbers;
+  numbers.steps = json.at("steps").as_integer();
+  numbers.samples = json.at("samples").as_integer();
+  numbers.rows = json.at("rows").as_integer();
+  for (const Json& one : json.at("columns").items()) {
+    const std::vector<Json>& parts = one.items();
+    RETORT_CHECK_AS(kBadInput, parts.size() == 3, "[step_sums] expected name, sum and weight");
+    numbers.add(parts[0].as_string(), parts[1].as_number(), parts[2].as_number());
+  }
+  return numbers;
+}
+
+}  // namespace
 
 std::optional<StepSums::NotFinite> StepSums::fold(const std::vector<distill::StepNumbers>& steps) {
-  RETORT_CHECK(steps.size() == waiting_.size(), "[step_sums] expected the numbers of ",
-               waiting_.size(), " steps, got ", steps.size());
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const distill::StepNumbers& step = steps[i];
-    if (!std::isfinite(step.loss)) return NotFinite{steps.size() - 1 - i, step.loss};
-    loss_ += step.loss;
-    ce_ += step.ce;
-    kd_ += step.kd;
-    lambda_ += waiting_[i].lambda;
-    clamped_ += waiting_[i].clamped;
-    all_clamped_ += waiting_[i].clamped;
-    all_steps_ += 1;
-    correct_ += step.correct;
-    teacher_correct_ += step.teacher_correct;
-    steps_ += 1;
-    samples_ += step.samples;
+    if (!std::isfinite(step.loss())) return NotFinite{steps.size() - 1 - i, step.loss()};
+    recent_ += step;
+    for (const char* name : kOfAll)
+      if (step.has(name)) told_.add(name, step.sum(name), 1);
   }
-  waiting_.clear();
   return std::nullopt;
 }
 
-void StepSums::clear() {
-  StepSums next;
-  next.all_clamped_ = all_clamped_;
-  next.all_steps_ = all_steps_;
-  *this = std::move(next);
+double StepSums::mean_of_all(const char* name) const {
+  return told_.has(name) ? told_.mean(name) : 0;
 }
 
 Json StepSums::json() const {
   Json out = Json::object();
-  out.set("loss", loss_).set("ce", ce_).set("kd", kd_).set("lambda", lambda_);
-  out.set("correct", correct_).set("teacher_correct", teacher_correct_);
-  out.set("steps", steps_).set("samples", samples_).set("clamped", clamped_);
-  out.set("all_clamped", all_clamped_).set("all_steps", all_steps_);
-  return out;
+  return out.set("recent", json_of(recent_)).set("all", json_of(told_));
 }
 
 StepSums StepSums::of(const Json& json) {
   StepSums s;
-  s.loss_ = json.at("loss").as_number();
-  s.ce_ = json.at("ce").as_number();
-  s.kd_ = json.at("kd").as_number();
-  s.lambda_ = json.at("lambda").as_number();
-  s.correct_ = json.at("correct").as_number();
-  s.teacher_correct_ = json.at("teacher_correct").as_number();
-  s.steps_ = json.at("steps").as_integer();
-  s.samples_ = json.at("samples").as_integer();
-  s.clamped_ = json.at("clamped").as_number();
-  s.all_clamped_ = json.at("all_clamped").as_number();
-  s.all_steps_ = json.at("all_steps").as_integer();
+  s.recent_ = numbers_of(json.at("recent"));
+  s.told_ = numbers_of(json.at("all"));
   return s;
 }
 

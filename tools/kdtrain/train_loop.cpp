@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <set>
 
 #include "engine/io/file.h"
 #include "engine/io/json.h"
@@ -15,26 +16,105 @@
 namespace retort::tools {
 namespace {
 
+// What one evaluation split gave.
+struct Evaluated {
+  distill::Metrics metrics;
+  double seconds = 0;
+
+  double value(const std::string& name) const {
+    for (const auto& [key, value] : metrics)
+      if (key == name) return value;
+    return std::nan("");
+  }
+};
+
+// When an arm is done before its last step: train.stop_at and train.stop_at_accuracy.
+class StopRules {
+ public:
+  explicit StopRules(const Settings& s) {
+    if (const double least = s.number("train.stop_at_accuracy"); least > 0)
+      rules_.push_back({{"accuracy", true, least}, name_of("steps_to_%g", least)});
+    if (const auto rule = parse_stop_rule(s.text("train.stop_at")))
+      rules_.push_back({*rule, rule->metric == "accuracy"
+                                   ? name_of("steps_to_%g", rule->value)
+                                   : name_of(("steps_to_" + rule->metric + "_%g").c_str(),
+                                             rule->value)});
+  }
+  /// Notes what an evaluation at this step reached. True if a rule was met for the first time.
+  bool notice(const Evaluated& evaluated, std::int64_t step) {
+    bool met = false;
+    for (Rule& rule : rules_) {
+      const double value = evaluated.value(rule.rule.metric);
+      const bool there = rule.rule.at_least ? value >= rule.rule.value : value <= rule.rule.value;
+      if (!there || rule.step >= 0) continue;
+      rule.step = step;
+      met = true;
+    }
+    return met;
+  }
+  /// The cap counts as the value where a rule was never met.
+  void add_metrics(std::int64_t cap, distill::Metrics* metrics) const {
+    for (const Rule& rule : rules_)
+      metrics->emplace_back(rule.name, static_cast<double>(rule.step < 0 ? cap : rule.step));
+  }
+  Json json() const {
+    Json out = Json::array();
+    for (const Rule& rule : rules_) out.push(rule.step);
+    return out;
+  }
+  void restore(const Json& json) {
+    RETORT_CHECK_AS(kBadInput, json.items().size() == rules_.size(),
+                    "[resume] the checkpoint has other stop rules");
+    for (std::size_t i = 0; i < rules_.size(); ++i) rules_[i].step = json.items()[i].as_integer();
+  }
+
+ private:
+  struct Rule {
+    StopRule rule;
+    std::string name;
+    std::int64_t step = -1;
+  };
+  static std::string name_of(const char* format, double value) {
+    char text[96];
+    std::snprintf(text, sizeof text, format, value);
+    return text;
+  }
+  std::vector<Rule> rules_;
+};
+
+// The rhythm of a job: what happens after which step.
+struct Rhythm {
+  std::int64_t log = 1, evaluate = 1, checkpoint = 0;
+
+  Rhythm(const TrainingPlan& plan, std::int64_t epoch_steps) {
+    const Settings& s = *plan.settings;
+    log = s.integer("train.log_steps");
+    const std::int64_t often = s.integer(plan.section == "teacher.train"
+                                             ? "teacher.train.checkpoint_steps"
+                                             : "train.evaluate_steps");
+    evaluate = often > 0 ? often : epoch_steps;
+    const std::int64_t save = s.integer("train.checkpoint_steps");
+    checkpoint = save > 0 ? save : s.integer("train.checkpoint_epochs") * epoch_steps;
+  }
+};
+
 class Job {
  public:
   Job(RunContext& context, const TrainingPlan& plan, std::size_t log_job)
       : context_(context),
         plan_(plan),
-        s_(*plan.settings),
         title_(plan.arm + "/" + std::to_string(plan.seed)),
-        folder_(context.folder->arm_folder(plan.arm, plan.seed)),
-        parity_(context.data->parity),
-        trainer_(plan, *context.data, context.device),
+        folder_(context.folder->job_folder(plan.arm, plan.seed, plan.task)),
+        trainer_(plan, context.device),
+        rhythm_(plan, trainer_.steps_per_epoch()),
         log_(context.log, log_job, plan),
-        costs_(trainer_.timer()) {
-    const bool teacher = plan.section == "teacher.train";
-    const std::int64_t often =
-        s_.integer(teacher ? "teacher.train.checkpoint_steps" : "train.evaluate_steps");
-    evaluate_steps_ = often > 0 ? often : trainer_.steps_per_epoch();
-    const std::int64_t save = s_.integer("train.checkpoint_steps");
-    checkpoint_steps_ =
-        save > 0 ? save : s_.integer("train.checkpoint_epochs") * trainer_.steps_per_epoch();
-    stop_at_ = s_.number("train.stop_at_accuracy");
+        costs_(trainer_.timer()),
+        stop_(*plan.settings) {
+    for (const EvaluationSet& set : context.data->evaluation) {
+      std::vector<nn::Reading> readings{plan.reading};
+      if (plan.teacher != nullptr) readings.push_back(plan.teacher->reading);
+      sources_.push_back(plain_source(*set.data, context.device, std::move(readings)));
+    }
   }
 
   Outcome run() {
@@ -44,9 +124,7 @@ class Job {
         checkpoint(false);
         return Outcome::kStopped;
       }
-      const StepOutcome outcome = trainer_.step();
-      costs_.add(outcome.samples);
-      sums_.add(outcome);
+      costs_.add(trainer_.step());
       after_step();
     }
     if (!finished_) finish();
@@ -62,12 +140,13 @@ class Job {
     out.set("arm", plan_.arm).set("seed", plan_.seed).set("step", step());
     out.set("data", context_.data_hash).set("teacher", teacher_hash());
     out.set("finished", finished);
-    out.set("sums", sums_.json()).set("steps_to", steps_to_).set("reached", reached_);
+    out.set("sums", sums_.json()).set("steps_to", stop_.json()).set("reached", reached_);
     out.set("wall_s", wall_before_ + seconds_since(start_));
-    Json last = Json::object();
+    Json last = Json::object(), kept = Json::array();
     for (const auto& [name, value] : last_) last.set(name, value);
-    out.set("last", std::move(last)).set("lines", log_.lines());
-    return out;
+    for (const std::string& name : kept_) kept.push(name);
+    out.set("last", std::move(last)).set("kept", std::move(kept));
+    return out.set("lines", log_.lines());
   }
 
   std::string teacher_hash() const {
@@ -78,7 +157,7 @@ class Job {
     const auto begin = Clock::now();
     fold();
     nn::write_checkpoint(folder_, trainer_.checkpoint(state(finished), metadata()),
-                         static_cast<int>(s_.integer("train.checkpoint_keep")));
+                         static_cast<int>(plan_.settings->integer("train.checkpoint_keep")));
     context_.checkpointed = true;
     costs_.leave_out(begin);
   }
@@ -86,33 +165,41 @@ class Job {
   void restore() {
     start_ = Clock::now();
     make_folders(folder_);
-    const auto saved = nn::read_newest_valid(folder_);
-    if (saved) {
-      const Json& extra = saved->state;
-      RETORT_CHECK_AS(
-          kBadInput,
-          extra.at("arm").as_string() == plan_.arm && extra.at("seed").as_integer() == plan_.seed,
-          "[resume] the checkpoint in ", folder_, " is of another job");
-      RETORT_CHECK_AS(kBadInput, extra.at("teacher").as_string() == teacher_hash(),
-                      "[resume] the teacher's weights are not those that ", title_,
-                      " began with: its checkpoint is of teacher ", extra.at("teacher").as_string(),
-                      ", this is ", teacher_hash());
-      trainer_.restore(*saved);
-      sums_ = StepSums::of(extra.at("sums"));
-      steps_to_ = extra.at("steps_to").as_integer();
-      reached_ = extra.at("reached").as_bool();
-      wall_before_ = extra.at("wall_s").as_number();
-      log_.restore(extra.at("lines").as_string());
-      for (const auto& [name, value] : extra.at("last").members()) last_[name] = value.as_number();
-      finished_ = extra.at("finished").as_bool();
-      context_.checkpointed = true;
-      if (finished_) save_model();
-    } else {
-      for (const std::string& note : plan_.notes) log_.note(note);
-      if (trainer_.reliance())
-        for (const std::string& warning : trainer_.reliance()->warnings()) log_.note(warning);
-    }
+    if (const auto saved = nn::read_newest_valid(folder_))
+      restore(*saved);
+    else
+      write_first_notes();
     costs_.start();
+  }
+
+  void restore(const nn::FoundCheckpoint& saved) {
+    const Json& extra = saved.state;
+    RETORT_CHECK_AS(
+        kBadInput,
+        extra.at("arm").as_string() == plan_.arm && extra.at("seed").as_integer() == plan_.seed,
+        "[resume] the checkpoint in ", folder_, " is of another job");
+    RETORT_CHECK_AS(kBadInput, extra.at("teacher").as_string() == teacher_hash(),
+                    "[resume] the teacher's weights are not those that ", title_,
+                    " began with: its checkpoint is of teacher ", extra.at("teacher").as_string(),
+                    ", this is ", teacher_hash());
+    trainer_.restore(saved);
+    sums_ = StepSums::of(extra.at("sums"));
+    stop_.restore(extra.at("steps_to"));
+    reached_ = extra.at("reached").as_bool();
+    wall_before_ = extra.at("wall_s").as_number();
+    log_.restore(extra.at("lines").as_string());
+    for (const auto& [name, value] : extra.at("last").members())
+      last_.emplace_back(name, value.as_number());
+    for (const Json& name : extra.at("kept").items()) kept_.insert(name.as_string());
+    finished_ = extra.at("finished").as_bool();
+    context_.checkpointed = true;
+    if (finished_) save_model();
+  }
+
+  void write_first_notes() {
+    for (const std::string& note : plan_.notes) log_.note(note);
+    if (trainer_.reliance())
+      for (const std::string& warning : trainer_.reliance()->warnings()) log_.note(warning);
   }
 
   // -- between steps ------------------------------------------------------------------------------
@@ -133,13 +220,13 @@ class Job {
 
   void after_step() {
     const bool last = step() == trainer_.steps_planned();
-    const bool log_now = step() % s_.integer("train.log_steps") == 0 || last;
-    const bool evaluate_now = step() % evaluate_steps_ == 0 || last;
+    const bool log_now = step() % rhythm_.log == 0 || last;
     // A broken loss is noticed early where reading is free, on CUDA once per log line.
-    if (log_now || (context_.device == Device::kCpu && sums_.waiting() >= 16)) fold();
+    if (log_now || (context_.device == Device::kCpu && trainer_.meter().size() >= 16)) fold();
     if (log_now) log_.training(trainer_, &sums_, &costs_);
-    if (evaluate_now) evaluate_sets();
-    if (checkpoint_steps_ > 0 && step() % checkpoint_steps_ == 0 && !last && !reached_)
+    if (step() % rhythm_.evaluate == 0 || last) evaluate_sets();
+    keep_at_step();
+    if (rhythm_.checkpoint > 0 && step() % rhythm_.checkpoint == 0 && !last && !reached_)
       checkpoint(false);
     if (step() % 16 == 0 || last)
       context_.progress->update(title_, step(), trainer_.steps_planned(), log_.progress());
@@ -149,71 +236,78 @@ class Job {
     const auto before = Clock::now();
     fold();
     std::string shown;
-    for (std::size_t i = 0; i < context_.data->evaluation.size(); ++i) {
-      const EvaluationSet& set = context_.data->evaluation[i];
-      const auto start = Clock::now();
-      EvaluationRequest request{context_.device, trainer_.dtype(),
-                                s_.integer("train.evaluate_batch"), plan_.normalize};
-      const bool teacher = plan_.teacher != nullptr && !plan_.teacher->evaluation_logits.empty();
-      if (teacher) request.teacher_logits = &plan_.teacher->evaluation_logits[i];
-      const distill::EvaluationResult r = evaluate_one(set, request);
-      log_.evaluation(trainer_, set.name, r, seconds_since(start), teacher);
-      last_[set.name + ".accuracy"] = r.accuracy;
-      last_[set.name + ".loss"] = r.loss;
-      if (teacher) last_[set.name + ".teacher_agreement"] = r.agreement;
+    last_.clear();
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
+      const std::string& name = context_.data->evaluation[i].name;
+      const Evaluated e = evaluate(i);
+      log_.evaluation(trainer_, name, e.metrics, sources_[i]->facts().size, e.seconds);
+      for (const auto& [metric, value] : e.metrics) last_.emplace_back(name + "." + metric, value);
       char text[96];
-      std::snprintf(text, sizeof text, "  %s %.2f %%", set.name.c_str(), 100 * r.accuracy);
+      std::snprintf(text, sizeof text, "  %s %.2f %%", name.c_str(), 100 * e.value("accuracy"));
       shown += text;
-      if (i == 0) notice_accuracy(r.accuracy);
+      if (i == 0) notice(e);
     }
-    if (!parity_) {
-      const auto epochs = [&](std::int64_t steps) {
-        const std::int64_t each = trainer_.steps_per_epoch();
-        return std::to_string((steps + each - 1) / each);
-      };
+    // Data without end is evaluated too often to show it.
+    if (!context_.data->endless())
       context_.progress->line(title_ + "  epoch " + epochs(step()) + "/" +
                               epochs(trainer_.steps_planned()) + "  " + log_.progress() + shown +
                               (costs_.text().empty() ? "" : "  " + costs_.text()));
-    }
     costs_.leave_out(before);  // training throughput leaves evaluation out
   }
 
-  distill::EvaluationResult evaluate_one(const EvaluationSet& set,
-                                         const EvaluationRequest& request) {
+  std::string epochs(std::int64_t steps) const {
+    const std::int64_t each = trainer_.steps_per_epoch();
+    return std::to_string((steps + each - 1) / each);
+  }
+
+  Evaluated evaluate(std::size_t set) {
+    const auto start = Clock::now();
     const auto refuse = [&](const std::string& why) {
       fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed,
-           ": after the update at step ", step(), " the model is broken on ", set.name, " (", why,
-           "); ", what_stands());
+           ": after the update at step ", step(), " the model is broken on ",
+           context_.data->evaluation[set].name, " (", why, "); ", what_stands());
     };
-    distill::EvaluationResult result;
+    distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch")};
+    if (plan_.teacher != nullptr && !plan_.teacher->answers.empty())
+      options.teacher = plan_.teacher->answers[set].get();
+    Evaluated result;
     try {
-      result = evaluate(*plan_.model, *set.data, request);
+      result.metrics = distill::measure(*plan_.model, *sources_[set], options).metrics();
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kNumerics) throw;
       refuse(error.what());
     }
-    if (!std::isfinite(result.loss)) refuse("its loss is not finite");
+    if (!std::isfinite(result.value("loss"))) refuse("its loss is not finite");
+    result.seconds = seconds_since(start);
     return result;
   }
 
-  void notice_accuracy(double accuracy) {
-    if (stop_at_ > 0 && accuracy >= stop_at_ && steps_to_ < 0) {
-      steps_to_ = step();
-      reached_ = plan_.section == "train";  // a teacher trains to its end
-    }
-    for (const double threshold : plan_.snapshot_accuracies)
-      if (accuracy > threshold && !last_.contains(snapshot_file(threshold))) {
-        last_[snapshot_file(threshold)] = static_cast<double>(step());
-        nn::save_weights(*plan_.model, folder_ + "/" + snapshot_file(threshold), metadata());
-      }
+  void notice(const Evaluated& evaluated) {
+    // A teacher trains to its end.
+    if (stop_.notice(evaluated, step())) reached_ = plan_.section == "train";
+    for (const SnapshotRule& rule : plan_.snapshots)
+      if (rule.step == 0 && evaluated.value("accuracy") > rule.accuracy_above) keep(rule);
+  }
+
+  void keep_at_step() {
+    for (const SnapshotRule& rule : plan_.snapshots)
+      if (rule.step > 0 && rule.step == step()) keep(rule);
+  }
+
+  // The first moment of the kind is what counts.
+  void keep(const SnapshotRule& rule) {
+    if (!kept_.insert(rule.name()).second) return;
+    nn::save_weights(*plan_.model, folder_ + "/" + rule.name() + ".safetensors", metadata());
   }
 
   std::map<std::string, std::string> metadata() const {
-    return {{"arch", s_.text(plan_.model_section + ".arch")},
-            {"normalize", plan_.normalize.str()},
-            {"arm", plan_.arm},
-            {"seed", std::to_string(plan_.seed)},
-            {"step", std::to_string(step())}};
+    std::map<std::string, std::string> all =
+        metadata_of(plan_.reading, *context_.data->kind, plan_.data->facts());
+    all["arch"] = plan_.settings->text(plan_.model_section + ".arch");
+    all["arm"] = plan_.arm;
+    all["seed"] = std::to_string(plan_.seed);
+    all["step"] = std::to_string(step());
+    return all;
   }
 
   void save_model() const {
@@ -225,55 +319,43 @@ class Job {
   void finish() {
     fold();
     log_.training(trainer_, &sums_, &costs_);
-    std::map<std::string, double> metrics;
-    for (const auto& [name, value] : last_)
-      if (!name.ends_with(".safetensors")) metrics[name] = value;
-    if (stop_at_ > 0) {
-      char name[32];
-      std::snprintf(name, sizeof name, "steps_to_%g", stop_at_);
-      metrics[name] = static_cast<double>(steps_to_ < 0 ? trainer_.steps_planned() : steps_to_);
-    }
+    distill::Metrics metrics = last_;
+    stop_.add_metrics(trainer_.steps_planned(), &metrics);
     if (plan_.final_metrics)
-      for (const auto& [name, value] : plan_.final_metrics(plan_.model)) metrics[name] = value;
+      for (const auto& metric : plan_.final_metrics(plan_.model)) metrics.push_back(metric);
     const MemoryStatistics memory = memory_statistics(context_.device);
     log_.final_line(trainer_, sums_, metrics, memory, wall_before_ + seconds_since(start_));
     save_model();  // before the checkpoint, which says that all is done
     checkpoint(true);
-    if (parity_) {  // its evaluations are too many to show
-      char text[128];
-      std::snprintf(text, sizeof text, "%s  %lld steps, accuracy %.4f", title_.c_str(),
-                    static_cast<long long>(step()),
-                    last_[context_.data->evaluation[0].name + ".accuracy"]);
-      context_.progress->line(text + ("  " + costs_.text()));
-    }
+    if (!context_.data->endless()) return;
+    char text[128];
+    const std::string first = context_.data->evaluation[0].name + ".accuracy";
+    const auto at = std::find_if(last_.begin(), last_.end(),
+                                 [&](const auto& metric) { return metric.first == first; });
+    std::snprintf(text, sizeof text, "%s  %lld steps, accuracy %.4f", title_.c_str(),
+                  static_cast<long long>(step()), at == last_.end() ? 0 : at->second);
+    context_.progress->line(text + ("  " + costs_.text()));
   }
 
   RunContext& context_;
   const TrainingPlan& plan_;
-  const Settings& s_;
   std::string title_, folder_;
-  bool parity_;
   Trainer trainer_;
+  Rhythm rhythm_;
   JobLog log_;
   StepSums sums_;
   StepCosts costs_;
-  std::int64_t evaluate_steps_ = 1, checkpoint_steps_ = 0;
-  double stop_at_ = 0;
+  StopRules stop_;
+  std::vector<std::shared_ptr<const nn::Source>> sources_;  // by evaluation set
 
-  std::map<std::string, double> last_;  // newest evaluation, for the final line
-  std::int64_t steps_to_ = -1;
+  distill::Metrics last_;        // newest evaluation, for the final line
+  std::set<std::string> kept_;   // snapshots
   bool reached_ = false, finished_ = false;
   double wall_before_ = 0;
   Clock::time_point start_;
 };
 
 }  // namespace
-
-std::string snapshot_file(double accuracy) {
-  char name[48];
-  std::snprintf(name, sizeof name, "above_%g.safetensors", accuracy);
-  return name;
-}
 
 std::optional<JobState> read_job_state(const std::string& folder) {
   if (!std::filesystem::is_directory(folder)) return std::nullopt;

@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 
-#include "tools/kdtrain/experiment.h"
 #include "tools/kdtrain/progress.h"
 #include "tools/kdtrain/run_folder.h"
 #include "tools/kdtrain/trainer.h"
@@ -36,9 +35,6 @@ struct JobState {
 std::optional<JobState> read_job_state(const std::string& folder);
 
 enum class Outcome { kFinished, kStopped };
-
-/// File of a teacher's snapshot in its folder.
-std::string snapshot_file(double accuracy);
 
 /// Trains, from the newest checkpoint if there is one. Writes lines, checkpoints and at the end
 /// model.safetensors. kStopped after a signal or context.abort, with a checkpoint written.

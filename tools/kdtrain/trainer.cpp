@@ -1,135 +1,152 @@
 #include "tools/kdtrain/trainer.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <numeric>
 
 #include "curriculum/sampling/sampler.h"
+#include "curriculum/schedules/cutoff.h"
 #include "engine/runtime/allocator.h"
 #include "nn/checkpoint/weights.h"
+#include "tools/kdtrain/models.h"
 #include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
 
-Trainer::Trainer(const TrainingPlan& plan, const ExperimentData& data, Device device)
+std::string SnapshotRule::name() const {
+  char text[48];
+  if (step > 0)
+    std::snprintf(text, sizeof text, "step_%lld", static_cast<long long>(step));
+  else
+    std::snprintf(text, sizeof text, "above_%g", accuracy_above);
+  return text;
+}
+
+Trainer::Trainer(const TrainingPlan& plan, Device device)
     : plan_(plan),
       s_(*plan.settings),
       device_(device),
       batch_(s_.integer(plan.section + ".batch")),
-      dtype_(precision_of(s_, plan.section == "train" ? "train.precision" : "teacher.precision")),
-      teacher_dtype_(precision_of(s_, "teacher.precision")),
       timer_(device) {
   plan.model->to(device);
-  const std::int64_t samples = data.parity ? s_.integer("data.epoch_size") : plan.data->size();
+  const std::int64_t samples = plan.data->facts().epoch_size;
   epoch_steps_ = (samples + batch_ - 1) / batch_;
   planned_ = planned_steps(s_, plan.section, samples);
+  const double cutoff = s_.number("distill.cutoff");  // 0 and 1: never
+  cutoff_ = curriculum::cutoff_step(cutoff == 0 ? 1 : cutoff, planned_);
   schedule_ = schedule_of(s_, plan.section, planned_);
   settings_.temperature = {static_cast<float>(s_.number("distill.temperature"))};
-  settings_.divergence = divergence_of(s_);
+  settings_.micro_batch = s_.integer(plan.section + ".micro_batch");
   settings_.timer = &timer_;
-  make_loader(data);
+  make_batches();
+  std::vector<distill::RunTeacher> teachers;
+  for (const auto& teacher : plan.teachers) teachers.push_back({teacher, 1});
   staged_ = std::make_unique<distill::StagedDistillation>(
-      *plan.model,
-      std::vector<std::shared_ptr<const distill::Teacher>>(plan.teachers.begin(),
-                                                           plan.teachers.end()),
-      plan.stages,
-      optimizer_factory(s_, plan.section, device == Device::kCuda && dtype_ == DType::kBF16),
-      [this, parity = data.parity] { return calibration(parity); });
-  if (device != Device::kCuda) return;
+      *plan.model, std::move(teachers), plan.stages,
+      optimizer_factory(s_, plan.section,
+                        device == Device::kCuda && plan.reading.dtype == DType::kBF16),
+      [this] { return calibration(); });
   const distill::GraphOptions graphs{.graph = s_.flag("train.graph"),
                                      .overlap = s_.flag("train.graph_overlap")};
-  staged_->use_graphs(meter_, graphs);
-  const auto images = std::dynamic_pointer_cast<const nn::ImageDataset>(plan.data);
-  if (images && graphs.graph) feed_ = std::make_unique<nn::ImageFeed>(images, batch_options());
+  staged_->use_meter(meter_, graphs);
+  if (device == Device::kCuda && graphs.graph) feed_ = loader_->source().device_feed();
 }
 
-void Trainer::make_loader(const ExperimentData& data) {
-  const nn::LoaderOptions options{.steps_per_epoch = epoch_steps_};
-  if (data.parity) {
-    batches_ = nn::sequential_plan(plan_.data->size(), batch_);
-    loader_ = std::make_unique<nn::Loader>(plan_.data, batches_, options, batch_options());
+void Trainer::make_batches() {
+  const std::shared_ptr<const nn::Source> source = plan_.data->source(source_options());
+  const nn::LoaderOptions options{.steps_per_epoch = epoch_steps_,
+                                  .prefetch = s_.flag("train.prefetch")};
+  if (plan_.data->facts().endless()) {
+    batches_ = nn::sequential_plan(plan_.data->facts().indices(), batch_);
+    loader_ = std::make_unique<nn::Loader>(source, batches_, options);
     return;
   }
-  std::vector<std::int64_t> order;
+  std::vector<std::int64_t> order(static_cast<std::size_t>(plan_.data->size()));
+  std::iota(order.begin(), order.end(), 0);
   if (plan_.curriculum) {
-    order = plan_.curriculum->order.indices;
-  } else {
-    for (std::int64_t i = 0; i < plan_.data->size(); ++i) order.push_back(i);
+    const curriculum::Curriculum& c = plan_.curriculum->curriculum;
+    order = c.order.indices;
+    if (s_.text("distill.reliance.mode") != "off")
+      reliance_.emplace(c.confidence, order, batch_, reliance_options(s_), c.excluded);
   }
-  if (plan_.curriculum && s_.text("distill.reliance.mode") != "off")
-    reliance_.emplace(plan_.curriculum->confidence, order, batch_, reliance_options(s_));
   const auto sampler = std::make_shared<curriculum::Sampler>(
       std::move(order), sampler_options(s_, plan_.section, plan_.key, planned_));
   batches_ = [sampler](std::int64_t step) { return sampler->batch(step); };
-  loader_ = std::make_unique<nn::Loader>(plan_.data, batches_, options, batch_options());
+  loader_ = std::make_unique<nn::Loader>(source, batches_, options);
 }
 
-nn::BatchOptions Trainer::batch_options() const {
-  nn::BatchOptions options;
+nn::SourceOptions Trainer::source_options() const {
+  nn::SourceOptions options;
   options.device = device_;
-  options.dtype = dtype_;
-  options.augment = nn::parse_augment(
-      s_.text(plan_.section == "train" ? "data.augment" : "teacher.train.augment"));
   options.seed = plan_.key;
-  options.normalize = plan_.normalize;
-  if (!plan_.teachers.empty()) {
-    options.teacher_normalize = plan_.teacher->normalize;
-    options.teacher_dtype = teacher_dtype_;
-  }
+  options.treatment =
+      options_of(s_, plan_.section == "train" ? "data" : "teacher.train",
+                 nn::data_kinds().at(s_.text("data.format")).treatment);
+  options.readings = {plan_.reading};
+  if (!plan_.teachers.empty()) options.readings.push_back(plan_.teacher->reading);
   return options;
 }
 
-Tensor Trainer::calibration(bool parity) const {
-  const std::shared_ptr<const nn::Dataset> source =
-      parity ? parity_stream(s_, derive_key(plan_.seed, "calibration")) : plan_.data;
-  const std::int64_t count = std::min(s_.integer("distill.extraction.calibration"), source->size());
-  nn::BatchOptions options = batch_options();
-  options.augment = nn::Augment::kNone;
+nn::Batch Trainer::calibration() const {
+  nn::SourceOptions options = source_options();
+  options.treatment = {};
+  if (plan_.data->facts().endless()) options.seed = derive_key(plan_.seed, "calibration");
   const MemoryRoleScope role(MemoryRole::kData);
-  return source->make_batch(nn::sequential_plan(count, count)(0), options).teacher_inputs;
+  return nn::first_samples(*plan_.data->source(options),
+                           s_.integer("distill.extraction.calibration"));
 }
 
-std::vector<float> Trainer::lambda_of(const std::vector<std::int64_t>& samples) const {
-  if (plan_.teachers.empty()) return {0.0f};
-  if (!reliance_) return {static_cast<float>(s_.number("distill.lambda"))};
-  if (reliance_->options().per_sample) return reliance_->of_samples(samples);
-  return {static_cast<float>(reliance_->of_batch(samples))};
+// The teacher's share of this step, and what is told of it.
+void Trainer::set_reliance(const distill::Stage& stage, std::int64_t step,
+                           std::span<const std::int64_t> samples) {
+  settings_.told.clear();
+  settings_.lambda = {0.0f};
+  if (plan_.teachers.empty() || stage.partial()) return;
+  if (stage.lambda)
+    settings_.lambda = {*stage.lambda};
+  else if (step >= cutoff_)
+    settings_.lambda = {0.0f};
+  else if (!reliance_)
+    settings_.lambda = {static_cast<float>(s_.number("distill.lambda"))};
+  else if (reliance_->options().per_sample)
+    settings_.lambda = reliance_->of_samples(samples);
+  else
+    settings_.lambda = {static_cast<float>(reliance_->of_batch(samples))};
+  double mean = 0;
+  for (const float l : settings_.lambda) mean += static_cast<double>(l);
+  settings_.told.emplace_back("lambda", mean / static_cast<double>(settings_.lambda.size()));
+  if (reliance_)
+    settings_.told.emplace_back("fraction_clamped",
+                                stage.lambda ? 0 : reliance_->clamped(samples));
 }
 
-StepOutcome Trainer::step() {
+std::int64_t Trainer::step() {
   timer_.start();
   const std::int64_t at = steps_done();
   nn::Batch batch;  // 7 -> 1
   nn::FeedBatch place;
+  std::span<const std::int64_t> samples;
   if (feed_) {
     place = feed_->place(batches_, epoch_steps_, at);
-    const auto begin = feed_->order().begin() + place.begin;
-    batch.sample.assign(begin, begin + place.rows);
+    samples = std::span(feed_->order()).subspan(static_cast<std::size_t>(place.begin),
+                                                static_cast<std::size_t>(place.rows));
   } else {
     batch = loader_->at(at);
+    samples = batch.sample;
   }
   timer_.mark(distill::Phase::kData);
   learning_rate_ = schedule_.at(at);
   const distill::Stage& stage = staged_->stage();
   stage_name_ = stage.name;
-  StepOutcome outcome;
-  if (stage.loss == distill::StageLoss::kProjection) {
-    outcome.lambda = 1;
-  } else {
-    settings_.lambda = stage.lambda ? std::vector<float>{*stage.lambda} : lambda_of(batch.sample);
-    for (const float l : settings_.lambda) outcome.lambda += static_cast<double>(l);
-    outcome.lambda /= static_cast<double>(settings_.lambda.size());
-    if (reliance_ && !stage.lambda) outcome.clamped = reliance_->clamped(batch.sample);
-  }
-  outcome.samples = batch.size();
+  set_reliance(stage, at, samples);
+  const auto count = static_cast<std::int64_t>(samples.size());
   if (feed_) {
     const auto next = feed_->place(at + 1);
     staged_->step(*feed_, place, settings_, learning_rate_, next ? &*next : nullptr);
-    return outcome;
+  } else {
+    staged_->step(batch, settings_, learning_rate_);  // 2 .. 6
   }
-  const distill::StepReport report = staged_->step(
-      {batch.inputs, batch.teacher_inputs, batch.targets, batch.sample, batch.augment}, settings_,
-      learning_rate_);                              // 2 .. 6
-  if (device_ == Device::kCpu) meter_.add(report);  // on CUDA the stages do
-  return outcome;
+  return count;
 }
 
 nn::CheckpointContents Trainer::checkpoint(Json state,

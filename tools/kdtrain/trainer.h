@@ -1,58 +1,76 @@
 // One model on its way through a recipe's steps: batches from the loader, stages from distill,
-// order and lambda from curriculum. The only code that sees both distill and curriculum. It writes
-// nothing: train_loop.h adds files and log lines, plan.h measures a few steps.
+// order and lambda from curriculum. It writes nothing: train_loop.h adds files and log lines, plan.h
+// measures a few steps.
 #pragma once
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "curriculum/schedules/reliance.h"
+#include "distill/metrics/measure.h"
 #include "distill/schedules/staged.h"
 #include "nn/checkpoint/checkpoint.h"
-#include "nn/data/loader.h"
+#include "nn/data/device_feed.h"
 #include "nn/optim/schedule.h"
-#include "tools/kdtrain/experiment.h"
+#include "tools/kdtrain/curricula.h"
 
 namespace retort::tools {
 
+/// A teacher and what was found out about it once.
+struct TeacherSet {
+  std::string model = "teacher";  // or the name of a [[model]]
+  std::int64_t seed = 0;
+  std::shared_ptr<distill::Teacher> final, untrained;
+  std::map<std::string, std::shared_ptr<distill::Teacher>> snapshots;  // by SnapshotRule::name()
+  nn::Reading reading;
+  std::vector<std::string> problems;  // of `final`, which teacher.allow_untrained accepted
+  std::vector<std::shared_ptr<distill::TeacherAnswers>> answers;  // of `final`, by evaluation set
+  std::vector<distill::Metrics> evaluation;                       // by evaluation set
+  curriculum::SampleStatistics statistics;  // of the student's training samples
+};
+
+/// A moment of a teacher's training whose weights are kept: the first evaluation whose accuracy
+/// exceeds one, or a step.
+struct SnapshotRule {
+  double accuracy_above = -1;  // unless below 0
+  std::int64_t step = 0;       // unless 0
+  /// Of its file, without ".safetensors": "above_0.7", "step_500".
+  std::string name() const;
+  bool operator==(const SnapshotRule&) const = default;
+};
+
 /// What one job trains.
 struct TrainingPlan {
-  std::string arm;
+  std::string arm;        // or the name of a model
   std::int64_t seed = 0;  // as logged and as the folder is named
+  std::string task;       // "" where a recipe has none
   const Settings* settings = nullptr;
-  std::string section;    // "train", or "teacher.train"
+  std::string section;  // "train", or "teacher.train"
   std::uint64_t key = 0;  // of everything random
   std::shared_ptr<nn::Model> model;
   std::string model_section;  // "student" or "teacher": for the metadata of the weights
   std::shared_ptr<const nn::Dataset> data;
-  nn::Normalize normalize;
-  const TeacherSet* teacher = nullptr;                      // null: trains on labels alone
-  std::vector<distill::Stage> stages;                       // never empty
-  std::vector<std::shared_ptr<distill::Teacher>> teachers;  // by Stage::teacher
-  std::shared_ptr<const Curriculum> curriculum;             // order = "curriculum" only
-  std::vector<double> snapshot_accuracies;                  // teachers: keep a copy when exceeded
-  std::vector<std::string> notes;                           // for the report
+  nn::Reading reading;                              // how the model reads it
+  const TeacherSet* teacher = nullptr;              // null: trains on labels alone
+  std::vector<distill::Stage> stages;               // never empty
+  std::vector<std::shared_ptr<distill::Teacher>> teachers;  // by Stage::teachers
+  std::shared_ptr<const NamedCurriculum> curriculum;        // order = "curriculum" only
+  std::vector<SnapshotRule> snapshots;              // teachers: keep a copy at these moments
+  std::vector<std::string> notes;                   // for the report
   /// More metrics of the final line; asked once, after the last step.
-  std::function<std::map<std::string, double>(const std::shared_ptr<nn::Model>&)> final_metrics;
-};
-
-/// What a step says at once; its numbers gather in the trainer's meter.
-struct StepOutcome {
-  std::int64_t samples = 0;
-  double lambda = 0;   // mean over the batch; 1 in a projection stage
-  double clamped = 0;  // share of its lambdas that the clamp changed
+  std::function<distill::Metrics(const std::shared_ptr<nn::Model>&)> final_metrics;
 };
 
 class Trainer {
  public:
   /// Moves the model. The plan must outlive the trainer.
-  Trainer(const TrainingPlan& plan, const ExperimentData& data, Device device);
+  Trainer(const TrainingPlan& plan, Device device);
 
-  /// On CUDA with train.graph a captured step, where it can be one, that makes its batch itself.
-  StepOutcome step();
+  /// One step; its numbers gather in the meter. Returns the samples of its batch. On CUDA with
+  /// train.graph a captured step, where it can be one, that makes its batch itself.
+  std::int64_t step();
   distill::StepMeter& meter() { return meter_; }
 
   std::int64_t steps_done() const { return staged_->steps(); }
@@ -63,7 +81,6 @@ class Trainer {
   /// Name of the stage that the last step belonged to.
   const std::string& stage_name() const { return stage_name_; }
   const std::optional<curriculum::Reliance>& reliance() const { return reliance_; }
-  DType dtype() const { return dtype_; }
   distill::PhaseTimer& timer() { return timer_; }
 
   /// metadata: of the weights.
@@ -71,22 +88,22 @@ class Trainer {
   void restore(const nn::FoundCheckpoint& checkpoint);
 
  private:
-  void make_loader(const ExperimentData& data);
-  Tensor calibration(bool parity) const;
-  nn::BatchOptions batch_options() const;
-  std::vector<float> lambda_of(const std::vector<std::int64_t>& samples) const;
+  void make_batches();
+  nn::SourceOptions source_options() const;
+  nn::Batch calibration() const;
+  void set_reliance(const distill::Stage& stage, std::int64_t step,
+                    std::span<const std::int64_t> samples);
 
   const TrainingPlan& plan_;
   const Settings& s_;
   Device device_;
-  std::int64_t batch_, epoch_steps_ = 1, planned_ = 0;
-  DType dtype_, teacher_dtype_;
+  std::int64_t batch_, epoch_steps_ = 1, planned_ = 0, cutoff_ = 0;
   nn::Schedule schedule_;
   std::optional<curriculum::Reliance> reliance_;
   nn::BatchPlan batches_;  // which samples a step takes
   std::unique_ptr<nn::Loader> loader_;
   distill::StepMeter meter_;
-  std::unique_ptr<nn::ImageFeed> feed_;  // null: batches come from the loader
+  std::unique_ptr<nn::DeviceFeed> feed_;  // null: batches come from the loader
   std::unique_ptr<distill::StagedDistillation> staged_;
   distill::StepSettings settings_;
   distill::PhaseTimer timer_;

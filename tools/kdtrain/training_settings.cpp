@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "distill/terms/registry.h"
+#include "kernels/common/philox.h"
+#include "tools/kdtrain/curricula.h"
+
 namespace retort::tools {
 
 std::int64_t planned_steps(const Settings& settings, const std::string& section,
@@ -40,27 +44,14 @@ curriculum::SamplerOptions sampler_options(const Settings& settings, const std::
                         : curriculum::Feeding::kSequential;
   if (section != "train") return options;
   options.window_batches = settings.integer("train.window_shuffle");
-  const std::string& pacing = settings.text("curriculum.pacing");
-  if (pacing == "none") return options;
-  options.feeding = curriculum::Feeding::kPaced;
-  options.pacing.kind = curriculum::parse_pacing_kind(pacing);
-  options.pacing.start = settings.number("curriculum.start");
-  options.pacing.increase = settings.number("curriculum.increase");
-  const auto& lengths = settings.integers("curriculum.pacing_steps");
-  options.pacing.step_lengths.assign(lengths.begin(), lengths.end() - 1);
-  options.pacing.step_length = lengths.back();
-  options.pacing.full_at = settings.number("curriculum.full_at");
-  options.pacing.total_steps = steps;
+  options.pacing = curriculum::pacing_of(curriculum_options_of(settings), steps);
+  if (options.pacing.paces()) options.feeding = curriculum::Feeding::kPaced;
   return options;
 }
 
 curriculum::RelianceOptions reliance_options(const Settings& settings) {
-  curriculum::RelianceOptions options;
-  options.mode = curriculum::parse_reliance_mode(settings.text("distill.reliance.mode"));
-  options.offset = curriculum::parse_reliance_offset(settings.text("distill.reliance.s"));
-  options.clamp = settings.flag("distill.reliance.clamp");
-  options.per_sample = settings.text("distill.reliance.per") == "sample";
-  return options;
+  return curriculum::reliance_of(
+      options_of(settings, "distill.reliance", curriculum::reliance_options()));
 }
 
 distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section,
@@ -89,16 +80,21 @@ distill::OptimizerFactory optimizer_factory(const Settings& settings, const std:
   };
 }
 
-distill::Divergence divergence_of(const Settings& settings) {
-  const std::string& name = settings.text("distill.divergence");
-  for (int i = 0; i < kernels::kDivergences; ++i)
-    if (name == kernels::name_of(static_cast<distill::Divergence>(i)))
-      return static_cast<distill::Divergence>(i);
-  fail(ErrorCode::kUsage, "[recipe] no divergence is called ", name);
-}
-
-DType precision_of(const Settings& settings, const std::string& key) {
-  return settings.text(key) == "bf16" ? DType::kBF16 : DType::kF32;
+distill::Terms terms_of(const Settings& settings, std::uint64_t key) {
+  distill::SoftTargetsOptions soft;
+  soft.divergence = distill::parse_divergence(settings.text("distill.divergence"));
+  soft.parameter = settings.number("distill.parameter");
+  distill::Terms terms = distill::soft_targets(soft);
+  for (const auto& kind : distill::term_kinds().rows()) {
+    const std::string& name = kind->names.front();
+    const nn::Options options = options_of(settings, "distill." + name, distill::options_of(*kind));
+    if (options.number("weight") == 0) continue;
+    nn::Options own;
+    for (const nn::OptionSpec& spec : kind->options) own.set(spec.key, options.value(spec.key));
+    const std::uint64_t seed = key ^ (std::uint64_t{path_hash(name.c_str())} << 32);
+    terms.push_back({static_cast<float>(options.number("weight")), kind->make({own, seed})});
+  }
+  return terms;
 }
 
 }  // namespace retort::tools

@@ -23,9 +23,8 @@ curriculum::RelianceOptions reliance_options(const Settings& settings);
 distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section,
                                             bool bf16_copy);
 
-distill::Divergence divergence_of(const Settings& settings);
-
-/// "f32" or "bf16", the value of a key such as train.precision: dtype of inputs and activations.
-DType precision_of(const Settings& settings, const std::string& key);
+/// What a distillation stage minimises: the soft targets, and the terms beside them whose weight is
+/// not 0. `key` is of the student: what a term draws is a function of it and the term's name.
+distill::Terms terms_of(const Settings& settings, std::uint64_t key);
 
 }  // namespace retort::tools

@@ -1,0 +1,67 @@
+#include "tools/kdtrain/curricula.h"
+
+#include "curriculum/ordering/order_file.h"
+#include "engine/io/file.h"
+#include "tools/kdtrain/models.h"
+
+namespace retort::tools {
+
+curriculum::SampleStatistics score_samples(nn::Model& model, const nn::Source& source,
+                                           std::int64_t batch) {
+  using namespace kernels;
+  const distill::Measurement m =
+      distill::measure(model, source, {.batch = batch, .statistics = true});
+  std::vector<std::uint8_t> correct;
+  for (std::size_t i = 0; i < m.targets.size(); ++i)
+    correct.push_back(m.targets[i] == m.predictions[i] ? 1 : 0);
+  std::vector<std::int32_t> sample_of_row(m.sample_of_row.begin(), m.sample_of_row.end());
+  const auto row = [&](RowStatistic which) {
+    return std::span<const float>(m.statistics[static_cast<std::size_t>(which)]);
+  };
+  curriculum::RowStatistics rows;
+  rows.max_logit = row(kStatTeacherMaxLogit);
+  rows.log_confidence = row(kStatTeacherLogConfidence);
+  rows.confidence = row(kStatTeacherConfidence);
+  rows.margin = row(kStatTeacherMargin);
+  rows.entropy = row(kStatTeacherEntropy);
+  rows.log_p_true = row(kStatTeacherLogPTrue);
+  rows.p_true = row(kStatTeacherPTrue);
+  rows.correct = correct;
+  rows.sample_of_row = sample_of_row;
+  return curriculum::statistics_of_rows(rows, source.facts().size);
+}
+
+nn::Options curriculum_options_of(const Settings& settings) {
+  return options_of(settings, "curriculum", curriculum::curriculum_options());
+}
+
+bool has_curriculum(const Settings& settings) {
+  return settings.text("train.order") == "curriculum";
+}
+
+bool wants_scores(const Settings& settings) {
+  return has_curriculum(settings) &&
+         settings.text("curriculum.scorer") != curriculum::kScorerFile;
+}
+
+std::shared_ptr<const NamedCurriculum> make_curriculum(
+    const Settings& settings, std::string name, const curriculum::SampleStatistics& statistics,
+    const nn::Dataset& data, std::int64_t seed) {
+  auto made = std::make_shared<NamedCurriculum>();
+  made->name = std::move(name);
+  const nn::Options options = curriculum_options_of(settings);
+  const std::vector<std::int32_t> labels = data.labels();
+  if (options.text("scorer") == curriculum::kScorerFile) {
+    const std::string& file = options.text("file");
+    constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
+    made->curriculum = curriculum::make_curriculum(
+        options, curriculum::read_order_csv(read_file(file, kMostBytes), file, data.size()),
+        labels);
+  } else {
+    made->curriculum = curriculum::make_curriculum(options, statistics, labels,
+                                                   derive_key(seed, "curriculum.random"));
+  }
+  return made;
+}
+
+}  // namespace retort::tools

@@ -1,0 +1,35 @@
+// Curricula of a run: who scores the samples, in what order they are fed, under which name.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "curriculum/curriculum.h"
+#include "curriculum/options.h"
+#include "distill/metrics/measure.h"
+#include "tools/kdtrain/data.h"
+
+namespace retort::tools {
+
+/// What a model says about every sample of a source: one pass of measure().
+curriculum::SampleStatistics score_samples(nn::Model& model, const nn::Source& source,
+                                           std::int64_t batch);
+
+struct NamedCurriculum {
+  std::string name;  // of curriculum/<name>.csv
+  curriculum::Curriculum curriculum;
+};
+
+/// The curriculum that an arm's settings ask for. statistics: of whoever scores; `seed` draws a
+/// random order. A file is read from where curriculum.file says.
+std::shared_ptr<const NamedCurriculum> make_curriculum(
+    const Settings& settings, std::string name, const curriculum::SampleStatistics& statistics,
+    const nn::Dataset& data, std::int64_t seed);
+
+/// The options that curriculum/ reads, of an arm.
+nn::Options curriculum_options_of(const Settings& settings);
+/// The arm's samples are fed in the order of a curriculum.
+bool has_curriculum(const Settings& settings);
+/// It is made from scores of the samples (random: from nothing), not from a file.
+bool wants_scores(const Settings& settings);
+
+}  // namespace retort::tools
