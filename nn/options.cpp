@@ -267,6 +267,12 @@ template const Ints& Options::get(std::string_view) const;
 template const Floats& Options::get(std::string_view) const;
 template const Strings& Options::get(std::string_view) const;
 
+std::optional<OptionValue> fitting(const OptionSpec& spec, const OptionValue& value) {
+  OptionValue same = value;
+  if (!fits(spec, &same)) return std::nullopt;
+  return same;
+}
+
 Options complete(std::string_view who, std::span<const OptionSpec> specs, const Options& given) {
   Options all;
   for (const OptionSpec& spec : specs) all.set(spec.key, spec.fallback);
@@ -285,10 +291,10 @@ Options complete(std::string_view who, std::span<const OptionSpec> specs, const 
            known.empty() ? "no options" : known,
            near.empty() ? "" : "; did you mean '" + near + "'?");
     }
-    OptionValue fitting = value;
-    RETORT_CHECK(fits(*spec, &fitting), "[", who, "] ", key, ": expected ", expectation(*spec),
-                 ", got ", to_toml(value));
-    all.set(key, std::move(fitting));
+    std::optional<OptionValue> own = fitting(*spec, value);
+    RETORT_CHECK(own.has_value(), "[", who, "] ", key, ": expected ", expectation(*spec), ", got ",
+                 to_toml(value));
+    all.set(key, std::move(*own));
   }
   return all;
 }

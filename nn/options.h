@@ -41,6 +41,7 @@ enum OptionEffect : unsigned {
       1,  // weights or numbers; only what is about the machine, files or messages lacks it
   kChangesCost = 2,   // time or memory of a step, or what a step is made of
   kChangesOrder = 4,  // a curriculum: the scores or the order of samples
+  kCostsOnceOn = 8,   // costs too, but every value other than the neutral one costs the same
 };
 
 struct OptionSpec {
@@ -129,6 +130,15 @@ class Options {
   const T& get(std::string_view key) const;
   std::map<std::string, OptionValue, std::less<>> values_;
 };
+
+/// What no row by itself can say of complete options: which key is wrong, and how.
+struct OptionFault {
+  std::string key, message;  // "support", "expected at most bits = 40"
+};
+
+/// The value as the row has it, or nothing if it does not fit: another type, out of range, no word
+/// of the choices. Integers do as numbers, one as a list of one.
+std::optional<OptionValue> fitting(const OptionSpec& spec, const OptionValue& value);
 
 /// The given values and the fallbacks of all others.
 ///

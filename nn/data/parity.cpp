@@ -138,6 +138,7 @@ DataKind parity_kind() {
   DataKind kind;
   kind.names = {"parity"};
   kind.gives = Reads::kFeatures;
+  kind.endless = true;
   kind.doc = "sparse parity: fresh samples without end, a fixed test set";
   kind.options = {
       count_option("bits", 40, 1, 4096, "bits", "Parity: length n of an input.")
@@ -153,6 +154,10 @@ DataKind parity_kind() {
           .not_in_arm(),
       count_option("test_size", 2048, 1, 1e7, "samples", "Parity: size of the fixed test set.")
           .not_in_arm()};
+  kind.check = [](const Options& o) -> std::optional<OptionFault> {
+    if (o.integer("support") <= o.integer("bits")) return std::nullopt;
+    return OptionFault{"support", "expected at most bits = " + std::to_string(o.integer("bits"))};
+  };
   kind.open = [](const DataRequest& request) -> std::shared_ptr<const Dataset> {
     const Options& o = request.options;
     ParityOptions options;

@@ -21,10 +21,13 @@ struct DataRequest {
 struct DataKind {
   std::vector<std::string> names;
   Reads gives = Reads::kFeatures;
+  bool endless = false;                    // split "train" has no end: nothing to order or count
   std::vector<OptionSpec> options = {};    // what and where it is: data.<key>
   std::vector<OptionSpec> treatment = {};  // what training does to a sample: data.<key>
   std::vector<OptionSpec> reading = {};    // how a model reads it: student.<key>, teacher.<key>
   std::string doc = {};                    // one sentence
+  /// Of complete options; null: every value that fits its row is right.
+  std::function<std::optional<OptionFault>(const Options&)> check = {};
   /// Null for a split that nobody named and that has no standard name.
   /// Errors    kUsage, kIo, kBadInput, as the kind says.
   std::function<std::shared_ptr<const Dataset>(const DataRequest&)> open = {};

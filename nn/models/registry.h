@@ -37,6 +37,8 @@ struct ModelKind {
   Reads reads = Reads::kFeatures;
   std::vector<OptionSpec> options = {};
   std::string doc = {};  // one sentence
+  /// Of complete options; null: every value that fits its row is right.
+  std::function<std::optional<OptionFault>(const Options&)> check = {};
   /// What facts().hidden_layers of the model will be.
   std::function<std::int64_t(const ModelConfig&)> hidden_layers = {};
   std::function<std::shared_ptr<Model>(const ModelConfig&)> make = {};

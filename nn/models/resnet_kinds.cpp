@@ -43,11 +43,18 @@ int depth_of(const CifarNet (&nets)[N], const std::string& name) {
   fail(ErrorCode::kUsage, "[resnet] no CIFAR net is called ", name);
 }
 
+std::optional<OptionFault> check_widths(const Options& options) {
+  const std::size_t widths = options.integers("widths").size();
+  if (widths == 0 || widths == 4) return std::nullopt;
+  return OptionFault{"widths",
+                     "expected 4 (stem and 3 stages) or none, got " + std::to_string(widths)};
+}
+
 ResNetConfig cifar_config(int depth, const Ints& published, const ModelConfig& config) {
   const Ints& given = config.options.integers("widths");
   const Ints& widths = given.empty() ? published : given;
-  RETORT_CHECK(widths.size() == 4, "[make_model] expected 4 widths (stem and 3 stages) for ",
-               config.arch, ", got ", widths.size());
+  if (const auto fault = check_widths(config.options))
+    fail(ErrorCode::kUsage, "[make_model] ", config.arch, ": ", fault->key, ": ", fault->message);
   ResNetConfig c;
   const int n = (depth - 2) / 6;
   c.blocks = {n, n, n};
@@ -73,6 +80,7 @@ ModelKind cifar_resnet_kind() {
   for (const CifarNet& net : kCifarNets) kind.names.emplace_back(net.name);
   kind.reads = Reads::kImages;
   kind.options = cifar_options();
+  kind.check = check_widths;
   kind.doc = "CIFAR nets of He et al. 2016, section 4.2; 6n + 2 layers in three stages";
   kind.hidden_layers = [](const ModelConfig&) { return 3; };
   kind.make = [](const ModelConfig& config) {
@@ -92,6 +100,7 @@ ModelKind wide_cifar_resnet_kind() {
   for (const CifarNet& net : kWideCifarNets) kind.names.emplace_back(net.name);
   kind.reads = Reads::kImages;
   kind.options = cifar_options();
+  kind.check = check_widths;
   kind.doc = "CIFAR nets in the wider layout of Tian et al. (RepDistiller)";
   kind.hidden_layers = [](const ModelConfig&) { return 3; };
   kind.make = [](const ModelConfig& config) {

@@ -1,8 +1,7 @@
-// libFuzzer target of the recipe parser. By hand:
+// libFuzzer target of the recipe reader. By hand:
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -DRETORT_FUZZ_MAIN -I.
-//     tests/fuzz/recipe_fuzz.cpp
-//     tools/kdtrain/{toml_reader,schema,recipe,recipe_parser,recipe_value,recipe_checks}.cpp
-//     -o recipe_fuzz && ./recipe_fuzz -max_len=4096
+//     tests/fuzz/recipe_fuzz.cpp tools/kdtrain/{toml_reader,schema,recipe}*.cpp
+//     -o recipe_fuzz -lretort && ./recipe_fuzz -max_len=4096
 // tests/tools/recipe_test.cpp replays its regressions and a fixed set of mutations in every test
 // run.
 #include <cstddef>
@@ -32,7 +31,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const std::string resolved = resolved_toml(first.recipe);
   const RecipeResult second = parse_recipe("fuzz.toml", resolved, {});
-  if (!second.problems.empty() || second.recipe.arms.size() != first.recipe.arms.size())
+  if (!second.problems.empty() || second.recipe.arms.size() != first.recipe.arms.size() ||
+      second.recipe.models.size() != first.recipe.models.size() ||
+      second.recipe.tasks.size() != first.recipe.tasks.size())
     std::abort();
   for (const KeySpec& spec : schema())
     if (spec.key != "name" && spec.key != "size" && spec.key != "arms" &&

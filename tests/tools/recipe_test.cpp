@@ -6,6 +6,8 @@
 #include <fstream>
 
 #include "kernels/common/philox.h"
+#include "nn/data/registry.h"
+#include "nn/models/registry.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
@@ -21,6 +23,314 @@ bool mentions(const RecipeResult& result, const std::string& text) {
   return std::any_of(result.problems.begin(), result.problems.end(), [&](const RecipeProblem& p) {
     return (p.message + " " + p.hint).find(text) != std::string::npos;
   });
+}
+
+// A model and data from outside, as a loaded library would add them: before the table is made.
+[[maybe_unused]] const bool registered = [] {
+  nn::ModelKind model;
+  model.names = {"reader"};
+  model.reads = nn::Reads::kTokens;
+  model.options = {
+      nn::count_option("heads", 4, 1, 64, "", "Attention heads.").with(nn::kChangesCost),
+      nn::choice_option("shortcut", "auto", "auto|C", "Not the first sentence.")};
+  model.check = [](const nn::Options& options) -> std::optional<nn::OptionFault> {
+    if (options.integer("heads") % 2 == 0) return std::nullopt;
+    return nn::OptionFault{"heads", "expected an even number"};
+  };
+  model.hidden_layers = [](const nn::ModelConfig&) { return std::int64_t{0}; };
+  nn::model_kinds().add(model);
+  nn::DataKind data;
+  data.names = {"letters"};
+  data.gives = nn::Reads::kTokens;
+  data.options = {nn::count_option("length", 128, 1, 512, "tokens", "Longest text.").not_in_arm()};
+  data.treatment = {nn::number_option("masked", 0.15, 0, 1, "fraction", "Tokens to guess.")};
+  nn::data_kinds().add(data);
+  return true;
+}();
+
+TEST(Schema, every_row_is_complete_and_its_default_fits) {
+  for (const KeySpec& spec : schema()) {
+    EXPECT_EQ(nn::fitting(spec, spec.fallback), spec.fallback) << spec.key;
+    if (spec.neutral) {
+      EXPECT_TRUE(nn::fitting(spec, *spec.neutral)) << spec.key;
+    }
+    EXPECT_FALSE(spec.doc.empty()) << spec.key;
+    EXPECT_EQ(find_key(spec.key), &spec);
+  }
+}
+
+TEST(Schema, rows_of_registries_stand_in_their_sections) {
+  // Names are not listed twice.
+  EXPECT_EQ(split(find_key("student.arch")->choices, '|'), nn::model_kinds().names());
+  EXPECT_EQ(split(find_key("teacher.arch")->choices, '|'), nn::model_kinds().names());
+  EXPECT_EQ(split(find_key("data.format")->choices, '|'), nn::data_kinds().names());
+  for (const char* section : {"student.", "teacher."})
+    for (const auto& kind : nn::model_kinds().rows())
+      for (const KeySpec& option : kind->options)
+        EXPECT_NE(find_key(section + option.key), nullptr) << section << option.key;
+  EXPECT_NE(find_key("data.length"), nullptr);
+  EXPECT_NE(find_key("data.masked"), nullptr);
+  EXPECT_NE(find_key("teacher.train.masked"), nullptr);
+  // What several rows read is one key that takes what any of them takes.
+  const KeySpec& shortcut = *find_key("student.shortcut");
+  EXPECT_EQ(shortcut.choices, "auto|A|B|C");
+  EXPECT_EQ(shortcut.doc, "Residual shortcut of CIFAR ResNets: A pads, B projects.");
+  // Sections have defaults of their own, and no arm has a teacher of its own.
+  EXPECT_EQ(find_key("teacher.hidden")->fallback, Value(nn::Ints{1024}));
+  EXPECT_EQ(find_key("student.hidden")->fallback, Value(nn::Ints{32}));
+  EXPECT_TRUE(find_key("student.hidden")->in_arm);
+  EXPECT_FALSE(find_key("teacher.hidden")->in_arm);
+  EXPECT_FALSE(find_key("teacher.train.augment")->in_arm);
+  EXPECT_TRUE(find_key("data.augment")->in_arm);
+  EXPECT_FALSE(find_key("data.normalize")->effects & nn::kChangesResult);
+  EXPECT_TRUE(find_key("student.normalize")->effects & nn::kChangesResult);
+}
+
+TEST(Schema, effects_say_what_a_key_decides) {
+  for (const char* key :
+       {"name", "description", "data.root", "train.jobs", "train.log_steps", "train.graph",
+        "train.prefetch", "train.checkpoint_keep", "teacher.cache", "report.baseline"})
+    EXPECT_FALSE(find_key(key)->effects & nn::kChangesResult) << key;
+  for (const char* key : {"train.lr", "train.micro_batch", "data.train_sample", "student.init",
+                          "distill.cutoff", "distill.parameter", "curriculum.file"})
+    EXPECT_TRUE(find_key(key)->effects & nn::kChangesResult) << key;
+}
+
+TEST(Recipe, options_of_a_row_are_read_from_its_section) {
+  const RecipeResult r = parse(kSmall, {"student.hidden=7,8", "teacher.shortcut=B"});
+  const nn::ModelKind& mlp = nn::model_kinds().at("mlp");
+  const nn::Options options = options_of(r.recipe.base, "student", mlp.options);
+  EXPECT_EQ(options.integers("hidden"), (nn::Ints{7, 8}));
+  EXPECT_EQ(options.text("output"), "auto");
+  EXPECT_FALSE(options.has("shortcut"));
+  const nn::ModelKind& resnet = nn::model_kinds().at("resnet8");
+  EXPECT_EQ(options_of(r.recipe.base, "teacher", resnet.options).text("shortcut"), "B");
+}
+
+TEST(Recipe, equal_cost_signatures_mean_equal_work) {
+  const auto cost = [](const std::vector<std::string>& words) {
+    return cost_signature(parse(kSmall, words).recipe.arms[0].settings);
+  };
+  const std::string plain = cost({});
+  for (const char* free :
+       {"train.lr=0.5", "train.momentum=0.5", "distill.lambda=0.25", "distill.temperature=2",
+        "train.order=curriculum", "train.gamma=0.5", "train.epochs=9", "seeds=4"})
+    EXPECT_EQ(cost({free}), plain) << free;
+  for (const char* dear :
+       {"train.momentum=0", "train.clip_norm=1", "distill.lambda=0", "train.batch=64",
+        "train.micro_batch=8", "student.arch=resnet14", "student.widths=8,8,16,32",
+        "train.precision=bf16", "data.augment=none", "distill.divergence=reverse_kl",
+        "train.optimizer=adamw", "student.normalize=none"})
+    EXPECT_NE(cost({dear}), plain) << dear;
+  EXPECT_EQ(cost({"train.clip_norm=1"}), cost({"train.clip_norm=2"}));
+}
+
+TEST(Recipe, curricula_are_named_after_what_decides_them) {
+  const auto settings = [](std::vector<std::string> words) {
+    words.emplace_back("train.order=curriculum");
+    return parse(kSmall, words).recipe.base;
+  };
+  const auto name = [&](const std::vector<std::string>& words) {
+    return curriculum_name(settings(words));
+  };
+  EXPECT_EQ(name({}), "logit");
+  EXPECT_EQ(name({"curriculum.inverse=reverse_exact", "curriculum.stratify=false"}),
+            "logit_reverse_exact_unstratified");
+  EXPECT_EQ(name({"curriculum.scorer=random"}), "random");
+  EXPECT_EQ(name({"curriculum.scorer=random", "curriculum.score=loss"}), "random_loss");
+  EXPECT_EQ(name({"curriculum.pacing=linear", "train.lr=3"}), "logit");
+  EXPECT_EQ(name({"curriculum.nan=drop"}), "logit_nan_drop");
+  EXPECT_EQ(name({"curriculum.nan=sentinel", "curriculum.nan_value=2"}),
+            "logit_nan_sentinel_nan_value_2.0");
+  EXPECT_EQ(name({"curriculum.scorer=file", "curriculum.file=a/my scores.csv"}),
+            "logit_of_file_file_my_scores");
+  EXPECT_EQ(name({"curriculum.scorer=student"}), "logit_of_student_resnet8");
+  EXPECT_EQ(name({"curriculum.name=mine"}), "mine");
+  const auto order = [&](const std::vector<std::string>& words) {
+    return order_signature(settings(words));
+  };
+  EXPECT_EQ(order({"train.lr=3", "curriculum.pacing=linear", "student.arch=resnet14"}), order({}));
+  EXPECT_EQ(order({"curriculum.scorer=random", "curriculum.inverse=reverse_exact"}),
+            order({"curriculum.scorer=random"}));
+  for (const char* other : {"curriculum.score=loss", "curriculum.inverse=reverse_exact",
+                            "curriculum.nan=drop", "curriculum.stratify=false"})
+    EXPECT_NE(order({other}), order({})) << other;
+  EXPECT_NE(order({"curriculum.scorer=student", "student.arch=resnet14"}),
+            order({"curriculum.scorer=student"}));
+  // Files of one stem are told apart, or the recipe is refused.
+  const std::string two = std::string(kSmall) +
+                          "train.order = \"curriculum\"\ncurriculum.scorer = \"file\"\n" +
+                          "[[arm]]\nname = \"a\"\ncurriculum.file = \"x/s.csv\"\n"
+                          "[[arm]]\nname = \"b\"\ncurriculum.file = \"y/s.csv\"\n";
+  EXPECT_TRUE(mentions(parse(two), "a curriculum of other settings"));
+}
+
+TEST(Recipe, a_rule_to_stop_is_a_metric_a_side_and_a_number) {
+  const auto rule = parse_stop_rule("macro_f1 >= 0.5");
+  ASSERT_TRUE(rule);
+  EXPECT_EQ(rule->metric, "macro_f1");
+  EXPECT_TRUE(rule->at_least);
+  EXPECT_EQ(rule->value, 0.5);
+  EXPECT_FALSE(parse_stop_rule("loss<=1e-2")->at_least);
+  for (const char* wrong : {"", "accuracy", "accuracy > 0.9", "accuracy >=", ">= 1", "a b >= 1",
+                            "accuracy >= nan", "accuracy >= 1x"})
+    EXPECT_FALSE(parse_stop_rule(wrong)) << wrong;
+  EXPECT_TRUE(mentions(parse(kSmall, {"train.stop_at=accuracy"}), "accuracy >= 0.99"));
+  EXPECT_TRUE(mentions(parse(kSmall, {"train.stop_at=loss<=1", "train.stop_at_accuracy=0.9"}),
+                       "expected one of them"));
+  EXPECT_TRUE(parse(kSmall, {"train.stop_at=loss <= 1"}).problems.empty());
+}
+
+constexpr const char* kChain =
+    "train.epochs = 3\nteacher.train.epochs = 2\nteacher.arch = \"resnet56\"\n"
+    "[[model]]\nname = \"small\"\narch = \"resnet14\"\nteachers = [\"big\"]\n"
+    "[[model]]\nname = \"big\"\narch = \"resnet20\"\ntrain.lr = 0.25\n"
+    "[[arm]]\nname = \"direct\"\n[[arm]]\nname = \"chain\"\nteachers = [\"small\", \"teacher\"]\n";
+
+TEST(Recipe, models_stand_between_the_teacher_and_the_arms) {
+  const RecipeResult r = parse(kChain, {"model.small.train.batch=32", "train.momentum=0.5"});
+  ASSERT_TRUE(r.problems.empty()) << format_problems(r, kChain);
+  ASSERT_EQ(r.recipe.models.size(), 2u);
+  const ModelSpec& big = r.recipe.models[0];  // before whoever learns from it
+  EXPECT_EQ(big.name, "big");
+  EXPECT_EQ(big.teachers, Teachers{"teacher"});
+  EXPECT_EQ(big.settings.text("student.arch"), "resnet20");
+  EXPECT_EQ(big.settings.number("train.lr"), 0.25);
+  EXPECT_EQ(big.settings.number("train.momentum"), 0.5);
+  EXPECT_EQ(big.owned, (std::vector<std::string>{"student.arch", "train.lr"}));
+  EXPECT_EQ(big.place, "r.toml:9:1");
+  const ModelSpec& small = r.recipe.models[1];
+  EXPECT_EQ(small.teachers, Teachers{"big"});
+  EXPECT_EQ(small.settings.integer("train.batch"), 32);
+  EXPECT_EQ(r.recipe.arms[0].teachers, Teachers{"teacher"});
+  EXPECT_EQ(r.recipe.arms[1].teachers, (Teachers{"small", "teacher"}));
+  EXPECT_EQ(r.recipe.arms[1].settings.text("student.arch"), "resnet8");
+}
+
+TEST(Recipe, tasks_override_arms) {
+  const std::string text = std::string(kSmall) +
+                           "[[task]]\nname = \"first\"\ndata.format = \"cifar100\"\n"
+                           "[[task]]\nname = \"then\"\ndistill.lambda = 0.0\n"
+                           "[[arm]]\nname = \"a\"\ndistill.lambda = 0.9\n";
+  const RecipeResult r = parse(text, {"task.then.train.lr=0.5"});
+  ASSERT_TRUE(r.problems.empty()) << format_problems(r, text);
+  ASSERT_EQ(r.recipe.tasks.size(), 2u);
+  const Settings first = in_task(r.recipe.arms[0].settings, r.recipe.tasks[0]);
+  const Settings then = in_task(r.recipe.arms[0].settings, r.recipe.tasks[1]);
+  EXPECT_EQ(first.text("data.format"), "cifar100");
+  EXPECT_EQ(first.number("distill.lambda"), 0.9);
+  EXPECT_EQ(then.text("data.format"), "cifar10");
+  EXPECT_EQ(then.number("distill.lambda"), 0);
+  EXPECT_EQ(then.number("train.lr"), 0.5);
+}
+
+TEST(Recipe, models_and_tasks_come_back_from_the_resolved_recipe) {
+  const std::string text = std::string(kChain) +
+                           "[[task]]\nname = \"one\"\ndata.train_limit = 100\n"
+                           "[[task]]\nname = \"two\"\ntrain.epochs = 1\ntrain.lr = 0.5\n";
+  const RecipeResult first = parse(text);
+  ASSERT_TRUE(first.problems.empty()) << format_problems(first, text);
+  const std::string resolved = resolved_toml(first.recipe);
+  const RecipeResult second = parse_recipe("recipe.resolved.toml", resolved, {});
+  ASSERT_TRUE(second.problems.empty()) << format_problems(second, resolved);
+  const Recipe &a = first.recipe, &b = second.recipe;
+  ASSERT_EQ(a.models.size(), b.models.size());
+  ASSERT_EQ(a.tasks.size(), b.tasks.size());
+  ASSERT_EQ(a.arms.size(), b.arms.size());
+  const auto same = [](const Settings& x, const Settings& y) {
+    for (const KeySpec& spec : schema())
+      if (spec.key != "name") {
+        EXPECT_EQ(x.value(spec.key), y.value(spec.key)) << spec.key;
+      }
+  };
+  for (std::size_t i = 0; i < a.models.size(); ++i) {
+    EXPECT_EQ(a.models[i].name, b.models[i].name);
+    EXPECT_EQ(a.models[i].teachers, b.models[i].teachers);
+    EXPECT_EQ(a.models[i].owned, b.models[i].owned);
+    same(a.models[i].settings, b.models[i].settings);
+  }
+  for (std::size_t i = 0; i < a.tasks.size(); ++i) {
+    EXPECT_EQ(a.tasks[i].name, b.tasks[i].name);
+    same(in_task(a.base, a.tasks[i]), in_task(b.base, b.tasks[i]));
+  }
+  for (std::size_t i = 0; i < a.arms.size(); ++i) EXPECT_EQ(a.arms[i].teachers, b.arms[i].teachers);
+}
+
+TEST(Recipe, names_of_models_and_teachers_are_checked_with_their_place) {
+  const auto refuses = [](const std::string& extra, const std::string& text) {
+    const RecipeResult r = parse(kSmall + extra);
+    EXPECT_TRUE(mentions(r, text)) << extra << "\n" << format_problems(r, kSmall + extra);
+    for (const RecipeProblem& p : r.problems) EXPECT_GT(p.place.line, 2) << p.message;
+  };
+  const std::string a = "[[model]]\nname = \"a\"\n", b = "[[model]]\nname = \"b\"\n";
+  refuses(a + "teachers = [\"b\"]\n" + b + "teachers = [\"a\"]\n", "learns from itself");
+  refuses(a + "teachers = [\"b\"]\n" + b + "teachers = [\"a\"]\n", "a <- b <- a");
+  refuses(a + "teachers = [\"a\"]\n", "model 'a' learns from itself");
+  refuses(a + "teachers = [\"c\"]\n", "there is no model 'c' to learn from");
+  refuses(a + "teachers = [\"teacher\", \"teacher\"]\n", "'teacher' is there twice");
+  refuses(a + "teachers = []\n", "expected a list of at least one");
+  refuses(a + a, "two models are named 'a'");
+  refuses("[[model]]\narch = \"resnet8\"\n", "[[model]] number 1 needs a name");
+  refuses("[[task]]\nname = \"t\"\n[[task]]\nname = \"t\"\n", "two tasks are named 't'");
+  refuses("[[task]]\nname = \"t\"\nseeds = [3]\n", "cannot differ between tasks");
+  refuses("[[task]]\nname = \"t\"\nteachers = [\"a\"]\n", "unknown key 'teachers'");
+  refuses(a + "[[arm]]\nname = \"a\"\n", "a model is named 'a' too");
+  refuses("[[arm]]\nname = \"teacher\"\n", "no arm may be named 'teacher'");
+  refuses("[[model]]\nname = \"teacher\"\n", "no model may be named 'teacher'");
+  refuses("[[arm]]\nname = \"x\"\nteachers = [\"y\"]\n", "there is no model 'y'");
+  refuses("[model.a]\narch = \"resnet8\"\n", "[[model]] with two brackets");
+  EXPECT_TRUE(mentions(parse(kSmall, {"model.x.arch=mlp"}), "no such model"));
+  EXPECT_TRUE(mentions(parse(kSmall, {"report.baseline=x"}), "there is no arm 'x'"));
+}
+
+TEST(Recipe, models_and_data_must_fit) {
+  const auto problems = [](const std::string& extra) { return parse(kSmall + extra); };
+  const auto refuses = [&](const std::string& extra, const std::string& text) {
+    const RecipeResult r = problems(extra);
+    EXPECT_EQ(r.problems.size(), 1u) << extra << "\n" << format_problems(r, kSmall + extra);
+    EXPECT_TRUE(mentions(r, text)) << extra << "\n" << format_problems(r, kSmall + extra);
+  };
+  const auto accepts = [&](const std::string& extra) {
+    const RecipeResult r = problems(extra);
+    EXPECT_TRUE(r.problems.empty()) << extra << "\n" << format_problems(r, kSmall + extra);
+  };
+  const std::string alone = "distill.lambda = 0.0\n";
+  const std::string text = alone + "data.format = \"letters\"\nstudent.arch = \"reader\"\n";
+  accepts(text);
+  refuses(alone + "student.arch = \"reader\"\n",
+          "arch reader reads tokens, data cifar10 gives images");
+  refuses(alone + "student.arch = \"mlp\"\n", "arch mlp reads features, data cifar10 gives images");
+  refuses("teacher.arch = \"mlp\"\n", "teacher.arch: arch mlp reads features");
+  accepts(alone + "teacher.arch = \"mlp\"\n");  // nobody learns from it
+  // Keys that nobody reads, at values that ask for something.
+  refuses(alone + "student.hidden = [5]\n", "student.hidden: arch resnet8 does not read it");
+  accepts(alone + "student.hidden = [32]\n");
+  refuses(text + "data.augment = \"crop_flip\"\ndata.bits = 7\n", "data letters does not read it");
+  accepts(text + "data.augment = \"none\"\nstudent.normalize = \"none\"\n");
+  refuses(text + "student.normalize = \"imagenet\"\n",
+          "student.normalize: data letters does not read it");
+  refuses("teacher.hidden = [9]\n", "teacher.hidden: arch resnet20 does not read it");
+  // One arm that reads it is enough; an arm's own key is its own matter.
+  const std::string arms =
+      "[[arm]]\nname = \"a\"\n[[arm]]\nname = \"b\"\nstudent.arch = \"resnet18\"\n";
+  accepts("student.widths = [8, 8, 16, 32]\n" + arms);
+  refuses(arms + "student.widths = [8, 8, 16, 32]\n", "arm 'b': student.widths: arch resnet18");
+  // Values against the row that reads them.
+  refuses(alone + "student.shortcut = \"C\"\n",
+          "expected one of auto, A, B for resnet8, found \"C\"");
+  refuses(text + "student.heads = 3\n", "student.heads: expected an even number");
+  refuses(alone + "student.widths = [1, 2]\n", "student.widths: expected 4");
+  const std::string parity =
+      "data.format = \"parity\"\nteacher.arch = \"mlp\"\nstudent.arch = \"mlp\"\n";
+  accepts(parity);
+  refuses(parity + "data.bits = 4\n", "data.support: expected at most bits = 4");
+  refuses(parity + "train.order = \"curriculum\"\n", "there is nothing to order");
+  refuses(parity + "data.train_sample = 5\n", "no part of it to draw");
+  const RecipeResult r = problems(
+      "data.format = \"letters\"\nstudent.arch = \"reader\"\n"
+      "teacher.arch = \"reader\"\ndistill.method = \"extraction\"\n");
+  EXPECT_TRUE(mentions(r, "student.arch = reader has none")) << format_problems(r, "");
+  EXPECT_TRUE(mentions(r, "teacher.arch = reader has none"));
 }
 
 TEST(Recipe, embedded_recipes_are_valid_in_every_size) {
@@ -71,7 +381,23 @@ TEST(Recipe, what_would_mean_something_else_is_refused) {
   EXPECT_TRUE(
       told("data.format = \"parity\"\nteacher.arch = \"mlp\"\nstudent.arch = \"mlp\"\n"
            "student.hidden = []\n",
-           "at least one hidden layer"));
+           "expected a list of at least one"));
+  EXPECT_TRUE(told("seeds = []\n", "expected a list of at least one"));
+  EXPECT_TRUE(told("teacher.seeds = [1, 1]\n", "teacher.seeds: seed 1 is there twice"));
+  EXPECT_TRUE(told("teacher.train.gamma = 0\n", "teacher.train.gamma: expected a number in"));
+  EXPECT_TRUE(told("arms = [\"student\", \"student\"]\n", "\"student\" is there twice"));
+  EXPECT_TRUE(told("student.init = \"x\"\n", "learns from no 'x'"));
+  EXPECT_TRUE(told("student.init_layers = [\"a=b\"]\n", "needs student.init"));
+  EXPECT_TRUE(told("student.init = \"teacher\"\nstudent.init_layers = [\"a\"]\n",
+                   "expected \"student_prefix=teacher_prefix\""));
+  EXPECT_TRUE(told("student.init = \"teacher\"\nstudent.weights = \"w\"\n", "one of them"));
+  EXPECT_TRUE(told("distill.parameter = 0.5\n", "forward_kl has none"));
+  EXPECT_TRUE(told("distill.divergence = \"jensen_shannon\"\ndistill.parameter = 0\n",
+                   "expected a number in (0, 1) for jensen_shannon"));
+  EXPECT_FALSE(told("distill.divergence = \"skew_kl\"\ndistill.parameter = 0\n", ""));
+  EXPECT_TRUE(told("train.order = \"curriculum\"\ncurriculum.scorer = \"file\"\n",
+                   "needs curriculum.file"));
+  EXPECT_TRUE(told("curriculum.file = \"x\"\n", "curriculum.scorer = \"file\" only"));
   EXPECT_TRUE(told("teacher.weights = \"w.safetensors\"\nteacher.seeds = [1, 2]\n", "one seed"));
   EXPECT_TRUE(told("[arm.\"#x\"]\ntrain.lr = 1\n", "[[arm]] with two brackets"));
   EXPECT_TRUE(told("[arm.\"#4000000000\"]\ntrain.lr = 1\n", "[[arm]] with two brackets"));
@@ -141,6 +467,17 @@ TEST(Recipe, all_mistakes_at_once_with_places_and_suggestions) {
   EXPECT_NE(shown.find("7 errors; nothing was started"), std::string::npos);
 }
 
+TEST(Recipe, mistakes_of_several_keys_show_the_line_that_decides) {
+  const std::string text = std::string(kSmall) +
+                           "[[arm]]\nname = \"a\"\n  train.nesterov = true\n"
+                           "train.momentum = 0.0\n[[arm]]\nname = \"b\"\n";
+  EXPECT_EQ(format_problems(parse(text), text),
+            "r.toml:5:3: error: arm 'a': train.nesterov: needs SGD with momentum > 0\n"
+            "    5 |   train.nesterov = true\n"
+            "      |   ^\n"
+            "1 error; nothing was started\n");
+}
+
 TEST(Recipe, a_mistake_in_an_arm_is_told_once) {
   RecipeResult r = parse(std::string(kSmall) + "[[arm]]\nname = \"a b\"\n");
   ASSERT_EQ(r.problems.size(), 1u);
@@ -161,15 +498,16 @@ TEST(Recipe, settings_that_do_not_fit_together) {
   refuses("distill.reliance.mode = \"rank\"", "needs train.order = \"curriculum\"");
   refuses("train.steps = 5", "exactly one of");
   refuses("distill.method = \"progressive\"", "checkpoint_steps");
-  refuses("data.format = \"parity\"", "parity needs an mlp");
+  refuses("data.format = \"parity\"", "arch resnet8 reads images, data parity gives features");
+  refuses("data.format = \"parity\"", "features are read by mlp");
   refuses("size = \"huge\"", "there is no table [size.huge]");
   refuses("[[arm]]\nname = \"x\"\n[[arm]]\nname = \"x\"", "two arms are named 'x'");
   refuses("[[arm]]\nname = \"../x\"", "expected a name of letters");
   refuses("[[arm]]\nname = \"x\"\ndata.root = \"y\"", "cannot differ between arms");
   refuses("arm = 3", "[[arm]]");
   refuses("student.arch = \"resnet18_cifar\"\nstudent.shortcut = \"A\"",
-          "A belongs to the CIFAR nets");
-  refuses("teacher.arch = \"resnet50\"\nteacher.shortcut = \"A\"", "not to resnet50");
+          "student.shortcut: expected one of auto, B for resnet18_cifar");
+  refuses("teacher.arch = \"resnet50\"\nteacher.shortcut = \"A\"", "auto, B for resnet50");
 }
 
 TEST(Recipe, curricula_that_cannot_be_made_are_refused_before_anything_is_trained) {

@@ -11,13 +11,7 @@ namespace retort::tools {
 Settings::Settings() {
   static const auto defaults = [] {
     std::map<std::string, Setting, std::less<>> all;
-    for (const KeySpec& spec : schema()) {
-      const TomlResult raw = read_toml_value(spec.fallback);
-      Value value;
-      if (!raw.problems.empty() || !convert(spec, raw.entries[0].value, &value).empty())
-        throw std::logic_error("the default of " + spec.key + " is not valid");
-      all.emplace(spec.key, Setting{std::move(value), "default"});
-    }
+    for (const KeySpec& spec : schema()) all.emplace(spec.key, Setting{spec.fallback, "default"});
     return all;
   }();
   settings_ = defaults;
@@ -33,19 +27,32 @@ void Settings::set(std::string_view key, Value value, std::string origin) {
   const_cast<Setting&>(at(key)) = {std::move(value), std::move(origin)};
 }
 
-bool uses_teacher(const Settings& s) {
-  return s.number("distill.lambda") != 0 || s.text("distill.reliance.mode") != "off" ||
-         s.text("distill.method") != "one_shot" || s.text("train.order") == "curriculum";
+nn::Options options_of(const Settings& settings, std::string_view section,
+                       std::span<const nn::OptionSpec> specs) {
+  nn::Options options;
+  for (const nn::OptionSpec& spec : specs)
+    options.set(spec.key, settings.value(std::string(section) + "." + spec.key));
+  return options;
 }
 
-std::string curriculum_name(const Settings& s) {
-  if (const std::string& given = s.text("curriculum.name"); !given.empty()) return given;
-  const bool random = s.text("curriculum.scorer") == "random";
-  std::string name = s.text("curriculum.score");
-  if (random) name = name == "logit" ? "random" : "random_" + name;  // the scores still differ
-  if (s.text("curriculum.inverse") != "off" && !random) name += "_" + s.text("curriculum.inverse");
-  if (!s.flag("curriculum.stratify")) name += "_unstratified";
-  return name;
+Settings in_task(const Settings& settings, const TaskSpec& task) {
+  Settings merged = settings;
+  for (const Assignment& own : task.own) merged.set(own.key, own.value, own.origin);
+  return merged;
+}
+
+RecipeResult parse_recipe(const std::string& source, std::string_view text,
+                          const std::vector<std::string>& overrides) {
+  RecipeResult result;
+  result.recipe.source = source;
+  merge_recipe(read_recipe(source, text, overrides, &result.problems), &result);
+  if (result.problems.empty()) check_together(&result);
+  std::stable_sort(result.problems.begin(), result.problems.end(),
+                   [&](const auto& a, const auto& b) {
+                     return std::tuple(a.file != source, a.place.line, a.place.column) <
+                            std::tuple(b.file != source, b.place.line, b.place.column);
+                   });
+  return result;
 }
 
 std::string format_problems(const RecipeResult& result, std::string_view text) {
@@ -77,22 +84,49 @@ std::string format_problems(const RecipeResult& result, std::string_view text) {
          "; nothing was started\n";
 }
 
+namespace {
+
+std::string line_of(const std::string& key, const Value& value, const std::string& origin) {
+  std::string text = key + " = " + to_toml(value);
+  return text + (text.size() < 40 ? std::string(40 - text.size(), ' ') : "") + " # " +
+         shown(origin) + "\n";
+}
+
+// The value as the resolved recipe has it: what was chosen is applied already.
+Value resolved_value(const Recipe& recipe, const std::string& key) {
+  if (key == "name") return recipe.name;
+  if (key == "size") return std::string("default");
+  if (key == "arms") return nn::Strings{};
+  if (key == "report.baseline") {  // an arm that was not selected is no longer there
+    const std::string& arm = recipe.base.text(key);
+    const bool there = std::any_of(recipe.arms.begin(), recipe.arms.end(),
+                                   [&](const Arm& a) { return a.name == arm; });
+    return there ? arm : std::string();
+  }
+  return recipe.base.value(key);
+}
+
+std::string own_lines(const Settings& settings, const std::vector<std::string>& owned) {
+  std::string out;
+  for (const std::string& key : owned)
+    out += line_of(key, settings.value(key), settings.origin(key));
+  return out;
+}
+
+std::string header_of(const char* table, const std::string& name) {
+  return "\n[[" + std::string(table) + "]]\nname = " + to_toml(name) + "\n";
+}
+
+std::string teachers_line(const Teachers& teachers) {
+  return teachers == Teachers{"teacher"} ? "" : "teachers = " + to_toml(teachers) + "\n";
+}
+
+}  // namespace
+
 std::string resolved_toml(const Recipe& recipe) {
   std::string out =
       "# Every value of this run, with where it came from. A complete recipe itself.\n";
   std::string table;
-  const auto line = [](const std::string& key, const Value& value, const std::string& origin) {
-    std::string text = key + " = " + to_toml(value);
-    // [mean, std] of three channels keeps the form in which people write it.
-    return text + (text.size() < 40 ? std::string(40 - text.size(), ' ') : "") + " # " +
-           shown(origin) + "\n";
-  };
-  const auto value_of = [&](const Settings& s, const std::string& key) {
-    if (key == "name") return Value(recipe.name);
-    if (key == "size") return Value(std::string("default"));  // its overrides are applied already
-    if (key == "arms") return Value(std::vector<std::string>{});
-    return s.value(key);
-  };
   // Keys of the top come first; a deeper table opens its own header.
   for (const KeySpec& spec : schema()) {
     const auto dot = spec.key.rfind('.');
@@ -101,15 +135,19 @@ std::string resolved_toml(const Recipe& recipe) {
     std::string origin = recipe.base.origin(spec.key);
     if (spec.key == "size" && origin != "default")
       origin += ": was " + to_toml(recipe.base.value("size")) + ", applied below";
-    out += line(spec.key.substr(dot == std::string::npos ? 0 : dot + 1),
-                value_of(recipe.base, spec.key), origin);
+    out += line_of(spec.key.substr(dot == std::string::npos ? 0 : dot + 1),
+                   resolved_value(recipe, spec.key), origin);
   }
-  for (const Arm& arm : recipe.arms) {
-    out += "\n[[arm]]\nname = " + to_toml(Value(arm.name)) +
-           "\nlabel = " + to_toml(Value(arm.label)) + "\n";
-    for (const std::string& key : arm.owned)
-      out += line(key, arm.settings.value(key), arm.settings.origin(key));
+  for (const ModelSpec& model : recipe.models)
+    out += header_of("model", model.name) + teachers_line(model.teachers) +
+           own_lines(model.settings, model.owned);
+  for (const TaskSpec& task : recipe.tasks) {
+    out += header_of("task", task.name);
+    for (const Assignment& own : task.own) out += line_of(own.key, own.value, own.origin);
   }
+  for (const Arm& arm : recipe.arms)
+    out += header_of("arm", arm.name) + "label = " + to_toml(arm.label) + "\n" +
+           teachers_line(arm.teachers) + own_lines(arm.settings, arm.owned);
   return out;
 }
 

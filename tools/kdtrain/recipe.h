@@ -1,8 +1,11 @@
-// A recipe: settings checked against the schema, arms that override them, and where each value
-// came from. Order of precedence, weakest first: default, recipe, [size.NAME], command line
-// `key=value`, the arm's own key, command line `arm.NAME.key=value`.
+// A recipe: settings checked against the schema; arms, models and tasks that override them; and
+// where each value came from. Order of precedence, weakest first: default, recipe, [size.NAME],
+// command line `key=value`, the arm's or model's own key, command line `arm.NAME.key=value`, the
+// task's own key, command line `task.NAME.key=value`.
 #pragma once
 #include <map>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,7 +15,8 @@
 
 namespace retort::tools {
 
-/// A value of every key of the schema, with its origin ("default", "recipe.toml:12:3", ...).
+/// A value of every key of the schema, with its origin ("default", "recipe.toml:12:3", ...). The
+/// first one made fixes the table of keys: see schema().
 class Settings {
  public:
   Settings();  // all defaults
@@ -51,25 +55,77 @@ class Settings {
   std::map<std::string, Setting, std::less<>> settings_;
 };
 
-/// An arm with these settings learns from a teacher, or is ordered by one.
-bool uses_teacher(const Settings& arm);
+/// The values of a registry row's keys: a spec "hidden" in section "student" is "student.hidden".
+nn::Options options_of(const Settings& settings, std::string_view section,
+                       std::span<const nn::OptionSpec> specs);
+
+/// Who has these settings learns from a teacher, starts from one, or is ordered by one.
+bool uses_teacher(const Settings& settings);
+
+/// Equal texts: the same work in a step, so one measurement does for both. Order, lambda and rates
+/// cost nothing. See Note [What keys decide], schema_keys.cpp.
+std::string cost_signature(const Settings& settings);
+
+/// Equal texts: the same scores and order.
+std::string order_signature(const Settings& settings);
 
 /// curriculum.name, or a name made of the settings that decide the order. Of a checked recipe,
-/// equal names mean equal curricula.
-std::string curriculum_name(const Settings& arm);
+/// equal names mean equal order_signature()s.
+std::string curriculum_name(const Settings& settings);
+
+/// train.stop_at: a metric of the first evaluation split and the value it must reach.
+struct StopRule {
+  std::string metric;
+  bool at_least = true;  // else at most
+  double value = 0;
+};
+/// Reads "accuracy >= 0.99"; nothing if it is not of that form.
+std::optional<StopRule> parse_stop_rule(std::string_view text);
+
+/// What an arm, model or task sets itself.
+struct Assignment {
+  std::string key;
+  Value value;
+  std::string origin;
+};
+
+/// Names of models to learn from; "teacher" is what [teacher] describes.
+using Teachers = std::vector<std::string>;
 
 struct Arm {
   std::string name;
   std::string label;               // for tables; the name if the recipe gives none
   Settings settings;               // merged
   std::vector<std::string> owned;  // keys that the arm sets itself
+  Teachers teachers = {"teacher"};
 };
+
+/// [[model]]: a network between [teacher] and the arms (a teacher assistant), trained once like an
+/// arm's student: its settings are those of [student], [train] and [distill] with its own.
+struct ModelSpec {
+  std::string name;
+  Settings settings;  // merged; its architecture is student.arch
+  std::vector<std::string> owned;
+  Teachers teachers = {"teacher"};
+  std::string place;  // "FILE:LINE:COLUMN"
+};
+
+/// [[task]]: every arm and model goes through all tasks, each from what the one before left.
+struct TaskSpec {
+  std::string name;
+  std::vector<Assignment> own;  // stronger than what an arm says
+  std::string place;
+};
+/// The settings in this task of whoever has the settings without it.
+Settings in_task(const Settings& settings, const TaskSpec& task);
 
 struct Recipe {
   std::string source;  // file name as given, or "embedded:NAME"
   std::string name;
   Settings base;
-  std::vector<Arm> arms;  // those selected by `arms`
+  std::vector<Arm> arms;          // those selected by `arms`
+  std::vector<ModelSpec> models;  // each after those it learns from
+  std::vector<TaskSpec> tasks;    // in their order; empty: one task without a name
 
   /// Where a value was set, for messages: "FILE:LINE:COLUMN", "command line", or the file's name.
   const std::string& place(const Settings& settings, std::string_view key) const {

@@ -1,159 +1,296 @@
-// What only several keys of a recipe together can get wrong.
+// What only several keys of a recipe together can get wrong. Each check is of one matter.
 #include <algorithm>
-#include <map>
-#include <set>
+#include <cstdio>
 
+#include "kernels/distill_loss/distill_loss.h"
 #include "tools/kdtrain/recipe_parts.h"
 
 namespace retort::tools {
 namespace {
 
-// What decides an order and its scores: curricula of one name must not differ in it, or an arm
-// would be fed another one's.
-std::string curriculum_of(const Settings& s) {
-  const bool random = s.text("curriculum.scorer") == "random";
-  std::string all = s.text("curriculum.scorer") + " " + s.text("curriculum.score");
-  all += s.flag("curriculum.stratify") ? " stratified " : " ";
-  return all + (random ? "" : s.text("curriculum.inverse"));
+// Every arm and every model in every task.
+std::vector<Use> uses_of(const Recipe& recipe) {
+  std::vector<Use> uses;
+  const auto add = [&](const std::string& who, const Settings& settings,
+                       const std::vector<std::string>& owned, const Teachers& teachers) {
+    if (recipe.tasks.empty()) uses.push_back({who, settings, owned, &teachers});
+    for (const TaskSpec& task : recipe.tasks) {
+      Use use{who + ", task '" + task.name + "'", in_task(settings, task), owned, &teachers};
+      for (const Assignment& own : task.own) use.owned.push_back(own.key);
+      uses.push_back(std::move(use));
+    }
+  };
+  for (const Arm& arm : recipe.arms)
+    add("arm '" + arm.name + "'", arm.settings, arm.owned, arm.teachers);
+  for (const ModelSpec& model : recipe.models)
+    add("model '" + model.name + "'", model.settings, model.owned, model.teachers);
+  return uses;
+}
+
+// Lists whose entries name jobs or files of their own.
+template <class T>
+void check_twice(const std::string& key, const std::vector<T>& list, const char* what,
+                 Mistakes* mistakes) {
+  for (std::size_t i = 0; i < list.size(); ++i)
+    if (std::find(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(i), list[i]) !=
+        list.begin() + static_cast<std::ptrdiff_t>(i))
+      mistakes->add(key, std::string(what) + to_toml(Value(list[i])) + " is there twice");
+}
+
+void check_jobs(const Settings& base, Mistakes* mistakes) {
+  const auto& seeds = base.integers("seeds");
+  const auto& teacher_seeds = base.integers("teacher.seeds");
+  check_twice("seeds", seeds, "seed ", mistakes);
+  check_twice("teacher.seeds", teacher_seeds, "seed ", mistakes);
+  check_twice("arms", base.texts("arms"), "", mistakes);
+  if (teacher_seeds.size() <= 1) return;
+  if (!base.text("teacher.weights").empty())
+    mistakes->add("teacher.seeds", "teacher.weights is one teacher: expected one seed");
+  if (std::any_of(seeds.begin(), seeds.end(), [](std::int64_t seed) { return seed >= 100; }))
+    mistakes->add("seeds", "expected seeds below 100 with several teacher seeds");
+}
+
+// `wrong(key, message)` says whose mistake it is.
+template <class Wrong>
+void check_training(const Settings& s, const std::string& section, const Wrong& wrong) {
+  if ((s.integer(section + ".epochs") > 0) == (s.integer(section + ".steps") > 0))
+    wrong(section + ".epochs",
+          "expected exactly one of " + section + ".epochs and " + section + ".steps to be > 0");
+  const auto& milestones = s.numbers(section + ".milestones");
+  if (!std::is_sorted(milestones.begin(), milestones.end()))
+    wrong(section + ".milestones", "expected ascending fractions");
+  if (s.flag(section + ".nesterov") &&
+      (s.number(section + ".momentum") == 0 || s.text(section + ".optimizer") != "sgd"))
+    wrong(section + ".nesterov", "needs SGD with momentum > 0");
+}
+
+void check_teacher(const Recipe& recipe, const std::vector<Use>& uses, Mistakes* mistakes) {
+  const Settings& base = recipe.base;
+  if (base.number("teacher.train.split") > 0 && !base.texts("teacher.train.files").empty())
+    mistakes->add("teacher.train.split",
+                  "a split of data.train_files and teacher.train.files exclude each other");
+  if (base.text("teacher.train.order") == "curriculum")
+    mistakes->add("teacher.train.order", "a curriculum is made by a trained teacher");
+  const bool needed = std::any_of(uses.begin(), uses.end(), learns_from_teacher);
+  if (!needed || !base.text("teacher.weights").empty()) return;
+  check_training(base, "teacher.train", [&](const std::string& key, const std::string& message) {
+    mistakes->add(key, message);
+  });
+}
+
+void check_stop(const Use& use, Mistakes* mistakes) {
+  const std::string& rule = use.settings.text("train.stop_at");
+  if (rule.empty()) return;
+  if (!parse_stop_rule(rule))
+    mistakes->add(
+        use, "train.stop_at",
+        "expected a metric, >= or <=, and a number, such as \"accuracy >= 0.99\", found " +
+            to_toml(Value(shown(rule))));
+  if (use.settings.number("train.stop_at_accuracy") > 0)
+    mistakes->add(use, "train.stop_at", "train.stop_at_accuracy is set too: expected one of them");
+}
+
+void check_order(const Use& use, Mistakes* mistakes) {
+  const Settings& s = use.settings;
+  const bool curriculum = s.text("train.order") == "curriculum";
+  if (s.text("distill.reliance.mode") != "off" && !curriculum)
+    mistakes->add(use, "distill.reliance.mode",
+                  "selective reliance needs train.order = \"curriculum\"");
+  if (s.text("curriculum.pacing") != "none" && !curriculum)
+    mistakes->add(use, "curriculum.pacing", "pacing needs train.order = \"curriculum\"");
+  if (s.integer("train.window_shuffle") > 0 && s.text("train.order") == "shuffle")
+    mistakes->add(use, "train.window_shuffle",
+                  "train.order = \"shuffle\" shuffles everything already");
+}
+
+void check_pacing(const Use& use, Mistakes* mistakes) {
+  const Settings& s = use.settings;
+  const std::string& pacing = s.text("curriculum.pacing");
+  if (pacing == "none") return;
+  if (s.integer("train.window_shuffle") > 0)
+    mistakes->add(use, "train.window_shuffle",
+                  "pacing draws every batch at random: there is nothing to shuffle");
+  if (!pacing.ends_with("_exponential") && pacing != "single_step") return;
+  const std::size_t lengths = s.integers("curriculum.pacing_steps").size();
+  if (lengths == 0 || (lengths > 1 && pacing != "varied_exponential"))
+    mistakes->add(
+        use, "curriculum.pacing_steps",
+        std::string(lengths == 0 ? "expected at least one length" : "expected one length") +
+            " for pacing = \"" + pacing + "\", got " + std::to_string(lengths));
+  if (pacing != "single_step" && !(s.number("curriculum.increase") > 1))
+    mistakes->add(use, "curriculum.increase",
+                  "expected more than 1 for pacing = \"" + pacing + "\"");
+}
+
+// `named` is the signature of each curriculum name so far.
+void check_curriculum(const Use& use, std::map<std::string, std::string>* named,
+                      Mistakes* mistakes) {
+  const Settings& s = use.settings;
+  if (s.text("train.order") != "curriculum") return;
+  const std::string name = curriculum_name(s), signature = order_signature(s);
+  if (!valid_name(name))
+    mistakes->add(use, "curriculum.name",
+                  "expected " + std::string(kNameRule) + ", found " + to_toml(Value(shown(name))));
+  else if (named->emplace(name, signature).first->second != signature)
+    mistakes->add(use, "curriculum.name",
+                  "a curriculum of other settings is called '" + name + "' too");
+  if (s.text("curriculum.scorer") == "file" && s.text("curriculum.file").empty())
+    mistakes->add(use, "curriculum.scorer", "\"file\" needs curriculum.file");
+  const double value = s.number("curriculum.nan_value");
+  if (s.text("curriculum.nan") == "quantile" && (value < 0 || value > 1))
+    mistakes->add(use, "curriculum.nan_value", "expected a quantile in [0, 1]");
+  if (s.text("distill.reliance.mode") == "literal" && s.text("curriculum.score") == "logprob")
+    mistakes->add(use, "distill.reliance.mode",
+                  "literal divides by the largest score, and no log-probability is above 0: use "
+                  "minmax or rank, or another curriculum.score");
+  check_pacing(use, mistakes);
+}
+
+void check_divergence(const Use& use, Mistakes* mistakes) {
+  const double given = use.settings.number("distill.parameter");
+  if (given == -1) return;
+  const std::string& name = use.settings.text("distill.divergence");
+  for (int i = 0; i < kernels::kDivergences; ++i) {
+    const auto divergence = static_cast<kernels::Divergence>(i);
+    if (name != kernels::name_of(divergence)) continue;
+    const bool open = divergence == kernels::Divergence::kJensenShannon;
+    if (kernels::default_parameter(divergence) == 0)
+      mistakes->add(use, "distill.parameter", name + " has none: expected -1");
+    else if (given < 0 || given >= 1 || (open && given == 0))
+      mistakes->add(use, "distill.parameter",
+                    std::string("expected a number in ") + (open ? "(0, 1)" : "[0, 1)") + " for " +
+                        name + ", or -1");
+  }
+}
+
+void check_progressive(const Recipe& recipe, const Use& use, Mistakes* mistakes) {
+  if (use.settings.text("distill.method") != "progressive") return;
+  const auto& moments = use.settings.integers("distill.progressive.teacher_steps");
+  for (std::size_t i = 1; i < moments.size(); ++i)
+    if (moments[i - 1] >= moments[i]) {
+      mistakes->add(use, "distill.progressive.teacher_steps", "expected ascending steps");
+      break;
+    }
+  if (*use.teachers != Teachers{"teacher"})
+    mistakes->add(use, "distill.method",
+                  "progressive follows checkpoints of [teacher]: expected it to be the one to "
+                  "learn from");
+  const bool watched = recipe.base.integer("teacher.train.checkpoint_steps") > 0;
+  if (!recipe.base.text("teacher.weights").empty() || (moments.empty() && !watched))
+    mistakes->add(use, "distill.method",
+                  "progressive needs a teacher trained by the recipe with "
+                  "teacher.train.checkpoint_steps > 0");
+}
+
+void check_start(const Use& use, Mistakes* mistakes) {
+  const Settings& s = use.settings;
+  const std::string& from = s.text("student.init");
+  const auto& layers = s.texts("student.init_layers");
+  if (from.empty()) {
+    if (!layers.empty())
+      mistakes->add(use, "student.init_layers", "needs student.init = \"teacher\"");
+    return;
+  }
+  if (std::find(use.teachers->begin(), use.teachers->end(), from) == use.teachers->end())
+    mistakes->add(use, "student.init", "it learns from no '" + shown(from) + "'",
+                  "its teachers: " + list_of(*use.teachers));
+  if (!s.text("student.weights").empty())
+    mistakes->add(use, "student.init", "student.weights is set too: expected one of them");
+  for (const std::string& layer : layers)
+    if (std::count(layer.begin(), layer.end(), '=') != 1)
+      mistakes->add(
+          use, "student.init_layers",
+          "expected \"student_prefix=teacher_prefix\", found " + to_toml(Value(shown(layer))));
 }
 
 }  // namespace
 
+bool learns_from_teacher(const Use& use) {
+  return uses_teacher(use.settings) &&
+         std::find(use.teachers->begin(), use.teachers->end(), "teacher") != use.teachers->end();
+}
+
+void check_unread(const std::vector<Use>& uses, const std::string& key,
+                  const std::function<std::string(const Use&)>& why_not, Mistakes* mistakes) {
+  const KeySpec& spec = *find_key(key);
+  std::set<std::string> read;  // places of values that somebody reads
+  for (const Use& use : uses)
+    if (why_not(use).empty()) read.insert(use.settings.origin(key));
+  for (const Use& use : uses) {
+    const Value& value = use.settings.value(key);
+    const bool asks = !use.settings.is_default(key) && value != spec.fallback &&
+                      (!spec.neutral || value != *spec.neutral);
+    if (asks && !read.contains(use.settings.origin(key))) mistakes->add(use, key, why_not(use));
+  }
+}
+
+void Mistakes::add(const std::string& key, const std::string& message, std::string hint) {
+  all_.push_back({recipe_.place(recipe_.base, key), key + ": " + message, std::move(hint), {}});
+}
+
+void Mistakes::add(const Use& use, const std::string& key, const std::string& message,
+                   std::string hint) {
+  const std::string where = recipe_.place(use.settings, key), text = key + ": " + message;
+  const auto same = std::find_if(all_.begin(), all_.end(), [&](const Mistake& m) {
+    return m.where == where && m.text == text;
+  });
+  Mistake& mistake =
+      same == all_.end() ? all_.emplace_back(Mistake{where, text, std::move(hint), {}}) : *same;
+  if (!use.who.empty()) mistake.who.push_back(use.who);
+}
+
+// "FILE:LINE:COLUMN" in parts; the rest as it is.
+RecipeProblem Mistakes::at(const std::string& where) const {
+  Place place;
+  const std::string file = recipe_.source + ":";
+  if (where.starts_with(file) &&
+      std::sscanf(where.c_str() + file.size(), "%d:%d", &place.line, &place.column) == 2)
+    return {recipe_.source, place, "", ""};
+  return {where, {}, "", ""};
+}
+
+std::vector<RecipeProblem> Mistakes::take(std::size_t uses) const {
+  std::vector<RecipeProblem> problems;
+  for (const Mistake& m : all_) {
+    const bool shared = uses > 1 && m.who.size() == uses;
+    const std::string who = shared || m.who.empty() ? "" : list_of(m.who) + ": ";
+    RecipeProblem problem = at(m.where);
+    problem.message = who + m.text;
+    problem.hint = m.hint;
+    problems.push_back(std::move(problem));
+  }
+  return problems;
+}
+
 void check_together(RecipeResult* result) {
   const Recipe& recipe = result->recipe;
-  struct Mistake {
-    std::string where, arm, text;
-  };
-  std::vector<Mistake> mistakes;
-  const auto wrong = [&](const Settings& s, const std::string& arm, const std::string& key,
-                         std::string message) {
-    mistakes.push_back({recipe.place(s, key), arm, key + ": " + message});
-  };
-  const Settings& base = recipe.base;
-  const bool parity = base.text("data.format") == "parity";
-  if (parity && base.integer("data.support") > base.integer("data.bits"))
-    wrong(base, "", "data.support",
-          "expected at most data.bits = " + std::to_string(base.integer("data.bits")));
-  std::set<std::int64_t> seeds;
-  for (const std::int64_t seed : base.integers("seeds"))
-    if (!seeds.insert(seed).second)
-      wrong(base, "", "seeds", "seed " + std::to_string(seed) + " is there twice");
-  if (base.integers("seeds").empty()) wrong(base, "", "seeds", "expected at least one seed");
-  if (base.integers("teacher.seeds").empty())
-    wrong(base, "", "teacher.seeds", "expected at least one seed");
-  if (base.integers("teacher.seeds").size() > 1 && !base.text("teacher.weights").empty())
-    wrong(base, "", "teacher.seeds", "teacher.weights is one teacher: expected one seed");
-  if (base.integers("teacher.seeds").size() > 1)
-    for (const std::int64_t seed : base.integers("seeds"))
-      if (seed >= 100)
-        wrong(base, "", "seeds", "expected seeds below 100 with several teacher seeds");
-  if ((base.text("teacher.arch") == "mlp") != parity)
-    wrong(base, "", "teacher.arch", parity ? "parity needs an mlp" : "images need a resnet");
-  const auto check_training = [&](const Settings& s, const std::string& arm,
-                                  const std::string& section) {
-    if ((s.integer(section + ".epochs") > 0) == (s.integer(section + ".steps") > 0))
-      wrong(s, arm, section + ".epochs",
-            "expected exactly one of " + section + ".epochs and " + section + ".steps to be > 0");
-    const auto& milestones = s.numbers(section + ".milestones");
-    if (!std::is_sorted(milestones.begin(), milestones.end()))
-      wrong(s, arm, section + ".milestones", "expected ascending fractions");
-    if (section == "teacher.train" && s.text("teacher.train.order") == "curriculum")
-      wrong(s, arm, "teacher.train.order", "a curriculum is made by a trained teacher");
-    if (s.flag(section + ".nesterov") &&
-        (s.number(section + ".momentum") == 0 || s.text(section + ".optimizer") != "sgd"))
-      wrong(s, arm, section + ".nesterov", "needs SGD with momentum > 0");
-  };
-  const auto check_hidden = [&](const Settings& s, const std::string& arm,
-                                const std::string& section) {
-    if (s.text(section + ".arch") == "mlp" && s.integers(section + ".hidden").empty())
-      wrong(s, arm, section + ".hidden", "expected at least one hidden layer");
-  };
-  // The names of nn/models/registry.cpp that option A does not belong to.
-  const auto check_shortcut = [&](const Settings& s, const std::string& arm,
-                                  const std::string& section) {
-    const std::string& arch = s.text(section + ".arch");
-    for (const char* net : {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"})
-      if ((arch == net || arch == std::string(net) + "_cifar") &&
-          s.text(section + ".shortcut") == "A")
-        wrong(s, arm, section + ".shortcut", "A belongs to the CIFAR nets, not to " + arch);
-  };
-  check_shortcut(base, "", "teacher");
-  check_hidden(base, "", "teacher");
-  bool needs_teacher = false;
-  std::map<std::string, std::string> curricula;  // by name
-  const auto check_curriculum = [&](const Settings& s, const std::string& arm) {
-    const std::string name = curriculum_name(s);
-    if (!valid_name(name))
-      wrong(s, arm, "curriculum.name", "expected " + std::string(kNameRule));
-    else if (curricula.emplace(name, curriculum_of(s)).first->second != curriculum_of(s))
-      wrong(s, arm, "curriculum.name",
-            "a curriculum of other settings is called '" + name + "' too");
-    if (s.text("distill.reliance.mode") == "literal" && s.text("curriculum.score") == "logprob")
-      wrong(s, arm, "distill.reliance.mode",
-            "literal divides by the largest score, and no log-probability is above 0: use minmax "
-            "or rank, or another curriculum.score");
-    const std::string& pacing = s.text("curriculum.pacing");
-    if (pacing == "none") return;
-    if (s.integer("train.window_shuffle") > 0)
-      wrong(s, arm, "train.window_shuffle",
-            "pacing draws every batch at random: there is nothing to shuffle");
-    if (!pacing.ends_with("_exponential") && pacing != "single_step") return;
-    const std::size_t lengths = s.integers("curriculum.pacing_steps").size();
-    if (lengths == 0 || (lengths > 1 && pacing != "varied_exponential"))
-      wrong(s, arm, "curriculum.pacing_steps",
-            std::string(lengths == 0 ? "expected at least one length" : "expected one length") +
-                " for pacing = \"" + pacing + "\", got " + std::to_string(lengths));
-    if (pacing != "single_step" && !(s.number("curriculum.increase") > 1))
-      wrong(s, arm, "curriculum.increase", "expected more than 1 for pacing = \"" + pacing + "\"");
-  };
-  if (base.number("teacher.train.split") > 0 && !base.texts("teacher.train.files").empty())
-    wrong(base, "", "teacher.train.split",
-          "a split of data.train_files and teacher.train.files exclude each other");
-  for (const Arm& arm : recipe.arms) {
-    const Settings& s = arm.settings;
-    needs_teacher |= uses_teacher(s);
-    check_training(s, arm.name, "train");
-    check_shortcut(s, arm.name, "student");
-    check_hidden(s, arm.name, "student");
-    if ((s.text("student.arch") == "mlp") != parity)
-      wrong(s, arm.name, "student.arch", parity ? "parity needs an mlp" : "images need a resnet");
-    const bool curriculum = s.text("train.order") == "curriculum";
-    if (curriculum && parity)
-      wrong(s, arm.name, "train.order", "parity draws fresh samples: there is nothing to order");
-    if (s.text("distill.reliance.mode") != "off" && !curriculum)
-      wrong(s, arm.name, "distill.reliance.mode",
-            "selective reliance needs train.order = \"curriculum\"");
-    if (curriculum) check_curriculum(s, arm.name);
-    if (s.text("curriculum.pacing") != "none" && !curriculum)
-      wrong(s, arm.name, "curriculum.pacing", "pacing needs train.order = \"curriculum\"");
-    if (s.integer("train.window_shuffle") > 0 && s.text("train.order") == "shuffle")
-      wrong(s, arm.name, "train.window_shuffle",
-            "train.order = \"shuffle\" shuffles everything already");
-    if (s.text("distill.method") == "progressive" &&
-        (base.integer("teacher.train.checkpoint_steps") == 0 ||
-         !base.text("teacher.weights").empty()))
-      wrong(s, arm.name, "distill.method",
-            "progressive needs a teacher trained by the recipe with "
-            "teacher.train.checkpoint_steps > 0");
+  const std::vector<Use> uses = uses_of(recipe);
+  Mistakes mistakes(recipe);
+  check_jobs(recipe.base, &mistakes);
+  check_teacher(recipe, uses, &mistakes);
+  std::map<std::string, std::string> curricula;
+  for (const Use& use : uses) {
+    check_training(use.settings, "train", [&](const std::string& key, const std::string& message) {
+      mistakes.add(use, key, message);
+    });
+    check_stop(use, &mistakes);
+    check_order(use, &mistakes);
+    check_curriculum(use, &curricula, &mistakes);
+    check_divergence(use, &mistakes);
+    check_progressive(recipe, use, &mistakes);
+    check_start(use, &mistakes);
   }
-  if (needs_teacher && base.text("teacher.weights").empty())
-    check_training(base, "", "teacher.train");
-
-  // What every arm has is one mistake, not one for each.
-  const auto same = [](const Mistake& a, const Mistake& b) {
-    return a.where == b.where && a.text == b.text;
-  };
-  for (std::size_t i = 0; i < mistakes.size(); ++i) {
-    const Mistake& m = mistakes[i];
-    const auto of_all = static_cast<std::size_t>(std::count_if(
-        mistakes.begin(), mistakes.end(), [&](const Mistake& other) { return same(m, other); }));
-    const bool shared = of_all > 1 && of_all == recipe.arms.size();
-    const auto first = std::find_if(mistakes.begin(), mistakes.end(),
-                                    [&](const Mistake& other) { return same(m, other); });
-    if (shared && first != mistakes.begin() + static_cast<std::ptrdiff_t>(i)) continue;
-    const bool named = !m.arm.empty() && !shared;
-    result->problems.push_back({m.where, {}, (named ? "arm '" + m.arm + "': " : "") + m.text, ""});
-  }
+  check_unread(
+      uses, "curriculum.file",
+      [](const Use& use) {
+        return use.settings.text("curriculum.scorer") == "file"
+                   ? std::string()
+                   : "is read with curriculum.scorer = \"file\" only";
+      },
+      &mistakes);
+  check_fit(uses, &mistakes);
+  for (RecipeProblem& problem : mistakes.take(uses.size()))
+    result->problems.push_back(std::move(problem));
 }
 
 }  // namespace retort::tools

@@ -1,20 +1,80 @@
 // One value of a recipe against its line of the schema.
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <type_traits>
 
 #include "tools/kdtrain/recipe_parts.h"
 
 namespace retort::tools {
 namespace {
 
-bool as_number(const RawValue& raw, double* out) {
-  if (const auto* i = std::get_if<std::int64_t>(&raw.value))
-    return *out = static_cast<double>(*i), true;
-  if (const auto* d = std::get_if<double>(&raw.value)) return *out = *d, true;
-  return false;
+std::optional<double> number_of(const RawValue& raw) {
+  if (const auto* i = std::get_if<std::int64_t>(&raw.value)) return static_cast<double>(*i);
+  if (const auto* d = std::get_if<double>(&raw.value)) return *d;
+  return std::nullopt;
 }
 
-bool in_range(const KeySpec& spec, double v) { return v >= spec.least && v <= spec.most; }
+template <class T>
+std::optional<T> item_of(const RawValue& raw) {
+  if constexpr (std::is_same_v<T, double>) return number_of(raw);
+  if (const auto* item = std::get_if<T>(&raw.value)) return *item;
+  return std::nullopt;
+}
+
+// A list of one kind; a single item is a list of one.
+template <class T>
+std::optional<Value> list_as(const RawValue& raw) {
+  const auto* const list = std::get_if<RawValue::List>(&raw.value);
+  const RawValue::List one{raw};
+  std::vector<T> items;
+  for (const RawValue& element : list != nullptr ? *list : one) {
+    const std::optional<T> item = item_of<T>(element);
+    if (!item) return std::nullopt;
+    items.push_back(*item);
+  }
+  return Value(std::move(items));
+}
+
+// [mean, std], [[means], [deviations]], or both lists in one, as to_toml() writes them.
+std::optional<Value> normalization(const RawValue& raw, const RawValue::List& parts) {
+  std::optional<Value> flat = list_as<double>(raw);
+  if (!flat) {
+    if (parts.size() != 2) return std::nullopt;
+    const std::optional<Value> means = list_as<double>(parts[0]);
+    const std::optional<Value> deviations = list_as<double>(parts[1]);
+    if (!means || !deviations) return std::nullopt;
+    auto numbers = std::get<nn::Floats>(*means);
+    const auto& more = std::get<nn::Floats>(*deviations);
+    if (numbers.size() != more.size()) return std::nullopt;
+    numbers.insert(numbers.end(), more.begin(), more.end());
+    flat = std::move(numbers);
+  }
+  const auto& numbers = std::get<nn::Floats>(*flat);
+  const bool finite = std::all_of(numbers.begin(), numbers.end(),
+                                  [](double number) { return std::isfinite(number); });
+  return finite ? flat : std::nullopt;
+}
+
+// As a value of the row's type, its range not yet looked at.
+std::optional<Value> typed(Type type, const RawValue& raw) {
+  const auto* const list = std::get_if<RawValue::List>(&raw.value);
+  switch (type) {
+    case Type::kInts: return list_as<std::int64_t>(raw);
+    case Type::kFloats: return list_as<double>(raw);
+    case Type::kStrings: return list_as<std::string>(raw);
+    default: break;
+  }
+  if (list != nullptr) return type == Type::kNormalize ? normalization(raw, *list) : std::nullopt;
+  return std::visit(
+      [](const auto& plain) -> std::optional<Value> {
+        if constexpr (std::is_same_v<std::decay_t<decltype(plain)>, RawValue::List>)
+          return std::nullopt;
+        else
+          return Value(plain);
+      },
+      raw.value);
+}
 
 }  // namespace
 
@@ -53,86 +113,46 @@ std::string describe(const RawValue& raw) {
 }
 
 std::string convert(const KeySpec& spec, const RawValue& raw, Value* out) {
-  const std::string mismatch = "expected " + expectation(spec) + ", found " + describe(raw);
-  const auto* list = std::get_if<RawValue::List>(&raw.value);
-  const auto* string = std::get_if<std::string>(&raw.value);
-  double number = 0;
-  switch (spec.type) {
-    case Type::kBool:
-      if (const auto* b = std::get_if<bool>(&raw.value)) return *out = *b, "";
-      return mismatch;
-    case Type::kInt: {
-      const auto* i = std::get_if<std::int64_t>(&raw.value);
-      if (i == nullptr || !in_range(spec, static_cast<double>(*i))) return mismatch;
-      return *out = *i, "";
-    }
-    case Type::kFloat:
-      if (!as_number(raw, &number) || !in_range(spec, number)) return mismatch;
-      return *out = number, "";
-    case Type::kString:
-      if (string == nullptr) return mismatch;
-      return *out = *string, "";
-    case Type::kChoice: {
-      const auto words = split(spec.choices, '|');
-      if (string == nullptr) return mismatch;
-      if (std::find(words.begin(), words.end(), *string) == words.end()) {
-        const std::string near = nearest_word(*string, words);
-        return mismatch + (near.empty() ? "" : "; did you mean '" + near + "'?");
-      }
-      return *out = *string, "";
-    }
-    case Type::kInts: {
-      std::vector<std::int64_t> values;
-      const RawValue::List one{raw};
-      for (const RawValue& element : list ? *list : one) {
-        const auto* i = std::get_if<std::int64_t>(&element.value);
-        if (i == nullptr || !in_range(spec, static_cast<double>(*i))) return mismatch;
-        values.push_back(*i);
-      }
-      return *out = std::move(values), "";
-    }
-    case Type::kFloats: {
-      std::vector<double> values;
-      const RawValue::List one{raw};
-      for (const RawValue& element : list ? *list : one) {
-        if (!as_number(element, &number) || !in_range(spec, number)) return mismatch;
-        values.push_back(number);
-      }
-      return *out = std::move(values), "";
-    }
-    case Type::kStrings: {
-      std::vector<std::string> values;
-      const RawValue::List one{raw};
-      for (const RawValue& element : list ? *list : one) {
-        const auto* s = std::get_if<std::string>(&element.value);
-        if (s == nullptr) return mismatch;
-        values.push_back(*s);
-      }
-      return *out = std::move(values), "";
-    }
-    case Type::kNormalize: {
-      const auto words = split(spec.choices, '|');
-      if (string != nullptr) {
-        if (std::find(words.begin(), words.end(), *string) == words.end()) return mismatch;
-        return *out = *string, "";
-      }
-      if (list == nullptr) return mismatch;
-      std::vector<double> values;
-      for (const RawValue& part : *list) {
-        const auto* inner = std::get_if<RawValue::List>(&part.value);
-        const RawValue::List one{part};
-        for (const RawValue& element : inner ? *inner : one) {
-          if (!as_number(element, &number) || !std::isfinite(number)) return mismatch;
-          values.push_back(number);
-        }
-      }
-      if (values.size() != 2 && values.size() != 6) return mismatch;
-      for (std::size_t i = values.size() / 2; i < values.size(); ++i)
-        if (!(values[i] > 0)) return "expected deviations > 0, found " + to_toml(Value(values[i]));
-      return *out = std::move(values), "";
-    }
+  const std::optional<Value> value = typed(spec.type, raw);
+  std::optional<Value> fit = value ? nn::fitting(spec, *value) : std::nullopt;
+  if (fit) {
+    if (const auto* numbers = std::get_if<nn::Floats>(&*fit);
+        spec.type == Type::kNormalize && numbers)
+      for (std::size_t i = numbers->size() / 2; i < numbers->size(); ++i)
+        if (!((*numbers)[i] > 0))
+          return "expected deviations > 0, found " + to_toml(Value((*numbers)[i]));
+    *out = std::move(*fit);
+    return "";
   }
-  return mismatch;
+  const auto* const word = std::get_if<std::string>(&raw.value);
+  const bool a_choice = spec.type == Type::kChoice || spec.type == Type::kNormalize;
+  const std::string near = word && a_choice ? nearest_word(*word, split(spec.choices, '|')) : "";
+  return "expected " + expectation(spec) + ", found " + describe(raw) +
+         (near.empty() ? "" : "; did you mean '" + near + "'?");
+}
+
+std::optional<StopRule> parse_stop_rule(std::string_view text) {
+  const auto trimmed = [](std::string_view part) {
+    while (!part.empty() && part.front() == ' ') part.remove_prefix(1);
+    while (!part.empty() && part.back() == ' ') part.remove_suffix(1);
+    return part;
+  };
+  const auto sign = text.find_first_of("<>");
+  if (sign == std::string_view::npos || sign + 1 >= text.size() || text[sign + 1] != '=')
+    return std::nullopt;
+  StopRule rule;
+  rule.at_least = text[sign] == '>';
+  rule.metric = trimmed(text.substr(0, sign));
+  const bool a_word = !rule.metric.empty() &&
+                      std::all_of(rule.metric.begin(), rule.metric.end(),
+                                  [](unsigned char c) { return std::isalnum(c) || c == '_'; });
+  const std::string_view number = trimmed(text.substr(sign + 2));
+  const auto [end, error] =
+      std::from_chars(number.data(), number.data() + number.size(), rule.value);
+  if (!a_word || error != std::errc() || end != number.data() + number.size() ||
+      !std::isfinite(rule.value))
+    return std::nullopt;
+  return rule;
 }
 
 }  // namespace retort::tools

@@ -33,7 +33,16 @@ int validate_command(const CommandLine& line) {
       recipe.base.integers("seeds").size() * recipe.base.integers("teacher.seeds").size();
   std::printf("%s: valid; %zu arm%s x %zu seed%s\n", recipe.source.c_str(), recipe.arms.size(),
               recipe.arms.size() == 1 ? "" : "s", seeds, seeds == 1 ? "" : "s");
-  for (const Arm& arm : recipe.arms) std::printf("  %s\n", arm.name.c_str());
+  const auto learns = [](const Teachers& teachers) {
+    std::string from;
+    for (const std::string& name : teachers) from += (from.empty() ? " <- " : ", ") + name;
+    return teachers == Teachers{"teacher"} ? std::string() : from;
+  };
+  for (const ModelSpec& model : recipe.models)
+    std::printf("  model %s%s\n", model.name.c_str(), learns(model.teachers).c_str());
+  for (const TaskSpec& task : recipe.tasks) std::printf("  task %s\n", task.name.c_str());
+  for (const Arm& arm : recipe.arms)
+    std::printf("  %s%s\n", arm.name.c_str(), learns(arm.teachers).c_str());
   return 0;
 }
 
