@@ -7,73 +7,76 @@
 
 namespace retort::kernels {
 
-inline constexpr int kStepColumns = 16;  // of a row: 128 bytes
-
-/// What one number of a row is made from.
+/// What one number of a row is made of.
 struct StepColumn {
-  enum class Kind : std::uint8_t {
-    kSumF32,    // sum of f32 (N)
-    kSumU8,     // sum of u8 (N)
-    kCountI32,  // how many of i32 (N) are not ignore_index, where mask u8 (N) is not 0 or null
-    kScalarF32,
-    kScalarF64,
-    kConstant,
-  };
+  enum class Kind : std::uint8_t { kConstant, kValueF32, kValueF64, kSumF32, kSumU8, kCount };
+
+  /// The sum of (N) values; of null, 0.
+  static StepColumn sum(const float* values) { return {Kind::kSumF32, values}; }
+  static StepColumn sum(const std::uint8_t* values) { return {Kind::kSumU8, values}; }
+  /// How many rows count: target (N) other than ignore_index, mask (N) not 0. Null: all do.
+  static StepColumn count(const std::int32_t* targets, const std::uint8_t* mask = nullptr,
+                          std::int32_t ignore_index = -100) {
+    return {Kind::kCount, targets, mask, ignore_index};
+  }
+  /// One element as it is.
+  static StepColumn value(const float* one) { return {Kind::kValueF32, one}; }
+  static StepColumn value(const double* one) { return {Kind::kValueF64, one}; }
+  /// A number that the host knows.
+  static StepColumn constant(double one) { return {Kind::kConstant, nullptr, nullptr, 0, one}; }
+
   Kind kind = Kind::kConstant;
-  const void* values = nullptr;  // null where N = 0
+  const void* values = nullptr;
   const std::uint8_t* mask = nullptr;
-  double constant = 0;
+  std::int32_t ignore_index = 0;
+  double number = 0;
 
-  static StepColumn sum(const float* values) { return {Kind::kSumF32, values, nullptr, 0}; }
-  static StepColumn sum(const std::uint8_t* values) { return {Kind::kSumU8, values, nullptr, 0}; }
-  static StepColumn counted(const std::int32_t* targets, const std::uint8_t* mask) {
-    return {Kind::kCountI32, targets, mask, 0};
-  }
-  static StepColumn scalar(const void* value, DType dtype) {
-    RETORT_CHECK(dtype == DType::kF32 || dtype == DType::kF64,
-                 "[step_statistics] expected a scalar of f32 or f64, got ", name_of(dtype));
-    return {dtype == DType::kF64 ? Kind::kScalarF64 : Kind::kScalarF32, value, nullptr, 0};
-  }
-  static StepColumn constant_of(double value) { return {Kind::kConstant, nullptr, nullptr, value}; }
+  bool is_value() const { return kind == Kind::kValueF32 || kind == Kind::kValueF64; }
 };
+inline constexpr int kMaxStepColumns = 16;
 
-/// row = numbers + kStepColumns * (slot ? *slot : 0);
-/// row[k] = (add ? row[k] : 0) + this part's column k
+/// row = numbers + pitch * (slot ? *slot : 0);  row[k] = (add ? row[k] : 0) + column k,  k < count
 ///
-/// Shapes    columns: `count` of them are made, the others of a row are left alone; numbers f64
-/// rows
-///           of kStepColumns.
-/// Units     slot is read on the device, so that every replay of a captured step fills another row.
+/// Shapes    columns of N rows each; numbers f64, rows `pitch` >= count apart. Elements of a row
+///           from `count` on are not touched.
+/// Units     those of the columns. slot is read on the device, so that every replay of a captured
+///           step fills another row.
 /// Numerics  sums in double, in an order fixed by N: lane l of 256 takes elements l, l + 256, ...;
 ///           lanes are added as a warp does (halves, then quarters, ...) and the 8 warps in turn.
-///           CPU and CUDA give the same bits.
-/// Cost      reads the columns; one block.
-/// Errors    Error on N < 0, null numbers, a count outside [1, kStepColumns], or a scalar of null.
+///           CPU and CUDA give the same bits. NaN and infinities go into the sum.
+/// Cost      reads each column once; one launch of one block.
+/// Errors    Error on N < 0, more than 16 columns, a pitch below count, numbers or a value that is
+///           null.
 struct StepStatisticsArgs {
-  StepColumn columns[kStepColumns] = {};
+  StepColumn columns[kMaxStepColumns] = {};
   int count = 0;
-  std::int32_t ignore_index = -100;
-  double* numbers = nullptr;
-  const std::int64_t* slot = nullptr;
+  bool add = false;       // a further micro-batch of the same step
   std::int64_t rows = 0;  // N
-  bool add = false;       // a further part of the same step
+  double* numbers = nullptr;
+  std::int64_t pitch = 0;
+  const std::int64_t* slot = nullptr;
+
+  /// Appends a column.
+  void push(const StepColumn& column) {
+    RETORT_CHECK(count < kMaxStepColumns, "[step_statistics] expected at most ", kMaxStepColumns,
+                 " columns");
+    columns[count++] = column;
+  }
 };
 void step_statistics_cpu(const Context& context, const StepStatisticsArgs& args);
 extern CudaOp<StepStatisticsArgs> step_statistics_cuda;
 
 inline void step_statistics(const Context& context, const StepStatisticsArgs& args) {
   RETORT_CHECK(args.rows >= 0, "[step_statistics] expected rows >= 0, got ", args.rows);
+  RETORT_CHECK(args.count >= 0 && args.count <= kMaxStepColumns, "[step_statistics] expected 0 to ",
+               kMaxStepColumns, " columns, got ", args.count);
+  RETORT_CHECK(args.pitch >= args.count, "[step_statistics] expected a pitch >= ", args.count,
+               ", got ", args.pitch);
+  if (args.count == 0) return;
   RETORT_CHECK(args.numbers, "[step_statistics] expected non-null numbers");
-  RETORT_CHECK(args.count >= 1 && args.count <= kStepColumns, "[step_statistics] expected 1 to ",
-               kStepColumns, " columns, got ", args.count);
-  for (int k = 0; k < args.count; ++k) {
-    const StepColumn& c = args.columns[k];
-    const bool needs = c.kind == StepColumn::Kind::kScalarF32 ||
-                       c.kind == StepColumn::Kind::kScalarF64 ||
-                       (c.kind != StepColumn::Kind::kConstant && args.rows > 0);
-    RETORT_CHECK(c.values || !needs, "[step_statistics] expected values for column ", k,
-                 ", got null");
-  }
+  for (int k = 0; k < args.count; ++k)
+    RETORT_CHECK(!args.columns[k].is_value() || args.columns[k].values,
+                 "[step_statistics] expected a value for column ", k, ", got null");
   dispatch("step_statistics", context, args, step_statistics_cpu, step_statistics_cuda);
 }
 
