@@ -6,7 +6,6 @@
 
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/allocator.h"
-#include "kernels/step_statistics/step_statistics.h"
 
 namespace retort::distill {
 namespace {
@@ -322,17 +321,9 @@ void GraphedStep::work(const Job& job, const Lasting& in) {
   }
   const DistillationLossResult loss =
       forward_backward(student_, inputs, std::move(args));  // 3, 4, 5
-  kernels::StepStatisticsArgs numbers;
-  numbers.loss = loss.total.raw();
-  numbers.loss_dtype = loss.total.dtype();
-  numbers.ce = loss.ce.data<float>();
-  numbers.kd = loss.kd.data<float>();
-  numbers.confidence = loss.student_confidence.data<float>();
-  numbers.correct = loss.student_correct.data<std::uint8_t>();
-  numbers.teacher_correct = loss.teacher_correct.data<std::uint8_t>();
+  kernels::StepStatisticsArgs numbers = step_columns(loss.total, &loss, targets, job.rows);
   numbers.numbers = meter_.rows().data<double>();
   numbers.slot = in_block<std::int64_t>(offsetof(Header, slot), {}).data<std::int64_t>();
-  numbers.rows = job.rows;
   kernels::step_statistics(context_of(device_), numbers);
   optimizer_.update();  // 6
   optimizer_.zero_grad();

@@ -8,7 +8,6 @@
 #include "engine/ops/reduce.h"
 #include "engine/runtime/allocator.h"
 #include "engine/runtime/device.h"
-#include "kernels/step_statistics/step_statistics.h"
 
 namespace retort::distill {
 namespace {
@@ -127,6 +126,7 @@ StepReport distill_step(const Teacher* teacher, nn::Model& student, const StepBa
     DistillationLossResult loss =
         forward_backward(student, batch.inputs.slice(begin, end), std::move(args), settings.timer);
     report.losses.push_back(loss.total);
+    report.targets.push_back(batch.targets.defined() ? batch.targets.slice(begin, end) : Tensor());
     report.parts.push_back(std::move(loss));
   }
   update();
@@ -176,6 +176,26 @@ StepStatistics StepReport::host() const {
   return s;
 }
 
+kernels::StepStatisticsArgs step_columns(const Tensor& loss, const DistillationLossResult* result,
+                                         const Tensor& targets, std::int64_t rows) {
+  using kernels::StepColumn;
+  kernels::StepStatisticsArgs args;
+  args.pitch = kStepNumbers;
+  const bool measured = result != nullptr && result->ce.defined();
+  args.rows = measured ? result->ce.dim(0) : rows;
+  args.push(loss.dtype() == DType::kF64 ? StepColumn::value(loss.data<double>())
+                                        : StepColumn::value(loss.data<float>()));
+  args.push(StepColumn::sum(measured ? result->ce.data<float>() : nullptr));
+  args.push(StepColumn::sum(measured ? result->kd.data<float>() : nullptr));
+  using Flags = const std::uint8_t*;
+  args.push(
+      StepColumn::sum(measured ? Flags(result->student_correct.data<std::uint8_t>()) : Flags()));
+  args.push(
+      StepColumn::sum(measured ? Flags(result->teacher_correct.data<std::uint8_t>()) : Flags()));
+  args.push(StepColumn::count(targets.defined() ? targets.data<std::int32_t>() : nullptr));
+  return args;
+}
+
 StepMeter::StepMeter(std::int64_t capacity) : capacity_(capacity) {
   RETORT_CHECK(capacity >= 1, "[step_meter] expected a capacity of at least 1, got ", capacity);
 }
@@ -183,7 +203,7 @@ StepMeter::StepMeter(std::int64_t capacity) : capacity_(capacity) {
 std::int64_t StepMeter::begin_row(Device device, bool has_teacher) {
   if (!rows_.defined()) {
     const MemoryRoleScope role(MemoryRole::kWorkspace);
-    rows_ = Tensor::zeros({capacity_, kernels::kStepNumbers}, DType::kF64, device);
+    rows_ = Tensor::zeros({capacity_, kStepNumbers}, DType::kF64, device);
   }
   RETORT_CHECK(rows_.device() == device, "[step_meter] expected steps on ", name_of(rows_.device()),
                ", got one on ", name_of(device));
@@ -196,23 +216,13 @@ void StepMeter::add(const StepReport& report) {
   if (report.losses.empty()) return;
   const Device device = report.losses[0].device();
   const std::int64_t slot = begin_row(device, report.has_teacher);
-  double* const row = rows_.data<double>() + slot * kernels::kStepNumbers;
   for (std::size_t i = 0; i < report.losses.size(); ++i) {
-    kernels::StepStatisticsArgs args;
-    args.loss = report.losses[i].raw();
-    args.loss_dtype = report.losses[i].dtype();
-    args.numbers = row;
+    const bool measured = i < report.parts.size();
+    kernels::StepStatisticsArgs args = step_columns(
+        report.losses[i], measured ? &report.parts[i] : nullptr,
+        i < report.targets.size() ? report.targets[i] : Tensor(), i == 0 ? report.samples : 0);
+    args.numbers = rows_.data<double>() + slot * kStepNumbers;
     args.add = i > 0;
-    args.rows = i == 0 ? report.samples : 0;
-    if (i < report.parts.size() && report.parts[i].ce.defined()) {
-      const DistillationLossResult& part = report.parts[i];
-      args.rows = part.ce.dim(0);
-      args.ce = part.ce.data<float>();
-      args.kd = part.kd.data<float>();
-      args.confidence = part.student_confidence.data<float>();
-      args.correct = part.student_correct.data<std::uint8_t>();
-      args.teacher_correct = part.teacher_correct.data<std::uint8_t>();
-    }
     kernels::step_statistics(context_of(device), args);
   }
 }
@@ -220,11 +230,10 @@ void StepMeter::add(const StepReport& report) {
 void StepMeter::read() {
   if (on_device_ == 0) return;
   const std::vector<double> values = rows_.slice(0, on_device_).to_vector<double>();
-  for (std::size_t at = 0; at < values.size(); at += kernels::kStepNumbers) {
+  for (std::size_t at = 0; at < values.size(); at += kStepNumbers) {
     const double* const row = &values[at];
-    read_.push_back({row[kernels::kStepLoss], row[kernels::kStepCe], row[kernels::kStepKd],
-                     row[kernels::kStepCorrect], row[kernels::kStepTeacherCorrect],
-                     static_cast<std::int64_t>(row[kernels::kStepSamples])});
+    read_.push_back({row[kStepLoss], row[kStepCe], row[kStepKd], row[kStepCorrect],
+                     row[kStepTeacherCorrect], static_cast<std::int64_t>(row[kStepSamples])});
   }
   on_device_ = 0;
 }

@@ -8,6 +8,7 @@
 #include "distill/losses/distillation_loss.h"
 #include "distill/phase_timer.h"
 #include "distill/teacher/teacher.h"
+#include "kernels/step_statistics/step_statistics.h"
 #include "nn/module.h"
 
 namespace retort::distill {
@@ -48,6 +49,7 @@ struct StepStatistics {
 struct StepReport {
   std::vector<DistillationLossResult> parts;  // one per micro-batch, detached
   std::vector<Tensor> losses;                 // scalars; their sum is the loss of the step
+  std::vector<Tensor> targets;                // i32, of each part; undefined: every row counts
   std::int64_t samples = 0;                   // rows of the batch
   bool has_teacher = false;
 
@@ -96,6 +98,22 @@ struct StepNumbers {
   std::int64_t samples = 0;  // those that count
 };
 
+/// What a row of StepMeter holds, as doubles.
+enum StepNumber : int {
+  kStepLoss,            // the step's loss
+  kStepCe,              // sum over its samples, nats
+  kStepKd,              // sum over its samples, nats, with tau^2
+  kStepCorrect,         // how many samples the student got right
+  kStepTeacherCorrect,  // and the teacher
+  kStepSamples,         // how many samples count
+  kStepNumbers
+};
+
+/// The columns of one part of a step. Targets undefined: all of its rows count. A result without
+/// statistics: only the loss and the rows.
+kernels::StepStatisticsArgs step_columns(const Tensor& loss, const DistillationLossResult* result,
+                                         const Tensor& targets, std::int64_t rows);
+
 /// The numbers of the steps between two log lines. They gather in rows on the device, summed there
 /// in a fixed order (kernels/step_statistics), and come to the host in one copy: when asked for, or
 /// when `capacity` rows are full.
@@ -112,8 +130,8 @@ class StepMeter {
   /// per-sample vectors stay empty.
   StepStatistics summary();
 
-  /// For a step that writes its row itself: the row to write. rows() is f64 (capacity, 8) on that
-  /// device, and stays where it is.
+  /// For a step that writes its row itself: the row to write. rows() is f64 (capacity,
+  /// kStepNumbers) on that device, and stays where it is.
   std::int64_t begin_row(Device device, bool has_teacher);
   const Tensor& rows() const { return rows_; }
 

@@ -1,47 +1,36 @@
 // CUDA kernel of the step's numbers and its launch configuration.
 #pragma once
-#include "kernels/simt/pack.h"
 #include "kernels/simt/simt.h"
-#include "kernels/step_statistics/step_statistics.h"
+#include "kernels/step_statistics/step_statistics_math.h"
 
 namespace retort::kernels {
 namespace SIMT_NS {
 using namespace simt;
 
-template <class T>
-SIMT_D double step_lane_sum(const T* values, std::int64_t n) {
-  double mine = 0;
-  if (values != nullptr)
-    for (std::int64_t i = threadIdx.x; i < n; i += 256) mine += static_cast<double>(values[i]);
-  return mine;
-}
-
-// Small numbers are exact in double in any order.
-SIMT_D double step_lane_samples(const float* confidence, std::int64_t n) {
-  double mine = 0;
-  for (std::int64_t i = threadIdx.x; i < n; i += 256)
-    mine += confidence == nullptr || confidence[i] != 0 ? 1.0 : 0.0;
-  return mine;
-}
-
-// Threads stride over the rows, one array after the other; thread 0 writes the row.
-// Shared: 5 * 8 doubles, 320 bytes. Launch: one block of 256.
+// Threads stride over the rows, one column after the other, and each warp adds its lanes; then
+// thread k adds the warps of column k and writes the number. Shared: 16 * 8 doubles, 1,024 bytes.
+// Launch: one block of 256.
 static __global__ void __launch_bounds__(256)
     step_statistics_one_block_kernel(StepStatisticsArgs a) {
-  SIMT_SHARED(double, slots, [5][8]);  // one row a sum, so that none waits for the one before
-  const double ce = block_sum(step_lane_sum(a.ce, a.rows), slots[0]),
-               kd = block_sum(step_lane_sum(a.kd, a.rows), slots[1]),
-               correct = block_sum(step_lane_sum(a.correct, a.rows), slots[2]),
-               teacher_correct = block_sum(step_lane_sum(a.teacher_correct, a.rows), slots[3]),
-               samples = block_sum(step_lane_samples(a.confidence, a.rows), slots[4]);
-  if (threadIdx.x != 0) return;
-  const double loss = a.loss_dtype == DType::kF64
-                          ? *static_cast<const double*>(a.loss)
-                          : static_cast<double>(*static_cast<const float*>(a.loss));
-  double* const row = a.numbers + kStepNumbers * (a.slot ? *a.slot : 0);
-  const double part[kStepNumbers] = {loss, ce, kd, correct, teacher_correct, samples, 0, 0};
+  SIMT_SHARED(double, slots, [kMaxStepColumns][8]);
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int k = 0; k < a.count; ++k) {
+    if (!step_column_has_rows(a.columns[k])) continue;
+    double mine = 0;
+    for (std::int64_t i = thread; i < a.rows; i += 256) mine += step_column_of_row(a.columns[k], i);
 #pragma unroll
-  for (int k = 0; k < kStepNumbers; ++k) row[k] = (a.add ? row[k] : 0) + part[k];
+    for (int d = 16; d > 0; d >>= 1) mine += __shfl_xor_sync(~0u, mine, d);
+    if (thread % 32 == 0) slots[k][thread / 32] = mine;
+  }
+  __syncthreads();
+  if (thread >= a.count) return;
+  double part = 0;
+  if (step_column_has_rows(a.columns[thread]))
+    for (int w = 0; w < 8; ++w) part += slots[thread][w];
+  else
+    part = step_column_alone(a.columns[thread]);
+  double* const row = a.numbers + a.pitch * (a.slot ? *a.slot : 0);
+  row[thread] = (a.add ? row[thread] : 0) + part;
 }
 
 }  // namespace SIMT_NS

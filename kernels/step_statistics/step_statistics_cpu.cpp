@@ -1,6 +1,4 @@
-#include "kernels/step_statistics/step_statistics.h"
-
-#include <algorithm>
+#include "kernels/step_statistics/step_statistics_math.h"
 
 namespace retort::kernels {
 
@@ -9,11 +7,9 @@ CudaOp<StepStatisticsArgs> step_statistics_cuda = nullptr;
 namespace {
 
 // The kernel's order: see StepStatisticsArgs.
-template <class T>
-double sum(const T* values, std::int64_t n) {
+double sum_of(const StepColumn& column, std::int64_t rows) {
   double lane[256] = {};
-  if (values != nullptr)
-    for (std::int64_t i = 0; i < n; ++i) lane[i % 256] += static_cast<double>(values[i]);
+  for (std::int64_t i = 0; i < rows; ++i) lane[i % 256] += step_column_of_row(column, i);
   double total = 0;
   for (double* warp = lane; warp < lane + 256; warp += 32) {
     for (int d = 16; d > 0; d >>= 1)
@@ -23,27 +19,16 @@ double sum(const T* values, std::int64_t n) {
   return total;
 }
 
-double samples(const float* confidence, std::int64_t n) {
-  if (confidence == nullptr) return static_cast<double>(n);
-  return static_cast<double>(
-      std::count_if(confidence, confidence + n, [](float c) { return c != 0; }));
-}
-
 }  // namespace
 
 void step_statistics_cpu(const Context&, const StepStatisticsArgs& a) {
-  const double part[kStepNumbers] = {a.loss_dtype == DType::kF64
-                                         ? *static_cast<const double*>(a.loss)
-                                         : static_cast<double>(*static_cast<const float*>(a.loss)),
-                                     sum(a.ce, a.rows),
-                                     sum(a.kd, a.rows),
-                                     sum(a.correct, a.rows),
-                                     sum(a.teacher_correct, a.rows),
-                                     samples(a.confidence, a.rows),
-                                     0,
-                                     0};
-  double* const row = a.numbers + kStepNumbers * (a.slot ? *a.slot : 0);
-  for (int k = 0; k < kStepNumbers; ++k) row[k] = (a.add ? row[k] : 0) + part[k];
+  double* const row = a.numbers + a.pitch * (a.slot ? *a.slot : 0);
+  for (int k = 0; k < a.count; ++k) {
+    const StepColumn& column = a.columns[k];
+    const double part =
+        step_column_has_rows(column) ? sum_of(column, a.rows) : step_column_alone(column);
+    row[k] = (a.add ? row[k] : 0) + part;
+  }
 }
 
 }  // namespace retort::kernels

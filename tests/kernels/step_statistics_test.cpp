@@ -10,109 +10,171 @@
 namespace retort::test {
 namespace {
 
-struct Rows {
-  Tensor loss, ce, kd, correct, teacher_correct, numbers, slot;
+using kernels::kMaxStepColumns;
+using kernels::StepColumn;
+using kernels::StepStatisticsArgs;
+
+constexpr std::int64_t kPitch = 9;
+
+// Three rows of numbers, of which `slot` names the middle one, and arrays to make columns of.
+struct Step {
+  Tensor loss, exact, ce, correct, targets, mask, numbers, slot;
   std::int64_t rows;
-  Rows(std::int64_t n, Device device, DType loss_dtype = DType::kF32) : rows(n) {
-    loss = Tensor::full({}, 0.75, loss_dtype, device);
+  Step(std::int64_t n, Device device) : rows(n) {
+    loss = Tensor::full({}, 0.75, DType::kF32, device);
+    exact = Tensor::full({}, 0.1, DType::kF64, device);
     ce = randn({n}, 1).to(device);
-    kd = randn({n}, 2).to(device);
     correct = randint({n}, 3, 2).to(DType::kU8).to(device);
-    teacher_correct = randint({n}, 4, 2).to(DType::kU8).to(device);
-    numbers = Tensor::full({3, kernels::kStepNumbers}, -7, DType::kF64, device);
+    targets = randint({n}, 4, 3).to(device);
+    mask = randint({n}, 5, 2).to(DType::kU8).to(device);
+    numbers = Tensor::full({3, kPitch}, -7, DType::kF64, device);
     slot = Tensor::full({}, 1, DType::kI64, device);
   }
-  kernels::StepStatisticsArgs args() const {
-    kernels::StepStatisticsArgs a;
-    a.loss = loss.raw();
-    a.ce = rows ? ce.data<float>() : nullptr;
-    a.kd = rows ? kd.data<float>() : nullptr;
-    a.correct = rows ? correct.data<std::uint8_t>() : nullptr;
-    a.teacher_correct = rows ? teacher_correct.data<std::uint8_t>() : nullptr;
-    a.numbers = numbers.data<double>();
-    a.slot = slot.data<std::int64_t>();
+  StepStatisticsArgs args(const std::vector<StepColumn>& columns) const {
+    StepStatisticsArgs a;
+    for (const StepColumn& column : columns) a.push(column);
     a.rows = rows;
-    a.loss_dtype = loss.dtype();
+    a.numbers = numbers.data<double>();
+    a.pitch = kPitch;
+    a.slot = slot.data<std::int64_t>();
     return a;
+  }
+  // One column of every kind; the targets that are 1 do not count.
+  std::vector<StepColumn> columns() const {
+    const auto* const y = targets.data<std::int32_t>();
+    const std::uint8_t* const m = mask.data<std::uint8_t>();
+    return {StepColumn::value(loss.data<float>()), StepColumn::value(exact.data<double>()),
+            StepColumn::sum(ce.data<float>()),     StepColumn::sum(m),
+            StepColumn::count(y, nullptr, 1),      StepColumn::count(y, m, 1),
+            StepColumn::count(nullptr, m),         StepColumn::constant(2.5)};
+  }
+  std::vector<double> row(std::int64_t which) const {
+    return numbers.slice(which, which + 1).to_vector<double>();
   }
 };
 
 TEST(StepStatistics, hand_checked_numbers) {
   for (const Device device : devices()) {
-    Rows r(3, device);
-    r.ce.copy_from(Tensor::from<float>({1, 2, 4}, {3}));
-    r.kd.copy_from(Tensor::from<float>({0.5f, 0, 0.25f}, {3}));
-    r.correct.copy_from(Tensor::from<std::uint8_t>({1, 0, 1}, {3}));
-    r.teacher_correct.copy_from(Tensor::from<std::uint8_t>({1, 1, 1}, {3}));
-    kernels::step_statistics(context_of(device), r.args());
-    std::vector<double> want(24, -7.0);
-    const double row[8] = {0.75, 7, 0.75, 2, 3, 3, 0, 0};
-    std::copy(row, row + 8, &want[8]);  // the row that slot names, and no other
-    EXPECT_EQ(r.numbers.to_vector<double>(), want) << name_of(device);
-    // A further micro-batch, without a teacher, into row 0 of the memory given.
-    kernels::StepStatisticsArgs a = r.args();
-    a.numbers += 8;
+    const Step s(3, device);
+    s.ce.copy_from(Tensor::from<float>({1, 2, 4}, {3}));
+    s.targets.copy_from(Tensor::from<std::int32_t>({0, 1, 2}, {3}));
+    s.mask.copy_from(Tensor::from<std::uint8_t>({1, 1, 0}, {3}));
+    kernels::step_statistics(context_of(device), s.args(s.columns()));
+    // The row that slot names, its first eight elements, and no other.
+    EXPECT_EQ(s.row(1), (std::vector<double>{0.75, 0.1, 7, 2, 2, 1, 2, 2.5, -7}));
+    EXPECT_EQ(s.row(0), std::vector<double>(kPitch, -7));
+    EXPECT_EQ(s.row(2), std::vector<double>(kPitch, -7));
+    // A further micro-batch with other columns, into row 0 of the memory given.
+    StepStatisticsArgs a =
+        s.args({StepColumn::constant(1), StepColumn::sum(static_cast<const float*>(nullptr)),
+                StepColumn::sum(s.ce.data<float>()), StepColumn::count(nullptr)});
+    a.numbers += kPitch;
     a.slot = nullptr;
-    a.kd = nullptr;
-    a.teacher_correct = nullptr;
     a.add = true;
     kernels::step_statistics(context_of(device), a);
-    const double sum[8] = {1.5, 14, 0.75, 4, 3, 6, 0, 0};
-    std::copy(sum, sum + 8, &want[8]);
-    EXPECT_EQ(r.numbers.to_vector<double>(), want) << name_of(device);
+    EXPECT_EQ(s.row(1), (std::vector<double>{1.75, 0.1, 14, 5, 2, 1, 2, 2.5, -7}));
   }
 }
 
-TEST(StepStatistics, rows_without_confidence_are_no_samples) {
+TEST(StepStatistics, as_many_columns_as_there_may_be) {
   for (const Device device : devices()) {
-    const Rows r(300, device);
-    std::vector<float> confidence(300, 0.5f);
-    for (std::size_t i = 0; i < 300; i += 7) confidence[i] = 0;
-    confidence[1] = std::numeric_limits<float>::quiet_NaN();  // counts: the loss met it
-    const Tensor given = Tensor::from(confidence, {300}, device);
-    kernels::StepStatisticsArgs a = r.args();
-    a.confidence = given.data<float>();
+    const Step s(300, device);
+    const Tensor numbers = Tensor::zeros({kMaxStepColumns}, DType::kF64, device);
+    StepStatisticsArgs a = s.args({});
+    for (int k = 0; k < kMaxStepColumns; ++k)
+      a.push(k % 2 ? StepColumn::constant(k) : StepColumn::count(nullptr));
+    EXPECT_THROW(a.push(StepColumn::constant(0)), Error);
+    a.numbers = numbers.data<double>();
+    a.pitch = kMaxStepColumns;
+    a.slot = nullptr;
     kernels::step_statistics(context_of(device), a);
-    EXPECT_EQ(r.numbers.to_vector<double>()[8 + kernels::kStepSamples], 300 - 43)
-        << name_of(device);
+    const std::vector<double> got = numbers.to_vector<double>();
+    for (std::size_t k = 0; k < got.size(); ++k)
+      EXPECT_EQ(got[k], k % 2 ? static_cast<double>(k) : 300) << k;
+  }
+}
+
+TEST(StepStatistics, counts_are_those_of_a_loop) {
+  for (const Device device : devices()) {
+    const Step s(777, device);
+    kernels::step_statistics(context_of(device), s.args(s.columns()));
+    const auto y = s.targets.to_vector<std::int32_t>();
+    const auto m = s.mask.to_vector<std::uint8_t>();
+    double labelled = 0, both = 0, masked = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      labelled += y[i] != 1;
+      masked += m[i] != 0;
+      both += y[i] != 1 && m[i] != 0;
+    }
+    const std::vector<double> row = s.row(1);
+    EXPECT_EQ(row[3], masked);
+    EXPECT_EQ(row[4], labelled);
+    EXPECT_EQ(row[5], both);
+    EXPECT_EQ(row[6], masked);
+  }
+}
+
+// The order that the contract names, written out: a training log's bytes hang on it.
+TEST(StepStatistics, sums_in_the_order_that_is_promised) {
+  for (const std::int64_t n : {1, 31, 256, 257, 1000, 8191}) {
+    const Step s(n, Device::kCpu);
+    kernels::step_statistics(context_of(Device::kCpu), s.args(s.columns()));
+    const std::vector<float> ce = s.ce.to_vector<float>();
+    std::vector<double> lanes(256);
+    for (std::size_t i = 0; i < ce.size(); ++i) lanes[i % 256] += static_cast<double>(ce[i]);
+    double want = 0;
+    for (std::size_t w = 0; w < 256; w += 32) {
+      for (std::size_t half = 16; half > 0; half /= 2)
+        for (std::size_t l = 0; l < half; ++l) lanes[w + l] += lanes[w + l + half];
+      want += lanes[w];
+    }
+    EXPECT_EQ(s.row(1)[2], want) << n;
   }
 }
 
 TEST(StepStatistics, cuda_gives_the_bytes_of_the_cpu) {
   if (kernels::step_statistics_cuda == nullptr && !cuda_available())
     GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
-  for (const std::int64_t n : {0, 1, 7, 31, 32, 33, 255, 256, 257, 1000, 8191})
-    for (const DType dtype : {DType::kF32, DType::kF64}) {
-      const Rows cpu(n, Device::kCpu, dtype), cuda(n, Device::kCuda, dtype);
-      kernels::step_statistics(context_of(Device::kCpu), cpu.args());
-      kernels::step_statistics(context_of(Device::kCuda), cuda.args());
-      EXPECT_TRUE(same_bytes(cuda.numbers, cpu.numbers)) << n << " " << name_of(dtype);
-      double ce = 0;
-      for (const float v : cpu.ce.to_vector<float>()) ce += static_cast<double>(v);
-      EXPECT_TRUE(close(cpu.numbers.to_vector<double>()[8 + kernels::kStepCe], ce, 1e-12, 1e-12));
-    }
+  for (const std::int64_t n : {0, 1, 7, 31, 32, 33, 255, 256, 257, 1000, 8191}) {
+    const Step cpu(n, Device::kCpu), cuda(n, Device::kCuda);
+    kernels::step_statistics(context_of(Device::kCpu), cpu.args(cpu.columns()));
+    kernels::step_statistics(context_of(Device::kCuda), cuda.args(cuda.columns()));
+    EXPECT_TRUE(same_bytes(cuda.numbers, cpu.numbers)) << n;
+    double ce = 0;
+    for (const float v : cpu.ce.to_vector<float>()) ce += static_cast<double>(v);
+    EXPECT_TRUE(close(cpu.row(1)[2], ce, 1e-12, 1e-12));
+  }
 }
 
-TEST(StepStatistics, a_loss_that_is_not_finite_stays_so) {
+TEST(StepStatistics, what_is_not_finite_stays_so) {
   for (const Device device : devices()) {
-    Rows r(4, device);
-    r.loss.fill(std::numeric_limits<double>::quiet_NaN());
-    kernels::step_statistics(context_of(device), r.args());
-    EXPECT_TRUE(std::isnan(r.numbers.to_vector<double>()[8]));
+    const Step s(4, device);
+    s.loss.fill(std::numeric_limits<double>::quiet_NaN());
+    s.ce.fill(std::numeric_limits<double>::infinity());
+    kernels::step_statistics(context_of(device), s.args(s.columns()));
+    EXPECT_TRUE(std::isnan(s.row(1)[0]));
+    EXPECT_EQ(s.row(1)[2], std::numeric_limits<double>::infinity());
+    EXPECT_EQ(s.row(1)[3], s.row(1)[6]);
   }
 }
 
 TEST(StepStatistics, errors) {
-  const Rows r(4, Device::kCpu);
-  const auto bad = [&](auto change) {
-    kernels::StepStatisticsArgs a = r.args();
+  const Step s(4, Device::kCpu);
+  const auto bad = [&](auto change, const std::string& message) {
+    StepStatisticsArgs a = s.args(s.columns());
     change(a);
-    EXPECT_THROW(kernels::step_statistics(context_of(Device::kCpu), a), Error);
+    try {
+      kernels::step_statistics(context_of(Device::kCpu), a);
+      ADD_FAILURE() << "expected an Error with " << message;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(message), std::string::npos) << e.what();
+    }
   };
-  bad([](auto& a) { a.rows = -1; });
-  bad([](auto& a) { a.loss = nullptr; });
-  bad([](auto& a) { a.numbers = nullptr; });
-  bad([](auto& a) { a.loss_dtype = DType::kBF16; });
+  bad([](auto& a) { a.rows = -1; }, "rows >= 0");
+  bad([](auto& a) { a.numbers = nullptr; }, "numbers");
+  bad([](auto& a) { a.pitch = 7; }, "pitch >= 8, got 7");
+  bad([](auto& a) { a.count = kMaxStepColumns + 1; }, "columns, got 17");
+  bad([](auto& a) { a.columns[1].values = nullptr; }, "column 1");
 }
 
 }  // namespace
