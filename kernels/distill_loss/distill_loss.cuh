@@ -177,9 +177,9 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
   }
 }
 
-// Z := number of rows that count. One block; integers, so any order gives the same sum.
+// Number of rows that count. One block; integers, so any order gives the same sum.
 __global__ void __launch_bounds__(kReduceThreads)
-    distill_loss_count_kernel(const DistillLossArgs a, float* z) {
+    count_rows_one_block_kernel(const CountRowsArgs a) {
   SIMT_SHARED(int, shared, [kReduceThreads / 32]);
   int n = 0;
   for (std::int64_t i = threadIdx.x; i < a.rows; i += blockDim.x) n += !is_ignored(a, i);
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kReduceThreads)
   if (threadIdx.x != 0) return;
   int total = 0;
   for (int w = 0; w < kReduceThreads / 32; ++w) total += shared[w];
-  *z = static_cast<float>(total);
+  *a.count = static_cast<float>(total);
 }
 
 // total := sum of row_loss, and the first invalid row. One block: thread k sums rows k, k + 1024,
@@ -265,6 +265,14 @@ void launch_rows(const RowPlan& plan, const DistillLossArgs& a, const float* z, 
 
 }  // namespace SIMT_NS
 
+inline void count_rows_launch(const Context& context, const CountRowsArgs& a) {
+  using namespace SIMT_NS;
+  RETORT_CHECK(a.rows < std::int64_t{1} << 31, "[count_rows] expected fewer than 2^31 rows, got ",
+               a.rows);
+  simt::launch({"count_rows", 1, kReduceThreads, 0, static_cast<cudaStream_t>(context.stream)},
+               count_rows_one_block_kernel, a);
+}
+
 /// `plan` is plan_rows() of these arguments, or another one that fits (tests).
 inline void distill_loss_launch(const Context& context, const DistillLossArgs& a,
                                 const RowPlan& plan) {
@@ -281,8 +289,7 @@ inline void distill_loss_launch(const Context& context, const DistillLossArgs& a
   const float* z = a.normalizer;
   if (a.rows > 0) {
     if (!z) {
-      simt::launch({"distill_loss (count)", 1, kReduceThreads, 0, stream},
-                   distill_loss_count_kernel, a, scratch);
+      count_rows_launch(context, {a.targets, a.mask, a.ignore_index, a.rows, scratch});
       z = scratch;
     }
     const bool forward = a.divergence == Divergence::kForwardKl;

@@ -9,6 +9,7 @@
 namespace retort::kernels {
 
 CudaOp<DistillLossArgs> distill_loss_cuda = nullptr;
+CudaOp<CountRowsArgs> count_rows_cuda = nullptr;
 CudaOp<ScaleRowsArgs> scale_rows_cuda = nullptr;
 
 namespace {
@@ -126,6 +127,12 @@ void distill_loss_cpu(const Context&, const DistillLossArgs& a) {
   else
     *static_cast<float*>(a.total) = static_cast<float>(total);
   if (a.invalid_row) *a.invalid_row = 0;
+}
+
+void count_rows_cpu(const Context&, const CountRowsArgs& a) {
+  std::int64_t counted = 0;
+  for (std::int64_t i = 0; i < a.rows; ++i) counted += !is_ignored(a, i);
+  *a.count = static_cast<float>(counted);
 }
 
 void scale_rows_cpu(const Context&, const ScaleRowsArgs& a) {

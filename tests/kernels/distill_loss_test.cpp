@@ -391,6 +391,33 @@ TEST(DistillLossKernel, bad_arguments_throw_on_every_device) {
   }
 }
 
+TEST(DistillLossKernel, count_rows_counts_what_a_loop_counts) {
+  for (const Device device : devices())
+    for (const std::int64_t n : {0, 1, 31, 1023, 1024, 1025, 5000}) {
+      const Tensor targets = randint({n}, 3, 4).to(device),
+                   count = Tensor::empty({}, DType::kF32, device);
+      const Tensor mask = randint({n}, 4, 3).to(DType::kU8).to(device);
+      const auto y = targets.to_vector<std::int32_t>();
+      const auto m = mask.to_vector<std::uint8_t>();
+      for (const bool labelled : {true, false})
+        for (const bool masked : {true, false}) {
+          count.fill(-7);
+          kernels::count_rows(
+              context_of(device),
+              {labelled && n ? targets.data<std::int32_t>() : nullptr,
+               masked && n ? mask.data<std::uint8_t>() : nullptr, 2, n, count.data<float>()});
+          double want = 0;
+          for (std::size_t i = 0; i < y.size(); ++i)
+            want += (!labelled || y[i] != 2) && (!masked || m[i] != 0);
+          EXPECT_EQ(count.item(), want) << name_of(device) << " " << n;
+        }
+    }
+  float count = 0;
+  const Context& cpu = context_of(Device::kCpu);
+  EXPECT_THROW(kernels::count_rows(cpu, {nullptr, nullptr, -100, -1, &count}), Error);
+  EXPECT_THROW(kernels::count_rows(cpu, {nullptr, nullptr, -100, 1, nullptr}), Error);
+}
+
 TEST(DistillLossKernel, scale_rows_skips_one_and_keeps_the_padding) {
   for (const Device device : devices())
     for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
