@@ -80,11 +80,11 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
     if (max_s != sums.s.max || max_t != sums.t.max) rebase(sums, max_s, max_t, scale);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
-      const float dx = x[j] - max_s, e = exp2_fast(dx * scale);
+      const float dx = x[j] - max_s, e = exp2_approx(dx * scale);
       sums.s.sum += e;
       if (ones) sums.s.sum1 += one_from_tau(e, dx, row.tau);
       if (!has_teacher) continue;
-      const float dy = y[j] - max_t, f = exp2_fast(dy * scale);
+      const float dy = y[j] - max_t, f = exp2_approx(dy * scale);
       sums.t.sum += f;
       if (kForward && f > 0.0f) sums.kd += f * (dy - dx);
       if (a.statistics) {
@@ -112,8 +112,8 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
   const float inv_s = 1.0f / sums.s.sum, inv_t = 1.0f / sums.t.sum;
   const auto element = [&](float x, float y) {
     const float lx = (x - max_s) * row.inv_tau, ly = (y - max_t) * row.inv_tau;
-    const float p = exp2_fast((y - max_t) * scale) * inv_t;
-    const float q = exp2_fast((x - max_s) * scale) * inv_s;
+    const float p = exp2_approx((y - max_t) * scale) * inv_t;
+    const float q = exp2_approx((x - max_s) * scale) * inv_s;
     const float k = static_cast<float>(a.parameter);
     return element_of(a.divergence, p, q, ly - log_t, lx - log_s, k);
   };
@@ -159,16 +159,16 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
       g[j] = 0.0f;
       float e = 0.0f;
       if (r.kd_weight != 0.0f) {
-        e = exp2_fast(dx * scale);
+        e = exp2_approx(dx * scale);
         if (kForward) {
-          g[j] = r.kd_q * e - r.kd_p * exp2_fast((y[j] - max_t) * scale);
+          g[j] = r.kd_q * e - r.kd_p * exp2_approx((y[j] - max_t) * scale);
         } else {
           g[j] = r.kd_weight * (element(x[j], y[j]).h - e * inv_s * h_sum);
         }
       }
       if (r.ce_weight != 0.0f) {
         const float e1 =
-            r.kd_weight != 0.0f ? one_from_tau(e, dx, row.tau) : exp2_fast(dx * kLog2E);
+            r.kd_weight != 0.0f ? one_from_tau(e, dx, row.tau) : exp2_approx(dx * kLog2E);
         g[j] += r.ce_scale * e1;
         if (v + j == row.target) g[j] -= r.ce_weight;
       }

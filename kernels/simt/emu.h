@@ -94,7 +94,7 @@ struct Stats {  // summed over the launches since reset
   std::uint64_t blocks = 0, threads = 0, barriers = 0, collectives = 0, switches = 0, mma = 0,
                 ldmatrix = 0, ldmatrix_conflicts = 0, loads = 0, load_conflicts = 0,
                 cluster_barriers = 0, bulk_bytes = 0,
-                exp2 = 0;  // calls of exp2_fast and exp_fast: what the special-function unit does
+                exp2 = 0;  // exponentials: what the special-function unit does
 };
 Stats stats();
 void reset_stats();

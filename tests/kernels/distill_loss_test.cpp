@@ -263,7 +263,7 @@ TEST(DistillLossKernel, cpu_gradient_error_in_shares_of_the_rows_largest) {
     }
 }
 
-TEST(DistillLossKernel, fast_exponential_against_double) {
+TEST(DistillLossKernel, exponential_of_nonpositive_numbers_against_double) {
   std::vector<float> x, y;
   for (int i = 0; i <= 200000; ++i) x.push_back(-88.5f * static_cast<float>(i) / 200000.0f);
   for (const float extra : {-0.0f, -1e-30f, -1000.0f, -3e38f, -kInf}) x.push_back(extra);
