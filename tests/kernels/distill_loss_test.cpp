@@ -1,6 +1,7 @@
 // Shapes, alignments, divergences and precision, every one on the CPU and on CUDA, against the
 // definition in double. Values at the edges: distill_loss_values_test.cpp. What the loss means is
 // tested in tests/distill/losses.
+#include "kernels/distill_loss/distill_loss_composed.h"
 #include "tests/kernels/distill_loss_cases.h"
 
 namespace retort::test {
@@ -389,6 +390,43 @@ TEST(DistillLossKernel, bad_arguments_throw_on_every_device) {
     refused([](auto& a) { a.divergence = Divergence::kJensenShannon, a.parameter = 0; });
     refused([](auto& a) { a.argmax = const_cast<std::int32_t*>(a.targets); });
   }
+}
+
+// f64 on the CPU is what every other test holds f32, bf16 and CUDA against.
+TEST(DistillLossKernel, f64_on_the_cpu_is_the_definition) {
+  for (int d = 0; d < kernels::kDivergences; ++d)
+    for (const std::int64_t v : {2, 10, 257}) {
+      Case c = make_case(13, v, 23);
+      c.divergence = static_cast<Divergence>(d);
+      const Outcome got = run(c, Device::kCpu, DType::kF64);
+      double z = 0, total = 0;
+      for (const std::uint8_t m : c.mask) z += m;
+      for (std::size_t i = 0; i < 13; ++i) {
+        const auto part = [&](const std::vector<float>& x) {
+          const auto begin = x.begin() + static_cast<std::ptrdiff_t>(i) * v;
+          return std::vector<double>(begin, begin + v);
+        };
+        const auto of = [&](const std::vector<float>& x) { return static_cast<double>(x[i]); };
+        kernels::DistillRow want;
+        want.gradient.resize(static_cast<std::size_t>(v));
+        if (c.mask[i])
+          want = kernels::distill_row_composed(
+              {of(c.lambda), of(c.tau), of(c.weights) / z, c.divergence,
+               kernels::default_parameter(c.divergence), static_cast<std::size_t>(c.targets[i])},
+              part(c.student), part(c.teacher));
+        total += want.loss;
+        const std::string what = join(name_of(c.divergence), " V = ", v, " row ", i);
+        for (std::size_t k = 0; k < want.gradient.size(); ++k)
+          EXPECT_NEAR(got.gradient[i * want.gradient.size() + k], want.gradient[k], 1e-14) << what;
+        for (std::size_t k = 0; k < kernels::kRowStatistics; ++k)  // stored in f32
+          EXPECT_NEAR(got.statistics[k * 13 + i], want.statistics[k],
+                      1e-6 * (1 + std::abs(want.statistics[k])))
+              << what << " statistic " << k;
+        EXPECT_EQ(got.argmax[i], want.argmax_student) << what;
+        EXPECT_EQ(got.argmax[13 + i], want.argmax_teacher) << what;
+      }
+      EXPECT_NEAR(got.total, total, 1e-12) << name_of(c.divergence);
+    }
 }
 
 TEST(DistillLossKernel, count_rows_counts_what_a_loop_counts) {
