@@ -20,9 +20,8 @@ inline constexpr int kReduceThreads = 1024;
 // (chunk c belongs to thread c mod kThreads); the group merges them. Other divergences than the
 // forward KL need p and q, so they take one more pass. The last pass reads the logits again (from
 // L1 or L2) and writes the gradient; each element is read by the thread that writes it, so the
-// gradient may take the place of the logits. Shared: 8 floats a warp where the group is a block.
-// Launch: any N, V < 2^31
-// - 2^13.
+// gradient may take the place of the logits.
+// Shared: 8 floats a warp where the group is a block. Launch: any N, V < 2^31 - 2^13.
 template <class T, bool kForward, int kThreads>
 __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 512 ? 2 : 3)
     distill_loss_row_kernel(const DistillLossArgs a, const float* z, float* row_loss) {

@@ -1,9 +1,9 @@
 // CPU emulator of the CUDA execution model: interface seen by kernels and tests.
 //
 // A block's threads are fibers on one OS thread, and so are those of all blocks of a cluster;
-// blocks (clusters) are spread over OS threads. A fiber runs
-// until it blocks in a barrier or a warp collective, so between two synchronisation points the
-// order of threads is whatever Config::schedule says (forward, reverse, random(seed)).
+// blocks (clusters) are spread over OS threads. A fiber runs until it blocks in a barrier or a warp
+// collective, so between two synchronisation points the order of threads is whatever
+// Config::schedule says (forward, reverse, random(seed)).
 //
 // What it detects by itself (always on): barrier divergence, deadlock, early exit, mismatched warp
 // collectives and masks, writes past shared arrays (canaries), too much shared memory, misaligned
