@@ -6,7 +6,7 @@
 #include "engine/autograd/autograd.h"
 #include "engine/ops/elementwise.h"
 #include "engine/runtime/device.h"
-#include "kernels/count_rows/count_rows.h"
+#include "kernels/distill_loss/distill_loss.h"
 
 namespace retort::distill {
 namespace {

@@ -10,6 +10,12 @@ namespace retort::distill {
 
 using kernels::StepColumn;
 
+namespace {
+
+constexpr std::int64_t kColumns = kernels::kMaxStepColumns;  // of a row: 128 bytes
+
+}  // namespace
+
 StepMeter::StepMeter(std::int64_t capacity) : capacity_(capacity) {
   RETORT_CHECK(capacity >= 1, "[step_meter] expected a capacity of at least 1, got ", capacity);
 }
@@ -18,7 +24,7 @@ std::int64_t StepMeter::begin_row(Device device, std::int64_t samples,
                                   std::span<const std::pair<std::string, double>> told) {
   if (!rows_.defined()) {
     const MemoryRoleScope role(MemoryRole::kWorkspace);
-    rows_ = Tensor::zeros({capacity_, kernels::kStepColumns}, DType::kF64, device);
+    rows_ = Tensor::zeros({capacity_, kColumns}, DType::kF64, device);
   }
   RETORT_CHECK(rows_.device() == device, "[step_meter] expected steps on ",
                retort::name_of(rows_.device()), ", got one on ", retort::name_of(device));
@@ -31,30 +37,28 @@ std::int64_t StepMeter::begin_row(Device device, std::int64_t samples,
 ColumnNames StepMeter::write(const Tensor& meter_rows, std::int64_t row, const Tensor& slot,
                              bool first, const Tensor& total, const Tensor& targets,
                              std::int64_t rows, std::span<const Column> columns) {
-  RETORT_CHECK(columns.size() + 2 <= static_cast<std::size_t>(kernels::kStepColumns),
-               "[step_meter] expected at most ", kernels::kStepColumns - 2, " columns, got ",
-               columns.size());
   kernels::StepStatisticsArgs args;
   args.rows = rows;
   args.add = !first;
-  args.numbers = meter_rows.data<double>() + (slot.defined() ? 0 : row * kernels::kStepColumns);
+  args.pitch = kColumns;
+  args.numbers = meter_rows.data<double>() + (slot.defined() ? 0 : row * kColumns);
   args.slot = slot.defined() ? slot.data<std::int64_t>() : nullptr;
-  args.columns[0] = StepColumn::scalar(total.raw(), total.dtype());
-  args.columns[1] =
-      targets.defined()
-          ? StepColumn::counted(rows > 0 ? targets.data<std::int32_t>() : nullptr, nullptr)
-          : StepColumn::constant_of(static_cast<double>(rows));
-  args.count = 2;
+  const auto value = [](const Tensor& t) {
+    return t.dtype() == DType::kF64 ? StepColumn::value(t.data<double>())
+                                    : StepColumn::value(t.data<float>());
+  };
+  args.push(value(total));
+  args.push(targets.defined() ? StepColumn::count(rows > 0 ? targets.data<std::int32_t>() : nullptr)
+                              : StepColumn::constant(static_cast<double>(rows)));
   ColumnNames names;
   for (const Column& column : columns) {
-    StepColumn& to = args.columns[args.count++];
     const Tensor& values = column.values;
     if (values.rank() == 0)
-      to = StepColumn::scalar(values.raw(), values.dtype());
+      args.push(value(values));
     else if (values.dtype() == DType::kU8)
-      to = StepColumn::sum(rows > 0 ? values.data<std::uint8_t>() : nullptr);
+      args.push(StepColumn::sum(rows > 0 ? values.data<std::uint8_t>() : nullptr));
     else
-      to = StepColumn::sum(rows > 0 ? values.data<float>() : nullptr);
+      args.push(StepColumn::sum(rows > 0 ? values.data<float>() : nullptr));
     names.emplace_back(column.name, column.per);
   }
   kernels::step_statistics(context_of(total.device()), args);
@@ -70,7 +74,7 @@ void StepMeter::read() {
   const std::vector<double> values =
       rows_.slice(0, static_cast<std::int64_t>(waiting_.size())).to_vector<double>();
   for (std::size_t i = 0; i < waiting_.size(); ++i) {
-    const double* const row = &values[i * static_cast<std::size_t>(kernels::kStepColumns)];
+    const double* const row = &values[i * static_cast<std::size_t>(kColumns)];
     StepNumbers numbers;
     numbers.steps = 1;
     numbers.samples = waiting_[i].samples;

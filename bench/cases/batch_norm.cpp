@@ -10,7 +10,7 @@
 #include "engine/ops/elementwise.h"
 #include "engine/ops/reduce.h"
 #include "engine/runtime/device.h"
-#include "kernels/batch_norm/batch_norm.h"
+#include "kernels/batch_norm/batch_norm_composed.h"
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/reduce/reduce.h"
@@ -86,21 +86,12 @@ void forward(const Context& context, const Norm& t, DType dtype) {
   kernels::batch_norm(context, a);
 }
 
-// One channel's statistics in double.
-struct Channel {
-  double mean = 0, rstd = 0;
-  Channel(double m, double r) : mean(m), rstd(r) {}
-  Channel(const Host& x, std::int64_t rows, std::int64_t channels, std::int64_t k) {
-    const auto value = [&](std::int64_t r) {
-      return x[static_cast<std::size_t>(r * channels + k)];
-    };
-    for (std::int64_t r = 0; r < rows; ++r) mean += value(r);
-    mean /= static_cast<double>(rows);
-    double square = 0;
-    for (std::int64_t r = 0; r < rows; ++r) square += (value(r) - mean) * (value(r) - mean);
-    rstd = 1 / std::sqrt(square / static_cast<double>(rows) + kEpsilon);
-  }
-};
+// Channel k by the definition, from x.
+kernels::BatchNormChannel channel_of(const Host& x, std::int64_t rows, std::int64_t channels,
+                                     std::int64_t k, double weight, double bias) {
+  const auto at = [&](std::int64_t r) { return x[static_cast<std::size_t>(r * channels + k)]; };
+  return kernels::batch_norm_composed(rows, at, weight, bias, kEpsilon);
+}
 
 // Repeats a vector over the channels for all rows: what a chain of plain ops needs.
 Tensor spread(const Tensor& v, const Norm& t) {
@@ -145,16 +136,16 @@ Work make_batch_norm(const Sizes& s, bool residual, Moments from, const Case& c)
     Error64 e, em, er;
     for (const std::int64_t k : sampled(channels, 4)) {
       const auto kk = static_cast<std::size_t>(k);
-      const Channel m = from == Moments::kRunning
-                            ? Channel{before[kk], 1 / std::sqrt(var[kk] + kEpsilon)}
-                            : Channel(x, rows, channels, k);
+      const kernels::BatchNormChannel m =
+          from == Moments::kRunning
+              ? kernels::BatchNormChannel{before[kk], var[kk], kEpsilon, gamma[kk], beta[kk]}
+              : channel_of(x, rows, channels, k, gamma[kk], beta[kk]);
       for (const std::int64_t r : sampled(rows, 1000)) {
         const auto i = static_cast<std::size_t>(r * channels + k);
-        const double y = (x[i] - m.mean) * m.rstd * gamma[kk] + beta[kk] + (residual ? add[i] : 0);
-        e.add(got[i], std::max(0.0, y));
+        e.add(got[i], m.value(x[i], residual ? add[i] : 0, true));
       }
       em.add(mean[kk], m.mean);
-      er.add(rstd[kk], m.rstd);
+      er.add(rstd[kk], m.rstd());
     }
     return worse(e.value(), worse(em.value(), er.value()));
   };
@@ -212,24 +203,18 @@ Work make_batch_norm_backward(const Sizes& s, bool residual, const Case& c) {
     const Host passed = residual ? Host(t.dresidual) : Host();
     Error64 ex, ew, er;
     for (const std::int64_t k : sampled(channels, 4)) {
-      const Channel m(x, rows, channels, k);
       const auto kk = static_cast<std::size_t>(k);
-      double sum = 0, sum_xhat = 0;
-      for (std::int64_t r = 0; r < rows; ++r) {
-        const auto i = static_cast<std::size_t>(r * channels + k);
-        const double g = y[i] > 0 ? dy[i] : 0;
-        sum += g;
-        sum_xhat += g * (x[i] - m.mean) * m.rstd;
-      }
+      const auto at = [&](std::int64_t r) { return static_cast<std::size_t>(r * channels + k); };
+      const auto g = [&](std::int64_t r) { return y[at(r)] > 0 ? dy[at(r)] : 0; };
+      const auto want = kernels::batch_norm_backward_composed(
+          channel_of(x, rows, channels, k, gamma[kk], 0), rows,
+          [&](std::int64_t r) { return x[at(r)]; }, g, true);
       // Of both sums' size: either may be near 0 by chance.
-      ew.add(dw[kk], sum_xhat);
-      ew.add(db[kk], sum);
-      const double n = static_cast<double>(rows);
+      ew.add(dw[kk], want.dweight);
+      ew.add(db[kk], want.dbias);
       for (const std::int64_t r : sampled(rows, 1000)) {
-        const auto i = static_cast<std::size_t>(r * channels + k);
-        const double g = y[i] > 0 ? dy[i] : 0, xhat = (x[i] - m.mean) * m.rstd;
-        if (residual) er.add(passed[i], g);
-        ex.add(got[i], gamma[kk] * m.rstd * (g - sum / n - xhat * sum_xhat / n));
+        if (residual) er.add(passed[at(r)], g(r));
+        ex.add(got[at(r)], want.dx(g(r), x[at(r)]));
       }
     }
     return worse(ex.value(), worse(ew.value(), er.value()));

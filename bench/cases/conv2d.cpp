@@ -10,7 +10,7 @@
 #include "engine/ops/conv2d.h"
 #include "engine/ops/elementwise.h"
 #include "engine/runtime/device.h"
-#include "kernels/conv2d/conv2d.h"
+#include "kernels/conv2d/conv2d_composed.h"
 
 namespace retort::bench {
 namespace {
@@ -40,53 +40,15 @@ struct Images {
   Tensor bias, residual, statistics;
 };
 
-std::size_t index(const Shape& s, std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d) {
-  return static_cast<std::size_t>(((a * s[1] + b) * s[2] + c) * s[3] + d);
-}
-
-// Coordinates of element i of a four-dimensional tensor.
-struct Place {
-  std::int64_t a, b, c, d;
-  Place(const Shape& s, std::int64_t i)
-      : a(i / (s[1] * s[2] * s[3])), b(i / (s[2] * s[3]) % s[1]), c(i / s[3] % s[2]), d(i % s[3]) {}
-};
-
-// One element of the pass's result in double, by the formulas of kernels/conv2d/conv2d.h.
-double element(const Conv2dShape& s, Pass pass, const Images& t, const Host& x, const Host& w,
-               const Host& y, std::int64_t i) {
-  double sum = 0;
-  if (pass == Pass::kForward) {
-    const Place at(t.y.shape(), i);  // n, p, q, k
-    for (std::int64_t r = 0; r < s.filter_height; ++r)
-      for (std::int64_t q = 0; q < s.filter_width; ++q) {
-        const std::int64_t h = at.b * s.stride - s.padding + r, v = at.c * s.stride - s.padding + q;
-        if (h < 0 || h >= s.height || v < 0 || v >= s.width) continue;
-        for (std::int64_t c = 0; c < s.channels; ++c)
-          sum += x[index(t.x.shape(), at.a, h, v, c)] * w[index(t.weight.shape(), at.d, r, q, c)];
-      }
-  } else if (pass == Pass::kData) {
-    const Place at(t.x.shape(), i);  // n, h, w, c
-    for (std::int64_t r = 0; r < s.filter_height; ++r)
-      for (std::int64_t q = 0; q < s.filter_width; ++q) {
-        const std::int64_t up = at.b + s.padding - r, left = at.c + s.padding - q;
-        if (up < 0 || left < 0 || up % s.stride != 0 || left % s.stride != 0) continue;
-        if (up / s.stride >= s.out_height() || left / s.stride >= s.out_width()) continue;
-        for (std::int64_t k = 0; k < s.filters; ++k)
-          sum += y[index(t.y.shape(), at.a, up / s.stride, left / s.stride, k)] *
-                 w[index(t.weight.shape(), k, r, q, at.d)];
-      }
-  } else {
-    const Place at(t.weight.shape(), i);  // k, r, s, c
-    for (std::int64_t n = 0; n < s.batch; ++n)
-      for (std::int64_t p = 0; p < s.out_height(); ++p)
-        for (std::int64_t q = 0; q < s.out_width(); ++q) {
-          const std::int64_t h = p * s.stride - s.padding + at.b,
-                             v = q * s.stride - s.padding + at.c;
-          if (h < 0 || h >= s.height || v < 0 || v >= s.width) continue;
-          sum += x[index(t.x.shape(), n, h, v, at.d)] * y[index(t.y.shape(), n, p, q, at.a)];
-        }
+// One element of the pass's result in double.
+double element(const Conv2dShape& s, Pass pass, const Host& x, const Host& w, const Host& y,
+               std::size_t i) {
+  switch (pass) {
+    case Pass::kForward: return kernels::conv2d_composed(s, x, w, i).value;
+    case Pass::kData: return kernels::conv2d_backward_data_composed(s, y, w, i).value;
+    case Pass::kWeight: break;
   }
-  return sum;
+  return kernels::conv2d_backward_weight_composed(s, x, y, i).value;
 }
 
 Images make_images(const Conv2dShape& s, const Variant& v, const Case& c) {
@@ -143,10 +105,7 @@ double statistics_error(const Conv2dShape& s, const Images& t, Device device) {
       const auto value = [&](std::int64_t r) {
         return y[static_cast<std::size_t>(r * s.filters + k)];
       };
-      double mean = 0, square = 0;
-      for (std::int64_t r = begin; r < end; ++r) mean += value(r);
-      mean /= static_cast<double>(end - begin);
-      for (std::int64_t r = begin; r < end; ++r) square += (value(r) - mean) * (value(r) - mean);
+      const auto [mean, square] = kernels::moments_composed(begin, end, value);
       means.add(got[static_cast<std::size_t>(2 * i * s.filters + k)], mean);
       squares.add(got[static_cast<std::size_t>((2 * i + 1) * s.filters + k)], square);
     }
@@ -165,10 +124,10 @@ double error_of(const Conv2dShape& s, const Variant& v, const Images& t, const C
   Error64 e;
   for (const std::int64_t i : sampled(result.numel(), v.pass == Pass::kWeight ? 20 : 100)) {
     const auto k = static_cast<std::size_t>(i);
-    double want = element(s, v.pass, t, x, weight, y, i);
-    if (v.bias) want += bias[k % static_cast<std::size_t>(s.filters)];
-    if (v.residual) want += residual[k];
-    e.add(got[k], v.bias ? std::max(0.0, want) : want);
+    const double sum = element(s, v.pass, x, weight, y, k);
+    const double b = v.bias ? bias[k % static_cast<std::size_t>(s.filters)] : 0;
+    const double r = v.residual ? residual[k] : 0;
+    e.add(got[k], kernels::conv2d_epilogue_composed({sum, 0}, b, r, v.bias).value);
   }
   return v.statistics ? worse(e.value(), statistics_error(s, t, c.device)) : e.value();
 }

@@ -1,6 +1,5 @@
 // The fused distillation loss, forward and gradient in one call with all statistics, beside the
 // chain of plain ops that defines it.
-#include <array>
 #include <limits>
 #include <memory>
 
@@ -8,7 +7,7 @@
 #include "bench/cases/inputs.h"
 #include "bench/cases/loss_chain.h"
 #include "bench/harness/session.h"
-#include "kernels/distill_loss/distill_loss.h"
+#include "kernels/distill_loss/distill_loss_composed.h"
 
 namespace retort::bench {
 namespace {
@@ -43,70 +42,8 @@ std::int64_t counted_rows(const Setting& s) {
   return s.inputs == Inputs::kPerRow ? s.rows - (s.rows + 1) / 3 : s.rows;
 }
 
-// D(p, q) and h_v = q_v dD/dq_v of one row in double, as the header defines them.
-double divergence_of(Divergence kind, double b, const std::vector<double>& p,
-                     const std::vector<double>& q, std::vector<double>& h) {
-  double d = 0;
-  for (std::size_t v = 0; v < p.size(); ++v) {
-    switch (kind) {
-      case Divergence::kForwardKl:
-        d += p[v] * std::log(p[v] / q[v]);
-        h[v] = -p[v];
-        break;
-      case Divergence::kReverseKl:
-        d += q[v] * std::log(q[v] / p[v]);
-        h[v] = q[v] * (std::log(q[v] / p[v]) + 1);
-        break;
-      case Divergence::kJensenShannon: {
-        const double m = b * p[v] + (1 - b) * q[v];
-        d += b * p[v] * std::log(p[v] / m) + (1 - b) * q[v] * std::log(q[v] / m);
-        h[v] = (1 - b) * q[v] * std::log(q[v] / m);
-        break;
-      }
-      case Divergence::kTotalVariation:
-        d += std::abs(p[v] - q[v]) / 2;
-        h[v] = q[v] * (q[v] > p[v] ? 0.5 : q[v] < p[v] ? -0.5 : 0);
-        break;
-      case Divergence::kSkewKl: {
-        const double m = b * p[v] + (1 - b) * q[v];
-        d += p[v] * std::log(p[v] / m);
-        h[v] = -(1 - b) * p[v] * q[v] / m;
-        break;
-      }
-      case Divergence::kSkewReverseKl: {
-        const double m = b * q[v] + (1 - b) * p[v];
-        d += q[v] * std::log(q[v] / m);
-        h[v] = q[v] * (std::log(q[v] / m) + 1 - b * q[v] / m);
-        break;
-      }
-    }
-  }
-  return d;
-}
-
-std::vector<double> softmax64(const std::vector<double>& x, double tau) {
-  const double most = *std::max_element(x.begin(), x.end());
-  std::vector<double> y(x.size());
-  double sum = 0;
-  for (std::size_t v = 0; v < x.size(); ++v) sum += y[v] = std::exp((x[v] - most) / tau);
-  for (double& value : y) value /= sum;
-  return y;
-}
-
-// What the definition says of one row, in double.
-struct Row {
-  double lambda = 0, tau = 1, c = 0;  // c: weight / Z, 0 of a row that does not count
-  std::vector<double> gradient;
-  std::array<double, kernels::kRowStatistics> statistics{};
-  std::array<std::size_t, 2> argmax{};  // student, teacher
-};
-
-std::size_t largest(const std::vector<double>& x) {
-  return static_cast<std::size_t>(std::max_element(x.begin(), x.end()) - x.begin());
-}
-
-// lambda, tau and c of all rows.
-std::vector<Row> rows_of(const Problem& p, const Setting& s) {
+// What the definition is told of each row; c is 0 of one that does not count.
+std::vector<kernels::DistillRowSettings> rows_of(const Problem& p, const Setting& s) {
   const auto values = [](const Tensor& t) {
     return t.defined() ? t.to_vector<double>() : std::vector<double>();
   };
@@ -115,72 +52,43 @@ std::vector<Row> rows_of(const Problem& p, const Setting& s) {
   };
   const std::vector<double> lambda = values(p.lambda), tau = values(p.tau),
                             weights = values(p.weights);
-  std::vector<Row> rows(static_cast<std::size_t>(s.rows));
+  const std::vector<std::int32_t> targets = p.targets.to_vector<std::int32_t>();
+  std::vector<kernels::DistillRowSettings> rows(static_cast<std::size_t>(s.rows));
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    rows[i].lambda = at(lambda, i, 0), rows[i].tau = at(tau, i, 1);
+    rows[i] = {at(lambda, i, 0),
+               at(tau, i, 1),
+               0,
+               s.divergence,
+               kernels::default_parameter(s.divergence),
+               static_cast<std::size_t>(targets[i])};
     if (counts(s, static_cast<std::int64_t>(i)))
       rows[i].c = at(weights, i, 1) / static_cast<double>(counted_rows(s));
   }
   return rows;
 }
 
-void define_teacher(Row& r, const std::vector<double>& teacher, std::size_t target) {
-  std::vector<double> p = softmax64(teacher, 1);
-  auto& s = r.statistics;
-  r.argmax[1] = largest(teacher);
-  s[kernels::kStatTeacherConfidence] = p[r.argmax[1]];
-  s[kernels::kStatTeacherLogConfidence] = std::log(p[r.argmax[1]]);
-  s[kernels::kStatTeacherMaxLogit] = teacher[r.argmax[1]];
-  s[kernels::kStatTeacherPTrue] = p[target];
-  s[kernels::kStatTeacherLogPTrue] = std::log(p[target]);
-  for (const double v : p) s[kernels::kStatTeacherEntropy] -= v > 0 ? v * std::log(v) : 0;
-  std::swap(p[0], p[r.argmax[1]]);
-  s[kernels::kStatTeacherMargin] = p[0] - *std::max_element(p.begin() + 1, p.end());
-}
-
-void define(Row& r, const Setting& s, const std::vector<double>& student,
-            const std::vector<double>& teacher, std::size_t target) {
-  const std::vector<double> q1 = softmax64(student, 1);
-  std::vector<double> q(q1.size()), h(q1.size());
-  double sum_h = 0;
-  if (!teacher.empty()) {
-    q = softmax64(student, r.tau);
-    r.statistics[kernels::kStatKd] =
-        r.tau * r.tau *
-        divergence_of(s.divergence, kernels::default_parameter(s.divergence),
-                      softmax64(teacher, r.tau), q, h);
-    for (const double v : h) sum_h += v;
-    define_teacher(r, teacher, target);
-  }
-  for (std::size_t v = 0; v < q.size(); ++v)
-    r.gradient.push_back(r.c * ((1 - r.lambda) * (q1[v] - (v == target ? 1 : 0)) +
-                                r.lambda * r.tau * (h[v] - q[v] * sum_h)));
-  r.argmax[0] = largest(student);
-  r.statistics[kernels::kStatCe] = -std::log(q1[target]);
-  r.statistics[kernels::kStatStudentConfidence] = q1[r.argmax[0]];
-}
-
 // Worst of the gradient (as a share of the row's largest) and of all statistics (relative_error),
 // over up to 20,000 logits of rows spread over the batch; infinite for a wrong argmax. The total is
 // held against the sum of all rows' CE and D as the kernel gives them, which were sampled above.
 double error_of(const Problem& p, const Setting& s) {
-  const std::vector<std::int32_t> y = p.targets.to_vector<std::int32_t>(),
-                                  argmax = p.argmax.to_vector<std::int32_t>();
+  const std::vector<std::int32_t> argmax = p.argmax.to_vector<std::int32_t>();
   const std::vector<std::uint8_t> correct = p.correct.to_vector<std::uint8_t>();
   const std::vector<float> statistics = p.statistics.to_vector<float>();
   const auto statistic = [&](int what, std::size_t i) {
     return static_cast<double>(statistics[static_cast<std::size_t>(what * s.rows) + i]);
   };
-  std::vector<Row> all = rows_of(p, s);
+  const std::vector<kernels::DistillRowSettings> all = rows_of(p, s);
   double worst = 0;
   for (const std::int64_t i : sampled(s.rows, std::max<std::int64_t>(2, 20000 / s.classes))) {
-    const auto ii = static_cast<std::size_t>(i), target = static_cast<std::size_t>(y[ii]);
+    const auto ii = static_cast<std::size_t>(i);
     const auto values = [&](const Tensor& t) {
       return t.defined() ? t.slice(i, i + 1).to_vector<double>() : std::vector<double>();
     };
-    Row& r = all[ii];
-    r.gradient.assign(static_cast<std::size_t>(counts(s, i) ? 0 : s.classes), 0);
-    if (counts(s, i)) define(r, s, values(p.student), values(p.teacher), target);
+    kernels::DistillRow r;
+    if (counts(s, i))
+      r = kernels::distill_row_composed(all[ii], values(p.student), values(p.teacher));
+    else
+      r.gradient.assign(static_cast<std::size_t>(s.classes), 0);
     Error64 gradient;
     const std::vector<double> got = values(p.gradient);
     for (std::size_t v = 0; v < got.size(); ++v) gradient.add(got[v], r.gradient[v]);
@@ -191,8 +99,9 @@ double error_of(const Problem& p, const Setting& s) {
     if (!counts(s, i)) continue;
     for (std::size_t who = 0; who < (p.teacher.defined() ? 2u : 1u); ++who) {
       const std::size_t at = who * static_cast<std::size_t>(s.rows) + ii;
-      if (argmax[at] != static_cast<std::int32_t>(r.argmax[who]) ||
-          correct[at] != (r.argmax[who] == target ? 1 : 0))
+      const int best = who == 0 ? r.argmax_student : r.argmax_teacher;
+      if (argmax[at] != best ||
+          correct[at] != (static_cast<std::size_t>(best) == all[ii].target ? 1 : 0))
         worst = worse(worst, std::numeric_limits<double>::infinity());
     }
   }

@@ -7,15 +7,17 @@
 #include "engine/autograd/autograd.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/reduce.h"
-#include "kernels/adamw/adamw.h"
-#include "kernels/grad_norm/grad_norm.h"
-#include "kernels/sgd/sgd.h"
+#include "kernels/adamw/adamw_composed.h"
+#include "kernels/grad_norm/grad_norm_composed.h"
+#include "kernels/sgd/sgd_composed.h"
 
 namespace retort::bench {
 namespace {
 
 constexpr double kRate = 0.01, kDecay = 0.01, kMomentum = 0.9;
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
+constexpr double kMaxNorm = 1;
+constexpr int kStep = 10;
 
 struct State {
   Tensor parameter, gradient, m, v;  // v: AdamW alone
@@ -51,7 +53,7 @@ std::shared_ptr<State> make_state(std::int64_t n, const Case& c, bool second) {
     fill(*s, Array::kV, s->v);
   }
   s->rate = Tensor::scalar(kRate, DType::kF32, c.device);
-  s->step = Tensor::full({}, 10, DType::kI64, c.device);
+  s->step = Tensor::full({}, kStep, DType::kI64, c.device);
   return s;
 }
 
@@ -120,9 +122,11 @@ Work make_sgd(std::int64_t n, const Case& c) {
   };
   w.error = [s] {
     return sampled_error(*s, [](const Element& old, double g) {
+      kernels::SgdArgs a;
+      a.momentum = kMomentum, a.weight_decay = kDecay;
       const double rate = static_cast<double>(static_cast<float>(kRate));
-      const double m = kMomentum * old.m + g + kDecay * old.p;
-      return Element{old.p - rate * m, m};
+      const kernels::SgdElement next = kernels::sgd_composed({old.p, old.m}, g, a, rate, kStep);
+      return Element{next.p, next.b};
     });
   };
   finish(w, s);
@@ -146,17 +150,19 @@ Work make_adamw(std::int64_t n, const Case& c) {
     const Tensor g = s->gradient.to(DType::kF32);
     s->m.copy_from(add(scale(s->m, kBeta1), scale(g, 1 - kBeta1)));
     s->v.copy_from(add(scale(s->v, kBeta2), scale(square(g), 1 - kBeta2)));
-    const Tensor root = add_scalar(sqrt(scale(s->v, 1 / (1 - std::pow(kBeta2, 10)))), kEpsilon);
-    s->parameter.copy_from(subtract(scale(s->parameter, 1 - kRate * kDecay),
-                                    scale(divide(s->m, root), kRate / (1 - std::pow(kBeta1, 10)))));
+    const Tensor root = add_scalar(sqrt(scale(s->v, 1 / (1 - std::pow(kBeta2, kStep)))), kEpsilon);
+    s->parameter.copy_from(
+        subtract(scale(s->parameter, 1 - kRate * kDecay),
+                 scale(divide(s->m, root), kRate / (1 - std::pow(kBeta1, kStep)))));
   };
   w.error = [s] {
     return sampled_error(*s, [](const Element& old, double g) {
+      kernels::AdamWArgs a;
+      a.beta1 = kBeta1, a.beta2 = kBeta2, a.epsilon = kEpsilon, a.weight_decay = kDecay;
       const double rate = static_cast<double>(static_cast<float>(kRate));
-      const double m = kBeta1 * old.m + (1 - kBeta1) * g, v = kBeta2 * old.v + (1 - kBeta2) * g * g;
-      const double root = std::sqrt(v / (1 - std::pow(kBeta2, 10))) + kEpsilon;
-      const double p = old.p * (1 - rate * kDecay) - rate * m / (1 - std::pow(kBeta1, 10)) / root;
-      return Element{p, m, v};
+      const kernels::AdamWElement next =
+          kernels::adamw_composed({old.p, old.m, old.v}, g, a, rate, kStep);
+      return Element{next.p, next.m, next.v};
     });
   };
   finish(w, s);
@@ -202,7 +208,7 @@ Work make_grad_norm(std::int64_t n, const Case& c) {
     a.segments = s->segments;
     a.norm = s->norm.data<float>(), a.clip = s->clip.data<float>();
     a.not_finite = s->bad.data<std::int32_t>();
-    a.max_norm = 1, a.dtype = c.dtype;
+    a.max_norm = kMaxNorm, a.dtype = c.dtype;
     kernels::grad_norm(kernel_context(c.device), a);
   };
   w.composed = [=] {
@@ -211,10 +217,10 @@ Work make_grad_norm(std::int64_t n, const Case& c) {
   };
   w.outputs = [=] { return std::vector<Tensor>{s->norm, s->clip, s->bad}; };
   w.error = [=] {
-    const double norm = norm_of(s->gradient);
-    return worse(worse(relative_error(s->norm.item(), norm),
-                       relative_error(s->clip.item(), std::min(1.0, 1 / (norm + 1e-6)))),
-                 s->bad.item());
+    const kernels::GradNorm want = kernels::grad_norm_composed(Host(s->gradient), kMaxNorm);
+    return worse(
+        worse(relative_error(s->norm.item(), want.norm), relative_error(s->clip.item(), want.clip)),
+        s->bad.item());
   };
   w.digest = [=] { return std::vector<double>{s->norm.item(), s->clip.item()}; };
   w.exports = [=] { return NamedTensors{{"gradient", s->gradient.to(Device::kCpu)}}; };

@@ -46,17 +46,16 @@ class Pass {
       counts.push_back(labels[i] != kIgnored);
       if (!counts[i]) continue;
       all_.targets.push_back(labels[i]);
-      const std::size_t in_batch =
-          batch.sample_of_row.defined()
-              ? static_cast<std::size_t>(batch.sample_of_row_on_host[i])
-              : i;
+      const std::size_t in_batch = batch.sample_of_row.defined()
+                                       ? static_cast<std::size_t>(batch.sample_of_row_on_host[i])
+                                       : i;
       all_.sample_of_row.push_back(batch.sample[in_batch]);
     }
     const std::size_t before = all_.loss.size();
     append(all_.loss, r.ce, counts);
     for (std::size_t i = before; i < all_.loss.size(); ++i)
-      RETORT_CHECK_AS(kNumerics, !std::isnan(all_.loss[i]),
-                      "[measure] the logits of sample ", all_.sample_of_row[i], " are NaN");
+      RETORT_CHECK_AS(kNumerics, !std::isnan(all_.loss[i]), "[measure] the logits of sample ",
+                      all_.sample_of_row[i], " are NaN");
     append(all_.predictions, r.student_argmax, counts);
     append(all_.confidence, r.student_confidence, counts);
     append(all_.rank, rank_of(logits, targets), counts);
@@ -64,10 +63,8 @@ class Pass {
       append(all_.teacher_predictions, r.teacher_argmax, counts);
       append(all_.kl, r.kd, counts);
     }
-    if (options_.statistics) keep_statistics(options_.teacher != nullptr
-                                                 ? own_statistics(logits, targets)
-                                                 : r,
-                                             counts);
+    if (options_.statistics)
+      keep_statistics(options_.teacher != nullptr ? own_statistics(logits, targets) : r, counts);
   }
 
  private:

@@ -40,7 +40,7 @@ class TeacherAnswers {
 };
 
 struct MeasureOptions {
-  std::int64_t batch = 500;  // samples in a pass
+  std::int64_t batch = 500;                 // samples in a pass
   const TeacherAnswers* teacher = nullptr;  // for agreement and KL
   std::int64_t limit = 0;                   // the first samples alone; 0: all
   bool statistics = false;                  // fills Measurement::statistics

@@ -47,8 +47,8 @@ Found ask(const Teacher& teacher, const nn::Batch& part, std::int64_t classes) {
 
 }  // namespace
 
-PreflightReport preflight(const Teacher& teacher, const nn::Batch& batch,
-                          std::int64_t data_classes, bool allow_untrained) {
+PreflightReport preflight(const Teacher& teacher, const nn::Batch& batch, std::int64_t data_classes,
+                          bool allow_untrained) {
   batch.check();
   RETORT_CHECK(batch.size() >= 1 && batch.targets.defined() && batch.rows() >= 1,
                "[preflight] expected at least 1 sample with a target");
@@ -102,8 +102,8 @@ PreflightReport preflight(const Teacher& teacher, const nn::Batch& batch,
   report.threshold =
       std::min(report.chance + 3 * std::sqrt(report.chance * (1 - report.chance) / n), 1.0);
   if (all.bad_rows > 0) {
-    report.problems.push_back(
-        join("its logits are NaN or infinite for ", all.bad_rows, " of ", report.samples, " samples"));
+    report.problems.push_back(join("its logits are NaN or infinite for ", all.bad_rows, " of ",
+                                   report.samples, " samples"));
     fatal = true;
   }
   if (teacher.weights_are_zero()) {

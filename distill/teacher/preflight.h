@@ -30,7 +30,7 @@ struct PreflightReport {
 ///
 /// Shapes    a batch of at least one row of logits, each with a target
 /// Errors    kBadInput, a sentence per problem, naming both class counts or the accuracy.
-PreflightReport preflight(const Teacher& teacher, const nn::Batch& batch,
-                          std::int64_t data_classes, bool allow_untrained = false);
+PreflightReport preflight(const Teacher& teacher, const nn::Batch& batch, std::int64_t data_classes,
+                          bool allow_untrained = false);
 
 }  // namespace retort::distill

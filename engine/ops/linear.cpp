@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/autograd/autograd.h"
+#include "engine/ops/elementwise.h"
 #include "engine/runtime/device.h"
 #include "kernels/bias/bias.h"
 #include "kernels/gemm/gemm.h"
@@ -99,6 +100,9 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
 }
 Tensor linear_relu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   return apply("linear_relu", x, weight, bias, true);
+}
+Tensor linear_relu_composed(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return relu(linear(x, weight, bias));
 }
 
 }  // namespace retort

@@ -18,4 +18,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);
 /// relu(linear(x, weight, bias)); backward masks dy where y is not > 0, then as above.
 Tensor linear_relu(const Tensor& x, const Tensor& weight, const Tensor& bias);
 
+/// The same as a product and a pass of its own: its definition.
+Tensor linear_relu_composed(const Tensor& x, const Tensor& weight, const Tensor& bias);
+
 }  // namespace retort

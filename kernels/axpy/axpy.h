@@ -10,9 +10,11 @@ namespace retort::kernels {
 /// y[i] := y[i] + a * x[i] for i < n.
 ///
 /// Shapes    x, y hold n elements, adjacent; both of `dtype` (f64, f32 or bf16). They may be the
-/// same. Numerics  one multiply and one add in the accumulation type (contracted to an fma where
-/// the target does). Cost      reads 2n, writes n elements. Errors    Error if n < 0 or a pointer
-/// is null while n > 0.
+///           same.
+/// Numerics  one multiply and one add in the accumulation type (contracted to an fma where the
+///           target does).
+/// Cost      reads 2n, writes n elements.
+/// Errors    Error if n < 0 or a pointer is null while n > 0.
 struct AxpyArgs {
   void* y;
   const void* x;

@@ -24,8 +24,7 @@ namespace retort::kernels {
 /// Numerics  f32 statistics for f32 and bf16: mean and centred sum of squares per chunk of rows,
 ///           merged by Chan's formula in a fixed order; no cancellation where |mean| >> std.
 /// Cost      training reads x twice (once with statistics) and residual, writes y; scratch 2 * C
-/// per
-///           chunk.
+///           per chunk.
 /// Errors    Error if R < 1 in training, C < 1, epsilon <= 0, a needed pointer is null, or dtype is
 ///           f64 on CUDA (f64 is for checks, which run on the CPU).
 /// Source    Ioffe, Szegedy 2015, arXiv:1502.03167; Chan, Golub, LeVeque 1979 (merging).

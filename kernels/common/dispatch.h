@@ -3,8 +3,10 @@
 // An op `foo` declares in foo.h
 //     void foo_cpu(const Context&, const FooArgs&);
 //     extern CudaOp<FooArgs> foo_cuda;            // defined in foo_cpu.cpp, null until filled
-//     inline void foo(const Context& c, const FooArgs& a) { ...checks...; dispatch("foo", c, a,
-//     foo_cpu, foo_cuda); }
+//     inline void foo(const Context& c, const FooArgs& a) {
+//       ...checks...
+//       dispatch("foo", c, a, foo_cpu, foo_cuda);
+//     }
 // and in foo_cuda.cu (plug-in only)
 //     void foo_launch(const Context&, const FooArgs&);      // launches; throws Error on a refusal
 //     RETORT_CUDA_PLUGIN(foo) { bind(foo_cuda, foo_launch) ... }     // see kernels/common/plugin.h

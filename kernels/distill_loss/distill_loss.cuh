@@ -20,9 +20,8 @@ inline constexpr int kReduceThreads = 1024;
 // (chunk c belongs to thread c mod kThreads); the group merges them. Other divergences than the
 // forward KL need p and q, so they take one more pass. The last pass reads the logits again (from
 // L1 or L2) and writes the gradient; each element is read by the thread that writes it, so the
-// gradient may take the place of the logits. Shared: 8 floats a warp where the group is a block.
-// Launch: any N, V < 2^31
-// - 2^13.
+// gradient may take the place of the logits.
+// Shared: 8 floats a warp where the group is a block. Launch: any N, V < 2^31 - 2^13.
 template <class T, bool kForward, int kThreads>
 __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 512 ? 2 : 3)
     distill_loss_row_kernel(const DistillLossArgs a, const float* z, float* row_loss) {
@@ -80,11 +79,11 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
     if (max_s != sums.s.max || max_t != sums.t.max) rebase(sums, max_s, max_t, scale);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
-      const float dx = x[j] - max_s, e = exp2_fast(dx * scale);
+      const float dx = x[j] - max_s, e = exp2_approx(dx * scale);
       sums.s.sum += e;
       if (ones) sums.s.sum1 += one_from_tau(e, dx, row.tau);
       if (!has_teacher) continue;
-      const float dy = y[j] - max_t, f = exp2_fast(dy * scale);
+      const float dy = y[j] - max_t, f = exp2_approx(dy * scale);
       sums.t.sum += f;
       if (kForward && f > 0.0f) sums.kd += f * (dy - dx);
       if (a.statistics) {
@@ -112,8 +111,8 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
   const float inv_s = 1.0f / sums.s.sum, inv_t = 1.0f / sums.t.sum;
   const auto element = [&](float x, float y) {
     const float lx = (x - max_s) * row.inv_tau, ly = (y - max_t) * row.inv_tau;
-    const float p = exp2_fast((y - max_t) * scale) * inv_t;
-    const float q = exp2_fast((x - max_s) * scale) * inv_s;
+    const float p = exp2_approx((y - max_t) * scale) * inv_t;
+    const float q = exp2_approx((x - max_s) * scale) * inv_s;
     const float k = static_cast<float>(a.parameter);
     return element_of(a.divergence, p, q, ly - log_t, lx - log_s, k);
   };
@@ -159,16 +158,16 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
       g[j] = 0.0f;
       float e = 0.0f;
       if (r.kd_weight != 0.0f) {
-        e = exp2_fast(dx * scale);
+        e = exp2_approx(dx * scale);
         if (kForward) {
-          g[j] = r.kd_q * e - r.kd_p * exp2_fast((y[j] - max_t) * scale);
+          g[j] = r.kd_q * e - r.kd_p * exp2_approx((y[j] - max_t) * scale);
         } else {
           g[j] = r.kd_weight * (element(x[j], y[j]).h - e * inv_s * h_sum);
         }
       }
       if (r.ce_weight != 0.0f) {
         const float e1 =
-            r.kd_weight != 0.0f ? one_from_tau(e, dx, row.tau) : exp2_fast(dx * kLog2E);
+            r.kd_weight != 0.0f ? one_from_tau(e, dx, row.tau) : exp2_approx(dx * kLog2E);
         g[j] += r.ce_scale * e1;
         if (v + j == row.target) g[j] -= r.ce_weight;
       }
@@ -177,9 +176,9 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
   }
 }
 
-// Z := number of rows that count. One block; integers, so any order gives the same sum.
+// Number of rows that count. One block; integers, so any order gives the same sum.
 __global__ void __launch_bounds__(kReduceThreads)
-    distill_loss_count_kernel(const DistillLossArgs a, float* z) {
+    count_rows_one_block_kernel(const CountRowsArgs a) {
   SIMT_SHARED(int, shared, [kReduceThreads / 32]);
   int n = 0;
   for (std::int64_t i = threadIdx.x; i < a.rows; i += blockDim.x) n += !is_ignored(a, i);
@@ -189,7 +188,7 @@ __global__ void __launch_bounds__(kReduceThreads)
   if (threadIdx.x != 0) return;
   int total = 0;
   for (int w = 0; w < kReduceThreads / 32; ++w) total += shared[w];
-  *z = static_cast<float>(total);
+  *a.count = static_cast<float>(total);
 }
 
 // total := sum of row_loss, and the first invalid row. One block: thread k sums rows k, k + 1024,
@@ -265,6 +264,14 @@ void launch_rows(const RowPlan& plan, const DistillLossArgs& a, const float* z, 
 
 }  // namespace SIMT_NS
 
+inline void count_rows_launch(const Context& context, const CountRowsArgs& a) {
+  using namespace SIMT_NS;
+  RETORT_CHECK(a.rows < std::int64_t{1} << 31, "[count_rows] expected fewer than 2^31 rows, got ",
+               a.rows);
+  simt::launch({"count_rows", 1, kReduceThreads, 0, static_cast<cudaStream_t>(context.stream)},
+               count_rows_one_block_kernel, a);
+}
+
 /// `plan` is plan_rows() of these arguments, or another one that fits (tests).
 inline void distill_loss_launch(const Context& context, const DistillLossArgs& a,
                                 const RowPlan& plan) {
@@ -281,8 +288,7 @@ inline void distill_loss_launch(const Context& context, const DistillLossArgs& a
   const float* z = a.normalizer;
   if (a.rows > 0) {
     if (!z) {
-      simt::launch({"distill_loss (count)", 1, kReduceThreads, 0, stream},
-                   distill_loss_count_kernel, a, scratch);
+      count_rows_launch(context, {a.targets, a.mask, a.ignore_index, a.rows, scratch});
       z = scratch;
     }
     const bool forward = a.divergence == Divergence::kForwardKl;

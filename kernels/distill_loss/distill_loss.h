@@ -160,6 +160,31 @@ inline void distill_loss(const Context& context, const DistillLossArgs& args) {
   dispatch("distill_loss", context, args, distill_loss_cpu, distill_loss_cuda);
 }
 
+/// *count := how many of the N rows count: mask[i] is not 0 and targets[i] is not ignore_index. The
+/// Z that distill_loss takes where it is given no normalizer; to be called where a batch comes in
+/// slices, or is spread over devices, that all divide by the Z of the whole.
+///
+/// Shapes    targets i32, mask u8 (N), each null for no such condition; count one f32.
+/// Numerics  exact up to 2^24 rows, then rounded to f32.
+/// Cost      reads 5 N bytes; one launch of one block.
+/// Errors    Error if N < 0 or count is null; on CUDA if N is 2^31 or more.
+struct CountRowsArgs {
+  const std::int32_t* targets = nullptr;
+  const std::uint8_t* mask = nullptr;
+  std::int32_t ignore_index = -100;
+  std::int64_t rows = 0;  // N
+  float* count = nullptr;
+};
+
+void count_rows_cpu(const Context& context, const CountRowsArgs& args);
+extern CudaOp<CountRowsArgs> count_rows_cuda;
+
+inline void count_rows(const Context& context, const CountRowsArgs& args) {
+  RETORT_CHECK(args.rows >= 0, "[count_rows] expected rows >= 0, got ", args.rows);
+  RETORT_CHECK(args.count, "[count_rows] expected a place for the count, got null");
+  dispatch("count_rows", context, args, count_rows_cpu, count_rows_cuda);
+}
+
 /// x[r, c] := x[r, c] * scale, scale read from the device; nothing is touched where it is 1.
 ///
 /// Shapes    x (rows, columns), rows `pitch` elements apart; scale: one f32 (f64 for f64).

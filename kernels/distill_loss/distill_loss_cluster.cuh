@@ -220,8 +220,8 @@ __global__ void __launch_bounds__(kClusterThreads, 3)
   const float inv_s = 1.0f / merged.s.sum, inv_t = 1.0f / merged.t.sum;
   const auto element = [&](float x, float y) {
     const float lx = (x - max_s) * row.inv_tau, ly = (y - max_t) * row.inv_tau;
-    const float p = exp2_fast((y - max_t) * scale) * inv_t;
-    const float q = exp2_fast((x - max_s) * scale) * inv_s;
+    const float p = exp2_approx((y - max_t) * scale) * inv_t;
+    const float q = exp2_approx((x - max_s) * scale) * inv_s;
     const float k = static_cast<float>(a.parameter);
     return element_of(a.divergence, p, q, ly - log_t, lx - log_s, k);
   };
@@ -273,7 +273,7 @@ __global__ void __launch_bounds__(kClusterThreads, 3)
         if (soft || hard) {
 #pragma unroll
           for (int j = 0; j < kVec; ++j) {
-            const float dx = x[j] - max_s, e = exp2_fast(dx * own_scale);
+            const float dx = x[j] - max_s, e = exp2_approx(dx * own_scale);
             if (kForward || !soft)
               g[j] = r.kd_q * e;
             else
@@ -282,7 +282,7 @@ __global__ void __launch_bounds__(kClusterThreads, 3)
           }
           if (kForward && soft)
 #pragma unroll
-            for (int j = 0; j < kVec; ++j) g[j] -= r.kd_p * exp2_fast((y[j] - max_t) * scale);
+            for (int j = 0; j < kVec; ++j) g[j] -= r.kd_p * exp2_approx((y[j] - max_t) * scale);
           const int hit = row.target - v;
           if (hard && hit >= 0 && hit < kVec)
 #pragma unroll

@@ -9,6 +9,7 @@
 namespace retort::kernels {
 
 CudaOp<DistillLossArgs> distill_loss_cuda = nullptr;
+CudaOp<CountRowsArgs> count_rows_cuda = nullptr;
 CudaOp<ScaleRowsArgs> scale_rows_cuda = nullptr;
 
 namespace {
@@ -42,7 +43,7 @@ double check_rows(const DistillLossArgs& a) {
   return z;
 }
 
-/// Rows [begin, end): fast where there is a fast form, else by the definition.
+/// Rows [begin, end): of f32 and bf16 by block_row, others by the definition.
 template <class T>
 void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end, double inv_z,
                   double* row_loss) {
@@ -51,15 +52,15 @@ void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end
     for (std::int64_t i = begin; i < end; ++i) by_definition(i);
   } else {
     constexpr bool kConvert = sizeof(T) == 2;  // bf16 rows are widened, and rounded once at the end
-    const std::int64_t needed = fast_scratch_floats(a.classes) + (kConvert ? 3 * a.classes : 0);
+    const std::int64_t needed = block_scratch_floats(a.classes) + (kConvert ? 3 * a.classes : 0);
     float* const space = thread_space(static_cast<std::size_t>(needed));
-    float* const wide = space + fast_scratch_floats(a.classes);
+    float* const wide = space + block_scratch_floats(a.classes);
     // A gradient larger than the caches is written past them.
     const bool stream =
         !kConvert && a.dstudent != a.student && a.rows * a.classes >= std::int64_t{1} << 23;
     PendingGradient pending;
     for (std::int64_t i = begin; i < end; ++i) {
-      FastRow row{};
+      BlockRow row{};
       row.row = row_of<double>(a, i);
       row.has_teacher = a.teacher && (row.row.kd_weight != 0 || a.statistics);
       if (row.row.state != RowState::kCounts) {
@@ -88,7 +89,7 @@ void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end
         row.t = t;
         row.ds = ds;
       }
-      row_loss[i] = fast_row(row, pending);
+      row_loss[i] = block_row(row, pending);
       if (!ds) continue;
       if constexpr (kConvert) {
         finish_gradient(pending);
@@ -126,6 +127,12 @@ void distill_loss_cpu(const Context&, const DistillLossArgs& a) {
   else
     *static_cast<float*>(a.total) = static_cast<float>(total);
   if (a.invalid_row) *a.invalid_row = 0;
+}
+
+void count_rows_cpu(const Context&, const CountRowsArgs& a) {
+  std::int64_t counted = 0;
+  for (std::int64_t i = 0; i < a.rows; ++i) counted += !is_ignored(a, i);
+  *a.count = static_cast<float>(counted);
 }
 
 void scale_rows_cpu(const Context&, const ScaleRowsArgs& a) {

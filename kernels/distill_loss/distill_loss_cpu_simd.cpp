@@ -1,4 +1,4 @@
-// Fast rows of the distillation loss: one pass over the logits in blocks that stay in the first
+// Rows of the distillation loss in one pass over the logits in blocks that stay in the first
 // level cache, exponentials kept for the gradient.
 #include "kernels/distill_loss/distill_loss_rows.h"
 
@@ -81,7 +81,7 @@ HWY_INLINE void gradient_block(float* ds, const float* es, const float* e1, cons
 struct BlockFactors {
   double s, t, s1;
 };
-HWY_INLINE BlockFactors factors_of(const FastRow& r, const BlockSums& sums, std::int64_t block) {
+HWY_INLINE BlockFactors factors_of(const BlockRow& r, const BlockSums& sums, std::int64_t block) {
   const double ds = static_cast<double>(r.block_max[2 * block]) - sums.s.max;
   const double dt = static_cast<double>(r.block_max[2 * block + 1]) - sums.t.max;
   return {ds == 0 ? 1 : hd_exp(ds * r.row.inv_tau), dt == 0 ? 1 : hd_exp(dt * r.row.inv_tau),
@@ -91,10 +91,10 @@ HWY_INLINE BlockFactors factors_of(const FastRow& r, const BlockSums& sums, std:
 /// Block b of the gradient in `pending`: ds = ce_scale e1 + kd_q es - kd_p et.
 template <TauKind kTau>
 void write_block(const PendingGradient& pending, std::int64_t b) {
-  const FastRow& r = pending.row;
+  const BlockRow& r = pending.row;
   const RowResult<double>& result = pending.result;
-  const std::int64_t begin = b * kFastBlock, left = r.args->classes - begin;
-  const std::int64_t n = left < kFastBlock ? left : kFastBlock;
+  const std::int64_t begin = b * kRowBlock, left = r.args->classes - begin;
+  const std::int64_t n = left < kRowBlock ? left : kRowBlock;
   const bool ce = result.ce_weight != 0, kd = result.kd_weight != 0;
   const BlockFactors f = factors_of(r, pending.sums, b);
   const double ce_scale = result.ce_scale * f.s1, kd_q = result.kd_q * f.s,
@@ -134,20 +134,20 @@ void write_block(const PendingGradient& pending, std::int64_t b) {
 void FinishGradient(PendingGradient& pending) {
   if (!pending.is_due) return;
   pending.is_due = false;
-  for (std::int64_t b = 0; b * kFastBlock < pending.row.args->classes; ++b) write_block(pending, b);
+  for (std::int64_t b = 0; b * kRowBlock < pending.row.args->classes; ++b) write_block(pending, b);
 }
 
 /// First pass: exponentials into es, et, e1, and the sums over them. kOnes: those of the student at
 /// tau = 1 are wanted; kStats: all that the teacher's statistics need, too.
 template <TauKind kTau, bool kTeacher, bool kOnes, bool kStats>
-void sum_row(const FastRow& r, BlockSums& sums, const PendingGradient& pending) {
+void sum_row(const BlockRow& r, BlockSums& sums, const PendingGradient& pending) {
   const F d;
   const std::int64_t classes = r.args->classes;
   const V scale = hn::Set(d, static_cast<float>(r.row.inv_tau) * kLog2E);
   float max_s = lowest<float>(), max_t = max_s, next_s = max_s, next_t = max_s;
-  for (std::int64_t b = 0; b * kFastBlock < classes; ++b) {
-    const std::int64_t begin = b * kFastBlock;
-    const std::int64_t n = classes - begin < kFastBlock ? classes - begin : kFastBlock;
+  for (std::int64_t b = 0; b * kRowBlock < classes; ++b) {
+    const std::int64_t begin = b * kRowBlock;
+    const std::int64_t n = classes - begin < kRowBlock ? classes - begin : kRowBlock;
     const float* const s = r.s + begin;
     const float* const t = kTeacher ? r.t + begin : s;
     float* const es = r.es + begin;
@@ -167,8 +167,8 @@ void sum_row(const FastRow& r, BlockSums& sums, const PendingGradient& pending) 
       // The next block comes from memory while this one is computed; at the row's end, the next
       // row's first (which lies there as a rule; the address need not be ours).
       for (std::int64_t k = 0; k < kCount * kLanes; k += kCacheLine) {
-        hwy::Prefetch(s + v + k + kFastBlock);
-        if (kTeacher) hwy::Prefetch(t + v + k + kFastBlock);
+        hwy::Prefetch(s + v + k + kRowBlock);
+        if (kTeacher) hwy::Prefetch(t + v + k + kRowBlock);
       }
       V at[kAll], exps[kAll];
       hn::Mask<F> vanishes[kAll];
@@ -257,7 +257,7 @@ struct DivergenceSums {
 
 /// Second pass of divergences other than the forward KL: sums their elements, and replaces et by h.
 template <Divergence kind>
-DivergenceSums diverge(const FastRow& r, const BlockSums& sums) {
+DivergenceSums diverge(const BlockRow& r, const BlockSums& sums) {
   const F d;
   const std::int64_t classes = r.args->classes;
   const V inv_tau = hn::Set(d, static_cast<float>(r.row.inv_tau));
@@ -266,9 +266,9 @@ DivergenceSums diverge(const FastRow& r, const BlockSums& sums) {
           max_t = hn::Set(d, static_cast<float>(sums.t.max));
   const V k = hn::Set(d, static_cast<float>(r.args->parameter));
   DivergenceSums total;
-  for (std::int64_t b = 0; b * kFastBlock < classes; ++b) {
-    const std::int64_t begin = b * kFastBlock;
-    const std::int64_t n = classes - begin < kFastBlock ? classes - begin : kFastBlock;
+  for (std::int64_t b = 0; b * kRowBlock < classes; ++b) {
+    const std::int64_t begin = b * kRowBlock;
+    const std::int64_t n = classes - begin < kRowBlock ? classes - begin : kRowBlock;
     const BlockFactors f = factors_of(r, sums, b);
     const V to_q = hn::Set(d, static_cast<float>(f.s / sums.s.sum)),
             to_p = hn::Set(d, static_cast<float>(f.t / sums.t.sum));
@@ -297,7 +297,7 @@ DivergenceSums diverge(const FastRow& r, const BlockSums& sums) {
 }
 
 template <TauKind kTau, bool kTeacher, bool kOnes, bool kStats>
-double row_loss(const FastRow& r, PendingGradient& pending) {
+double row_loss(const BlockRow& r, PendingGradient& pending) {
   const DistillLossArgs& a = *r.args;
   const double at_s = r.row.target >= 0 ? static_cast<double>(r.s[r.row.target]) : 0;
   const double at_t = kTeacher && r.row.target >= 0 ? static_cast<double>(r.t[r.row.target]) : 0;
@@ -333,7 +333,7 @@ double row_loss(const FastRow& r, PendingGradient& pending) {
 }
 
 template <bool kTeacher, bool kOnes, bool kStats>
-double row_by_tau(const FastRow& r, PendingGradient& pending) {
+double row_by_tau(const BlockRow& r, PendingGradient& pending) {
   if (!kTeacher || r.row.tau == 1)
     return row_loss<TauKind::kOne, kTeacher, kOnes, kStats>(r, pending);
   if (r.row.tau == 2) return row_loss<TauKind::kTwo, kTeacher, kOnes, kStats>(r, pending);
@@ -341,9 +341,9 @@ double row_by_tau(const FastRow& r, PendingGradient& pending) {
   return row_loss<TauKind::kOther, kTeacher, kOnes, kStats>(r, pending);
 }
 
-double FastRowLoss(const FastRow& r, PendingGradient& pending) {
+double BlockRowLoss(const BlockRow& r, PendingGradient& pending) {
   if (!r.has_teacher) {  // labels alone: tau has no say
-    FastRow at_one = r;
+    BlockRow at_one = r;
     at_one.row.tau = at_one.row.inv_tau = 1;
     return row_by_tau<false, true, false>(at_one, pending);
   }
@@ -359,13 +359,13 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace retort::kernels::distill {
 HWY_EXPORT(ExpArray);
-HWY_EXPORT(FastRowLoss);
+HWY_EXPORT(BlockRowLoss);
 HWY_EXPORT(FinishGradient);
 void exp_nonpositive(const float* x, float* y, std::int64_t n) {
   HWY_DYNAMIC_DISPATCH(ExpArray)(x, y, n);
 }
-double fast_row(const FastRow& row, PendingGradient& pending) {
-  return HWY_DYNAMIC_DISPATCH(FastRowLoss)(row, pending);
+double block_row(const BlockRow& row, PendingGradient& pending) {
+  return HWY_DYNAMIC_DISPATCH(BlockRowLoss)(row, pending);
 }
 void finish_gradient(PendingGradient& pending) { HWY_DYNAMIC_DISPATCH(FinishGradient)(pending); }
 void flush_rows() { hwy::FlushStream(); }

@@ -94,7 +94,7 @@ SIMT_D float one_from_tau(float e, float x, float tau) {
   if (tau == 1.0f) return e;
   if (tau == 2.0f) return e * e;
   if (tau == 4.0f) return (e * e) * (e * e);
-  return exp2_fast(x * kLog2E);
+  return exp2_approx(x * kLog2E);
 }
 
 /// Sums of the logits one thread has seen, relative to the largest of them.
@@ -107,11 +107,11 @@ struct ThreadSums {
 SIMT_D void rebase(ThreadSums& a, float max_s, float max_t, float scale) {
   const float ds = max_s - a.s.max, dt = max_t - a.t.max;
   if (ds != 0.0f) {
-    a.s.sum *= exp2_fast(-ds * scale);
-    a.s.sum1 *= exp2_fast(-ds * kLog2E);
+    a.s.sum *= exp2_approx(-ds * scale);
+    a.s.sum1 *= exp2_approx(-ds * kLog2E);
   }
   if (a.t.sum != 0.0f) {  // nothing to move (and huge differences) before the first element
-    const float f = exp2_fast(-dt * scale), f1 = exp2_fast(-dt * kLog2E);
+    const float f = exp2_approx(-dt * scale), f1 = exp2_approx(-dt * kLog2E);
     // What underflows against the new maximum has p = 0 and counts as 0, even times an infinity.
     a.kd = f == 0.0f ? 0.0f : f * (a.kd + a.t.sum * (ds - dt));
     a.t.dot1 = f1 == 0.0f ? 0.0f : f1 * (a.t.dot1 - a.t.sum1 * dt);

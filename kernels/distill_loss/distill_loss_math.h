@@ -50,7 +50,9 @@ struct Row {
   A kd_weight;  // w lambda: times tau^2 / Z is the coefficient of D
 };
 
-RETORT_HD bool is_ignored(const DistillLossArgs& a, std::int64_t i) {
+/// Of DistillLossArgs or CountRowsArgs.
+template <class Args>
+RETORT_HD bool is_ignored(const Args& a, std::int64_t i) {
   return (a.mask && a.mask[i] == 0) || (a.targets && a.targets[i] == a.ignore_index);
 }
 

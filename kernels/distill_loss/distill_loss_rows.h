@@ -1,4 +1,4 @@
-// One row of the distillation loss on the CPU: the plain definition in double, and the fast one.
+// One row of the distillation loss on the CPU: the plain definition in double, and block_row().
 #pragma once
 #include "kernels/distill_loss/distill_loss_math.h"
 
@@ -103,16 +103,16 @@ double reference_row(const DistillLossArgs& a, std::int64_t i, double inv_z) {
   });
 }
 
-// ------------------------------------------------------------------------------- the fast rows
+// ----------------------------------------------------------------------- rows in cached blocks
 
 enum class TauKind { kOne, kTwo, kFour, kOther };
 
 /// Columns taken at a time: their logits and exponentials stay in the first level cache.
-inline constexpr std::int64_t kFastBlock = 2048;
+inline constexpr std::int64_t kRowBlock = 2048;
 inline constexpr std::int64_t kCacheLine = 16;  // floats
 
-/// A row of f32 logits for fast_row(): labels, a teacher or both.
-struct FastRow {
+/// A row of f32 logits for block_row(): labels, a teacher or both.
+struct BlockRow {
   const DistillLossArgs* args;
   std::int64_t index;
   Row<double> row;  // counts
@@ -121,19 +121,21 @@ struct FastRow {
   const float* t;
   float* ds;  // null: no gradient; may be s
   bool has_teacher, ones, stream;
-  // Working memory: fast_scratch_floats(V) floats, cut into these.
+  // Working memory: block_scratch_floats(V) floats, cut into these.
   float *es, *et, *e1;  // exponentials of the row at tau (student, teacher) and at 1 (student)
   float* block_max;     // maxima of student and teacher that a block's exponentials refer to
 };
 // From one array to the next: whole vectors may be read and written past the end, and each array
 // starts with a cache line (a vector that is stored over two lines costs two stores).
-constexpr std::int64_t fast_scratch_step(std::int64_t classes) { return (classes + 127) / 64 * 64; }
-constexpr std::int64_t fast_scratch_floats(std::int64_t classes) {
-  return 3 * fast_scratch_step(classes) + 2 * (classes / kFastBlock + 1);
+constexpr std::int64_t block_scratch_step(std::int64_t classes) {
+  return (classes + 127) / 64 * 64;
+}
+constexpr std::int64_t block_scratch_floats(std::int64_t classes) {
+  return 3 * block_scratch_step(classes) + 2 * (classes / kRowBlock + 1);
 }
 /// `scratch` is aligned to a cache line.
-inline void set_scratch(FastRow& row, float* scratch, std::int64_t classes) {
-  const std::int64_t step = fast_scratch_step(classes);
+inline void set_scratch(BlockRow& row, float* scratch, std::int64_t classes) {
+  const std::int64_t step = block_scratch_step(classes);
   row.es = scratch, row.et = scratch + step, row.e1 = scratch + 2 * step;
   row.block_max = scratch + 3 * step;
 }
@@ -168,19 +170,19 @@ struct PendingGradient {
   bool is_due = false;
   bool absolute_t = false;  // et holds values that are not relative to a block's maximum
   TauKind tau_kind = TauKind::kOne;
-  FastRow row;
+  BlockRow row;
   BlockSums sums;
   RowResult<double> result;
 };
 
 /// Statistics of the row; returns its part of the total. Writes the gradient in `pending`, of a row
 /// with the same working memory, and leaves the row's own there.
-double fast_row(const FastRow& row, PendingGradient& pending);
+double block_row(const BlockRow& row, PendingGradient& pending);
 /// Writes the gradient in `pending`, if one is due.
 void finish_gradient(PendingGradient& pending);
 /// After rows with `stream`: their stores become visible to other threads.
 void flush_rows();
-/// y[i] = exp(x[i]) for x[i] <= 0, as fast_row does it: relative error below
+/// y[i] = exp(x[i]) for x[i] <= 0, as block_row does it: relative error below
 /// 2e-7 + 8e-8 |x|, 0 below -86.99 (kernels/common/exp-inl.h).
 void exp_nonpositive(const float* x, float* y, std::int64_t n);
 

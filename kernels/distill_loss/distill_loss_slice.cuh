@@ -33,7 +33,7 @@ SIMT_D float at_one(float e, float x) {
   if constexpr (kPower == 1) return e;
   if constexpr (kPower == 2) return e * e;
   if constexpr (kPower == 4) return (e * e) * (e * e);
-  return exp2_fast(x * kLog2E);
+  return exp2_approx(x * kLog2E);
 }
 
 // ---- a block's slice of the two rows -----------------------------------------------------------
@@ -100,19 +100,19 @@ SIMT_D void add_chunk(ThreadSums& a, const float (&x)[kVec], const float (&y)[kV
 #pragma unroll
   for (int j = 0; j < kVec; ++j) {
     dx[j] = x[j] - a.s.max;
-    const float e = exp2_fast(dx[j] * scale);
+    const float e = exp2_approx(dx[j] * scale);
     a.s.sum += e;
     if (kPower != 0) a.s.sum1 += at_one<kPower>(e, 0.0f);
   }
   if (kPower == 0 && ones)
 #pragma unroll
-    for (int j = 0; j < kVec; ++j) a.s.sum1 += exp2_fast(dx[j] * kLog2E);
+    for (int j = 0; j < kVec; ++j) a.s.sum1 += exp2_approx(dx[j] * kLog2E);
   if (!has_teacher) return;
   float dy[kVec], f[kVec];
 #pragma unroll
   for (int j = 0; j < kVec; ++j) {
     dy[j] = y[j] - a.t.max;
-    f[j] = exp2_fast(dy[j] * scale);
+    f[j] = exp2_approx(dy[j] * scale);
     a.t.sum += f[j];
     if (kForward && f[j] > 0.0f) a.kd += f[j] * (dy[j] - dx[j]);
   }

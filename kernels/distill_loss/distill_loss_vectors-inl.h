@@ -1,4 +1,4 @@
-// What the fast rows of the distillation loss are made of: walking over a row, its largest values.
+// What block_row() is made of: walking over a row, its largest values.
 #if defined(RETORT_DISTILL_LOSS_VECTORS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RETORT_DISTILL_LOSS_VECTORS_INL_H_
 #undef RETORT_DISTILL_LOSS_VECTORS_INL_H_

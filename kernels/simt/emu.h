@@ -1,9 +1,9 @@
 // CPU emulator of the CUDA execution model: interface seen by kernels and tests.
 //
 // A block's threads are fibers on one OS thread, and so are those of all blocks of a cluster;
-// blocks (clusters) are spread over OS threads. A fiber runs
-// until it blocks in a barrier or a warp collective, so between two synchronisation points the
-// order of threads is whatever Config::schedule says (forward, reverse, random(seed)).
+// blocks (clusters) are spread over OS threads. A fiber runs until it blocks in a barrier or a warp
+// collective, so between two synchronisation points the order of threads is whatever
+// Config::schedule says (forward, reverse, random(seed)).
 //
 // What it detects by itself (always on): barrier divergence, deadlock, early exit, mismatched warp
 // collectives and masks, writes past shared arrays (canaries), too much shared memory, misaligned
@@ -94,7 +94,7 @@ struct Stats {  // summed over the launches since reset
   std::uint64_t blocks = 0, threads = 0, barriers = 0, collectives = 0, switches = 0, mma = 0,
                 ldmatrix = 0, ldmatrix_conflicts = 0, loads = 0, load_conflicts = 0,
                 cluster_barriers = 0, bulk_bytes = 0,
-                exp2 = 0;  // calls of exp2_fast and exp_fast: what the special-function unit does
+                exp2 = 0;  // exponentials: what the special-function unit does
 };
 Stats stats();
 void reset_stats();

@@ -238,7 +238,7 @@ template <class T>
 void __stcs(T* p, T v) {
   *p = v;
 }
-// No __expf, __logf, ...: glibc declares functions of those names. See exp_fast below.
+// No __expf, __logf, ...: glibc declares functions of those names. See exp_approx below.
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __frcp_rn(float x) { return 1.0f / x; }
 inline int __popc(unsigned x) { return std::popcount(x); }
@@ -292,7 +292,7 @@ SIMT_D std::uint32_t max_bf16x2(std::uint32_t a, std::uint32_t b) {
 #endif
 }
 
-SIMT_D float exp_fast(float x) {
+SIMT_D float exp_approx(float x) {
 #if SIMT_CUDA
   return __expf(x);
 #else
@@ -300,14 +300,14 @@ SIMT_D float exp_fast(float x) {
   return std::exp(x);
 #endif
 }
-SIMT_D float log_fast(float x) {
+SIMT_D float log_approx(float x) {
 #if SIMT_CUDA
   return __logf(x);
 #else
   return std::log(x);
 #endif
 }
-SIMT_D float exp2_fast(float x) {
+SIMT_D float exp2_approx(float x) {
 #if SIMT_CUDA
   float r;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));

@@ -52,13 +52,13 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads)
     float higher = max;
 #pragma unroll
     for (int j = 0; j < kVec; ++j) higher = fmaxf(higher, v[j]);
-    if (higher > max) sum *= exp2_fast((max - higher) * kSoftmaxLog2E);
+    if (higher > max) sum *= exp2_approx((max - higher) * kSoftmaxLog2E);
     max = higher;
 #pragma unroll
-    for (int j = 0; j < kVec; ++j) sum += exp2_fast((v[j] - max) * kSoftmaxLog2E);
+    for (int j = 0; j < kVec; ++j) sum += exp2_approx((v[j] - max) * kSoftmaxLog2E);
   }
   const float top = row_reduce<kThreads, true>(max, shared);
-  sum = row_reduce<kThreads, false>(sum * exp2_fast((max - top) * kSoftmaxLog2E), shared);
+  sum = row_reduce<kThreads, false>(sum * exp2_approx((max - top) * kSoftmaxLog2E), shared);
   const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum, log_sum = sum == 0.0f ? 0.0f : logf(sum);
   for (int c = rank; c < chunks; c += kThreads) {
     float v[kVec];
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads)
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
       const float d = v[j] - top;
-      v[j] = log ? d - log_sum : exp2_fast(d * kSoftmaxLog2E) * inverse;
+      v[j] = log ? d - log_sum : exp2_approx(d * kSoftmaxLog2E) * inverse;
     }
     store_chunk(y, first + c * kVec, classes, whole, v);
   }
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads)
     load_chunk(y, at, classes, whole, p);
 #pragma unroll
     for (int j = 0; j < kVec; ++j)
-      g[j] = a.log ? g[j] - exp2_fast(p[j] * kSoftmaxLog2E) * sum : (g[j] - sum) * p[j];
+      g[j] = a.log ? g[j] - exp2_approx(p[j] * kSoftmaxLog2E) * sum : (g[j] - sum) * p[j];
     store_chunk(dx, at, classes, whole, g);
   }
 }

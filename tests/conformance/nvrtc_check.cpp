@@ -50,7 +50,7 @@ extern "C" __global__ void tile(float* out, const bf16* in) {
   ldmatrix_x4(a, &buffer[threadIdx.x]);
   float d[4] = {0, 0, 0, 0};
   mma_bf16_16x8x16(d, a, a[0], a[1]);
-  out[threadIdx.x] = warp_sum(d[0]) + exp_fast(d[1]) + exp2_fast(d[2]) + log_fast(d[3]);
+  out[threadIdx.x] = warp_sum(d[0]) + exp_approx(d[1]) + exp2_approx(d[2]) + log_approx(d[3]);
 }
 extern "C" __global__ void wide(float* out) {
   SIMT_DYNAMIC_SHARED(bf16, tiles);

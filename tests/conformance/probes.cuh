@@ -132,9 +132,9 @@ __global__ void philox_probe(std::uint32_t* out, int n) {
 // 256.
 __global__ void approximate_probe(float* out, const float* x) {
   const int t = static_cast<int>(threadIdx.x);
-  out[5 * t] = exp_fast(x[t]);
-  out[5 * t + 1] = log_fast(fabsf(x[t]) + 0.5f);
-  out[5 * t + 2] = exp2_fast(x[t]);
+  out[5 * t] = exp_approx(x[t]);
+  out[5 * t + 1] = log_approx(fabsf(x[t]) + 0.5f);
+  out[5 * t + 2] = exp2_approx(x[t]);
   out[5 * t + 3] = rsqrtf(fabsf(x[t]) + 0.5f);
   out[5 * t + 4] = warp_sum(x[t]);
 }

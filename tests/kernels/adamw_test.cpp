@@ -1,4 +1,4 @@
-#include "kernels/adamw/adamw.h"
+#include "kernels/adamw/adamw_composed.h"
 
 #include <gtest/gtest.h>
 
@@ -70,12 +70,9 @@ TEST(AdamW, steps_follow_the_formula) {
           s.step.fill(t);
           kernels::adamw(context_of(device), a);
           for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
-            const double d = 0.5 * g[i];
-            p[i] *= 1 - rate * a.weight_decay;
-            m[i] = a.beta1 * m[i] + (1 - a.beta1) * d;
-            v[i] = a.beta2 * v[i] + (1 - a.beta2) * d * d;
-            p[i] -= rate * (m[i] / (1 - std::pow(a.beta1, t))) /
-                    (std::sqrt(v[i] / (1 - std::pow(a.beta2, t))) + a.epsilon);
+            const kernels::AdamWElement next =
+                kernels::adamw_composed({p[i], m[i], v[i]}, g[i], a, rate, t, 0.5);
+            p[i] = next.p, m[i] = next.m, v[i] = next.v;
           }
         }
         EXPECT_TRUE(all_close(s.parameter, Tensor::from(p, {n + 1})))

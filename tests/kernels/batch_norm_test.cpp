@@ -1,4 +1,4 @@
-#include "kernels/batch_norm/batch_norm.h"
+#include "kernels/batch_norm/batch_norm_composed.h"
 
 #include <gtest/gtest.h>
 
@@ -15,7 +15,7 @@ namespace {
 
 using Values = std::vector<double>;
 
-// Everything the op makes, in plain double loops.
+// Everything the op makes, by its definition in double.
 struct Reference {
   Values y, mean, rstd, running_mean, running_var, dx, dweight, dbias, dresidual;
 };
@@ -29,43 +29,30 @@ struct Case {
 Reference reference(const Case& c, const Values& x, const Values& residual, const Values& weight,
                     const Values& bias, const Values& running_mean, const Values& running_var,
                     const Values& dy, const Values* y_for_mask) {
-  const auto rows = static_cast<std::size_t>(c.rows), width = static_cast<std::size_t>(c.channels);
+  const auto width = static_cast<std::size_t>(c.channels);
   Reference r;
   r.y.resize(x.size()), r.dx.resize(x.size()), r.dresidual.resize(x.size());
   r.running_mean = running_mean, r.running_var = running_var;
-  const double n = static_cast<double>(rows);
   for (std::size_t k = 0; k < width; ++k) {
-    double mean = running_mean[k], var = running_var[k];
+    const auto at = [&](std::int64_t row) { return static_cast<std::size_t>(row) * width + k; };
+    const auto x_of = [&](std::int64_t row) { return x[at(row)]; };
+    kernels::BatchNormChannel channel{running_mean[k], running_var[k], 1e-5, weight[k], bias[k]};
     if (c.training) {
-      mean = var = 0;
-      for (std::size_t i = 0; i < rows; ++i) mean += x[i * width + k] / n;
-      for (std::size_t i = 0; i < rows; ++i) {
-        const double e = x[i * width + k] - mean;
-        var += e * e / n;
-      }
-      r.running_mean[k] = 0.75 * running_mean[k] + 0.25 * mean;
-      r.running_var[k] = 0.75 * running_var[k] + 0.25 * var * n / (n > 1 ? n - 1 : 1);
+      channel = kernels::batch_norm_composed(c.rows, x_of, weight[k], bias[k]);
+      r.running_mean[k] = channel.running_mean(running_mean[k], 0.25);
+      r.running_var[k] = channel.running_var(running_var[k], 0.25, c.rows);
     }
-    const double rstd = 1 / std::sqrt(var + 1e-5);
-    double sum_g = 0, sum_gx = 0;
-    for (std::size_t i = 0; i < rows; ++i) {
-      const std::size_t at = i * width + k;
-      double y = (x[at] - mean) * rstd * weight[k] + bias[k] + (c.residual ? residual[at] : 0);
-      if (c.relu && y < 0) y = 0;
-      r.y[at] = y;
-      const double g = c.relu && !((y_for_mask ? (*y_for_mask)[at] : y) > 0) ? 0 : dy[at];
-      r.dresidual[at] = g;
-      sum_g += g;
-      sum_gx += g * (x[at] - mean) * rstd;
+    for (std::int64_t row = 0; row < c.rows; ++row) {
+      const std::size_t i = at(row);
+      r.y[i] = channel.value(x[i], c.residual ? residual[i] : 0, c.relu);
+      r.dresidual[i] = c.relu && !((y_for_mask ? (*y_for_mask)[i] : r.y[i]) > 0) ? 0 : dy[i];
     }
-    for (std::size_t i = 0; i < rows; ++i) {
-      const std::size_t at = i * width + k;
-      const double xhat = (x[at] - mean) * rstd;
-      r.dx[at] =
-          weight[k] * rstd * (r.dresidual[at] - (c.training ? sum_g / n + xhat * sum_gx / n : 0));
-    }
-    r.mean.push_back(mean), r.rstd.push_back(rstd);
-    r.dweight.push_back(sum_gx), r.dbias.push_back(sum_g);
+    const auto gradient = kernels::batch_norm_backward_composed(
+        channel, c.rows, x_of, [&](std::int64_t row) { return r.dresidual[at(row)]; }, c.training);
+    for (std::int64_t row = 0; row < c.rows; ++row)
+      r.dx[at(row)] = gradient.dx(r.dresidual[at(row)], x_of(row));
+    r.mean.push_back(channel.mean), r.rstd.push_back(channel.rstd());
+    r.dweight.push_back(gradient.dweight), r.dbias.push_back(gradient.dbias);
   }
   return r;
 }

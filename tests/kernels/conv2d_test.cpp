@@ -1,5 +1,5 @@
-// Convolution against a plain double loop, on every device.
-#include "kernels/conv2d/conv2d.h"
+// Convolution against its definition in double, on every device.
+#include "kernels/conv2d/conv2d_composed.h"
 
 #include <gtest/gtest.h>
 
@@ -24,48 +24,36 @@ std::string text_of(const Conv2dShape& s, DType dtype, Device device) {
               " ", name_of(dtype), " on ", name_of(device));
 }
 
-// Calls f(x element, weight element, y element) for every product of the convolution.
-template <class F>
-void for_each_product(const Conv2dShape& s, F&& f) {
-  std::int64_t out = 0;
-  for (std::int64_t n = 0; n < s.batch; ++n)
-    for (std::int64_t p = 0; p < s.out_height(); ++p)
-      for (std::int64_t q = 0; q < s.out_width(); ++q)
-        for (std::int64_t k = 0; k < s.filters; ++k, ++out)
-          for (std::int64_t r = 0; r < s.filter_height; ++r)
-            for (std::int64_t t = 0; t < s.filter_width; ++t) {
-              const std::int64_t h = p * s.stride - s.padding + r, w = q * s.stride - s.padding + t;
-              if (h < 0 || h >= s.height || w < 0 || w >= s.width) continue;
-              for (std::int64_t c = 0; c < s.channels; ++c)
-                f(((n * s.height + h) * s.width + w) * s.channels + c,
-                  ((k * s.filter_height + r) * s.filter_width + t) * s.channels + c, out);
-            }
-}
+// The sums of all elements of a tensor.
+struct Sums : std::vector<kernels::ProductSum> {
+  template <class F>
+  Sums(std::int64_t elements, F&& element) {
+    for (std::int64_t i = 0; i < elements; ++i) push_back(element(static_cast<std::size_t>(i)));
+  }
+};
 
-// The tensors of a case and what the three passes should give, summed in double. The operands are
-// rounded to the type that is multiplied before the reference sees them. `size` holds the sums of
-// the products' magnitudes: rounding errors are relative to these, not to the result.
+// The tensors of a case and what the three passes should give by their definitions. The operands
+// are rounded to the type that is multiplied before the definitions see them.
 struct Case {
   Case(const Conv2dShape& shape, DType dtype, DType weight_dtype)
       : s(shape),
         x(randn({s.batch, s.height, s.width, s.channels}, 1, dtype)),
         weight(randn({s.filters, s.filter_height, s.filter_width, s.channels}, 2, weight_dtype)),
-        dy(randn({s.batch, s.out_height(), s.out_width(), s.filters}, 3, dtype)) {
-    const std::vector<double> xv = x.to_vector<double>(), wv = weight.to(dtype).to_vector<double>(),
-                              dyv = dy.to_vector<double>();
-    y_want.resize(dyv.size()), dx_want.resize(xv.size()), dw_want.resize(wv.size());
-    y_size = y_want, dx_size = dx_want, dw_size = dw_want;
-    for_each_product(s, [&](auto i, auto j, auto o) {
-      const auto a = static_cast<std::size_t>(i), b = static_cast<std::size_t>(j),
-                 c = static_cast<std::size_t>(o);
-      y_want[c] += xv[a] * wv[b], y_size[c] += std::abs(xv[a] * wv[b]);
-      dx_want[a] += dyv[c] * wv[b], dx_size[a] += std::abs(dyv[c] * wv[b]);
-      dw_want[b] += dyv[c] * xv[a], dw_size[b] += std::abs(dyv[c] * xv[a]);
-    });
-  }
+        dy(randn({s.batch, s.out_height(), s.out_width(), s.filters}, 3, dtype)),
+        xv(x.to_vector<double>()),
+        wv(weight.to(dtype).to_vector<double>()),
+        dyv(dy.to_vector<double>()),
+        y_want(dy.numel(), [&](std::size_t i) { return kernels::conv2d_composed(s, xv, wv, i); }),
+        dx_want(
+            x.numel(),
+            [&](std::size_t i) { return kernels::conv2d_backward_data_composed(s, dyv, wv, i); }),
+        dw_want(weight.numel(), [&](std::size_t i) {
+          return kernels::conv2d_backward_weight_composed(s, xv, dyv, i);
+        }) {}
   Conv2dShape s;
   Tensor x, weight, dy;
-  std::vector<double> y_want, dx_want, dw_want, y_size, dx_size, dw_size;
+  std::vector<double> xv, wv, dyv;
+  Sums y_want, dx_want, dw_want;
 };
 
 // An output with sentinels before and after it.
@@ -84,16 +72,16 @@ struct Guarded {
 };
 
 // Rounding of the storage type, plus that of the sums relative to the products' magnitudes.
-void expect_near(const Tensor& got, const std::vector<double>& want,
-                 const std::vector<double>& size, const std::string& what) {
+void expect_near(const Tensor& got, const std::vector<kernels::ProductSum>& want,
+                 const std::string& what) {
   const double storage = got.dtype() == DType::kBF16 ? 4e-3 : 0;
   const double sums = got.dtype() == DType::kF64 ? 1e-14 : 3e-6;
   const std::vector<double> values = got.to_vector<double>();
   ASSERT_EQ(values.size(), want.size());
   for (std::size_t i = 0; i < want.size(); ++i)
-    if (!close(values[i], want[i], storage, sums * size[i] + 1e-30)) {
-      ADD_FAILURE() << what << " at " << i << ": got " << values[i] << ", want " << want[i]
-                    << " (magnitude " << size[i] << ")";
+    if (!close(values[i], want[i].value, storage, sums * want[i].size + 1e-30)) {
+      ADD_FAILURE() << what << " at " << i << ": got " << values[i] << ", want " << want[i].value
+                    << " (magnitude " << want[i].size << ")";
       return;
     }
 }
@@ -123,9 +111,9 @@ void check(const Conv2dShape& shape, DType dtype, DType weight_dtype, Device dev
   const std::string what = text_of(shape, dtype, device);
   const Case c(shape, dtype, weight_dtype);
   const Results first = run(c, device, what), second = run(c, device, what);
-  expect_near(first.y, c.y_want, c.y_size, "fprop " + what);
-  expect_near(first.dx, c.dx_want, c.dx_size, "dgrad " + what);
-  expect_near(first.dweight, c.dw_want, c.dw_size, "wgrad " + what);
+  expect_near(first.y, c.y_want, "fprop " + what);
+  expect_near(first.dx, c.dx_want, "dgrad " + what);
+  expect_near(first.dweight, c.dw_want, "wgrad " + what);
   EXPECT_TRUE(same_bytes(first.y, second.y)) << "fprop " << what;
   EXPECT_TRUE(same_bytes(first.dx, second.dx)) << "dgrad " << what;
   EXPECT_TRUE(same_bytes(first.dweight, second.dweight)) << "wgrad " << what;
@@ -259,14 +247,11 @@ void check_epilogue(const Conv2dShape& s, DType dtype, Device device, bool bias,
   const Case c(s, dtype, dtype);
   const DType wide = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
   const Tensor offsets = randn({s.filters}, 4, wide), added = randn(c.dy.shape(), 5, dtype);
-  std::vector<double> want = c.y_want, size = c.y_size;
+  std::vector<kernels::ProductSum> want = c.y_want;
   const std::vector<double> offset = offsets.to_vector<double>(), e = added.to_vector<double>();
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    if (bias) want[i] += offset[i % offset.size()];
-    if (residual) want[i] += e[i];
-    if (relu && want[i] < 0) want[i] = 0;
-    size[i] += std::abs(want[i]) + 3;
-  }
+  for (std::size_t i = 0; i < want.size(); ++i)
+    want[i] = kernels::conv2d_epilogue_composed(want[i], bias ? offset[i % offset.size()] : 0,
+                                                residual ? e[i] : 0, relu);
   const Tensor x = c.x.to(device), weight = c.weight.to(device), o = offsets.to(device),
                r = added.to(device);
   const Guarded y(c.dy.shape(), dtype, device);
@@ -279,7 +264,7 @@ void check_epilogue(const Conv2dShape& s, DType dtype, Device device, bool bias,
                    dtype,
                    {bias ? o.raw() : nullptr, residual ? r.raw() : nullptr, relu}});
   y.expect_untouched(what);
-  expect_near(y.out, want, size, what);
+  expect_near(y.out, want, what);
 }
 
 // clang-format off
@@ -348,13 +333,13 @@ void check_statistics(const Conv2dShape& s, DType dtype, Device device, double s
   for (std::size_t begin = 0; begin < rows; begin += per_chunk)
     for (std::size_t k = 0; k < filters; ++k) {
       const std::size_t end = std::min(rows, begin + per_chunk);
-      double mean = 0, square = 0, size = 0;
-      for (std::size_t r = begin; r < end; ++r) mean += values[r * filters + k];
-      mean /= static_cast<double>(end - begin);
-      for (std::size_t r = begin; r < end; ++r) {
-        square += std::pow(values[r * filters + k] - mean, 2);
-        size += std::abs(values[r * filters + k]);
-      }
+      const auto value = [&](std::int64_t r) {
+        return values[static_cast<std::size_t>(r) * filters + k];
+      };
+      const auto [mean, square] = kernels::moments_composed(static_cast<std::int64_t>(begin),
+                                                            static_cast<std::int64_t>(end), value);
+      double size = 0;
+      for (std::size_t r = begin; r < end; ++r) size += std::abs(values[r * filters + k]);
       size /= static_cast<double>(end - begin);
       const double e = dtype == DType::kF64 ? 1e-12 : 1e-6;
       const std::size_t at = begin / per_chunk * 2 * filters + k;

@@ -1,6 +1,7 @@
 // Shapes, alignments, divergences and precision, every one on the CPU and on CUDA, against the
 // definition in double. Values at the edges: distill_loss_values_test.cpp. What the loss means is
 // tested in tests/distill/losses.
+#include "kernels/distill_loss/distill_loss_composed.h"
 #include "tests/kernels/distill_loss_cases.h"
 
 namespace retort::test {
@@ -263,7 +264,7 @@ TEST(DistillLossKernel, cpu_gradient_error_in_shares_of_the_rows_largest) {
     }
 }
 
-TEST(DistillLossKernel, fast_exponential_against_double) {
+TEST(DistillLossKernel, exponential_of_nonpositive_numbers_against_double) {
   std::vector<float> x, y;
   for (int i = 0; i <= 200000; ++i) x.push_back(-88.5f * static_cast<float>(i) / 200000.0f);
   for (const float extra : {-0.0f, -1e-30f, -1000.0f, -3e38f, -kInf}) x.push_back(extra);
@@ -389,6 +390,70 @@ TEST(DistillLossKernel, bad_arguments_throw_on_every_device) {
     refused([](auto& a) { a.divergence = Divergence::kJensenShannon, a.parameter = 0; });
     refused([](auto& a) { a.argmax = const_cast<std::int32_t*>(a.targets); });
   }
+}
+
+// f64 on the CPU is what every other test holds f32, bf16 and CUDA against.
+TEST(DistillLossKernel, f64_on_the_cpu_is_the_definition) {
+  for (int d = 0; d < kernels::kDivergences; ++d)
+    for (const std::int64_t v : {2, 10, 257}) {
+      Case c = make_case(13, v, 23);
+      c.divergence = static_cast<Divergence>(d);
+      const Outcome got = run(c, Device::kCpu, DType::kF64);
+      double z = 0, total = 0;
+      for (const std::uint8_t m : c.mask) z += m;
+      for (std::size_t i = 0; i < 13; ++i) {
+        const auto part = [&](const std::vector<float>& x) {
+          const auto begin = x.begin() + static_cast<std::ptrdiff_t>(i) * v;
+          return std::vector<double>(begin, begin + v);
+        };
+        const auto of = [&](const std::vector<float>& x) { return static_cast<double>(x[i]); };
+        kernels::DistillRow want;
+        want.gradient.resize(static_cast<std::size_t>(v));
+        if (c.mask[i])
+          want = kernels::distill_row_composed(
+              {of(c.lambda), of(c.tau), of(c.weights) / z, c.divergence,
+               kernels::default_parameter(c.divergence), static_cast<std::size_t>(c.targets[i])},
+              part(c.student), part(c.teacher));
+        total += want.loss;
+        const std::string what = join(name_of(c.divergence), " V = ", v, " row ", i);
+        for (std::size_t k = 0; k < want.gradient.size(); ++k)
+          EXPECT_NEAR(got.gradient[i * want.gradient.size() + k], want.gradient[k], 1e-14) << what;
+        for (std::size_t k = 0; k < kernels::kRowStatistics; ++k)  // stored in f32
+          EXPECT_NEAR(got.statistics[k * 13 + i], want.statistics[k],
+                      1e-6 * (1 + std::abs(want.statistics[k])))
+              << what << " statistic " << k;
+        EXPECT_EQ(got.argmax[i], want.argmax_student) << what;
+        EXPECT_EQ(got.argmax[13 + i], want.argmax_teacher) << what;
+      }
+      EXPECT_NEAR(got.total, total, 1e-12) << name_of(c.divergence);
+    }
+}
+
+TEST(DistillLossKernel, count_rows_counts_what_a_loop_counts) {
+  for (const Device device : devices())
+    for (const std::int64_t n : {0, 1, 31, 1023, 1024, 1025, 5000}) {
+      const Tensor targets = randint({n}, 3, 4).to(device),
+                   count = Tensor::empty({}, DType::kF32, device);
+      const Tensor mask = randint({n}, 4, 3).to(DType::kU8).to(device);
+      const auto y = targets.to_vector<std::int32_t>();
+      const auto m = mask.to_vector<std::uint8_t>();
+      for (const bool labelled : {true, false})
+        for (const bool masked : {true, false}) {
+          count.fill(-7);
+          kernels::count_rows(
+              context_of(device),
+              {labelled && n ? targets.data<std::int32_t>() : nullptr,
+               masked && n ? mask.data<std::uint8_t>() : nullptr, 2, n, count.data<float>()});
+          double want = 0;
+          for (std::size_t i = 0; i < y.size(); ++i)
+            want += (!labelled || y[i] != 2) && (!masked || m[i] != 0);
+          EXPECT_EQ(count.item(), want) << name_of(device) << " " << n;
+        }
+    }
+  float count = 0;
+  const Context& cpu = context_of(Device::kCpu);
+  EXPECT_THROW(kernels::count_rows(cpu, {nullptr, nullptr, -100, -1, &count}), Error);
+  EXPECT_THROW(kernels::count_rows(cpu, {nullptr, nullptr, -100, 1, nullptr}), Error);
 }
 
 TEST(DistillLossKernel, scale_rows_skips_one_and_keeps_the_padding) {

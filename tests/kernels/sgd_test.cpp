@@ -1,4 +1,4 @@
-#include "kernels/sgd/sgd.h"
+#include "kernels/sgd/sgd_composed.h"
 
 #include <gtest/gtest.h>
 
@@ -92,12 +92,9 @@ TEST(Sgd, steps_follow_the_formula) {
             s.step.fill(t);
             kernels::sgd(context_of(device), a);
             for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
-              double d = 0.5 * g[i] + c.weight_decay * p[i];
-              if (c.momentum != 0) {
-                b[i] = t == 1 ? d : c.momentum * b[i] + (1 - c.dampening) * d;
-                d = c.nesterov ? d + c.momentum * b[i] : b[i];
-              }
-              p[i] -= rate * d;
+              const kernels::SgdElement next =
+                  kernels::sgd_composed({p[i], b[i]}, g[i], a, rate, t, 0.5);
+              p[i] = next.p, b[i] = next.b;
             }
           }
           EXPECT_TRUE(all_close(s.parameter, Tensor::from(p, {n + 1})))

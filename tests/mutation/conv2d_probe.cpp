@@ -1,7 +1,8 @@
-// The convolution kernels on the emulator, against a double loop: a plain program, so that it can
-// be built quickly with a fault planted in a kernel (tests/mutation/mutate.py) and by itself as a
-// test. Beside the numbers it asserts that no load of a main loop meets a bank conflict, that
-// nothing is written outside the outputs, and that another order of threads gives the same bytes.
+// The convolution kernels on the emulator, against their definitions in double: a plain program, so
+// that it can be built quickly with a fault planted in a kernel (tests/mutation/mutate.py) and by
+// itself as a test. Beside the numbers it asserts that no load of a main loop meets a bank
+// conflict, that nothing is written outside the outputs, and that another order of threads gives
+// the same bytes.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "kernels/conv2d/conv2d.cuh"
+#include "kernels/conv2d/conv2d_composed.h"
 #include "kernels/conv2d/conv2d_fingerprint.cuh"
 #include "kernels/simt/emu.h"
 
@@ -89,34 +91,18 @@ class OneBlock final : public Scratch {
   std::unique_ptr<Bytes> block_;
 };
 
+// The definition of every element of a tensor.
 template <class F>
-void for_each_product(const Conv2dShape& s, F&& f) {
-  std::size_t out = 0;
-  for (std::int64_t n = 0; n < s.batch; ++n)
-    for (std::int64_t p = 0; p < s.out_height(); ++p)
-      for (std::int64_t q = 0; q < s.out_width(); ++q)
-        for (std::int64_t k = 0; k < s.filters; ++k, ++out)
-          for (std::int64_t r = 0; r < s.filter_height; ++r)
-            for (std::int64_t t = 0; t < s.filter_width; ++t) {
-              const std::int64_t h = p * s.stride - s.padding + r, w = q * s.stride - s.padding + t;
-              if (h < 0 || h >= s.height || w < 0 || w >= s.width) continue;
-              for (std::int64_t c = 0; c < s.channels; ++c)
-                f(static_cast<std::size_t>(((n * s.height + h) * s.width + w) * s.channels + c),
-                  static_cast<std::size_t>(
-                      ((k * s.filter_height + r) * s.filter_width + t) * s.channels + c),
-                  out);
-            }
+std::vector<ProductSum> all(std::size_t elements, F&& element) {
+  std::vector<ProductSum> sums;
+  for (std::size_t i = 0; i < elements; ++i) sums.push_back(element(i));
+  return sums;
 }
-
-struct Sum {
-  double value = 0, size = 0;
-  void add(double product) { value += product, size += std::abs(product); }
-};
 
 // Rounding of the storage type, and of the sums relative to the products' magnitudes. The
 // comparison is written so that NaN fails.
 template <class T>
-void compare(const Array<T>& got, const std::vector<Sum>& want, const char* what) {
+void compare(const Array<T>& got, const std::vector<ProductSum>& want, const char* what) {
   const double storage = sizeof(T) == 2 ? 4e-3 : 0;
   bool ok = true;
   for (std::size_t i = 0; i < want.size(); ++i)
@@ -135,10 +121,9 @@ void compare_statistics(const Array<float>& got, const Array<T>& y, std::int64_t
   for (std::size_t begin = 0; begin < rows; begin += 128)
     for (std::size_t k = 0; k < width; ++k) {
       const std::size_t end = std::min(rows, begin + 128), at = begin / 128 * 2 * width + k;
-      double mean = 0, square = 0;
-      for (std::size_t r = begin; r < end; ++r) mean += y[r * width + k];
-      mean /= static_cast<double>(end - begin);
-      for (std::size_t r = begin; r < end; ++r) square += std::pow(y[r * width + k] - mean, 2);
+      const auto [mean, square] = moments_composed(
+          static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end),
+          [&](std::int64_t r) { return y[static_cast<std::size_t>(r) * width + k]; });
       ok = ok && std::abs(got[at] - mean) <= 1e-5 * (1 + std::abs(mean)) &&
            std::abs(got[at + width] - square) <= 1e-4 * square + 1e-6;
     }
@@ -170,18 +155,17 @@ void probe(const Conv2dShape& s, std::int64_t wide_from, const char* name,
   const Array<T> x(s.x_elements(), 1), weight(s.weight_elements(), 2), dy(s.y_elements(), 3),
       residual(s.y_elements(), 4);
   const Array<float> bias(s.filters, 5);
-  std::vector<Sum> y_want(dy.size()), dx_want(x.size()), dweight_want(weight.size());
-  for_each_product(s, [&](std::size_t i, std::size_t j, std::size_t o) {
-    y_want[o].add(x[i] * weight[j]);
-    dx_want[i].add(dy[o] * weight[j]);
-    dweight_want[j].add(dy[o] * x[i]);
+  const auto y_want =
+                 all(dy.size(), [&](std::size_t i) { return conv2d_composed(s, x, weight, i); }),
+             dx_want = all(
+                 x.size(),
+                 [&](std::size_t i) { return conv2d_backward_data_composed(s, dy, weight, i); }),
+             dweight_want = all(weight.size(), [&](std::size_t i) {
+               return conv2d_backward_weight_composed(s, x, dy, i);
+             });
+  const auto fused_want = all(dy.size(), [&](std::size_t i) {
+    return conv2d_epilogue_composed(y_want[i], bias[i % bias.size()], residual[i], true);
   });
-  std::vector<Sum> fused_want = y_want;  // [relu](y + bias + residual)
-  for (std::size_t i = 0; i < fused_want.size(); ++i) {
-    fused_want[i].add(bias[i % bias.size()]);
-    fused_want[i].add(residual[i]);
-    if (fused_want[i].value < 0) fused_want[i].value = 0;
-  }
   OneBlock scratch;
   const Context context{Device::kCuda, nullptr, nullptr, &scratch, false};
   auto run = [&](const Outputs<T>& to) {
@@ -222,11 +206,10 @@ void probe_finish(const Conv2dShape& s, const char* name) {
   const Array<T> y(s.y_elements(), 1), residual(s.y_elements(), 2);
   const Array<float> bias(s.filters, 3),
       statistics(conv2d_statistics_chunks(s, Device::kCuda).count * 2 * s.filters);
-  std::vector<Sum> want(y.size());
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    for (const double v : {y[i], bias[i % bias.size()], residual[i]}) want[i].add(v);
-    if (want[i].value < 0) want[i].value = 0;
-  }
+  const auto want = all(y.size(), [&](std::size_t i) {
+    return conv2d_epilogue_composed({y[i], std::abs(y[i])}, bias[i % bias.size()], residual[i],
+                                    true);
+  });
   OneBlock scratch;
   const Context context{Device::kCuda, nullptr, nullptr, &scratch, false};
   Conv2dArgs args{

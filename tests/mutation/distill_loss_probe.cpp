@@ -1,7 +1,7 @@
-// The distillation loss kernels on the emulator, against a double loop: a plain program, so that it
-// can be built quickly with a fault planted in a kernel (tests/mutation/mutate.py) and by itself as
-// a test. Every buffer is followed by guards, and another order of threads must give the same
-// bytes.
+// The distillation loss kernels on the emulator, against their definition in double: a plain
+// program, so that it can be built quickly with a fault planted in a kernel
+// (tests/mutation/mutate.py) and by itself as a test. Every buffer is followed by guards, and
+// another order of threads must give the same bytes.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/distill_loss/distill_loss.cuh"
+#include "kernels/distill_loss/distill_loss_composed.h"
 #include "kernels/simt/emu.h"
 
 namespace retort::kernels {
@@ -75,66 +76,36 @@ struct Probe {
   }
 };
 
+/// What must come out: of rows that do not count zeros.
 struct Expected {
   double total = 0;
-  std::vector<double> gradient, ce, kd, entropy, confidence, margin;
-  std::vector<int> argmax_s, argmax_t;
+  std::vector<DistillRow> rows;
+  double gradient(std::int64_t row, std::int64_t v) const {
+    const std::vector<double>& g = rows[static_cast<std::size_t>(row)].gradient;
+    return g.empty() ? 0 : g[static_cast<std::size_t>(v)];
+  }
 };
 
-/// The formulas of DistillLossArgs, term by term.
-Expected oracle(const Probe& p) {
+Expected expected(const Probe& p) {
   Expected e;
   double z = 0;
-  for (std::size_t i = 0; i < p.mask.size(); ++i) z += p.mask[i] && p.targets[i] != -100;
-  const auto v = static_cast<std::size_t>(p.classes);
+  const auto counts = [&](std::size_t i) { return p.mask[i] && p.targets[i] != -100; };
+  for (std::size_t i = 0; i < p.mask.size(); ++i) z += counts(i);
   for (std::size_t i = 0; i < static_cast<std::size_t>(p.rows); ++i) {
-    const double* const s = p.s.data() + i * v;
-    const double* const t = p.t.data() + i * v;
-    const bool counts = p.mask[i] && p.targets[i] != -100;
-    const double tau = static_cast<double>(p.tau[i]), lambda = static_cast<double>(p.lambda[i]);
-    const auto log_softmax = [v](const double* x, double temperature) {
-      double max = x[0], sum = 0;
-      for (std::size_t k = 0; k < v; ++k) max = std::fmax(max, x[k]);
-      for (std::size_t k = 0; k < v; ++k) sum += std::exp((x[k] - max) / temperature);
-      std::vector<double> l(v);
-      for (std::size_t k = 0; k < v; ++k) l[k] = (x[k] - max) / temperature - std::log(sum);
-      return l;
-    };
-    const std::vector<double> lp = log_softmax(t, tau), lq = log_softmax(s, tau),
-                              l1 = log_softmax(s, 1), t1 = log_softmax(t, 1);
-    const auto y = static_cast<std::size_t>(counts ? p.targets[i] : 0);
-    double kd = 0, entropy = 0, first = 0, second = 0;
-    std::size_t best_s = 0, best_t = 0;
-    for (std::size_t k = 0; k < v; ++k) {
-      const double pk = std::exp(lp[k]), qk = std::exp(lq[k]), tk = std::exp(t1[k]);
-      if (std::isnan(pk)) continue;  // a teacher that is -inf everywhere is no distribution
-      if (p.divergence == Divergence::kForwardKl)
-        kd += pk > 0 ? pk * (lp[k] - lq[k]) : 0;
-      else
-        kd += qk > 0 ? qk * (lq[k] - lp[k]) : 0;
-      entropy -= tk > 0 ? tk * t1[k] : 0;
-      second = std::fmax(second, std::fmin(first, tk));
-      first = std::fmax(first, tk);
-      if (s[k] > s[best_s]) best_s = k;
-      if (t[k] > t[best_t]) best_t = k;
+    DistillRow row;
+    if (counts(i)) {
+      const auto logits = [&](const std::vector<double>& x) {
+        const auto begin = x.begin() + static_cast<std::int64_t>(i) * p.classes;
+        return std::vector<double>(begin, begin + p.classes);
+      };
+      row = distill_row_composed(
+          {static_cast<double>(p.lambda[i]), static_cast<double>(p.tau[i]),
+           static_cast<double>(p.weights[i]) / z, p.divergence, default_parameter(p.divergence),
+           static_cast<std::size_t>(p.targets[i])},
+          logits(p.s), logits(p.t));
     }
-    const double c = counts ? static_cast<double>(p.weights[i]) / z : 0;
-    const double ce = -l1[y];
-    e.total += c * ((1 - lambda) * ce + lambda * tau * tau * kd);
-    e.ce.push_back(counts ? ce : 0);
-    e.kd.push_back(counts ? tau * tau * kd : 0);
-    e.entropy.push_back(counts ? entropy : 0);
-    e.confidence.push_back(counts ? first : 0);
-    e.margin.push_back(counts ? first - second : 0);
-    e.argmax_s.push_back(counts ? static_cast<int>(best_s) : -1);
-    e.argmax_t.push_back(counts ? static_cast<int>(best_t) : -1);
-    for (std::size_t k = 0; k < v; ++k) {
-      const double pk = std::exp(lp[k]), qk = std::exp(lq[k]);
-      const double soft = std::isnan(pk)                           ? 0
-                          : p.divergence == Divergence::kForwardKl ? qk - pk
-                                                                   : qk * (lq[k] - lp[k] - kd);
-      e.gradient.push_back(c * ((1 - lambda) * (std::exp(l1[k]) - (k == y)) + lambda * tau * soft));
-    }
+    e.total += row.loss;
+    e.rows.push_back(std::move(row));
   }
   return e;
 }
@@ -256,30 +227,29 @@ void run_planned(const Probe& p, const std::string& kernel, const RowPlan& plan,
         guards = guards && got == static_cast<double>(to_float(from_float<T>(-77.0f)));
         continue;
       }
-      const double g = want.gradient[static_cast<std::size_t>(row * p.classes + column)];
+      const double g = want.gradient(row, column);
       nan = nan || std::isnan(got);
       worst = std::fmax(worst, std::abs(got - g) - (sizeof(T) == 2 ? 0.004 * std::abs(g) : 0));
     }
     expect(guards, "gradient guard", where);
     expect(!nan && worst <= 1e-6, "gradient", where);
     if (p.statistics) {
-      const auto stat = [&](int k, const std::vector<double>& wanted, const char* what) {
+      for (std::size_t k = 0; k < kRowStatistics; ++k) {
         bool ok = true;
-        for (std::size_t i = 0; i < n; ++i)
-          ok = ok && near(static_cast<double>(stats[static_cast<std::size_t>(k) * n + i]),
-                          wanted[i], 1e-5 * (1 + std::abs(wanted[i])));
-        expect(ok, what, where);
-      };
-      stat(kStatCe, want.ce, "ce");
-      stat(kStatKd, want.kd, "kd");
-      stat(kStatTeacherEntropy, want.entropy, "entropy");
-      stat(kStatTeacherConfidence, want.confidence, "confidence");
-      stat(kStatTeacherMargin, want.margin, "margin");
+        for (std::size_t i = 0; i < n; ++i) {
+          const double wanted = want.rows[i].statistics[k];
+          const auto got = static_cast<double>(stats[k * n + i]);
+          ok = ok && (got == wanted || near(got, wanted, 1e-5 * (1 + std::abs(wanted))));
+        }
+        expect(ok, "statistic " + std::to_string(k), where);
+      }
       bool same = true;
-      for (std::size_t i = 0; i < n; ++i)
-        same = same && argmax[i] == want.argmax_s[i] && argmax[n + i] == want.argmax_t[i] &&
-               correct[i] == (want.argmax_s[i] >= 0 && want.argmax_s[i] == p.targets[i]) &&
-               correct[n + i] == (want.argmax_t[i] >= 0 && want.argmax_t[i] == p.targets[i]);
+      for (std::size_t i = 0; i < n; ++i) {
+        const int best_s = want.rows[i].argmax_student, best_t = want.rows[i].argmax_teacher;
+        same = same && argmax[i] == best_s && argmax[n + i] == best_t &&
+               correct[i] == (best_s >= 0 && best_s == p.targets[i]) &&
+               correct[n + i] == (best_t >= 0 && best_t == p.targets[i]);
+      }
       expect(same, "argmax", where);
       expect(stats.back() == static_cast<float>(kSentinel) && argmax.back() == -77 &&
                  correct.back() == 77,
@@ -298,7 +268,7 @@ void run_planned(const Probe& p, const std::string& kernel, const RowPlan& plan,
 
 template <class T>
 void run(const Probe& p) {
-  const Expected want = oracle(p);
+  const Expected want = expected(p);
   for (const auto& [name, plan] : plans<T>(p)) run_planned<T>(p, name, plan, want);
 }
 

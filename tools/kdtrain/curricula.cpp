@@ -40,8 +40,7 @@ bool has_curriculum(const Settings& settings) {
 }
 
 bool wants_scores(const Settings& settings) {
-  return has_curriculum(settings) &&
-         settings.text("curriculum.scorer") != curriculum::kScorerFile;
+  return has_curriculum(settings) && settings.text("curriculum.scorer") != curriculum::kScorerFile;
 }
 
 std::shared_ptr<const NamedCurriculum> make_curriculum(

@@ -11,8 +11,7 @@ namespace {
 
 nn::DataRequest request_of(const Settings& settings, const std::string& split) {
   nn::DataRequest request{settings.text("data.format"), split, {}};
-  request.options =
-      options_of(settings, "data", nn::data_kinds().at(request.format).options);
+  request.options = options_of(settings, "data", nn::data_kinds().at(request.format).options);
   const char* const root = std::getenv("RETORT_DATA");
   if (request.options.has("root") && request.options.text("root").empty() && root != nullptr)
     request.options.set("root", std::string(root));
@@ -87,17 +86,15 @@ nn::Reading reading_of(const Settings& settings, const std::string& section,
   return {dtype, options_of(settings, section, kind.reading)};
 }
 
-std::map<std::string, std::string> metadata_of(const nn::Reading& reading,
-                                               const nn::DataKind& kind,
+std::map<std::string, std::string> metadata_of(const nn::Reading& reading, const nn::DataKind& kind,
                                                const nn::DataFacts& data) {
   std::map<std::string, std::string> metadata;
   for (const nn::OptionSpec& spec : kind.reading) {
     const nn::OptionValue& value = reading.options.value(spec.key);
     metadata[spec.key] = spec.type == nn::OptionType::kNormalize
                              ? nn::Normalize::of(value, data.input[2]).str()
-                         : std::holds_alternative<std::string>(value)
-                             ? std::get<std::string>(value)
-                             : to_toml(value);
+                         : std::holds_alternative<std::string>(value) ? std::get<std::string>(value)
+                                                                      : to_toml(value);
   }
   return metadata;
 }

@@ -39,8 +39,8 @@ nn::Reading reading_of(const Settings& settings, const std::string& section,
                        const nn::DataKind& kind, DType dtype);
 /// The same in a weights file's metadata, and back: keys that the recipe sets itself stay.
 /// Errors    kBadInput for text that is no value of the key.
-std::map<std::string, std::string> metadata_of(const nn::Reading& reading,
-                                               const nn::DataKind& kind, const nn::DataFacts& data);
+std::map<std::string, std::string> metadata_of(const nn::Reading& reading, const nn::DataKind& kind,
+                                               const nn::DataFacts& data);
 void take_metadata(const std::map<std::string, std::string>& metadata, const Settings& settings,
                    const std::string& section, const nn::DataKind& kind, nn::Reading* reading);
 

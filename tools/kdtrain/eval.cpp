@@ -35,10 +35,11 @@ int eval_command(const CommandLine& line) {
          "'", near.empty() ? "" : "; did you mean '" + near + "'?");
   }
   const nn::Reads reads = nn::model_kinds().at(line.arch).reads;
-  const std::string text = "train.epochs = 1\nteacher.train.epochs = 1\ndistill.lambda = 0.0\n"
-                           "student.arch = \"" +
-                           line.arch + "\"\nteacher.arch = \"" + line.arch +
-                           "\"\ndata.format = \"" + default_format(reads) + "\"\n";
+  const std::string text =
+      "train.epochs = 1\nteacher.train.epochs = 1\ndistill.lambda = 0.0\n"
+      "student.arch = \"" +
+      line.arch + "\"\nteacher.arch = \"" + line.arch + "\"\ndata.format = \"" +
+      default_format(reads) + "\"\n";
   const RecipeResult result = parse_recipe("command line", text, line.words);
   if (!result.problems.empty()) {
     std::fputs(format_problems(result, text).c_str(), stderr);

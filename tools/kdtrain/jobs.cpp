@@ -78,8 +78,7 @@ Device open_device(const std::string& name, const Settings& settings) {
   return device;
 }
 
-JobList::JobList(const Recipe& recipe, std::string task)
-    : recipe_(recipe), task_(std::move(task)) {
+JobList::JobList(const Recipe& recipe, std::string task) : recipe_(recipe), task_(std::move(task)) {
   teacher_seeds_ = recipe.base.integers("teacher.seeds");
   std::vector<std::size_t> of_arm;
   for (const Arm& arm : recipe.arms)
@@ -182,9 +181,8 @@ void JobList::check_stages(const Settings& s, const std::string& who,
   const bool extraction = method == "extraction";
   if (extraction && s.integer("distill.extraction.window") > 0) return;  // they may end earlier
   const std::string key = "distill." + method + ".steps";
-  const std::int64_t stages = extraction
-                                  ? hidden_layers(s, "student", data)
-                                  : static_cast<std::int64_t>(tools::snapshots_of(s).size());
+  const std::int64_t stages = extraction ? hidden_layers(s, "student", data)
+                                         : static_cast<std::int64_t>(tools::snapshots_of(s).size());
   const std::int64_t planned = planned_steps(s, "train", data.epoch_size);
   RETORT_CHECK(stages * s.integer(key) < planned, recipe_.place(s, key), ": ", who, key, " = ",
                s.integer(key), " in each of ", stages, " stages leaves none of ", planned,

@@ -13,8 +13,8 @@ namespace retort::tools {
 struct SourceModel {
   std::string name;
   const Settings* settings = nullptr;
-  bool is_teacher = false;  // of section "teacher", trained by "teacher.train"
-  bool given = false;       // its weights are a file
+  bool is_teacher = false;             // of section "teacher", trained by "teacher.train"
+  bool given = false;                  // its weights are a file
   std::size_t learns_from = kNothing;  // index of another one
   static constexpr std::size_t kNothing = static_cast<std::size_t>(-1);
 

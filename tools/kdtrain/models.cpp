@@ -18,8 +18,7 @@ nn::ModelConfig config_of(const Settings& settings, const std::string& section,
   config.arch = settings.text(section + ".arch");
   config.classes = data.classes;
   config.seed = key;
-  config.options =
-      options_of(settings, section, nn::model_kinds().at(config.arch).options);
+  config.options = options_of(settings, section, nn::model_kinds().at(config.arch).options);
   config.input = data.input;
   config.scalar_target = data.scalar_target;
   return config;

@@ -50,10 +50,9 @@ void weigh_phase(Device device, const std::vector<const JobPlan*>& jobs, PhasePl
       each.push_back(job);
   phase->by_role = phase->resident;
   phase->by_role[kWorkspace] = bytes_in_use(device)[kWorkspace];
-  phase->peak =
-      total(phase->resident) + side_by_side(each, phase->at_once, [](const JobPlan& job) {
-        return Need{job.steady + job.scratch, job.start + job.scratch};
-      });
+  phase->peak = total(phase->resident) + side_by_side(each, phase->at_once, [](const JobPlan& job) {
+                  return Need{job.steady + job.scratch, job.start + job.scratch};
+                });
   for (std::size_t r = 0; r < phase->by_role.size(); ++r)
     phase->by_role[r] += side_by_side(each, phase->at_once, [r](const JobPlan& job) {
       return Need{job.steady_by_role[r], job.start_by_role[r]};
@@ -78,9 +77,9 @@ std::int64_t evaluations(std::int64_t steps, std::int64_t every) {
 curriculum::SampleStatistics made_up_scores(std::int64_t samples) {
   curriculum::SampleStatistics s;
   for (std::int64_t i = 0; i < samples; ++i) {
-    const float p = static_cast<float>(philox(1, static_cast<std::uint32_t>(i), 0, 0, 0).v[0]) *
-                        0x1p-33f +
-                    0.25f;  // in [1/4, 3/4)
+    const float p =
+        static_cast<float>(philox(1, static_cast<std::uint32_t>(i), 0, 0, 0).v[0]) * 0x1p-33f +
+        0.25f;  // in [1/4, 3/4)
     s.max_logit.push_back(p);
     s.max_prob.push_back(p);
     s.max_logprob.push_back(std::log(p));
@@ -145,9 +144,8 @@ class Planner {
   void plan_model(std::size_t m) {
     const SourceModel& model = jobs_.models()[m];
     const std::size_t count = jobs_.teacher_seeds().size();
-    PhasePlan& phase =
-        add_phase(model.is_teacher ? "training teachers" : "training " + model.name,
-                  jobs_at_once(base_, device_, count));
+    PhasePlan& phase = add_phase(model.is_teacher ? "training teachers" : "training " + model.name,
+                                 jobs_at_once(base_, device_, count));
     JobPlan job;
     job.arm = model.name;
     job.count = static_cast<std::int64_t>(count);
@@ -184,8 +182,7 @@ class Planner {
       for (const EvaluationSet& evaluation : data_.evaluation) {
         const std::int64_t n = evaluation.data->size();
         set.answers.push_back(std::make_shared<distill::TeacherAnswers>(
-            set.final, 1,
-            static_cast<std::uint64_t>(base_.number("teacher.cache_mib") * 1048576)));
+            set.final, 1, static_cast<std::uint64_t>(base_.number("teacher.cache_mib") * 1048576)));
         samples += n;
       }
       const nn::Dataset& evaluated = *data_.evaluation.front().data;
@@ -206,8 +203,7 @@ class Planner {
   // Seconds per sample of the teacher in evaluation.
   double ask(const TeacherSet& set, const nn::Dataset& data, std::int64_t batch) const {
     const auto start = Clock::now();
-    const nn::Batch rows =
-        nn::first_samples(*plain_source(data, device_, {set.reading}), batch);
+    const nn::Batch rows = nn::first_samples(*plain_source(data, device_, {set.reading}), batch);
     set.final->logits(rows.inputs[0]).to(Device::kCpu);
     return seconds_since(start) / static_cast<double>(rows.size());
   }

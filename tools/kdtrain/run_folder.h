@@ -33,7 +33,8 @@ class RunFolder {
   /// Of a job: an arm or a model with a seed, in a task of the recipe ("" where it has none).
   std::string job_folder(const std::string& arm, std::int64_t seed,
                          const std::string& task = "") const {
-    return path_ + "/arms/" + arm + "/seed" + std::to_string(seed) + (task.empty() ? "" : "/" + task);
+    return path_ + "/arms/" + arm + "/seed" + std::to_string(seed) +
+           (task.empty() ? "" : "/" + task);
   }
   /// Writes recipe.resolved.toml.
   void start(const Recipe& recipe);

@@ -9,11 +9,11 @@
 #include <filesystem>
 #include <mutex>
 
+#include "distill/student/initialize.h"
 #include "engine/io/file.h"
 #include "engine/runtime/allocator.h"
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/command_line.h"
-#include "distill/student/initialize.h"
 #include "tools/kdtrain/job_log.h"
 #include "tools/kdtrain/jobs.h"
 #include "tools/kdtrain/models.h"
@@ -229,8 +229,7 @@ class TaskRun {
 
   std::string weights_of(std::size_t m, std::size_t t) const {
     const SourceModel& model = jobs_.models()[m];
-    if (model.given)
-      return find_weights(recipe_.base, recipe_.base.text("teacher.weights"));
+    if (model.given) return find_weights(recipe_.base, recipe_.base.text("teacher.weights"));
     return shared_.folder.job_folder(model.name, jobs_.teacher_seeds()[t],
                                      trained_here(m) ? name_ : before_->first_task()) +
            "/model.safetensors";
@@ -303,10 +302,9 @@ class TaskRun {
     start_weights(job.arm->settings, job.teacher, plan.arm, plan.seed, &plan);
     if (const auto at = arm_notes_.find({plan.arm, job.teacher}); at != arm_notes_.end())
       for (const std::string& problem : at->second)
-        plan.notes.push_back(
-            "allowed untrained teacher" +
-            (jobs_.several_teachers() ? " " + std::to_string(teacher->seed) : "") + ": " +
-            problem);
+        plan.notes.push_back("allowed untrained teacher" +
+                             (jobs_.several_teachers() ? " " + std::to_string(teacher->seed) : "") +
+                             ": " + problem);
     if (curriculum)
       plan.notes.insert(plan.notes.end(), curriculum->curriculum.warnings.begin(),
                         curriculum->curriculum.warnings.end());
@@ -334,8 +332,8 @@ class TaskRun {
                            layer_map(s.texts("student.init_layers")));
       return;
     }
-    fail(ErrorCode::kUsage, recipe_.place(s, "student.init"), ": student.init: no arm learns from '",
-         from, "'");
+    fail(ErrorCode::kUsage, recipe_.place(s, "student.init"),
+         ": student.init: no arm learns from '", from, "'");
   }
 
   static distill::LayerMap layer_map(const std::vector<std::string>& pairs) {
@@ -383,9 +381,8 @@ class Run {
     if (recipe.tasks.empty())
       tasks_.push_back(std::make_unique<TaskRun>(shared_, recipe, "", nullptr));
     for (const TaskSpec& task : recipe.tasks)
-      tasks_.push_back(
-          std::make_unique<TaskRun>(shared_, recipe_in_task(recipe, task), task.name,
-                                    tasks_.empty() ? nullptr : tasks_.back().get()));
+      tasks_.push_back(std::make_unique<TaskRun>(shared_, recipe_in_task(recipe, task), task.name,
+                                                 tasks_.empty() ? nullptr : tasks_.back().get()));
   }
 
   // Returns the signal that stopped the run, or 0.

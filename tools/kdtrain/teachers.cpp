@@ -42,8 +42,8 @@ std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
   if (data.endless() || mode == "off" || (mode == "auto" && device != Device::kCpu)) return nullptr;
   const auto bytes = static_cast<std::uint64_t>(settings.number("teacher.cache_mib") * 1048576);
   return std::make_shared<distill::LogitCache>(
-      distill::LogitCacheKey{nn::hex(data.student->hash()), set.final->hash(),
-                             data.facts().classes, set.reading.str()},
+      distill::LogitCacheKey{nn::hex(data.student->hash()), set.final->hash(), data.facts().classes,
+                             set.reading.str()},
       bytes);
 }
 

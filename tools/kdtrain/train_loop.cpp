@@ -35,10 +35,10 @@ class StopRules {
     if (const double least = s.number("train.stop_at_accuracy"); least > 0)
       rules_.push_back({{"accuracy", true, least}, name_of("steps_to_%g", least)});
     if (const auto rule = parse_stop_rule(s.text("train.stop_at")))
-      rules_.push_back({*rule, rule->metric == "accuracy"
-                                   ? name_of("steps_to_%g", rule->value)
-                                   : name_of(("steps_to_" + rule->metric + "_%g").c_str(),
-                                             rule->value)});
+      rules_.push_back(
+          {*rule, rule->metric == "accuracy"
+                      ? name_of("steps_to_%g", rule->value)
+                      : name_of(("steps_to_" + rule->metric + "_%g").c_str(), rule->value)});
   }
   /// Notes what an evaluation at this step reached. True if a rule was met for the first time.
   bool notice(const Evaluated& evaluated, std::int64_t step) {
@@ -89,9 +89,9 @@ struct Rhythm {
   Rhythm(const TrainingPlan& plan, std::int64_t epoch_steps) {
     const Settings& s = *plan.settings;
     log = s.integer("train.log_steps");
-    const std::int64_t often = s.integer(plan.section == "teacher.train"
-                                             ? "teacher.train.checkpoint_steps"
-                                             : "train.evaluate_steps");
+    const std::int64_t often =
+        s.integer(plan.section == "teacher.train" ? "teacher.train.checkpoint_steps"
+                                                  : "train.evaluate_steps");
     evaluate = often > 0 ? often : epoch_steps;
     const std::int64_t save = s.integer("train.checkpoint_steps");
     checkpoint = save > 0 ? save : s.integer("train.checkpoint_epochs") * epoch_steps;
@@ -348,8 +348,8 @@ class Job {
   StopRules stop_;
   std::vector<std::shared_ptr<const nn::Source>> sources_;  // by evaluation set
 
-  distill::Metrics last_;        // newest evaluation, for the final line
-  std::set<std::string> kept_;   // snapshots
+  distill::Metrics last_;       // newest evaluation, for the final line
+  std::set<std::string> kept_;  // snapshots
   bool reached_ = false, finished_ = false;
   double wall_before_ = 0;
   Clock::time_point start_;

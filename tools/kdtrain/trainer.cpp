@@ -79,9 +79,8 @@ nn::SourceOptions Trainer::source_options() const {
   nn::SourceOptions options;
   options.device = device_;
   options.seed = plan_.key;
-  options.treatment =
-      options_of(s_, plan_.section == "train" ? "data" : "teacher.train",
-                 nn::data_kinds().at(s_.text("data.format")).treatment);
+  options.treatment = options_of(s_, plan_.section == "train" ? "data" : "teacher.train",
+                                 nn::data_kinds().at(s_.text("data.format")).treatment);
   options.readings = {plan_.reading};
   if (!plan_.teachers.empty()) options.readings.push_back(plan_.teacher->reading);
   return options;
@@ -116,8 +115,7 @@ void Trainer::set_reliance(const distill::Stage& stage, std::int64_t step,
   for (const float l : settings_.lambda) mean += static_cast<double>(l);
   settings_.told.emplace_back("lambda", mean / static_cast<double>(settings_.lambda.size()));
   if (reliance_)
-    settings_.told.emplace_back("fraction_clamped",
-                                stage.lambda ? 0 : reliance_->clamped(samples));
+    settings_.told.emplace_back("fraction_clamped", stage.lambda ? 0 : reliance_->clamped(samples));
 }
 
 std::int64_t Trainer::step() {
@@ -128,8 +126,9 @@ std::int64_t Trainer::step() {
   std::span<const std::int64_t> samples;
   if (feed_) {
     place = feed_->place(batches_, epoch_steps_, at);
-    samples = std::span(feed_->order()).subspan(static_cast<std::size_t>(place.begin),
-                                                static_cast<std::size_t>(place.rows));
+    samples =
+        std::span(feed_->order())
+            .subspan(static_cast<std::size_t>(place.begin), static_cast<std::size_t>(place.rows));
   } else {
     batch = loader_->at(at);
     samples = batch.sample;

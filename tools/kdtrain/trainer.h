@@ -47,18 +47,18 @@ struct TrainingPlan {
   std::int64_t seed = 0;  // as logged and as the folder is named
   std::string task;       // "" where a recipe has none
   const Settings* settings = nullptr;
-  std::string section;  // "train", or "teacher.train"
+  std::string section;    // "train", or "teacher.train"
   std::uint64_t key = 0;  // of everything random
   std::shared_ptr<nn::Model> model;
   std::string model_section;  // "student" or "teacher": for the metadata of the weights
   std::shared_ptr<const nn::Dataset> data;
-  nn::Reading reading;                              // how the model reads it
-  const TeacherSet* teacher = nullptr;              // null: trains on labels alone
-  std::vector<distill::Stage> stages;               // never empty
+  nn::Reading reading;                                      // how the model reads it
+  const TeacherSet* teacher = nullptr;                      // null: trains on labels alone
+  std::vector<distill::Stage> stages;                       // never empty
   std::vector<std::shared_ptr<distill::Teacher>> teachers;  // by Stage::teachers
   std::shared_ptr<const NamedCurriculum> curriculum;        // order = "curriculum" only
-  std::vector<SnapshotRule> snapshots;              // teachers: keep a copy at these moments
-  std::vector<std::string> notes;                   // for the report
+  std::vector<SnapshotRule> snapshots;  // teachers: keep a copy at these moments
+  std::vector<std::string> notes;       // for the report
   /// More metrics of the final line; asked once, after the last step.
   std::function<distill::Metrics(const std::shared_ptr<nn::Model>&)> final_metrics;
 };

@@ -72,7 +72,7 @@ TEST(Linear, relu_variant_is_the_chain_of_both_to_the_byte) {
                    b = with_bias ? randn({33}, 3, dtype).to(device) : Tensor{};
             for (Tensor* t : {&x, &w, &b})
               if (t->defined()) t->set_requires_grad(true);
-            const Tensor y = results == &chain ? relu(linear(x, w, b)) : linear_relu(x, w, b);
+            const Tensor y = results == &chain ? linear_relu_composed(x, w, b) : linear_relu(x, w, b);
             const Tensor dy = randn({rows, 33}, 4, dtype).to(device), copy = dy.clone();
             y.backward(dy);
             EXPECT_TRUE(same_bytes(dy, copy));  // ours: not to be masked in place
@@ -97,7 +97,7 @@ TEST(Linear, relu_variant_masks_in_place_only_what_nobody_else_holds) {
       w1.set_requires_grad(true), w2.set_requires_grad(true);
       const Tensor x = randn({5, 4}, 3).to(device);
       const auto layer = [&](const Tensor& w) {
-        return fused ? linear_relu(x, w, {}) : relu(linear(x, w, {}));
+        return fused ? linear_relu(x, w, {}) : linear_relu_composed(x, w, {});
       };
       sum(square(add(layer(w1), layer(w2)))).backward();
       results.push_back({w1.grad(), w2.grad()});
