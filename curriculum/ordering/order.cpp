@@ -1,12 +1,11 @@
 #include "curriculum/ordering/order.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <numeric>
-#include <string_view>
 
+#include "curriculum/names.h"
 #include "curriculum/sampling/permutation.h"
 #include "kernels/common/check.h"
 #include "kernels/common/philox.h"
@@ -15,6 +14,12 @@ namespace retort::curriculum {
 namespace {
 
 using Indices = std::vector<std::int64_t>;
+
+constexpr Named<OrderKind> kKinds[] = {{OrderKind::kCurriculum, "curriculum"},
+                                       {OrderKind::kReverseExact, "reverse_exact"},
+                                       {OrderKind::kReverseCorrectOnly, "reverse_correct_only"},
+                                       {OrderKind::kRandom, "random"}};
+constexpr Named<OrderKind> kInverses[] = {{OrderKind::kCurriculum, "off"}, kKinds[1], kKinds[2]};
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -38,28 +43,14 @@ Order stratified(const Indices& ranked, std::span<const std::int32_t> labels) {
 
 }  // namespace
 
-const char* name_of(OrderKind kind) {
-  switch (kind) {
-    case OrderKind::kCurriculum: return "curriculum";
-    case OrderKind::kReverseExact: return "reverse_exact";
-    case OrderKind::kReverseCorrectOnly: return "reverse_correct_only";
-    case OrderKind::kRandom: return "random";
-  }
-  return "?";
-}
+const char* name_of(OrderKind kind) { return name_in(kKinds, kind); }
+nn::Strings order_kind_names() { return names_in(kKinds); }
+OrderKind parse_order_kind(const std::string& text) { return parse_in(kKinds, "order", text); }
+nn::Strings inverse_names() { return names_in(kInverses); }
+OrderKind parse_inverse(const std::string& text) { return parse_in(kInverses, "inverse", text); }
 
-OrderKind parse_order_kind(const std::string& text) {
-  for (const OrderKind kind : {OrderKind::kCurriculum, OrderKind::kReverseExact,
-                               OrderKind::kReverseCorrectOnly, OrderKind::kRandom})
-    if (text == name_of(kind)) return kind;
-  fail(ErrorCode::kUsage,
-       "[order] expected curriculum, reverse_exact, reverse_correct_only or random, got '", text,
-       "'");
-}
-
-OrderKeys default_keys(ScoreKind kind) {
-  return kind == ScoreKind::kPTrue || kind == ScoreKind::kLoss ? OrderKeys::kSingle
-                                                               : OrderKeys::kCorrectFirst;
+OrderKeys default_keys(const ScoreKind& kind, bool correct_known) {
+  return kind.sees_label || !correct_known ? OrderKeys::kSingle : OrderKeys::kCorrectFirst;
 }
 
 Order make_order(std::span<const float> easiness, std::span<const std::uint8_t> correct,
@@ -70,9 +61,11 @@ Order make_order(std::span<const float> easiness, std::span<const std::uint8_t> 
       options.kind != OrderKind::kRandom &&
       (options.keys == OrderKeys::kCorrectFirst || options.kind == OrderKind::kReverseCorrectOnly);
   RETORT_CHECK(!split_by_correct || correct.size() == n, "[order] expected ", n,
-               " correctness flags, got ", correct.size());
-  RETORT_CHECK(!options.stratify || labels.size() == n, "[order] expected ", n, " labels, got ",
-               labels.size());
+               " correctness flags, got ", correct.size(),
+               correct.empty() ? ": samples without labels are neither right nor wrong" : "");
+  RETORT_CHECK(!options.stratify || labels.size() == n, "[order] expected ", n,
+               " labels to deal classes in turn, got ", labels.size(),
+               labels.empty() ? ": without labels, set stratify = false" : "");
   Indices ranked(kept.begin(), kept.end());
   if (kept.empty()) {
     ranked.resize(n);
@@ -82,6 +75,8 @@ Order make_order(std::span<const float> easiness, std::span<const std::uint8_t> 
     RETORT_CHECK(i >= 0 && at(i) < n, "[order] expected kept indices below ", n, ", got ", i);
     RETORT_CHECK_AS(kNumerics, !std::isnan(easiness[at(i)]), "[order] the score of sample ", i,
                     " is NaN");
+    RETORT_CHECK(!options.stratify || labels[at(i)] >= 0, "[order] expected labels >= 0, got ",
+                 labels[at(i)], " for sample ", i);
   }
   std::sort(ranked.begin(), ranked.end());
   if (options.kind == OrderKind::kRandom) {
@@ -116,22 +111,6 @@ Order make_order(std::span<const float> easiness, std::span<const std::uint8_t> 
     for (std::int64_t& g : order.groups) g = last - g;
   }
   return order;
-}
-
-std::string order_csv(const Order& order, std::span<const std::int32_t> labels,
-                      std::span<const float> scores, std::span<const std::uint8_t> correct) {
-  std::string text = "rank,index,label,score,correct,group\n";
-  for (std::size_t r = 0; r < order.indices.size(); ++r) {
-    const std::size_t i = at(order.indices[r]);
-    RETORT_CHECK(i < labels.size() && i < scores.size() && i < correct.size(),
-                 "[order_csv] sample ", i, " has no label, score or correctness");
-    char score[32];  // %.9g, whatever the locale
-    const auto end = std::to_chars(score, score + sizeof score, static_cast<double>(scores[i]),
-                                   std::chars_format::general, 9);
-    text += join(r, ",", i, ",", labels[i], ",", std::string_view(score, end.ptr), ",",
-                 correct[i] ? 1 : 0, ",", order.groups[r], "\n");
-  }
-  return text;
 }
 
 }  // namespace retort::curriculum

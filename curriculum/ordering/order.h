@@ -16,16 +16,21 @@ enum class OrderKind : std::uint8_t {
   kRandom,              // control: a permutation drawn from the seed
 };
 const char* name_of(OrderKind kind);
-/// "curriculum", "reverse_exact", "reverse_correct_only" or "random"; anything else throws.
+nn::Strings order_kind_names();
+/// Errors    kUsage that lists the names.
 OrderKind parse_order_kind(const std::string& text);
+/// The words of the key curriculum.inverse: "off" (kCurriculum) and the kinds that reverse.
+nn::Strings inverse_names();
+OrderKind parse_inverse(const std::string& text);
 
 enum class OrderKeys : std::uint8_t {
   kCorrectFirst,  // correct by falling easiness, then misclassified by rising easiness: a sample
                   // the teacher is surely wrong about is the hardest
   kSingle,        // falling easiness alone
 };
-/// kSingle for p_true and loss, which see the label themselves; else kCorrectFirst.
-OrderKeys default_keys(ScoreKind kind);
+/// kSingle for scores that see the label themselves, or where nobody knows what is correct (samples
+/// without labels); else kCorrectFirst.
+OrderKeys default_keys(const ScoreKind& kind, bool correct_known = true);
 
 struct OrderOptions {
   OrderKind kind = OrderKind::kCurriculum;
@@ -37,6 +42,7 @@ struct OrderOptions {
 struct Order {
   std::vector<std::int64_t> indices;  // (N) sample fed at each rank
   std::vector<std::int64_t> groups;   // (N) stratified: which round of one-per-class; else 0
+  bool operator==(const Order&) const = default;
 };
 
 /// Sorts samples 0 .. N-1, equal keys by index.
@@ -47,17 +53,13 @@ struct Order {
 /// reverses the finished order, group numbers included.
 ///
 /// Shapes    easiness (N), high is easy (see Note [Directions]); correct (N), read by kCorrectFirst
-///           and kReverseCorrectOnly only; labels (N), read with stratify only; kept empty for all
-///           samples or the indices that take part.
-/// Errors    kNumerics for a NaN easiness, naming the sample; kUsage for sizes.
+///           and kReverseCorrectOnly only; labels (N), >= 0, read with stratify only; kept empty
+///           for all samples or the indices that take part.
+/// Errors    kNumerics for a NaN easiness, naming the sample; kUsage for sizes, stratify without
+///           labels or with one below 0, or an order by correctness where nobody knows it.
 /// Source    class balancing: Hacohen, Weinshall 2019, arXiv:1904.03626.
 Order make_order(std::span<const float> easiness, std::span<const std::uint8_t> correct,
                  std::span<const std::int32_t> labels, const OrderOptions& options,
                  std::span<const std::int64_t> kept = {});
-
-/// The curriculum file: a header line and one line a rank,
-/// "rank,index,label,score,correct,group". scores, labels and correct are by sample.
-std::string order_csv(const Order& order, std::span<const std::int32_t> labels,
-                      std::span<const float> scores, std::span<const std::uint8_t> correct);
 
 }  // namespace retort::curriculum

@@ -68,7 +68,7 @@ Indices Sampler::batch(std::int64_t step) const {
   const std::int64_t n = size(), batch = options_.batch_size;
   Indices samples;
   if (options_.feeding == Feeding::kPaced) {
-    const std::int64_t prefix = prefix_size(options_.pacing, step, n, batch);
+    const std::int64_t prefix = options_.pacing.prefix_size(step, n, batch);
     samples =
         draw_without_replacement(prefix, batch, options_.seed, static_cast<std::uint64_t>(step),
                                  path_hash("curriculum.paced_batch"));

@@ -20,15 +20,15 @@ struct SamplerOptions {
   bool drop_last = false;           // leave out an incomplete last batch
   std::int64_t window_batches = 0;  // kSequential: shuffle inside windows of so many batches
   std::uint64_t seed = 0;
-  PacingOptions pacing = {};  // kPaced only
+  Pacing pacing = {};  // kPaced only
 };
 
 /// Batches of an order. Step counts optimiser steps from 0; epoch = step / batches_per_epoch.
 ///
 /// kSequential batch b of an epoch holds ranks [b B, (b+1) B). With window_batches = k the ranks of
 /// each window of k B are permuted, anew each epoch, keyed by (seed, epoch, window).
-/// kPaced draws B ranks below prefix_size(step) uniformly without replacement inside the batch,
-/// keyed by (seed, step).
+/// kPaced draws B ranks below pacing.prefix_size(step) uniformly without replacement inside the
+/// batch, keyed by (seed, step).
 ///
 /// Errors    kUsage for an empty order, batch_size < 1 or above the number of samples.
 class Sampler {

@@ -7,32 +7,55 @@
 
 namespace retort::curriculum {
 
-const char* name_of(RelianceMode mode) {
-  switch (mode) {
-    case RelianceMode::kConstant: return "constant";
-    case RelianceMode::kLiteral: return "literal";
-    case RelianceMode::kMinmax: return "minmax";
-    case RelianceMode::kRank: return "rank";
-  }
-  return "?";
-}
+namespace {
 
+constexpr Named<RelianceMode> kModes[] = {{RelianceMode::kOff, "off"},
+                                          {RelianceMode::kMinmax, "minmax"},
+                                          {RelianceMode::kRank, "rank"},
+                                          {RelianceMode::kLiteral, "literal"}};
+constexpr Named<RelianceOffset> kOffsets[] = {{RelianceOffset::kFirstBatch, "first_batch"},
+                                              {RelianceOffset::kGlobalEasiest, "global_easiest"}};
+// Whether every sample is its own batch.
+constexpr Named<bool> kParts[] = {{false, "batch"}, {true, "sample"}};
+
+}  // namespace
+
+const char* name_of(RelianceMode mode) { return name_in(kModes, mode); }
 RelianceMode parse_reliance_mode(const std::string& text) {
-  for (const RelianceMode mode : {RelianceMode::kConstant, RelianceMode::kLiteral,
-                                  RelianceMode::kMinmax, RelianceMode::kRank})
-    if (text == name_of(mode)) return mode;
-  fail(ErrorCode::kUsage, "[reliance] expected constant, literal, minmax or rank, got '", text,
-       "'");
+  return parse_in(kModes, "reliance", text);
 }
-
-const char* name_of(RelianceOffset offset) {
-  return offset == RelianceOffset::kFirstBatch ? "first_batch" : "global_easiest";
-}
-
+const char* name_of(RelianceOffset offset) { return name_in(kOffsets, offset); }
 RelianceOffset parse_reliance_offset(const std::string& text) {
-  if (text == "first_batch") return RelianceOffset::kFirstBatch;
-  if (text == "global_easiest") return RelianceOffset::kGlobalEasiest;
-  fail(ErrorCode::kUsage, "[reliance] expected first_batch or global_easiest, got '", text, "'");
+  return parse_in(kOffsets, "reliance", text);
+}
+
+std::vector<nn::OptionSpec> reliance_options() {
+  const RelianceOptions standard;
+  return {
+      nn::choice_option("mode", name_of(RelianceMode::kOff), joined(names_in(kModes), "|"),
+                        "Selective reliance: lambda of a batch from the teacher's scores; off: "
+                        "distill.lambda."),
+      nn::choice_option("s", name_of(standard.offset), joined(names_in(kOffsets), "|"),
+                        "literal: batch whose lambda is 0."),
+      nn::flag_option("clamp", standard.clamp, "Clamp lambda to [0, 1]."),
+      nn::choice_option("per", name_in(kParts, standard.per_sample), joined(names_in(kParts), "|"),
+                        "One lambda for a batch, or one for each sample.")};
+}
+
+RelianceOptions reliance_of(const nn::Options& options) {
+  RelianceOptions reliance;
+  reliance.mode = parse_reliance_mode(options.text("mode"));
+  reliance.offset = parse_reliance_offset(options.text("s"));
+  reliance.clamp = options.flag("clamp");
+  reliance.per_sample = parse_in(kParts, "reliance", options.text("per"));
+  return reliance;
+}
+
+Mistake reliance_mistake(const nn::Options& options, const ScoreKind& score) {
+  if (!score.never_positive || parse_reliance_mode(options.text("mode")) != RelianceMode::kLiteral)
+    return {};
+  return {"mode", join("literal divides by the largest score, and no ", score.name(),
+                       " is above 0: use minmax or rank, or another curriculum.score")};
 }
 
 Reliance::Reliance(std::span<const float> confidence, std::span<const std::int64_t> order,
@@ -56,7 +79,7 @@ Reliance::Reliance(std::span<const float> confidence, std::span<const std::int64
     const auto k = static_cast<std::size_t>(i);
     if (!excluded_.empty() && excluded_[k]) continue;
     const double c = static_cast<double>(confidence_[k]);
-    RETORT_CHECK_AS(kNumerics, options.mode == RelianceMode::kConstant || std::isfinite(c),
+    RETORT_CHECK_AS(kNumerics, options.mode == RelianceMode::kOff || std::isfinite(c),
                     "[reliance] expected finite confidences, got ", c, " for sample ", i);
     max_sample_ = any ? std::max(max_sample_, c) : c;
     any = true;
@@ -73,8 +96,7 @@ Reliance::Reliance(std::span<const float> confidence, std::span<const std::int64
     min_mean_ = means_.front();
     max_mean_ = means_.back();
   }
-  degenerate_ =
-      options.mode != RelianceMode::kConstant && !means.empty() && !(max_mean_ > min_mean_);
+  degenerate_ = options.mode != RelianceMode::kOff && !means.empty() && !(max_mean_ > min_mean_);
   if (options.mode == RelianceMode::kLiteral && !means_.empty()) {
     RETORT_CHECK(max_sample_ > 0,
                  "[reliance] the literal mode divides by the largest confidence and expected it "
@@ -117,7 +139,7 @@ double Reliance::mean_of(std::span<const std::int64_t> samples) const {
 }
 
 double Reliance::raw(double mean) const {
-  if (options_.mode == RelianceMode::kConstant) return options_.constant;
+  if (options_.mode == RelianceMode::kOff) return options_.constant;
   if (degenerate_ || means_.empty()) return 0;
   if (std::isnan(mean)) mean = max_mean_;
   switch (options_.mode) {
@@ -130,7 +152,7 @@ double Reliance::raw(double mean) const {
 }
 
 double Reliance::raw_of(std::span<const std::int64_t> samples) const {
-  return options_.mode == RelianceMode::kConstant ? raw(0) : raw(mean_of(samples));
+  return options_.mode == RelianceMode::kOff ? raw(0) : raw(mean_of(samples));
 }
 
 double Reliance::bounded(double lambda) const {

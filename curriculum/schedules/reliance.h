@@ -1,30 +1,37 @@
 // Selective reliance: how much of the loss comes from the teacher, batch by batch.
 #pragma once
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "curriculum/names.h"
+#include "curriculum/scoring/score.h"
+
 namespace retort::curriculum {
 
-enum class RelianceMode : std::uint8_t { kConstant, kLiteral, kMinmax, kRank };
-/// "constant", "literal", "minmax" or "rank"; anything else throws.
-RelianceMode parse_reliance_mode(const std::string& text);
+enum class RelianceMode : std::uint8_t {
+  kOff,  // one lambda throughout
+  kMinmax,
+  kRank,
+  kLiteral
+};
 const char* name_of(RelianceMode mode);
+/// Errors    kUsage that lists the names.
+RelianceMode parse_reliance_mode(const std::string& text);
 
 /// Which batch has lambda 0 in the literal mode.
 enum class RelianceOffset : std::uint8_t {
   kFirstBatch,     // the papers': the batch fed first, easy or not
   kGlobalEasiest,  // the batch of the largest mean confidence, wherever it is fed
 };
-/// "first_batch" or "global_easiest"; anything else throws.
-RelianceOffset parse_reliance_offset(const std::string& text);
 const char* name_of(RelianceOffset offset);
+/// Errors    kUsage that lists the names.
+RelianceOffset parse_reliance_offset(const std::string& text);
 
 struct RelianceOptions {
   RelianceMode mode = RelianceMode::kMinmax;
-  double constant = 0.5;                                   // lambda of kConstant
+  double constant = 0.5;                                   // lambda of kOff
   RelianceOffset offset = RelianceOffset::kGlobalEasiest;  // kLiteral only
   bool clamp = true;                                       // to [0, 1]
   bool per_sample = false;                                 // every sample is its own batch
@@ -39,7 +46,7 @@ struct RelianceOptions {
 ///            C_ref = C_0 (first_batch) or max_b C_b (global_easiest)
 ///   minmax   lambda_b = (max_b C_b - C_b) / (max_b C_b - min_b C_b)
 ///   rank     lambda_b = r_b / (N_b - 1),   r_b = number of batches with larger mean
-///   constant lambda_b = the constant
+///   off      lambda_b = the constant
 ///
 /// With per_sample, read "sample" for "batch". max_i C_i is over all samples, misclassified too.
 /// The 1 of the literal formula cancels, so it is (C_ref - C_b) / max C; with an inverse curriculum
@@ -85,7 +92,7 @@ class Reliance {
   double raw_of(std::span<const std::int64_t> samples) const;
   double bounded(double lambda) const;
 
-  RelianceOptions options_{.mode = RelianceMode::kConstant};
+  RelianceOptions options_{.mode = RelianceMode::kOff};
   std::vector<float> confidence_;       // by sample
   std::vector<std::uint8_t> excluded_;  // by sample, or empty
   std::vector<double> means_;           // of planned batches, ascending
@@ -95,15 +102,11 @@ class Reliance {
   bool degenerate_ = false;
 };
 
-/// ES-KD (Cho, Hariharan 2019): lambda is 0 from this step or epoch on. Unset: never.
-struct KdCutoff {
-  std::optional<std::int64_t> step = {}, epoch = {};
-};
-inline double apply_cutoff(double lambda, const KdCutoff& cutoff, std::int64_t step,
-                           std::int64_t epoch) {
-  const bool over =
-      (cutoff.step && step >= *cutoff.step) || (cutoff.epoch && epoch >= *cutoff.epoch);
-  return over ? 0.0 : lambda;
-}
+/// The keys of [distill.reliance]: mode, s, clamp, per.
+std::vector<nn::OptionSpec> reliance_options();
+/// What complete options ask for; lambda of kOff and drop_last are the caller's.
+RelianceOptions reliance_of(const nn::Options& options);
+/// Why these options cannot work with this kind of score.
+Mistake reliance_mistake(const nn::Options& options, const ScoreKind& score);
 
 }  // namespace retort::curriculum

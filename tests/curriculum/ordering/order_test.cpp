@@ -1,5 +1,6 @@
 #include "curriculum/ordering/order.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,7 +10,6 @@
 
 #include "kernels/common/check.h"
 #include "kernels/common/philox.h"
-#include "tests/support/locale.h"
 
 namespace retort::test {
 namespace {
@@ -113,28 +113,42 @@ TEST(TeacherOrder, edges_and_errors) {
   // A dropped sample may be NaN.
   const Indices kept{0};
   EXPECT_EQ(make_order(bad, correct, {}, {.stratify = false}, kept).indices, kept);
-  EXPECT_EQ(default_keys(ScoreKind::kPTrue), OrderKeys::kSingle);
-  EXPECT_EQ(default_keys(ScoreKind::kLogit), OrderKeys::kCorrectFirst);
-  EXPECT_EQ(parse_order_kind("reverse_exact"), OrderKind::kReverseExact);
+  for (const auto& kind : score_kinds().rows())
+    EXPECT_EQ(default_keys(*kind) == OrderKeys::kSingle, kind->sees_label) << kind->name();
+}
+
+TEST(TeacherOrder, unlabelled_samples_have_one_key_and_no_classes) {
+  const Order o = make_order(
+      kScore, {}, {}, {.keys = default_keys(score_kinds().at("logit"), false), .stratify = false});
+  EXPECT_EQ(o.indices, (Indices{5, 0, 3, 6, 4, 7, 1, 2}));
+  const auto message = [](auto&& make) -> std::string {
+    try {
+      make();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUsage);
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(message([] { make_order(kScore, {}, {}, {.keys = OrderKeys::kSingle}); }),
+              ::testing::HasSubstr("without labels, set stratify = false"));
+  EXPECT_THAT(message([] { make_order(kScore, {}, {}, {.stratify = false}); }),
+              ::testing::HasSubstr("neither right nor wrong"));
+  const std::vector<std::int32_t> negative{0, 0, 0, -1, 1, 1, 1, 1};
+  EXPECT_THAT(message([&] { make_order(kScore, kCorrect, negative, {}); }),
+              ::testing::HasSubstr("got -1 for sample 3"));
+}
+
+TEST(TeacherOrder, names) {
+  EXPECT_EQ(order_kind_names(),
+            (nn::Strings{"curriculum", "reverse_exact", "reverse_correct_only", "random"}));
+  for (const std::string& name : order_kind_names())
+    EXPECT_EQ(name_of(parse_order_kind(name)), name);
+  EXPECT_EQ(inverse_names(), (nn::Strings{"off", "reverse_exact", "reverse_correct_only"}));
+  EXPECT_EQ(parse_inverse("off"), OrderKind::kCurriculum);
+  EXPECT_EQ(parse_inverse("reverse_correct_only"), OrderKind::kReverseCorrectOnly);
+  EXPECT_THROW(parse_inverse("random"), Error);
   EXPECT_THROW(parse_order_kind("anti"), Error);
-}
-
-TEST(TeacherOrder, curriculum_file) {
-  const Order o = make_order(std::vector<float>{1, 2.5f}, std::vector<std::uint8_t>{1, 1},
-                             std::vector<std::int32_t>{3, 3}, {});
-  EXPECT_EQ(order_csv(o, std::vector<std::int32_t>{3, 3}, std::vector<float>{1, 2.5f},
-                      std::vector<std::uint8_t>{1, 1}),
-            "rank,index,label,score,correct,group\n0,1,3,2.5,1,0\n1,0,3,1,1,1\n");
-}
-
-TEST(TeacherOrder, curriculum_file_does_not_depend_on_the_programs_locale) {
-  const std::vector<std::int32_t> labels(1001, 1234);
-  std::vector<float> scores(1001, 0.1f);
-  const std::vector<std::uint8_t> correct(1001, 1);
-  const CommaLocale locale;
-  const Order o{{1000}, {0}};
-  EXPECT_EQ(order_csv(o, labels, scores, correct),
-            "rank,index,label,score,correct,group\n0,1000,1234,0.100000001,1,0\n");
 }
 
 }  // namespace

@@ -100,7 +100,7 @@ TEST(Sampler, paced_batches_come_from_the_prefix) {
                   {.feeding = Feeding::kPaced,
                    .batch_size = 8,
                    .seed = 2,
-                   .pacing = {.kind = PacingKind::kSingleStep, .start = 0.2, .step_length = 50}});
+                   .pacing = Pacing("single_step", {{"start", 0.2}, {"pacing_steps", 50}})});
   for (int step = 0; step <= 50; ++step) {
     const Indices b = s.batch(step);
     EXPECT_EQ(std::set<std::int64_t>(b.begin(), b.end()).size(), 8u);
@@ -117,7 +117,7 @@ TEST(Sampler, paced_batches_come_from_the_prefix) {
 TEST(Sampler, a_prefix_smaller_than_the_batch_grows_to_it) {
   const Sampler s(iota(100), {.feeding = Feeding::kPaced,
                               .batch_size = 30,
-                              .pacing = {.kind = PacingKind::kSingleStep, .start = 0.01}});
+                              .pacing = Pacing("single_step", {{"start", 0.01}})});
   EXPECT_EQ(sorted(s.batch(0)), iota(30));
 }
 

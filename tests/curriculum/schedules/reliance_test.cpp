@@ -117,7 +117,7 @@ TEST(Reliance, equal_scores_give_zero_and_a_warning) {
 }
 
 TEST(Reliance, constant) {
-  const Reliance r = fit({.mode = RelianceMode::kConstant, .constant = 0.25});
+  const Reliance r = fit({.mode = RelianceMode::kOff, .constant = 0.25});
   expect_values(r.planned(), {0.25, 0.25, 0.25, 0.25});
   EXPECT_DOUBLE_EQ(r.of_batch(Indices{3}), 0.25);
   EXPECT_FALSE(r.degenerate());
@@ -150,17 +150,30 @@ TEST(Reliance, errors_and_names) {
   expect_values(Reliance(logprob, Indices{0, 1}, 1, {.mode = RelianceMode::kMinmax}).planned(),
                 {0, 1});
   EXPECT_TRUE(Reliance(kC, Indices{}, 2, {}).planned().empty());
-  EXPECT_EQ(parse_reliance_mode("rank"), RelianceMode::kRank);
   EXPECT_THROW(parse_reliance_mode("p_true"), Error);
-  EXPECT_EQ(parse_reliance_offset("first_batch"), RelianceOffset::kFirstBatch);
   EXPECT_THROW(parse_reliance_offset("zero"), Error);
 }
 
-TEST(Reliance, cut_off) {
-  EXPECT_EQ(apply_cutoff(0.7, {}, 1000000, 1000), 0.7);
-  EXPECT_EQ(apply_cutoff(0.7, {.step = 10, .epoch = {}}, 9, 0), 0.7);
-  EXPECT_EQ(apply_cutoff(0.7, {.step = 10, .epoch = {}}, 10, 0), 0);
-  EXPECT_EQ(apply_cutoff(0.7, {.step = {}, .epoch = 2}, 10, 2), 0);
+TEST(Reliance, options_give_what_they_say) {
+  const std::vector<nn::OptionSpec> specs = reliance_options();
+  const RelianceOptions standard = reliance_of(nn::complete("reliance", specs, {}));
+  EXPECT_EQ(standard.mode, RelianceMode::kOff);
+  EXPECT_EQ(standard.offset, RelianceOffset::kGlobalEasiest);
+  EXPECT_TRUE(standard.clamp);
+  EXPECT_FALSE(standard.per_sample);
+  const nn::Options given = nn::complete(
+      "reliance", specs,
+      {{"mode", "literal"}, {"s", "first_batch"}, {"clamp", false}, {"per", "sample"}});
+  const RelianceOptions all = reliance_of(given);
+  EXPECT_EQ(all.mode, RelianceMode::kLiteral);
+  EXPECT_EQ(all.offset, RelianceOffset::kFirstBatch);
+  EXPECT_FALSE(all.clamp);
+  EXPECT_TRUE(all.per_sample);
+  EXPECT_EQ(reliance_mistake(given, score_kinds().at("logprob")).key, "mode");
+  EXPECT_EQ(reliance_mistake(given, score_kinds().at("logit")).message, "");
+  EXPECT_EQ(specs[0].choices, "off|minmax|rank|literal");
+  for (const std::string& name : nn::split(specs[0].choices, '|'))
+    EXPECT_EQ(name_of(parse_reliance_mode(name)), name);
 }
 
 }  // namespace
