@@ -93,10 +93,11 @@ class Pass {
 
   static Tensor rank_of(const Tensor& logits, const Tensor& targets) {
     const Tensor rank = Tensor::empty({logits.dim(0)}, DType::kI32, logits.device());
+    if (logits.dim(0) == 0) return rank;
     kernels::row_rank(context_of(logits.device()),
-                      {.logits = logits.dim(0) > 0 ? logits.raw() : nullptr,
-                       .targets = logits.dim(0) > 0 ? targets.data<std::int32_t>() : nullptr,
-                       .rank = logits.dim(0) > 0 ? rank.data<std::int32_t>() : nullptr,
+                      {.rank = rank.data<std::int32_t>(),
+                       .logits = logits.raw(),
+                       .targets = targets.data<std::int32_t>(),
                        .rows = logits.dim(0),
                        .classes = logits.dim(1),
                        .pitch = logits.row_pitch(),
