@@ -20,7 +20,8 @@ using nn::to_toml;
 
 /// All keys, grouped by section in the order of the documentation. Made on first use from the rows
 /// that the registries hold then: whoever loads a library with rows of its own does it before.
-/// Errors    kUsage, on first use, if two rows give one key different types.
+/// Errors    kUsage, on first use, if two rows give one key different types, or two kinds of rows
+///           give the same key.
 const std::vector<KeySpec>& schema();
 
 /// The key's line of the table, or null.

@@ -5,6 +5,9 @@
 //   kChangesCost     cost_signature() compares values.
 //   kCostsOnceOn     cost_signature() asks whether the value is the neutral one.
 //   kChangesOrder    order_signature(), curriculum_name().
+#include <set>
+
+#include "kernels/common/check.h"
 #include "tools/kdtrain/schema_parts.h"
 
 namespace retort::tools {
@@ -52,6 +55,8 @@ class Table {
   void add(KeySpec row) {
     row.key = prefix_ + row.key;
     row.in_arm &= in_arm_;
+    RETORT_CHECK(keys_.insert(row.key).second, "[schema] two rows give the key '", row.key,
+                 "': an option of a loaded library needs another name");
     for (const Override& other : overrides()) {
       if (row.key != other.key) continue;
       if (other.fallback) row.fallback = *other.fallback;
@@ -69,6 +74,7 @@ class Table {
  private:
   std::string prefix_;
   bool in_arm_ = true;
+  std::set<std::string> keys_;
   std::vector<KeySpec> rows_;
 };
 
