@@ -32,15 +32,17 @@ curriculum::SampleStatistics score_samples(nn::Model& model, const nn::Source& s
 }
 
 nn::Options curriculum_options_of(const Settings& settings) {
-  return options_of(settings, "curriculum", curriculum::curriculum_options());
+  return options_of(settings, "curriculum",
+                    curriculum::curriculum_options({kScorerTeacher, kScorerStudent}));
 }
 
 bool has_curriculum(const Settings& settings) {
   return settings.text("train.order") == "curriculum";
 }
 
-bool wants_scores(const Settings& settings) {
-  return has_curriculum(settings) && settings.text("curriculum.scorer") != curriculum::kScorerFile;
+bool wants_teacher_scores(const Settings& settings) {
+  const std::string& scorer = settings.text("curriculum.scorer");
+  return has_curriculum(settings) && scorer != curriculum::kScorerFile && scorer != kScorerStudent;
 }
 
 std::shared_ptr<const NamedCurriculum> make_curriculum(

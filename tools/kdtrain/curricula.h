@@ -10,6 +10,11 @@
 
 namespace retort::tools {
 
+/// Models that may score the samples: curriculum.scorer, beside curriculum::kScorerRandom and
+/// kScorerFile.
+inline constexpr const char* kScorerTeacher = "teacher";
+inline constexpr const char* kScorerStudent = "student";  // as it starts
+
 /// What a model says about every sample of a source: one pass of measure().
 curriculum::SampleStatistics score_samples(nn::Model& model, const nn::Source& source,
                                            std::int64_t batch);
@@ -29,7 +34,7 @@ std::shared_ptr<const NamedCurriculum> make_curriculum(
 nn::Options curriculum_options_of(const Settings& settings);
 /// The arm's samples are fed in the order of a curriculum.
 bool has_curriculum(const Settings& settings);
-/// It is made from scores of the samples (random: from nothing), not from a file.
-bool wants_scores(const Settings& settings);
+/// It is made from the teacher's scores (random: they stand beside it), not from others.
+bool wants_teacher_scores(const Settings& settings);
 
 }  // namespace retort::tools

@@ -137,7 +137,7 @@ std::vector<SnapshotRule> JobList::snapshots_of(std::size_t model) const {
 bool JobList::wants_scores_of(std::size_t model) const {
   const auto learners = learners_of(model);
   return std::any_of(learners.begin(), learners.end(),
-                     [](const Settings* s) { return wants_scores(*s); });
+                     [](const Settings* s) { return wants_teacher_scores(*s); });
 }
 
 bool JobList::wants_untrained(std::size_t model) const {
@@ -226,9 +226,9 @@ TrainingPlan JobList::model_plan(std::size_t model, std::size_t t, const Experim
                  precision_of(s, m.is_teacher ? "teacher.precision" : "train.precision"));
   plan.snapshots = snapshots_of(model);
   plan.stages = distill::one_shot_stages();
+  plan.curriculum = std::move(curriculum);
   if (m.learns_from == SourceModel::kNothing) return plan;
   plan.teacher = teacher;
-  plan.curriculum = std::move(curriculum);
   plan.teachers.push_back(teacher->final);
   plan.stages = stages_of(s, plan, *teacher, data.facts(), &plan.teachers);
   return plan;

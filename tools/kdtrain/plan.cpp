@@ -191,7 +191,6 @@ class Planner {
       if (jobs_.wants_scores_of(m)) {
         samples += data_.student->size();
         per_sample = ask(set, *data_.student, batch);
-        set.statistics = made_up_scores(data_.student->size());
       }
       phase.seconds += static_cast<double>(samples) * per_sample;
       sets_.back().push_back(std::move(set));
@@ -213,14 +212,15 @@ class Planner {
   // passes are real; and the order of its samples.
   std::pair<const TeacherSet*, std::shared_ptr<const NamedCurriculum>> teacher_for(
       std::size_t m, const Settings& s, std::size_t t, std::shared_ptr<void>* keep) const {
-    if (m == SourceModel::kNothing) return {nullptr, nullptr};
+    std::shared_ptr<const NamedCurriculum> curriculum;
+    if (has_curriculum(s))
+      curriculum =
+          make_curriculum(s, "plan", made_up_scores(data_.student->size()), *data_.student, 1);
+    if (m == SourceModel::kNothing) return {nullptr, std::move(curriculum)};
     const auto set = std::make_shared<TeacherSet>(sets_[m][t]);
     set->final = std::make_shared<distill::Teacher>(*set->final);
     set->final->use_cache(make_cache(base_, data_, device_, *set));
     *keep = set;
-    std::shared_ptr<const NamedCurriculum> curriculum;
-    if (has_curriculum(s))
-      curriculum = make_curriculum(s, "plan", set->statistics, *data_.student, set->seed);
     return {set.get(), std::move(curriculum)};
   }
 

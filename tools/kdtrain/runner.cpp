@@ -159,8 +159,8 @@ class TaskRun {
   bool run_model(std::size_t m) {
     const SourceModel& model = jobs_.models()[m];
     const std::size_t count = jobs_.teacher_seeds().size();
-    if (model.learns_from != SourceModel::kNothing && has_curriculum(*model.settings))
-      for (std::size_t t = 0; t < count; ++t) curriculum_for(*model.settings, model.learns_from, t);
+    if (trained_here(m) && !model.is_teacher)
+      for (std::size_t t = 0; t < count; ++t) curriculum_for(asker_of(m, t));
     std::atomic<bool> complete = true;
     if (trained_here(m))
       run_all(count, [&](std::size_t t) {
@@ -200,12 +200,10 @@ class TaskRun {
     const SourceModel& model = jobs_.models()[m];
     const TeacherSet* teacher = nullptr;
     std::shared_ptr<const NamedCurriculum> curriculum;
-    if (model.learns_from != SourceModel::kNothing) {
-      teacher = &sets_[model.learns_from][t];
-      if (has_curriculum(*model.settings)) {
-        const std::lock_guard lock(shared_.mutex);
-        curriculum = curriculum_for(*model.settings, model.learns_from, t);
-      }
+    if (model.learns_from != SourceModel::kNothing) teacher = &sets_[model.learns_from][t];
+    if (!model.is_teacher) {
+      const std::lock_guard lock(shared_.mutex);
+      curriculum = curriculum_for(asker_of(m, t));
     }
     TrainingPlan plan = jobs_.model_plan(m, t, data_, teacher, std::move(curriculum));
     start_weights(*model.settings, t, plan.arm, plan.seed, &plan);
@@ -247,28 +245,62 @@ class TaskRun {
   }
 
   // -- students -----------------------------------------------------------------------------------
-  std::shared_ptr<const NamedCurriculum> curriculum_for(const Settings& settings, std::size_t m,
-                                                        std::size_t t) {
-    if (!has_curriculum(settings)) return nullptr;
-    const TeacherSet& set = sets_.at(m).at(t);
-    std::string name = curriculum_name(settings);
-    if (set.model != "teacher") name += "_" + set.model;
-    if (jobs_.several_teachers()) name += "_teacher" + std::to_string(set.seed);
+  // Who asks for a curriculum: an arm or a model, with a teacher or none, and its own seed.
+  struct Asker {
+    const Settings* settings;
+    std::size_t model, teacher;
+    std::int64_t seed, number;
+    std::string name;
+  };
+
+  std::shared_ptr<const NamedCurriculum> curriculum_for(const Asker& asker) {
+    const Settings& s = *asker.settings;
+    if (!has_curriculum(s)) return nullptr;
+    const bool by_student = s.text("curriculum.scorer") == kScorerStudent;
+    const TeacherSet* set =
+        asker.model == SourceModel::kNothing ? nullptr : &sets_.at(asker.model).at(asker.teacher);
+    std::string name = curriculum_name(s);
+    if (wants_teacher_scores(s)) {
+      if (set->model != "teacher") name += "_" + set->model;
+      if (jobs_.several_teachers()) name += "_teacher" + std::to_string(set->seed);
+    }
+    if (by_student) name += "_seed" + std::to_string(asker.number);
     if (!name_.empty()) name += "_" + name_;
     auto& slot = curricula_[name];
-    if (!slot) {
-      slot = make_curriculum(settings, name, set.statistics, *data_.student, set.seed);
-      make_folders(shared_.folder.file("curriculum"));
-      write_file_atomically(shared_.folder.file("curriculum/" + name + ".csv"),
-                            slot->curriculum.csv);
-    }
+    if (slot) return slot;
+    const curriculum::SampleStatistics of_student =
+        by_student ? scores_by_student(asker) : curriculum::SampleStatistics{};
+    slot = make_curriculum(s, name, by_student || set == nullptr ? of_student : set->statistics,
+                           *data_.student, set == nullptr ? asker.seed : set->seed);
+    make_folders(shared_.folder.file("curriculum"));
+    write_file_atomically(shared_.folder.file("curriculum/" + name + ".csv"), slot->curriculum.csv);
     return slot;
   }
 
+  // The student as it starts says what is easy for it.
+  curriculum::SampleStatistics scores_by_student(const Asker& asker) const {
+    const Settings& s = *asker.settings;
+    TrainingPlan plan;
+    plan.section = "train";
+    plan.model = build_model(s, "student", data_.facts(), derive_key(asker.seed, "student"));
+    plan.reading = reading_of(s, "student", *data_.kind, precision_of(s, "train.precision"));
+    start_weights(s, asker.teacher, asker.name, asker.number, &plan);
+    plan.model->to(shared_.device);
+    return score_samples(*plan.model, *plain_source(*data_.student, shared_.device, {plan.reading}),
+                         s.integer("train.evaluate_batch"));
+  }
+
+  static Asker asker_of(const StudentJob& job) {
+    return {&job.arm->settings, job.model, job.teacher, job.seed, job.number, job.arm->name};
+  }
+  Asker asker_of(std::size_t m, std::size_t t) const {
+    const SourceModel& model = jobs_.models()[m];
+    const std::int64_t seed = jobs_.teacher_seeds()[t];
+    return {model.settings, model.learns_from, t, seed, seed, model.name};
+  }
+
   bool run_students() {
-    for (const StudentJob& job : jobs_.students())
-      if (job.model != SourceModel::kNothing)
-        curriculum_for(job.arm->settings, job.model, job.teacher);
+    for (const StudentJob& job : jobs_.students()) curriculum_for(asker_of(job));
     shared_.next_phase();  // the final lines of students tell of students
     std::atomic<bool> complete = true;
     run_all(jobs_.students().size(), [&](std::size_t i) {
@@ -293,10 +325,10 @@ class TaskRun {
   TrainingPlan student_plan(const StudentJob& job) {
     std::shared_ptr<const NamedCurriculum> curriculum;
     const TeacherSet* teacher = nullptr;
-    if (job.model != SourceModel::kNothing) {
-      teacher = &sets_[job.model][job.teacher];
+    if (job.model != SourceModel::kNothing) teacher = &sets_[job.model][job.teacher];
+    {
       const std::lock_guard lock(shared_.mutex);
-      curriculum = curriculum_for(job.arm->settings, job.model, job.teacher);
+      curriculum = curriculum_for(asker_of(job));
     }
     TrainingPlan plan = jobs_.student_plan(job, data_, teacher, curriculum);
     start_weights(job.arm->settings, job.teacher, plan.arm, plan.seed, &plan);

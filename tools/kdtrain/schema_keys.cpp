@@ -269,8 +269,6 @@ void distillation_rows(Table* t) {
 
 void curriculum_rows(Table* t) {
   t->section("curriculum");
-  t->add(text_option("name", "", "Name of curriculum/<name>.csv; empty: made from the settings.")
-             .without(kResult));
   t->add(curriculum_options());
 }
 

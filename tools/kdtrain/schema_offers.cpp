@@ -2,16 +2,18 @@
 // place that reads its registry for the table of keys.
 #include <algorithm>
 
+#include "curriculum/options.h"
+#include "curriculum/schedules/reliance.h"
+#include "distill/terms/registry.h"
 #include "kernels/common/check.h"
 #include "kernels/distill_loss/distill_loss.h"
 #include "nn/data/registry.h"
 #include "nn/models/registry.h"
+#include "tools/kdtrain/curricula.h"
 #include "tools/kdtrain/schema_parts.h"
 
 namespace retort::tools {
 namespace {
-
-using nn::kChangesOrder;
 
 std::string joined(const nn::Strings& words) {
   std::string all;
@@ -75,53 +77,20 @@ std::string divergences() {
   return joined(names);
 }
 
-std::vector<KeySpec> term_options() { return {}; }
+std::vector<KeySpec> term_options() {
+  std::vector<KeySpec> all;
+  for (const auto& kind : distill::term_kinds().rows())
+    for (KeySpec& spec : distill::options_of(*kind)) {
+      spec.key = kind->names.front() + "." + spec.key;
+      all.push_back(std::move(spec));
+    }
+  return all;
+}
 
 std::vector<KeySpec> curriculum_options() {
-  using namespace nn;
-  return {
-      choice_option("scorer", "teacher", "teacher|student|file|random",
-                    "Who scores the samples: the teacher, the student as it starts, a file; "
-                    "random: nobody.")
-          .with(kChangesOrder),
-      text_option("file", "", "Scores or order of scorer = \"file\": what `kdtrain score` writes.")
-          .with(kChangesOrder),
-      choice_option("score", "logit", "logit|prob|logprob|p_true|margin|entropy|loss",
-                    "The teacher's score of a sample.")
-          .with(kChangesOrder),
-      choice_option("inverse", "off", "off|reverse_exact|reverse_correct_only",
-                    "Hard samples first: the exact reverse, or the correct ones reversed and the "
-                    "wrong ones still last.")
-          .with(kChangesOrder),
-      flag_option("stratify", true, "Round-robin over classes.").with(kChangesOrder),
-      choice_option("nan", "refuse", "refuse|drop|sentinel|quantile",
-                    "Samples whose score is not finite: an error, left out, given the score "
-                    "nan_value, or the quantile nan_value of the finite scores.")
-          .with(kChangesOrder),
-      number_option("nan_value", 0, -1e9, 1e9, "", "See nan.").with(kChangesOrder),
-      choice_option("pacing", "none",
-                    "none|fixed_exponential|varied_exponential|single_step|linear|quadratic|root|"
-                    "exp|log|step|competence",
-                    "How the share of data in use grows."),
-      number_option("start", 0.2, 1e-6, 1, "fraction", "Share of the data at the start of pacing."),
-      number_option("increase", 1.9, 1, 1e6, "factor",
-                    "Growth at each step of exponential pacing."),
-      ints_option("pacing_steps", {100}, 1, 1e9, "steps",
-                  "Steps between increases (varied_exponential: a list)."),
-      number_option("full_at", 0.5, 1e-6, 1, "fraction of the run",
-                    "When the other pacing functions reach all data.")};
+  return curriculum::curriculum_options({kScorerTeacher, kScorerStudent});
 }
 
-std::vector<KeySpec> reliance_options() {
-  using namespace nn;
-  return {choice_option("mode", "off", "off|minmax|rank|literal",
-                        "Selective reliance: lambda of a batch from the teacher's scores; off: "
-                        "distill.lambda."),
-          choice_option("s", "global_easiest", "first_batch|global_easiest",
-                        "literal: batch whose lambda is 0."),
-          flag_option("clamp", true, "Clamp lambda to [0, 1]."),
-          choice_option("per", "batch", "batch|sample",
-                        "One lambda for a batch, or one for each sample.")};
-}
+std::vector<KeySpec> reliance_options() { return curriculum::reliance_options(); }
 
 }  // namespace retort::tools
