@@ -72,7 +72,8 @@ TEST(Linear, relu_variant_is_the_chain_of_both_to_the_byte) {
                    b = with_bias ? randn({33}, 3, dtype).to(device) : Tensor{};
             for (Tensor* t : {&x, &w, &b})
               if (t->defined()) t->set_requires_grad(true);
-            const Tensor y = results == &chain ? linear_relu_composed(x, w, b) : linear_relu(x, w, b);
+            const Tensor y =
+                results == &chain ? linear_relu_composed(x, w, b) : linear_relu(x, w, b);
             const Tensor dy = randn({rows, 33}, 4, dtype).to(device), copy = dy.clone();
             y.backward(dy);
             EXPECT_TRUE(same_bytes(dy, copy));  // ours: not to be masked in place
