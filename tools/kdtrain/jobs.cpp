@@ -85,10 +85,13 @@ JobList::JobList(const Recipe& recipe, std::string task) : recipe_(recipe), task
     of_arm.push_back(uses_teacher(arm.settings) ? add_model(arm.teachers.at(0))
                                                 : SourceModel::kNothing);
   if (!trains_teacher()) teacher_seeds_.resize(1);
+  // An arm that learns from nobody is compared with the last model of the chain all the same.
+  const std::size_t judge = models_.empty() ? SourceModel::kNothing : models_.size() - 1;
   for (std::size_t a = 0; a < recipe.arms.size(); ++a)
     for (std::size_t t = 0; t < teacher_seeds_.size(); ++t)
       for (const std::int64_t seed : recipe.base.integers("seeds"))
-        students_.push_back({&recipe.arms[a], of_arm[a], t, seed,
+        students_.push_back({&recipe.arms[a], of_arm[a],
+                             of_arm[a] == SourceModel::kNothing ? judge : of_arm[a], t, seed,
                              several_teachers() ? 100 * teacher_seeds_[t] + seed : seed});
 }
 
@@ -249,7 +252,7 @@ TrainingPlan JobList::student_plan(const StudentJob& job, const ExperimentData& 
   plan.model_section = "student";
   plan.reading = reading_of(s, "student", *data.kind, precision_of(s, "train.precision"));
   plan.data = data.student;
-  plan.teacher = teacher;
+  plan.teacher = teacher;  // of its judge, where it learns from nobody
   plan.curriculum = std::move(curriculum);
   plan.stages = distill::one_shot_stages();
   if (job.model == SourceModel::kNothing) return plan;

@@ -25,6 +25,7 @@ struct SourceModel {
 struct StudentJob {
   const Arm* arm;
   std::size_t model;    // index of JobList::models() that it learns from; kNothing: none
+  std::size_t judge;    // the one that it is compared with in evaluation; kNothing: none
   std::size_t teacher;  // index of JobList::teacher_seeds()
   std::int64_t seed;    // the student's
   std::int64_t number;  // as logged and as the folder is named

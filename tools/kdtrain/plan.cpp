@@ -258,7 +258,7 @@ class Planner {
     if (is_new)
       measure_job({&data_, device_, at_once,
                    [&](std::shared_ptr<void>* keep) {
-                     const auto from = teacher_for(student.model, s, student.teacher, keep);
+                     const auto from = teacher_for(student.judge, s, student.teacher, keep);
                      return jobs_.student_plan(student, data_, from.first, from.second);
                    }},
                   &known->second);

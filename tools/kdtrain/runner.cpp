@@ -325,7 +325,7 @@ class TaskRun {
   TrainingPlan student_plan(const StudentJob& job) {
     std::shared_ptr<const NamedCurriculum> curriculum;
     const TeacherSet* teacher = nullptr;
-    if (job.model != SourceModel::kNothing) teacher = &sets_[job.model][job.teacher];
+    if (job.judge != SourceModel::kNothing) teacher = &sets_[job.judge][job.teacher];
     {
       const std::lock_guard lock(shared_.mutex);
       curriculum = curriculum_for(asker_of(job));
