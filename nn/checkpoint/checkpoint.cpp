@@ -124,15 +124,17 @@ std::string damage_of(const std::string& file, const Json* hashes) {
   return "its header has another content than was written";
 }
 
+// "" or what follows the file's name in a message.
 std::string problem_of_file(const std::string& file, const Json& entry) {
   const std::string problem = mark_problem(file, FileMark::from(entry));
-  if (problem != kOtherContent || !file.ends_with(kSuffix)) return problem;
+  if (problem.empty()) return "";
+  if (problem != kOtherContent || !file.ends_with(kSuffix)) return " " + problem;
   try {
-    return damage_of(file, entry.find("tensors"));
+    return ": " + damage_of(file, entry.find("tensors"));
   } catch (const Error& error) {
-    return error.what();
+    return join(": ", error.what());
   } catch (const std::out_of_range&) {
-    return "its tensors are listed without hashes";
+    return ": its tensors are listed without hashes";
   }
 }
 
@@ -154,7 +156,7 @@ std::string problem_of(const std::string& path, bool logs) {
     for (const auto& [name, entry] : manifest.at("files").members()) {
       if (!plain_name(name)) return "'" + escaped(name) + "' is not a plain file name";
       if (const std::string problem = problem_of_file(path + "/" + name, entry); !problem.empty())
-        return join(name, problem.starts_with("tensor '") ? ": " : " ", problem);
+        return name + problem;
       has_state = has_state || name == kState;
     }
     if (!has_state) return "state.json is not listed";

@@ -94,12 +94,14 @@ std::string unpack_xz(std::string_view archive, const std::string& name, std::ui
   std::string content;
   for (lzma_ret code = LZMA_OK; code != LZMA_STREAM_END;) {
     give_up_if_stopped(name);
-    // Grows with what really comes out, so a small hostile file cannot ask for much, and never
-    // beyond what may come out and one byte that tells of more.
+    // Grows with what really comes out, so a small hostile file cannot ask for much, and to no more
+    // than what may come out and one byte that tells of more. The last growth is the largest: a
+    // string that grows by less than twice grows by twice.
     const std::size_t before = content.size();
     const std::size_t block = std::min<std::uint64_t>(kBlock, most + 1 - before);
+    const std::size_t doubled = 2 * before + block;
     if (content.capacity() < before + block)
-      content.reserve(std::min<std::uint64_t>(most + 1, 2 * before + block));
+      content.reserve(doubled >= (most + 1) / 2 ? most + 1 : doubled);
     content.resize(before + block);
     s.next_out = reinterpret_cast<std::uint8_t*>(content.data() + before);
     s.avail_out = block;

@@ -107,7 +107,7 @@ TEST(Checkpoint, every_kind_of_damage_falls_back_to_the_one_before) {
          bytes[bytes.find("cifar")] ^= 1;
          spill(path + "/model.safetensors", bytes);
        },
-       "model.safetensors its header has another content than was written"},
+       "model.safetensors: its header has another content than was written"},
       {"cut",
        [](const std::string& path) {
          std::filesystem::resize_file(path + "/model.safetensors", 100);
