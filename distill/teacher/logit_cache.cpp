@@ -145,7 +145,7 @@ void LogitCache::read_file() {
   expect("dataset", key_.dataset_hash);
   expect("teacher", key_.teacher_hash);
   expect("reading", key_.reading);
-  const SafetensorsEntry* entry = reader.header().find("logits");
+  const auto entry = reader.header().find("logits");
   RETORT_CHECK_AS(kBadInput,
                   entry && entry->dtype == DType::kF32 && entry->shape.rank() == 2 &&
                       entry->shape[1] == key_.classes,

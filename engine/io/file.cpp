@@ -1,16 +1,22 @@
 #include "engine/io/file.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 namespace retort {
 namespace {
@@ -27,9 +33,57 @@ int injected(const char* call, const std::string& path) {
 
 constexpr std::size_t kBuffer = std::size_t{1} << 18;
 
+const char* kind_of(mode_t mode) {
+  return S_ISREG(mode)    ? "a file"
+         : S_ISDIR(mode)  ? "a folder"
+         : S_ISFIFO(mode) ? "a pipe"
+         : S_ISSOCK(mode) ? "a socket"
+                          : "a device";
+}
+
+// An open descriptor, closed at the end.
+struct Descriptor {
+  explicit Descriptor(int number) : number(number) {}
+  ~Descriptor() {
+    if (number >= 0) close(number);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int number;
+};
+
+// Opening a pipe for reading waits for a writer, and opening a device may do anything: so it never
+// waits, and what it is decides what becomes of it.
+int open_for_reading(const std::string& path, struct stat* status) {
+  if (stat(path.c_str(), status) == 0 && S_ISSOCK(status->st_mode))
+    fail(ErrorCode::kIo, escaped(path, 4096), ": expected a regular file, got a socket");
+  Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (file.number < 0) refuse(path, "open", errno);
+  if (fstat(file.number, status) != 0) refuse(path, "stat", errno);
+  return std::exchange(file.number, -1);
+}
+
+// Waits until the descriptor can be read, or a stop is wanted.
+void wait_for_bytes(int descriptor, const std::string& path) {
+  for (;;) {
+    give_up_if_stopped(path);
+    pollfd ready{descriptor, POLLIN, 0};
+    const int n = poll(&ready, 1, 100);
+    if (n > 0) return;
+    if (n < 0 && errno != EINTR) refuse(path, "read", errno);
+  }
+}
+
 }  // namespace
 
 int (*detail::before_io)(const char* call, const std::string& path) = nullptr;
+
+bool (*stop_wanted)() noexcept = nullptr;
+
+void give_up_if_stopped(const std::string& what) {
+  if (stop_wanted != nullptr && stop_wanted())
+    fail(kStopped, escaped(what, 4096), ": stopped while reading");
+}
 
 std::string escaped(std::string_view text, std::size_t limit) {
   std::string result;
@@ -50,19 +104,12 @@ std::string escaped(std::string_view text, std::size_t limit) {
 }
 
 FileReader::FileReader(const std::string& path) : path_(path) {
-  descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor_ < 0) refuse(path, "open", errno);
   struct stat status {};
-  if (fstat(descriptor_, &status) != 0) {
-    const int code = errno;
-    close(descriptor_);
-    refuse(path, "stat", code);
-  }
-  if (!S_ISREG(status.st_mode)) {
-    close(descriptor_);
-    fail(ErrorCode::kIo, escaped(path, 4096), ": expected a regular file");
-  }
+  Descriptor file(open_for_reading(path, &status));
+  RETORT_CHECK_AS(kIo, S_ISREG(status.st_mode), escaped(path, 4096),
+                  ": expected a regular file, got ", kind_of(status.st_mode));
   size_ = static_cast<std::uint64_t>(status.st_size);
+  descriptor_ = std::exchange(file.number, -1);
 }
 
 FileReader::~FileReader() { close(descriptor_); }
@@ -87,6 +134,27 @@ std::string read_file(const std::string& path, std::uint64_t max_bytes) {
   std::string text(static_cast<std::size_t>(reader.size()), '\0');
   reader.read_at(0, std::as_writable_bytes(std::span(text)));
   return text;
+}
+
+std::string read_file_or_pipe(const std::string& path, std::uint64_t max_bytes) {
+  struct stat status {};
+  const Descriptor file(open_for_reading(path, &status));
+  RETORT_CHECK_AS(kIo, !S_ISDIR(status.st_mode), escaped(path, 4096),
+                  ": expected a file or a pipe, got a folder");
+  std::string text;
+  for (std::string block(std::min<std::uint64_t>(kBuffer, max_bytes + 1), '\0');;) {
+    const ssize_t n = read(file.number, block.data(), block.size());
+    if (n == 0) return text;
+    if (n < 0 && errno == EAGAIN) {
+      wait_for_bytes(file.number, path);
+    } else if (n < 0 && errno != EINTR) {
+      refuse(path, "read", errno);
+    } else if (n > 0) {
+      text.append(block.data(), static_cast<std::size_t>(n));
+      RETORT_CHECK_AS(kBadInput, text.size() <= max_bytes, escaped(path, 4096),
+                      ": expected at most ", max_bytes, " bytes, got more");
+    }
+  }
 }
 
 struct Hasher::State {
@@ -187,7 +255,10 @@ std::string replaceable(const std::string& path) {
   const fs::file_status status = fs::status(path, error);
   if (fs::exists(status) && !fs::is_regular_file(status))
     fail(ErrorCode::kIo, escaped(path, 4096), ": expected a file or a new name, got ",
-         fs::is_directory(status) ? "a folder" : "a device");
+         fs::is_directory(status) ? "a folder"
+         : fs::is_fifo(status)    ? "a pipe"
+         : fs::is_socket(status)  ? "a socket"
+                                  : "a device");
   if (!fs::exists(status) || !fs::is_symlink(fs::symlink_status(path, error))) return path;
   const fs::path real = fs::canonical(path, error);
   return error ? path : real.string();
@@ -230,10 +301,23 @@ void sync_folder(const std::string& folder) {
 }
 
 void make_folders(const std::string& folder) {
-  if (const int code = injected("mkdir", folder)) refuse(folder, "create the folder", code);
+  namespace fs = std::filesystem;
+  std::vector<fs::path> missing;  // innermost first
   std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) refuse(folder, "create the folder", error.value());
+  for (fs::path at(folder); !at.empty() && !fs::is_directory(at, error); at = at.parent_path()) {
+    if (at.has_filename()) missing.push_back(at);  // "a/" names a
+    if (!at.has_relative_path()) break;
+  }
+  while (!missing.empty()) {
+    const std::string at = missing.back().string();
+    missing.pop_back();
+    if (const int code = injected("mkdir", at)) refuse(at, "create the folder", code);
+    const int code = mkdir(at.c_str(), 0777) == 0 ? 0 : errno;
+    // Another process may have been quicker.
+    if (code != 0 && (code != EEXIST || !fs::is_directory(at, error)))
+      refuse(at, "create the folder", code);
+    sync_folder(parent_folder(at));
+  }
 }
 
 void rename_path(const std::string& from, const std::string& to) {
@@ -241,14 +325,13 @@ void rename_path(const std::string& from, const std::string& to) {
   if (std::rename(from.c_str(), to.c_str()) != 0) refuse(to, "rename to it", errno);
 }
 
-void exchange_paths(const std::string& from, const std::string& to) {
-  if (const int code = injected("exchange", to)) refuse(to, "rename to it", code);
-  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
-  if (errno != EINVAL && errno != ENOSYS) refuse(to, "rename to it", errno);
-  const std::string swap = from + ".swap";
-  rename_path(to, swap);
-  rename_path(from, to);
-  rename_path(swap, from);
+bool exchange_paths(const std::string& from, const std::string& to) {
+  int code = injected("exchange", to);
+  if (code == 0 && renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0)
+    return true;
+  if (code == 0) code = errno;
+  if (code == EINVAL || code == ENOSYS || code == EOPNOTSUPP) return false;
+  refuse(to, "rename to it", code);
 }
 
 bool remove_path(const std::string& path) noexcept {
@@ -260,6 +343,51 @@ bool remove_path(const std::string& path) noexcept {
   } catch (...) {
     return false;
   }
+}
+
+namespace {
+
+// The process that wrote NAME.tmp-PID or NAME.PID.tmp, and NAME; 0 if it is neither.
+pid_t writer_of(std::string_view name, std::string* of) {
+  constexpr std::string_view kTail = ".tmp", kHead = ".tmp-";
+  std::string_view digits;
+  if (name.ends_with(kTail)) {
+    name.remove_suffix(kTail.size());
+    const std::size_t point = name.rfind('.');
+    if (point == name.npos || point == 0) return 0;
+    digits = name.substr(point + 1);
+    *of = name.substr(0, point);
+  } else if (const std::size_t at = name.rfind(kHead); at != name.npos && at > 0) {
+    digits = name.substr(at + kHead.size());
+    *of = name.substr(0, at);
+  }
+  pid_t pid = 0;
+  const auto [end, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), pid);
+  const bool whole = !digits.empty() && end == digits.data() + digits.size();
+  return problem == std::errc() && whole && pid > 0 ? pid : 0;
+}
+
+}  // namespace
+
+int remove_leftovers(const std::string& folder, const std::string& name) noexcept {
+  int removed = 0;
+  try {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    std::vector<std::string> found;
+    for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end;
+         it.increment(error)) {
+      std::string of;
+      const pid_t pid = writer_of(it->path().filename().string(), &of);
+      std::error_code ignored;
+      if (pid == 0 || (!name.empty() && of != name) || !it->is_regular_file(ignored)) continue;
+      const bool alive = pid != getpid() && (kill(pid, 0) == 0 || errno == EPERM);
+      if (!alive) found.push_back(it->path().string());
+    }
+    for (const std::string& path : found) removed += remove_path(path);
+  } catch (...) {  // rubbish that stays harms nobody
+  }
+  return removed;
 }
 
 std::string parent_folder(const std::string& path) {

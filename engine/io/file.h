@@ -23,7 +23,30 @@ extern int (*before_io)(const char* call, const std::string& path);
 /// are cut to `limit` and "...". For names that come out of files.
 std::string escaped(std::string_view text, std::size_t limit = 80);
 
-/// An open regular file. Reads by pread: a file cut by someone else is an error, not a signal.
+/// The code of what gave up because somebody asked for it: the tools exit with 130 or 143, as the
+/// signal says.
+inline constexpr ErrorCode kStopped{143};
+
+/// A program that may be asked to stop sets it: reading that takes long (a pipe, an archive that is
+/// unpacked) asks between blocks, and gives up with Error(kStopped) when it says true.
+extern bool (*stop_wanted)() noexcept;
+/// Throws Error(kStopped), naming what was being read, if a stop is wanted.
+void give_up_if_stopped(const std::string& what);
+
+/// f(). An Error(kBadInput) that it throws gets the file's name in front, unless it has it.
+template <class F>
+decltype(auto) naming_file(const std::string& path, F&& f) {
+  try {
+    return f();
+  } catch (const Error& error) {
+    const std::string what = error.what(), name = escaped(path, 4096);
+    if (error.code() != ErrorCode::kBadInput || what.find(name) != std::string::npos) throw;
+    throw Error(error.code(), name + ": " + what);
+  }
+}
+
+/// An open regular file; anything else is Error(kIo) that says what it is, and nothing waits for a
+/// pipe's other end. Reads by pread: a file cut by someone else is an error, not a signal.
 class FileReader {
  public:
   explicit FileReader(const std::string& path);
@@ -44,6 +67,10 @@ class FileReader {
 
 /// The whole file. Throws Error(kBadInput) if it is larger than max_bytes, before reading it.
 std::string read_file(const std::string& path, std::uint64_t max_bytes);
+
+/// The same for text that a person may also give through a pipe or a terminal (/dev/stdin): all up
+/// to its end. A pipe without a writer is empty. The wait ends when a stop is wanted.
+std::string read_file_or_pipe(const std::string& path, std::uint64_t max_bytes);
 
 /// Streaming XXH3-128.
 class Hasher {
@@ -105,14 +132,18 @@ void write_file_atomically(const std::string& path, std::string_view text);
 
 /// Makes names that were created or renamed in a folder survive a crash.
 void sync_folder(const std::string& folder);
-/// Like mkdir -p.
+/// Like mkdir -p; the name of each new folder is synced in its parent.
 void make_folders(const std::string& folder);
 void rename_path(const std::string& from, const std::string& to);
-/// Two existing names change places in one step where the file system can, else in two renames
-/// through `from` + ".swap".
-void exchange_paths(const std::string& from, const std::string& to);
+/// Two existing names change places in one step. False, and nothing happened, where the file system
+/// cannot do that.
+bool exchange_paths(const std::string& from, const std::string& to);
 /// Removes a file or a folder with all it holds; nothing if there is none. False if it could not.
 bool remove_path(const std::string& path) noexcept;
+/// Removes what AtomicFile and its like left in a folder, and in those below, when they were
+/// killed: NAME.tmp-PID and NAME.PID.tmp of processes that are gone; of one NAME only if it is
+/// given. Returns how many.
+int remove_leftovers(const std::string& folder, const std::string& name = "") noexcept;
 /// The folder part of a path: "a/b" -> "a", "b" -> ".".
 std::string parent_folder(const std::string& path);
 /// Bytes that this user may still write in the file system of `folder`.

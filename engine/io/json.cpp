@@ -62,13 +62,15 @@ class Adapter {
   bool binary(Library::binary_t&) { return false; }  // not in text
   bool start_object(std::size_t) {
     enter();
-    keys_.emplace_back();
-    return say([&] { handler_.begin_object(); });
+    handler_.begin_object();
+    keys_.emplace_back(handler_.refuses_repeated_keys());
+    return true;
   }
   bool key(std::string& name) {
     place();
-    RETORT_CHECK_AS(kBadInput, keys_.back().insert(name).second, handler_.place(), "the key '",
-                    escaped(name), "' appears twice");
+    Keys& keys = keys_.back();
+    RETORT_CHECK_AS(kBadInput, keys.left_to_handler || keys.seen.insert(name).second,
+                    handler_.place(), "the key '", escaped(name), "' appears twice");
     return say([&] { handler_.key(name); });
   }
   bool end_object() {
@@ -106,7 +108,12 @@ class Adapter {
   const std::uint64_t& taken_;
   std::uint64_t base_;
   int max_depth_, depth_ = 0;
-  std::vector<std::unordered_set<std::string>> keys_;
+  struct Keys {  // of an object that is open
+    explicit Keys(bool left) : left_to_handler(left) {}
+    bool left_to_handler;
+    std::unordered_set<std::string> seen;
+  };
+  std::vector<Keys> keys_;
 };
 
 // Length of the UTF-8 sequence at the front of text, 0 if it is not one (RFC 3629).
@@ -198,6 +205,11 @@ std::string JsonHandler::place() const {
 void parse_json(std::string_view text, JsonHandler& handler, const std::string& file,
                 std::uint64_t base_offset, int max_depth) {
   handler.file_ = file;
+  // The parser takes a NUL for the end and would not look at what is behind it.
+  if (const std::size_t nul = text.find('\0'); nul != text.npos) {
+    handler.offset_ = base_offset + nul;
+    fail(ErrorCode::kBadInput, handler.place(), "not valid JSON: a NUL byte");
+  }
   std::uint64_t taken = 0;
   Adapter adapter(handler, taken, base_offset, max_depth);
   const CountingIterator first{text.data(), &taken}, last{text.data() + text.size(), &taken};

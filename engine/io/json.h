@@ -26,6 +26,10 @@ class JsonHandler {
   virtual void begin_array() = 0;
   virtual void end_array() = 0;
 
+  /// Asked after begin_object: true if this handler itself refuses a key twice in that object, so
+  /// that the parser need not remember a million names.
+  virtual bool refuses_repeated_keys() const { return false; }
+
   /// Set by parse_json before each event: what to name in an error.
   std::string place() const;
   std::string file_;
@@ -33,8 +37,9 @@ class JsonHandler {
 };
 
 /// Reads one JSON value that fills `text`. Objects and arrays may be nested max_depth deep; a key
-/// twice in one object, invalid UTF-8 and anything after the value are refused. Errors are
-/// Error(kBadInput) with the file and the byte offset (base_offset = where the text starts in it).
+/// twice in one object, invalid UTF-8, NUL bytes and anything after the value are refused. Errors
+/// are Error(kBadInput) with the file and the byte offset (base_offset = where the text starts in
+/// it).
 void parse_json(std::string_view text, JsonHandler& handler, const std::string& file,
                 std::uint64_t base_offset = 0, int max_depth = 64);
 

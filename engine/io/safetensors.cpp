@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <numeric>
+#include <utility>
 
 #include "engine/io/json.h"
 
@@ -51,11 +53,35 @@ int write_rank(DType dtype) {
   return 7;
 }
 
-// Reads {"__metadata__": {string: string}, name: {dtype, shape, data_offsets}}.
-class HeaderHandler : public JsonHandler {
- public:
-  SafetensorsHeader header;
+std::size_t place_of(const TypeName* type) { return static_cast<std::size_t>(type - kTypes); }
 
+}  // namespace
+
+// Reads {"__metadata__": {string: string}, name: {dtype, shape, data_offsets}}.
+class SafetensorsHeaderBuilder : public JsonHandler {
+ public:
+  explicit SafetensorsHeaderBuilder(std::string json) {
+    all_.text_ = std::move(json);
+    // Each tensor takes an object, and 48 characters at the least.
+    const auto objects = std::count(all_.text_.begin(), all_.text_.end(), '{');
+    all_.records_.reserve(
+        std::min<std::size_t>(static_cast<std::size_t>(objects), all_.text_.size() / 48));
+  }
+  const std::string& text() const { return all_.text_; }
+
+  // After the last event: order, repeated names, and what the data hold.
+  SafetensorsHeader finish(std::uint64_t data_bytes, const std::string& place) {
+    std::sort(all_.records_.begin(), all_.records_.end(), [&](const Record& a, const Record& b) {
+      if (a.begin != b.begin) return a.begin < b.begin;
+      const std::uint64_t bytes_a = all_.bytes(a), bytes_b = all_.bytes(b);
+      return bytes_a != bytes_b ? bytes_a < bytes_b : all_.name(a) < all_.name(b);
+    });
+    refuse_repeated_names(place);
+    refuse_holes(data_bytes, place);
+    return {std::move(all_), std::move(metadata_)};
+  }
+
+  bool refuses_repeated_keys() const override { return level_ == Level::kTop && skip_ == 0; }
   void null() override { value("null"); }
   void boolean(bool) override { value("a boolean"); }
   void integer(std::int64_t) override { value("a negative number"); }
@@ -63,13 +89,13 @@ class HeaderHandler : public JsonHandler {
   void unsigned_integer(std::uint64_t v) override {
     if (skip_ > 0 || field_ == Field::kUnknown) return;
     if (level_ == Level::kShape) {
-      if (entry_.shape.rank() >= Shape::kMaxRank)
+      if (shape_.rank() >= Shape::kMaxRank)
         refuse("expected at most ", Shape::kMaxRank, " dimensions");
       if (v > std::uint64_t{INT64_MAX}) refuse("dimension ", v, " is too large");
-      entry_.shape.push_back(static_cast<std::int64_t>(v));
+      shape_.push_back(static_cast<std::int64_t>(v));
     } else if (level_ == Level::kOffsets) {
       if (offsets_ == 2) refuse("expected two data_offsets, got more");
-      (offsets_++ == 0 ? entry_.begin : entry_.end) = v;
+      (offsets_++ == 0 ? begin_ : end_) = v;
     } else {
       value("a number");
     }
@@ -77,13 +103,13 @@ class HeaderHandler : public JsonHandler {
   void string(std::string& v) override {
     if (skip_ > 0 || field_ == Field::kUnknown) return;
     if (level_ == Level::kMetadata) {
-      header.metadata[key_] = std::move(v);
+      if (metadata_.size() == kMaxSafetensorsMetadata)
+        fail(ErrorCode::kBadInput, place(), "expected at most ", kMaxSafetensorsMetadata,
+             " keys of metadata");
+      metadata_[key_] = std::move(v);
     } else if (level_ == Level::kEntry && field_ == Field::kDtype) {
-      const TypeName* type = find_type(v);
-      if (type == nullptr) refuse("unknown dtype '", escaped(v), "'");
-      entry_.dtype_name = std::move(v);
-      entry_.dtype = type->dtype;
-      element_bytes_ = type->bytes;
+      type_ = find_type(v);
+      if (type_ == nullptr) refuse("unknown dtype '", escaped(v), "'");
     } else {
       value("a string");
     }
@@ -91,10 +117,12 @@ class HeaderHandler : public JsonHandler {
   void key(std::string& name) override {
     if (skip_ > 0) return;
     if (level_ == Level::kTop) {
-      entry_ = {};
+      name_ = name;
+      name_end_ = offset_ - 8;  // behind the closing quote
+      type_ = nullptr;
+      shape_ = {};
       offsets_ = 0;
       has_shape_ = false;
-      entry_.name = name;
     } else if (level_ == Level::kMetadata) {
       key_ = std::move(name);
     } else {
@@ -110,7 +138,9 @@ class HeaderHandler : public JsonHandler {
     } else if (level_ == Level::kStart) {
       level_ = Level::kTop;
     } else if (level_ == Level::kTop) {
-      level_ = entry_.name == "__metadata__" ? Level::kMetadata : Level::kEntry;
+      level_ = name_ == "__metadata__" ? Level::kMetadata : Level::kEntry;
+      if (level_ == Level::kMetadata && std::exchange(has_metadata_, true))
+        fail(ErrorCode::kBadInput, place(), "the key '__metadata__' appears twice");
     } else {
       value("an object");
     }
@@ -146,12 +176,13 @@ class HeaderHandler : public JsonHandler {
   }
 
  private:
+  using Record = SafetensorsEntries::Record;
   enum class Level : std::uint8_t { kStart, kTop, kMetadata, kEntry, kShape, kOffsets, kDone };
   enum class Field : std::uint8_t { kNone, kDtype, kShape, kOffsets, kUnknown };
 
   template <class... Parts>
   [[noreturn]] void refuse(const Parts&... parts) const {
-    fail(ErrorCode::kBadInput, place(), "tensor '", escaped(entry_.name), "': ", parts...);
+    fail(ErrorCode::kBadInput, place(), "tensor '", escaped(name_), "': ", parts...);
   }
   // A value where another kind is wanted; nothing inside a field that is not ours.
   void value(const char* got) const {
@@ -164,66 +195,140 @@ class HeaderHandler : public JsonHandler {
     refuse("unexpected ", got);
   }
   void finish_entry() {
-    if (entry_.dtype_name.empty()) refuse("has no dtype");
+    if (type_ == nullptr) refuse("has no dtype");
     if (!has_shape_) refuse("has no shape");
     if (offsets_ != 2) refuse("expected two data_offsets, got ", offsets_);
-    std::int64_t bytes = 1;
+    std::int64_t bytes = static_cast<std::int64_t>(type_->bytes);
     bool fits = true;
-    for (const std::int64_t size : entry_.shape)
+    for (const std::int64_t size : shape_)
       fits = fits && !__builtin_mul_overflow(bytes, size, &bytes);
-    fits =
-        fits && !__builtin_mul_overflow(bytes, static_cast<std::int64_t>(element_bytes_), &bytes);
-    if (!fits) refuse("a shape ", entry_.shape, " of ", entry_.dtype_name, " is too large");
-    if (entry_.begin > entry_.end || entry_.end - entry_.begin != static_cast<std::uint64_t>(bytes))
-      refuse("expected ", bytes, " bytes for ", entry_.shape, " of ", entry_.dtype_name,
-             ", got data_offsets [", entry_.begin, ", ", entry_.end, "]");
-    header.entries.push_back(std::move(entry_));
-    entry_ = {};
+    if (!fits) refuse("a shape ", shape_, " of ", type_->name, " is too large");
+    if (begin_ > end_ || end_ - begin_ != static_cast<std::uint64_t>(bytes))
+      refuse("expected ", bytes, " bytes for ", shape_, " of ", type_->name, ", got data_offsets [",
+             begin_, ", ", end_, "]");
+    Record record{};
+    record.begin = begin_;
+    record.type = static_cast<std::uint8_t>(place_of(type_));
+    record.rank = static_cast<std::uint8_t>(shape_.rank());
+    record.shape_at = static_cast<std::uint32_t>(all_.sizes_.size());
+    all_.sizes_.insert(all_.sizes_.end(), shape_.begin(), shape_.end());
+    place_name(record);
+    all_.records_.push_back(record);
+  }
+  // In the text where it is spelled there as it is, which it nearly always is.
+  void place_name(Record& record) {
+    record.name_length = static_cast<std::uint32_t>(name_.size());
+    const std::uint64_t from = name_end_ - std::min<std::uint64_t>(name_end_, name_.size() + 1);
+    if (std::string_view(all_.text_).substr(from, name_.size()) == name_) {
+      record.name_at = static_cast<std::uint32_t>(from);
+    } else {
+      record.name_at = static_cast<std::uint32_t>(all_.decoded_.size());
+      record.name_length |= SafetensorsEntries::kDecoded;
+      all_.decoded_ += name_;
+    }
   }
 
+  void refuse_repeated_names(const std::string& place) {
+    all_.by_name_.resize(all_.records_.size());
+    std::iota(all_.by_name_.begin(), all_.by_name_.end(), 0u);
+    const auto name = [&](std::uint32_t i) { return all_.name(all_.records_[i]); };
+    std::sort(all_.by_name_.begin(), all_.by_name_.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return name(a) < name(b); });
+    const auto twice =
+        std::adjacent_find(all_.by_name_.begin(), all_.by_name_.end(),
+                           [&](std::uint32_t a, std::uint32_t b) { return name(a) == name(b); });
+    RETORT_CHECK_AS(kBadInput, twice == all_.by_name_.end(), place, ": the key '",
+                    escaped(name(*twice)), "' appears twice");
+  }
+
+  void refuse_holes(std::uint64_t data_bytes, const std::string& place) const {
+    std::uint64_t at = 0;
+    const Record* before = nullptr;
+    for (const Record& record : all_.records_) {
+      const std::string_view name = all_.name(record);
+      if (record.begin < at)
+        fail(ErrorCode::kBadInput, place, ": tensor '", escaped(name),
+             "': its data begin at offset ", record.begin, ", but those of '",
+             escaped(all_.name(*before)), "' end at ", at, " (expected no overlaps)");
+      RETORT_CHECK_AS(kBadInput, record.begin == at, place, ": tensor '", escaped(name),
+                      "': expected its data at offset ", at, " (no holes), got ", record.begin);
+      const std::uint64_t end = at + all_.bytes(record);
+      RETORT_CHECK_AS(kBadInput, end <= data_bytes, place, ": tensor '", escaped(name),
+                      "': its data end at ", end, ", but the file holds ", data_bytes,
+                      " bytes of data");
+      at = end;
+      before = &record;
+    }
+    RETORT_CHECK_AS(kBadInput, at == data_bytes, place, ": the tensors cover ", at, " of ",
+                    data_bytes, " bytes of data");
+  }
+
+  SafetensorsEntries all_;
+  std::map<std::string, std::string> metadata_;
   Level level_ = Level::kStart;
   Field field_ = Field::kNone;
   int skip_ = 0;  // depth inside an unknown field
   std::string key_;
-  SafetensorsEntry entry_;
-  std::size_t element_bytes_ = 0;
+  bool has_metadata_ = false;
+  // The tensor that is being read:
+  std::string name_;
+  std::uint64_t name_end_ = 0;  // in the text
+  const TypeName* type_ = nullptr;
+  Shape shape_;
+  std::uint64_t begin_ = 0, end_ = 0;
   int offsets_ = 0;
   bool has_shape_ = false;
 };
 
-}  // namespace
-
-const SafetensorsEntry* SafetensorsHeader::find(std::string_view name) const {
-  for (const SafetensorsEntry& entry : entries)
-    if (entry.name == name) return &entry;
-  return nullptr;
+std::string_view SafetensorsEntries::name(const Record& record) const {
+  const std::string& from = record.name_length & kDecoded ? decoded_ : text_;
+  return std::string_view(from).substr(record.name_at, record.name_length & ~kDecoded);
 }
 
-SafetensorsHeader parse_safetensors_header(std::string_view json, std::uint64_t data_bytes,
+std::uint64_t SafetensorsEntries::bytes(const Record& record) const {
+  std::uint64_t bytes = kTypes[record.type].bytes;  // was seen to fit
+  for (std::size_t i = 0; i < record.rank; ++i)
+    bytes *= static_cast<std::uint64_t>(sizes_[record.shape_at + i]);
+  return bytes;
+}
+
+SafetensorsEntry SafetensorsEntries::operator[](std::size_t i) const {
+  const Record& record = records_[i];
+  SafetensorsEntry entry;
+  entry.name = name(record);
+  entry.dtype_name = kTypes[record.type].name;
+  entry.dtype = kTypes[record.type].dtype;
+  for (std::size_t k = 0; k < record.rank; ++k) entry.shape.push_back(sizes_[record.shape_at + k]);
+  entry.begin = record.begin;
+  entry.end = record.begin + bytes(record);
+  return entry;
+}
+
+std::optional<std::size_t> SafetensorsEntries::find(std::string_view wanted) const {
+  const auto at = std::lower_bound(
+      by_name_.begin(), by_name_.end(), wanted,
+      [&](std::uint32_t i, std::string_view text) { return name(records_[i]) < text; });
+  if (at == by_name_.end() || name(records_[*at]) != wanted) return std::nullopt;
+  return *at;
+}
+
+std::optional<SafetensorsEntry> SafetensorsHeader::find(std::string_view name) const {
+  const auto at = entries.find(name);
+  if (!at) return std::nullopt;
+  return entries[*at];
+}
+
+SafetensorsHeader parse_safetensors_header(std::string json, std::uint64_t data_bytes,
                                            const std::string& file) {
   const std::string place = escaped(file, 4096);
   RETORT_CHECK_AS(kBadInput, !json.empty() && json[0] == '{', place,
                   ": byte 8: expected a header that starts with '{'");
-  HeaderHandler handler;
-  parse_json(json, handler, file, 8);
-  SafetensorsHeader header = std::move(handler.header);
-  std::sort(header.entries.begin(), header.entries.end(),
-            [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
-              return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
-            });
-  std::uint64_t at = 0;
-  for (const SafetensorsEntry& entry : header.entries) {
-    RETORT_CHECK_AS(kBadInput, entry.begin == at, place, ": tensor '", escaped(entry.name),
-                    "': expected its data at offset ", at, " (no holes, no overlaps), got ",
-                    entry.begin);
-    RETORT_CHECK_AS(kBadInput, entry.end <= data_bytes, place, ": tensor '", escaped(entry.name),
-                    "': its data end at ", entry.end, ", but the file holds ", data_bytes,
-                    " bytes of data");
-    at = entry.end;
-  }
-  RETORT_CHECK_AS(kBadInput, at == data_bytes, place, ": the tensors cover ", at, " of ",
-                  data_bytes, " bytes of data");
-  return header;
+  RETORT_CHECK_AS(kBadInput, json.size() <= kMaxSafetensorsHeader, place,
+                  ": expected a header of at most ", kMaxSafetensorsHeader, " bytes, got ",
+                  json.size());
+  SafetensorsHeaderBuilder builder(std::move(json));
+  parse_json(builder.text(), builder, file, 8);
+  return builder.finish(data_bytes, place);
 }
 
 SafetensorsReader::SafetensorsReader(const std::string& path) : file_(path) {
@@ -240,7 +345,7 @@ SafetensorsReader::SafetensorsReader(const std::string& path) : file_(path) {
   std::string json(static_cast<std::size_t>(length), '\0');
   file_.read_at(8, std::as_writable_bytes(std::span(json)));
   data_start_ = 8 + length;
-  header_ = parse_safetensors_header(json, file_.size() - data_start_, path);
+  header_ = parse_safetensors_header(std::move(json), file_.size() - data_start_, path);
 }
 
 Tensor SafetensorsReader::read(const SafetensorsEntry& entry) const {
@@ -254,8 +359,8 @@ Tensor SafetensorsReader::read(const SafetensorsEntry& entry) const {
 }
 
 Tensor SafetensorsReader::read(std::string_view name) const {
-  const SafetensorsEntry* entry = header_.find(name);
-  RETORT_CHECK_AS(kBadInput, entry != nullptr, escaped(path(), 4096), ": no tensor '",
+  const auto entry = header_.find(name);
+  RETORT_CHECK_AS(kBadInput, entry.has_value(), escaped(path(), 4096), ": no tensor '",
                   escaped(name), "'");
   return read(*entry);
 }
@@ -269,7 +374,8 @@ NamedTensors read_safetensors(const std::string& path) {
 }
 
 void write_safetensors(FileWriter& writer, const NamedTensors& tensors,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata,
+                       std::vector<std::pair<std::string, std::string>>* hashes) {
   std::vector<const std::pair<std::string, Tensor>*> order;
   for (const auto& named : tensors) {
     RETORT_CHECK(named.second.defined(), "[write_safetensors] expected a tensor for '", named.first,
@@ -317,6 +423,9 @@ void write_safetensors(FileWriter& writer, const NamedTensors& tensors,
   for (const auto* named : order) {
     const Tensor host = named->second.contiguous().to(Device::kCpu);
     if (host.numel() > 0) writer.write(host.raw(), host.bytes());
+    if (hashes != nullptr)
+      hashes->emplace_back(named->first,
+                           hash_bytes({static_cast<const char*>(host.raw()), host.bytes()}));
   }
 }
 

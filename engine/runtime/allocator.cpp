@@ -129,14 +129,20 @@ namespace {
 
 thread_local std::shared_ptr<MemoryPool::Blocks> t_pool;
 
+// Blocks of one size class.
+struct SizeClass {
+  std::vector<void*> freed;  // has room for all of them: to free one asks for no memory
+  std::size_t blocks = 0;    // freed or in use
+};
+
 // Freed blocks, for one thread on CUDA, for all of them on the CPU. Guarded by its allocator's
 // mutex.
 struct Cache {
   explicit Cache(Device device) : heap(segments_of(device)) {}
   Heap heap;
-  std::unordered_map<std::size_t, std::vector<void*>> blocks;  // by size class
-  void* stream = nullptr;                                      // CUDA: of its thread
-  std::atomic<bool> idle = false;                              // CUDA: its thread has ended
+  std::unordered_map<std::size_t, SizeClass> classes;
+  void* stream = nullptr;          // CUDA: of its thread
+  std::atomic<bool> idle = false;  // CUDA: its thread has ended
 };
 
 // Outlives the thread's other objects, which may release memory at its end.
@@ -167,10 +173,14 @@ class Allocator {
       pointer = from_heap(cache.heap, bytes, /*shrinks=*/true);
     } else {
       block.reserved = kCaching ? size_class(bytes) : std::max<std::size_t>(bytes, 1);
-      pointer = take_cached(cache, block.reserved);
-      if (pointer == nullptr) pointer = ask_system(block.reserved, bytes);
+      pointer = from_class(cache.classes[block.reserved], block.reserved, bytes);
     }
-    live_[pointer] = std::move(block);
+    try {
+      live_.emplace(pointer, block);
+    } catch (...) {
+      put_back(pointer, block);
+      throw;
+    }
     const auto role = static_cast<std::size_t>(t_role);
     stats_.current_bytes += bytes;
     stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.current_bytes);
@@ -187,7 +197,7 @@ class Allocator {
     if (it == live_.end()) return;
     if (is_foreign(it->second)) {
       lock.unlock();
-      (void)cuda_runtime.synchronize(cache_of_thread().stream);
+      if (!wait_for_own_stream()) return;  // never handed out again: better than too early
       lock.lock();
       it = live_.find(pointer);
     }
@@ -195,13 +205,7 @@ class Allocator {
     live_.erase(it);
     stats_.current_bytes -= block.asked;
     stats_.current_by_role[static_cast<std::size_t>(block.role)] -= block.asked;
-    if (block.reserved == 0) {
-      (block.pool ? *block.pool->heap : block.cache->heap).release(pointer);
-    } else if (kCaching || t_no_system) {
-      block.cache->blocks[block.reserved].push_back(pointer);
-    } else {
-      give_back(pointer, block.reserved);
-    }
+    put_back(pointer, block);
   }
 
   MemoryStatistics statistics() {
@@ -266,11 +270,39 @@ class Allocator {
            !t_no_system;  // no wait in capture
   }
 
-  static void* take_cached(Cache& cache, std::size_t reserved) {
-    const auto it = cache.blocks.find(reserved);
-    if (it == cache.blocks.end() || it->second.empty()) return nullptr;
-    void* pointer = it->second.back();
-    it->second.pop_back();
+  bool wait_for_own_stream() noexcept {
+    try {
+      (void)cuda_runtime.synchronize(cache_of_thread().stream);
+      return true;
+    } catch (...) {  // a thread without a context of its own, and no memory for one
+      return false;
+    }
+  }
+
+  void put_back(void* pointer, const Block& block) noexcept {
+    if (block.reserved == 0) {
+      (block.pool ? *block.pool->heap : block.cache->heap).release(pointer);
+      return;
+    }
+    SizeClass& same = block.cache->classes.find(block.reserved)->second;
+    if (kCaching || t_no_system) {
+      same.freed.push_back(pointer);
+    } else {
+      --same.blocks;
+      give_back(pointer, block.reserved);
+    }
+  }
+
+  void* from_class(SizeClass& same, std::size_t reserved, std::size_t asked) {
+    if (!same.freed.empty()) {
+      void* const pointer = same.freed.back();
+      same.freed.pop_back();
+      return pointer;
+    }
+    if (same.freed.capacity() <= same.blocks)
+      same.freed.reserve(std::max<std::size_t>(8, 2 * same.blocks));
+    void* const pointer = ask_system(reserved, asked);
+    ++same.blocks;
     return pointer;
   }
 
@@ -293,11 +325,13 @@ class Allocator {
     return pointer;
   }
 
-  void drop_cached() {
+  void drop_cached() noexcept {
     for (const auto& cache : caches_) {
-      for (auto& [reserved, blocks] : cache->blocks)
-        for (void* pointer : blocks) give_back(pointer, reserved);
-      cache->blocks.clear();
+      for (auto& [reserved, same] : cache->classes) {
+        for (void* pointer : same.freed) give_back(pointer, reserved);
+        same.blocks -= same.freed.size();
+        same.freed.clear();
+      }
       cache->heap.trim();
     }
   }

@@ -4,9 +4,10 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
+#include "engine/runtime/plugin_file.h"
 #include "engine/runtime/thread_context.h"
-#include "retort_abi_hash.h"
 
 namespace retort {
 
@@ -33,17 +34,8 @@ std::string library_folder() {
 Plugin load_plugin() {
   const char* named = std::getenv("RETORT_CUDA_LIBRARY");
   const std::string path = named && *named ? named : library_folder() + "/libretort_cuda.so";
-  void* library =
-      dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays open for the life of the process
-  if (library == nullptr) return {false, join("no CUDA plug-in: ", dlerror())};
-  const auto entry = reinterpret_cast<PluginEntry>(dlsym(library, "retort_plugin"));
-  if (entry == nullptr) return {false, join(path, " is not a Retort plug-in")};
-  const PluginInfo* info = entry();
-  if (std::strcmp(info->abi_hash, RETORT_ABI_HASH) != 0)
-    return {false, join("the CUDA plug-in ", path,
-                        " was built from other headers than this library: rebuild both")};
-  if (const Status status = info->open(&cuda_runtime); status.code != ErrorCode::kOk)
-    return {false, status.message};
+  if (std::string problem = open_plugin(path, &cuda_runtime); !problem.empty())
+    return {false, std::move(problem)};
   int count = 0;
   if (const Status status = cuda_runtime.device_count(&count); status.code != ErrorCode::kOk)
     return {false, status.message};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 namespace retort {
 namespace {
@@ -22,19 +23,40 @@ Heap::~Heap() {
   }
 }
 
+Heap::Sizes::node_type Heap::new_entry() {
+  Sizes one;
+  one.emplace(0, nullptr);
+  return one.extract(one.begin());
+}
+
+void Heap::list(Blocks::iterator at) noexcept {
+  Sizes::node_type& entry = at->second.entry;
+  entry.value() = {at->second.size, at->first};
+  sizes(at).insert(std::move(entry));
+}
+
+void Heap::unlist(Blocks::iterator at) noexcept {
+  at->second.entry = sizes(at).extract({at->second.size, at->first});
+}
+
 Heap::Blocks::iterator Heap::used_before(Blocks::iterator at) {
   if (at->second.first) return blocks_.end();
   const auto before = std::prev(at);
   return before->second.free && !before->second.fresh ? before : blocks_.end();
 }
 
-// Takes the first `size` bytes of a block that is listed nowhere; the rest stays free.
+// Takes the first `size` bytes of a block that is listed; the rest stays free.
 void* Heap::cut(Blocks::iterator at, std::size_t size) {
   Block& block = at->second;
   if (cuts_ && block.size > size) {
-    const Block rest{block.size - size, true, block.fresh, false};
-    list(blocks_.emplace_hint(std::next(at), at->first + size, rest));
+    const auto rest =
+        blocks_.emplace_hint(std::next(at), at->first + size,
+                             Block{block.size - size, true, block.fresh, false, new_entry()});
+    unlist(at);
     block.size = size;
+    list(rest);
+  } else {
+    unlist(at);
   }
   if (block.fresh) {
     block.fresh = false;
@@ -56,13 +78,16 @@ void* Heap::extend(std::size_t size) {
     best = at, best_before = before, most = there;
   }
   if (best == blocks_.end()) return nullptr;
-  unlist(best);
   if (best_before == blocks_.end()) return cut(best, size);
+  unlist(best);
   unlist(best_before);
   const std::size_t missing = size - most, rest = best->second.size - missing;
-  char* const end = best->first + missing;
-  blocks_.erase(best);
-  if (rest > 0) list(blocks_.emplace(end, Block{rest, true, true, false}).first);
+  auto moved = blocks_.extract(best);
+  if (rest > 0) {
+    moved.key() += missing;
+    moved.mapped().size = rest;
+    list(blocks_.insert(std::move(moved)).position);
+  }
   best_before->second.size = size;
   best_before->second.free = false;
   resident_ += missing;
@@ -74,9 +99,7 @@ void* Heap::take(std::size_t bytes) {
   const std::size_t size = size_of_block(bytes);
   const auto found = free_.lower_bound({size, nullptr});
   if (found == free_.end() || (!cuts_ && found->first / 2 >= size)) return nullptr;
-  const auto at = blocks_.find(found->second);
-  free_.erase(found);
-  return cut(at, size);
+  return cut(blocks_.find(found->second), size);
 }
 
 void* Heap::allocate(std::size_t bytes) {
@@ -92,11 +115,17 @@ void* Heap::from_source(std::size_t size) {
   char* const segment = static_cast<char*>(source_.get(size, &got));
   if (segment == nullptr) return nullptr;
   const bool lazy = source_.lazy();
+  try {
+    list(blocks_.emplace(segment, Block{got, true, lazy, true, new_entry()}).first);
+  } catch (...) {
+    source_.put(segment, got);
+    throw;
+  }
   if (!lazy) {
     resident_ += got;
     ++growths_;
   }
-  return cut(blocks_.emplace(segment, Block{got, true, lazy, true}).first, size);
+  return cut(blocks_.find(segment), size);
 }
 
 void Heap::release(void* pointer) noexcept {

@@ -25,7 +25,8 @@ class SegmentSource {
 /// leaves serves several smaller ones, and neighbours that are free serve a larger one. Memory that
 /// was never used is taken last, and where a free block lies before it only what is missing.
 ///
-/// Equal requests from an equal state get equal blocks. Not thread-safe: its owner locks.
+/// release() and trim() ask for no memory. Where allocate() throws std::bad_alloc, nothing
+/// happened. Equal requests from an equal state get equal blocks. Not thread-safe: its owner locks.
 /// Source    best fit with joining: Knuth, The Art of Computer Programming 1, section 2.5.
 class Heap {
  public:
@@ -53,16 +54,20 @@ class Heap {
   std::uint64_t growths() const { return growths_; }
 
  private:
+  using Sizes = std::set<std::pair<std::size_t, char*>>;
   struct Block {
     std::size_t size;
     bool free, fresh;  // fresh: its pages were never used, or were given back
     bool first;        // of its segment: never joined with what lies before
+    // Its entry in a list while it is in none: got with the block, so that to give memory back
+    // never asks for any.
+    Sizes::node_type entry;
   };
   using Blocks = std::map<char*, Block>;
-  using Sizes = std::set<std::pair<std::size_t, char*>>;
 
-  void list(Blocks::iterator at) { sizes(at).emplace(at->second.size, at->first); }
-  void unlist(Blocks::iterator at) { sizes(at).erase({at->second.size, at->first}); }
+  static Sizes::node_type new_entry();
+  void list(Blocks::iterator at) noexcept;
+  void unlist(Blocks::iterator at) noexcept;
   Sizes& sizes(Blocks::iterator at) { return at->second.fresh ? fresh_ : free_; }
   // The free, used block right before `at` in its segment, or end().
   Blocks::iterator used_before(Blocks::iterator at);

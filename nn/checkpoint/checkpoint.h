@@ -2,17 +2,24 @@
 //
 // Note [Checkpoint protocol]
 //   FOLDER/ckpt-<step>/ holds one *.safetensors per group of tensors, state.json and MANIFEST.json
-//   (bytes and XXH3-128 of each other file). It is written as FOLDER/.tmp-<step>-<pid>: every file
-//   fsynced, the manifest last, then the folder; then renamed, and FOLDER fsynced. Only when the
-//   new one was read back and verified are the oldest beyond `keep` removed. Readers trust no
-//   pointer: they take the newest whose manifest verifies. One writer per folder at a time; the
-//   caller locks.
+//   (bytes and XXH3-128 of each other file and of each tensor). It is written as
+//   FOLDER/.tmp-<step>-<pid>: every file fsynced, the manifest last, then the folder; then renamed,
+//   and FOLDER fsynced. Only when the new one was read back and verified are the oldest beyond
+//   `keep` removed. Readers trust no pointer: they take the newest whose manifest verifies. One
+//   writer per folder at a time; the caller locks. Where one of the same step is replaced and the
+//   file system cannot exchange two names, the old one becomes ckpt-<step>.old first, which readers
+//   know too.
+//
+//   Logs that only grow (engine/io/append_log.h) stay in FOLDER; the manifest holds how far they
+//   went. Files of FOLDER that are written once have a manifest of their own
+//   (engine/io/manifest.h).
 #pragma once
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/io/json.h"
+#include "engine/io/manifest.h"
 #include "engine/io/safetensors.h"
 #include "nn/module.h"
 #include "nn/optim/optimizer.h"
@@ -28,6 +35,7 @@ struct CheckpointContents {
   std::int64_t step = 0;  // optimiser updates so far
   Json state;             // whatever the caller needs to go on: epoch, positions, metrics so far
   std::vector<File> files;
+  std::map<std::string, FileMark> logs = {};  // in FOLDER, by name: what AppendLog::sync said
 };
 
 /// Weights and optimizer state under their usual names, "model" and "optimizer". Tensors of models
@@ -47,15 +55,21 @@ struct FoundCheckpoint {
   std::string path;  // of its folder
   std::int64_t step = 0;
   Json state;
-  std::vector<std::string> rejected;  // newer ones that did not verify, with the reason
+  std::map<std::string, FileMark> logs = {};
+  // Newer ones that are damaged, newest first: "FOLDER/ckpt-00000002: model.safetensors: tensor
+  // 'fc.weight' has another content than was written". To be told: what they held is done again.
+  std::vector<std::string> rejected = {};
 
   std::string file(const std::string& name) const { return path + "/" + name + ".safetensors"; }
 };
 
 /// The newest checkpoint that verifies; none if there is none or no folder.
+/// Errors    Error(kBadInput) if there are checkpoints and all are damaged, with what is wrong with
+///           each: to begin anew takes a word from the user, who removes FOLDER.
 std::optional<FoundCheckpoint> read_newest_valid(const std::string& folder);
 
-/// "" if the checkpoint in this folder is whole, else what is wrong with it.
+/// "" if the checkpoint in this folder is whole, its logs included, else what is wrong with it: the
+/// file, and the tensor where it is one.
 std::string verify_checkpoint(const std::string& path);
 
 /// Puts "model" into the modules and "optimizer" into the optimizer (null: left out), and goes on

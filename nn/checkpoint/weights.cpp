@@ -2,6 +2,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <optional>
+#include <string_view>
 #include <unordered_map>
 
 namespace retort::nn {
@@ -50,10 +52,11 @@ std::string canonical(std::string name, const Module::NamePairs& spellings) {
   return name;
 }
 
-bool carries_nothing(const std::string& name) {
-  const std::string_view last = "num_batches_tracked";
-  return name.size() >= last.size() &&
-         name.compare(name.size() - last.size(), last.size(), last) == 0;
+// Counters: of batch norms, and of an averaged model (torch.optim.swa_utils.AveragedModel).
+bool carries_nothing(std::string_view name) {
+  const std::size_t point = name.rfind('.');
+  const std::string_view last = point == name.npos ? name : name.substr(point + 1);
+  return last == "num_batches_tracked" || last == "n_averaged";
 }
 
 Module::Named all_tensors(const Module& module, const std::string& prefix = "") {
@@ -101,36 +104,60 @@ std::int64_t first_not_finite(const Tensor& tensor) {
   return -1;
 }
 
+// The part of the names in a file behind which every weight of the model is found: "model." where a
+// training script saved itself and not its model. "" if there is none.
+std::string common_prefix(const SafetensorsEntries& entries,
+                          const std::unordered_map<std::string, std::size_t>& wanted,
+                          const Module::NamePairs& spellings) {
+  std::unordered_map<std::string, std::size_t> found;
+  for (const SafetensorsEntry& entry : entries)
+    for (std::size_t at = entry.name.find('.'); at != std::string::npos;
+         at = entry.name.find('.', at + 1))
+      if (wanted.contains(canonical(entry.name.substr(at + 1), spellings)) &&
+          ++found[entry.name.substr(0, at + 1)] == wanted.size())
+        return entry.name.substr(0, at + 1);
+  return "";
+}
+
 WeightsInfo load(const Module::Named& targets, const Module::NamePairs& spellings,
                  const SafetensorsReader& reader) {
   const std::string place = escaped(reader.path(), 4096);
   WeightsInfo info;
+  info.path = reader.path();
   info.metadata = reader.header().metadata;
 
+  std::unordered_map<std::string, std::size_t> wanted;  // place in targets
+  for (std::size_t i = 0; i < targets.size(); ++i)
+    wanted.emplace(canonical(targets[i].first, spellings), i);
+  std::vector<std::optional<SafetensorsEntry>> found(targets.size());
   List missing, unexpected, misshaped;
-  std::unordered_map<std::string, const SafetensorsEntry*> entries;
-  for (const SafetensorsEntry& entry : reader.header().entries) {
+  for (const SafetensorsEntry& entry : reader.header().entries) {  // in file order
     if (carries_nothing(entry.name)) {
       info.ignored.push_back(entry.name);
       continue;
     }
-    const auto [slot, is_new] = entries.emplace(canonical(entry.name, spellings), &entry);
-    RETORT_CHECK_AS(kBadInput, is_new, place, ": '", escaped(entry.name), "' and '",
-                    escaped(slot->second->name), "' are the same weight");
+    const auto target = wanted.find(canonical(entry.name, spellings));
+    if (target == wanted.end()) {
+      unexpected.add(escaped(entry.name));
+      continue;
+    }
+    std::optional<SafetensorsEntry>& slot = found[target->second];
+    RETORT_CHECK_AS(kBadInput, !slot, place, ": '", escaped(entry.name), "' and '",
+                    escaped(slot ? slot->name : ""), "' are the same weight");
+    slot = entry;
   }
   struct Match {
     Tensor to;
     const SafetensorsEntry* entry;
   };
   std::vector<Match> matches;
-  for (const auto& [path, tensor] : targets) {
-    const auto found = entries.find(canonical(path, spellings));
-    if (found == entries.end()) {
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    const auto& [path, tensor] = targets[i];
+    if (!found[i]) {
       missing.add(path);
       continue;
     }
-    const SafetensorsEntry* entry = found->second;
-    entries.erase(found);
+    const SafetensorsEntry* entry = &*found[i];
     if (!entry->dtype || !is_floating(*entry->dtype)) {
       misshaped.add(
           join(escaped(entry->name), ": expected a floating dtype, got ", entry->dtype_name));
@@ -141,10 +168,12 @@ WeightsInfo load(const Module::Named& targets, const Module::NamePairs& spelling
       matches.push_back({tensor, entry});
     }
   }
-  for (const SafetensorsEntry& entry : reader.header().entries)  // in file order
-    if (const auto left = entries.find(canonical(entry.name, spellings));
-        left != entries.end() && left->second == &entry)
-      unexpected.add(escaped(entry.name));
+  if (!missing.empty() && !unexpected.empty())
+    if (const std::string prefix = common_prefix(reader.header().entries, wanted, spellings);
+        !prefix.empty())
+      fail(ErrorCode::kBadInput, place, ": the weights are there, but their names begin with '",
+           escaped(prefix), "': save them without it, in Python {k.removeprefix('", escaped(prefix),
+           "'): v for k, v in weights.items()}");
   if (!missing.empty() || !unexpected.empty() || !misshaped.empty())
     fail(ErrorCode::kBadInput, place, ": the weights do not fit the model",
          missing.empty() ? "" : "; missing: " + missing.str(),

@@ -10,8 +10,10 @@
 namespace retort::nn {
 
 struct WeightsInfo {
+  std::string path;                             // of the file
   std::map<std::string, std::string> metadata;  // of the file
-  std::vector<std::string> ignored;             // names known to carry nothing: num_batches_tracked
+  std::vector<std::string>
+      ignored;  // names known to carry nothing: num_batches_tracked, n_averaged
 };
 
 /// Overwrites the parameters and buffers of `module` in place, with those of a safetensors file.
@@ -22,8 +24,9 @@ struct WeightsInfo {
 ///   layout   convolution weights are (K, C, R, S) in files and (K, R, S, C) in memory.
 ///   dtype    any floating type; converted to the parameter's.
 ///
-/// Errors    Error(kBadInput) that lists all missing, unexpected and mis-shaped names at once, or
-///           names the first NaN or infinity. The module is untouched then.
+/// Errors    Error(kBadInput) that lists all missing, unexpected and mis-shaped names at once (one
+///           sentence with the cure where all of them stand behind a prefix, "model."), or names
+///           the first NaN or infinity. The module is untouched then.
 WeightsInfo load_weights(Module& module, const std::string& path);
 
 /// The same for several modules whose weights are in one file, each under its prefix.

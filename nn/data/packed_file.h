@@ -12,7 +12,10 @@ bool packed_exists(const std::string& path);
 
 /// The content of find_packed(path), unpacked if its name ends in .xz.
 /// Throws Error(kIo) where the system refuses; Error(kBadInput), with the offset, if the archive is
-/// damaged or cut, or the content is larger than max_bytes (checked while unpacking).
+/// damaged or cut, or the content is larger than max_bytes: what the format can hold, which its
+/// reader knows. An archive that promises more is refused before anything is unpacked, one that
+/// lies while it is. Error(kStopped) when a stop is wanted (engine/io/file.h).
+/// Memory    the archive and the content.
 std::string read_packed(const std::string& path, std::uint64_t max_bytes);
 
 /// Unpacks an .xz archive held in memory (any filter chain of liblzma, delta included; several

@@ -12,7 +12,15 @@ TEST_F(Kdtrain, says_what_it_is) {
   expect({"ls"}, 0, "cifar10_six_arms");
   expect({"doctor"}, 0, "RETORT_DATA");
   expect({"selftest", "--device", "cpu"}, 0, "all correct");
-  expect({"doctor", "--json"}, 0, "\"version\"");
+  const Json facts = Json::parse(run({"doctor", "--json", "--threads", "1"}).out, "doctor");
+  EXPECT_EQ(facts.at("threads").as_integer(), 1);
+  EXPECT_GE(facts.at("cores").as_integer(), 1);
+  EXPECT_GT(facts.at("memory_bytes").as_integer(), 1 << 20);
+  EXPECT_FALSE(facts.at("cpu_features").items().empty());
+  EXPECT_EQ(facts.at("auto_device").as_string(), facts.at("cuda").as_bool() ? "cuda" : "cpu");
+  EXPECT_EQ(facts.at("cuda_reason").as_string().empty(), facts.at("cuda").as_bool());
+  for (const auto& [key, value] : facts.members())
+    EXPECT_EQ(key.find_first_not_of("abcdefghijklmnopqrstuvwxyz_"), key.npos) << key;
   expect({"schema", "distill"}, 0, "temperature");
   expect({"schema", "--json"}, 0, "\"key\":\"train.lr\"");
   expect({"validate", "cifar10_kd"}, 0, "2 arms x 1 seed");

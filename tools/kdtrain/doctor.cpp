@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/io/file.h"
+#include "engine/io/json.h"
 #include "engine/runtime/device.h"
 #include "kernels/common/parallel.h"
 #include "kernels/conv2d/conv2d_choice.h"
@@ -86,54 +87,70 @@ std::string convolution_choices(std::string& details) {
 
 int doctor_command(const CommandLine& line) {
   if (line.threads > 0) set_thread_count(line.threads);
+  // Lines for people, and the same for programs: keys that stay, values with types.
   std::vector<std::pair<std::string, std::string>> rows;
-  rows.emplace_back("version", version_text());
+  Json facts = Json::object();
+  const auto row = [&](const char* label, const std::string& text, const char* key, Json value) {
+    rows.emplace_back(label, text);
+    facts.set(key, std::move(value));
+  };
+  const auto text_row = [&](const char* label, const char* key, const std::string& text) {
+    row(label, text, key, text);
+  };
+  text_row("version", "version", version_text());
   utsname name{};
   uname(&name);
-  rows.emplace_back("system", std::string(name.sysname) + " " + name.release + " " + name.machine);
-  rows.emplace_back("cpu", first_match("/proc/cpuinfo", "model name"));
-  rows.emplace_back("cpu features", cpu_features());
-  rows.emplace_back("threads", std::to_string(thread_count()) + " of " +
-                                   std::to_string(sysconf(_SC_NPROCESSORS_ONLN)) + " cores");
-  rows.emplace_back("memory", mib(static_cast<double>(sysconf(_SC_PHYS_PAGES)) *
-                                  static_cast<double>(sysconf(_SC_PAGESIZE))));
+  text_row("system", "system", std::string(name.sysname) + " " + name.release + " " + name.machine);
+  text_row("cpu", "cpu", first_match("/proc/cpuinfo", "model name"));
+  Json features = Json::array();
+  for (const std::string& feature : split(cpu_features(), ' ')) features.push(feature);
+  row("cpu features", cpu_features(), "cpu_features", std::move(features));
+  const std::int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
+  row("threads", std::to_string(thread_count()) + " of " + std::to_string(cores) + " cores",
+      "threads", thread_count());
+  facts.set("cores", cores);
+  const std::int64_t memory = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+  row("memory", mib(static_cast<double>(memory)), "memory_bytes", memory);
 #if defined(RETORT_WITH_ONEDNN)
-  rows.emplace_back("oneDNN", "yes");
+  row("oneDNN", "yes", "onednn", true);
 #else
-  rows.emplace_back("oneDNN", "no (Eigen instead)");
+  row("oneDNN", "no (Eigen instead)", "onednn", false);
 #endif
   const char* library = std::getenv("RETORT_CUDA_LIBRARY");
-  rows.emplace_back("CUDA plug-in", library != nullptr && *library != '\0'
-                                        ? std::string(library) + " (RETORT_CUDA_LIBRARY)"
-                                        : "libretort_cuda.so beside libretort");
-  if (cuda_available()) {
+  text_row("CUDA plug-in", "cuda_plugin",
+           library != nullptr && *library != '\0' ? std::string(library) + " (RETORT_CUDA_LIBRARY)"
+                                                  : "libretort_cuda.so beside libretort");
+  const bool usable = cuda_available();
+  if (usable) {
     const DeviceInfo info = cuda_device_info();
-    rows.emplace_back("CUDA", info.emulated ? "emulated on the CPU (tests)" : "usable");
-    rows.emplace_back("device", info.name);
-    rows.emplace_back("compute capability", std::to_string(info.capability / 10) + "." +
-                                                std::to_string(info.capability % 10));
-    rows.emplace_back("device memory", mib(static_cast<double>(info.memory_bytes)) + ", " +
-                                           mib(static_cast<double>(info.free_bytes)) + " free");
+    row("CUDA", info.emulated ? "emulated on the CPU (tests)" : "usable", "cuda", true);
+    facts.set("cuda_emulated", info.emulated);
+    text_row("device", "device", info.name);
+    text_row("compute capability", "compute_capability",
+             std::to_string(info.capability / 10) + "." + std::to_string(info.capability % 10));
+    row("device memory",
+        mib(static_cast<double>(info.memory_bytes)) + ", " +
+            mib(static_cast<double>(info.free_bytes)) + " free",
+        "device_memory_bytes", static_cast<std::int64_t>(info.memory_bytes));
+    facts.set("device_free_bytes", static_cast<std::int64_t>(info.free_bytes));
     const auto dotted = [](int v) {
       return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10);
     };
-    rows.emplace_back("driver", dotted(info.driver_version));
-    rows.emplace_back("CUDA runtime", dotted(info.runtime_version));
-    rows.emplace_back("libraries", info.libraries);
+    text_row("driver", "driver", dotted(info.driver_version));
+    text_row("CUDA runtime", "cuda_runtime", dotted(info.runtime_version));
+    text_row("libraries", "libraries", info.libraries);
   } else {
-    rows.emplace_back("CUDA", "not usable: " + cuda_unavailable_reason());
+    row("CUDA", "not usable: " + cuda_unavailable_reason(), "cuda", false);
   }
-  rows.emplace_back("device used by auto", cuda_available() ? "cuda" : "cpu");
-  rows.emplace_back("RETORT_DATA", data_state());
+  facts.set("cuda_reason", cuda_unavailable_reason());
+  text_row("device used by auto", "auto_device", usable ? "cuda" : "cpu");
+  text_row("RETORT_DATA", "retort_data", data_state());
   std::string choices;
-  rows.emplace_back("convolution choices", convolution_choices(choices));
+  text_row("convolution choices", "convolution_choices", convolution_choices(choices));
   if (line.json) {
-    std::string out = "{";
-    for (const auto& [key, value] : rows)
-      out += (out.size() > 1 ? ", " : "") + to_toml(Value(key)) + ": " + to_toml(Value(value));
-    std::printf("%s}\n", out.c_str());
+    std::printf("%s\n", facts.dump().c_str());
   } else {
-    for (const auto& [key, value] : rows) std::printf("%-20s %s\n", key.c_str(), value.c_str());
+    for (const auto& [label, text] : rows) std::printf("%-20s %s\n", label.c_str(), text.c_str());
     std::printf("%s", choices.c_str());
   }
   return 0;

@@ -1,18 +1,27 @@
 // kdtrain: parses the command line, runs a command, turns every failure into one clear line and a
 // documented exit status.
-#include <cstdio>
-#include <exception>
-#include <iostream>
-#include <new>
-#include <string>
+#include <fcntl.h>
+#include <unistd.h>
 
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <stdexcept>
+#include <system_error>
+
+#include "engine/io/file.h"
 #include "kernels/common/check.h"
 #include "kernels/common/parallel.h"
 #include "tools/kdtrain/command_line.h"
+#include "tools/kdtrain/signals.h"
 
 namespace {
 
+using retort::ErrorCode;
 using retort::tools::CommandLine;
+
+constexpr ErrorCode kInternal{1};  // a fault of kdtrain itself
 
 int dispatch(const CommandLine& line) {
   using namespace retort::tools;
@@ -30,28 +39,81 @@ int dispatch(const CommandLine& line) {
   retort::fail(retort::ErrorCode::kUsage, line.command, " is not in this version");
 }
 
+// A program that is started with a standard stream closed would give its number to the next file,
+// and what it prints would go there.
+void open_standard_streams() {
+  for (int descriptor = 0; descriptor <= STDERR_FILENO;) {
+    descriptor = open("/dev/null", O_RDWR);  // the lowest number that is free
+    if (descriptor > STDERR_FILENO) close(descriptor);
+    if (descriptor < 0) return;
+  }
+}
+
+int say(const char* kind, const char* what, ErrorCode code) {
+  std::fprintf(stderr, "kdtrain: %s%s\n", kind, what);
+  return static_cast<int>(code);
+}
+
+int say_out_of_memory(const char* what) {
+  const int status = say("error: ", what, ErrorCode::kMemory);
+  std::fputs(
+      "to need less: a smaller train.batch or train.evaluate_batch, train.precision = \"bf16\",\n"
+      "train.jobs = 1, fewer --threads; `kdtrain plan RECIPE` says what a run takes\n",
+      stderr);
+  return status;
+}
+
+// One clear line for the exception that is being handled; its exit status. Takes no memory where
+// there may be none.
+int tell_failure() noexcept {
+  std::fflush(stdout);
+  try {
+    throw;
+  } catch (const retort::Error& e) {
+    if (e.code() == ErrorCode::kMemory) return say_out_of_memory(e.what());
+    if (e.code() != retort::kStopped) return say("error: ", e.what(), e.code());
+    const int signal = retort::tools::stop_requested();
+    std::fprintf(stderr, "kdtrain: %s: %s\n", retort::tools::signal_name(signal), e.what());
+    return retort::tools::exit_code_of(signal);
+  } catch (const std::bad_alloc&) {
+    return say_out_of_memory("out of memory");
+  } catch (const std::length_error&) {  // of a container: more than there can be
+    return say_out_of_memory("out of memory");
+  } catch (const std::system_error& e) {  // a thread that could not be made, a file system's
+    const auto condition = e.code().default_error_condition();
+    return condition == std::errc::resource_unavailable_try_again ||
+                   condition == std::errc::not_enough_memory
+               ? say_out_of_memory(e.what())
+               : say("error: ", e.what(), ErrorCode::kIo);
+  } catch (const std::exception& e) {
+    return say("internal error, please report it: ", e.what(), kInternal);
+  } catch (...) {
+    return say("internal error, please report it", "", kInternal);
+  }
+}
+
+// Where an exception cannot get out, such as out of a destructor: no signal, but the same line.
+[[noreturn]] void on_terminate() {
+  if (std::current_exception() != nullptr) _exit(tell_failure());
+  std::abort();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  CommandLine line;
+  open_standard_streams();
+  std::set_terminate(on_terminate);
   try {
+    CommandLine line;
     if (const int status = retort::tools::parse_command_line(argc, argv, &line); status >= 0)
       return status;
     int status = dispatch(line);
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
       std::fputs("kdtrain: error: writing to standard output failed\n", stderr);
-      status = status == 0 ? static_cast<int>(retort::ErrorCode::kIo) : status;
+      status = status == 0 ? static_cast<int>(ErrorCode::kIo) : status;
     }
     return status;
-  } catch (const retort::Error& e) {
-    std::fflush(stdout);
-    std::cerr << "kdtrain: error: " << e.what() << "\n";
-    return static_cast<int>(e.code());
-  } catch (const std::bad_alloc&) {
-    std::cerr << "kdtrain: error: out of memory\n";
-    return static_cast<int>(retort::ErrorCode::kMemory);
-  } catch (const std::exception& e) {
-    std::cerr << "kdtrain: internal error: " << e.what() << "\n";
-    return 1;
+  } catch (...) {
+    return tell_failure();
   }
 }

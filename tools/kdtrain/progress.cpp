@@ -30,14 +30,26 @@ std::size_t terminal_width() {
 
 }  // namespace
 
-Progress::Progress() : start_(Clock::now()), last_(start_ - std::chrono::hours(1)) {
+Progress::Progress()
+    : start_(Clock::now()), last_(start_ - std::chrono::hours(1)), last_beat_(start_) {
   const char* term = std::getenv("TERM");
   terminal_ = isatty(STDERR_FILENO) && term != nullptr && std::string(term) != "dumb";
+  if (terminal_) ticker_ = std::thread([this] { tick(); });
 }
 
 Progress::~Progress() {
-  const std::lock_guard lock(mutex_);
-  erase();
+  {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+    erase();
+  }
+  end_.notify_all();
+  if (ticker_.joinable()) ticker_.join();
+}
+
+void Progress::tick() {
+  std::unique_lock lock(mutex_);
+  while (!end_.wait_for(lock, std::chrono::seconds(1), [this] { return ended_; })) draw(true);
 }
 
 void Progress::set_total(std::int64_t jobs, double steps) {
@@ -53,6 +65,7 @@ void Progress::erase() {
 
 void Progress::draw(bool force) {
   if (!terminal_) return;
+  if (running_.empty() && beating_.empty()) return erase();
   const auto now = Clock::now();
   if (!force && now - last_ < std::chrono::milliseconds(100)) return;
   last_ = now;
@@ -68,8 +81,10 @@ void Progress::draw(bool force) {
   std::snprintf(part, sizeof part, "%3.0f%% %lld/%lld", share * 100,
                 static_cast<long long>(finished_), static_cast<long long>(jobs_));
   text += part;
+  text += " " + duration(elapsed);
   if (share > 0.02) text += " left " + duration(elapsed * (1 - share) / share);
   for (const auto& [name, job] : running_) text += " | " + name + " " + job.second;
+  for (const auto& [what, state] : beating_) text += " | " + what + state;
   text.resize(std::min(text.size(), terminal_width() - 1));
   erase();
   std::fputs(text.c_str(), stderr);
@@ -82,6 +97,24 @@ void Progress::update(const std::string& job, std::int64_t step, std::int64_t,
   const std::lock_guard lock(mutex_);
   running_[job] = {step, text};
   draw(false);
+}
+
+void Progress::beat(const std::string& what, std::int64_t done, std::int64_t total) {
+  const std::lock_guard lock(mutex_);
+  const std::string state =
+      total > 0 ? " " + std::to_string(done) + "/" + std::to_string(total) : "";
+  beating_[what] = state;
+  draw(false);
+  const auto now = Clock::now();
+  if (terminal_ || now - last_beat_ < std::chrono::seconds(30)) return;
+  last_beat_ = now;
+  std::fprintf(stderr, "%s%s\n", what.c_str(), state.c_str());
+}
+
+void Progress::rest(const std::string& what) {
+  const std::lock_guard lock(mutex_);
+  beating_.erase(what);
+  draw(true);
 }
 
 void Progress::line(const std::string& text) {

@@ -2,24 +2,36 @@
 // otherwise. Standard error only.
 #pragma once
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <mutex>
 #include <string>
+#include <thread>
 
 namespace retort::tools {
 
+/// On a terminal the line is rewritten each second while anything goes on, with the time so far;
+/// when nothing does it is gone, so that what is printed next stands alone. Threads: all calls may
+/// come from several.
 class Progress {
  public:
-  /// total_steps: of all jobs, for the share and the time left.
   Progress();
   ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  /// Of all jobs, for the share and the time left.
   void set_total(std::int64_t jobs, double steps);
 
   /// A job is at `step` of `steps`; text such as "loss 1.23 acc 0.45". Cheap: the terminal is
   /// touched at most ten times a second.
   void update(const std::string& job, std::int64_t step, std::int64_t steps,
               const std::string& text);
+  /// Something that is no step of a job goes on, such as "scoring teacher/1": for long loops, each
+  /// time around; total 0: how much there is to do is not known. Plain output gets a line of it
+  /// each half minute. rest() says that it is over.
+  void beat(const std::string& what, std::int64_t done = 0, std::int64_t total = 0);
+  void rest(const std::string& what);
   /// A line that stays: an evaluation, a note.
   void line(const std::string& text);
   /// A job ended (its remaining steps are done, too).
@@ -28,13 +40,18 @@ class Progress {
  private:
   void draw(bool force);
   void erase();
+  void tick();
+
   bool terminal_;
   std::mutex mutex_;
   std::map<std::string, std::pair<std::int64_t, std::string>> running_;
+  std::map<std::string, std::string> beating_;  // "3/10", or nothing
   double total_ = 0, done_ = 0;
   std::int64_t jobs_ = 0, finished_ = 0;
-  bool drawn_ = false;
-  std::chrono::steady_clock::time_point start_, last_;
+  bool drawn_ = false, ended_ = false;
+  std::chrono::steady_clock::time_point start_, last_, last_beat_;
+  std::condition_variable end_;
+  std::thread ticker_;  // on a terminal
 };
 
 }  // namespace retort::tools

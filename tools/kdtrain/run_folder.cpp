@@ -16,6 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kResolved = "recipe.resolved.toml";
+
 // "a.b = 3" of two resolved recipes, origins left out.
 std::vector<std::string> differing_keys(const Recipe& now, const std::string& saved_text) {
   const RecipeResult saved = parse_recipe("recipe.resolved.toml", saved_text, {});
@@ -57,15 +59,17 @@ RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume)
       fail(ErrorCode::kUsage, "run folder ", path, " is in use by another kdtrain");
     if (::faccessat(AT_FDCWD, path.c_str(), W_OK | X_OK, AT_EACCESS) != 0)
       fail_io("cannot write to the run folder", path);
+    const std::string saved = file(kResolved);
+    // Killed while it was written: nothing else is there yet.
+    if (!fs::exists(saved, error)) remove_leftovers(path, kResolved);
     const bool empty = fs::is_empty(path, error);
     if (error) fail(ErrorCode::kIo, "cannot read the run folder ", path, ": ", error.message());
     if (!empty && !resume)
       fail(ErrorCode::kUsage, "run folder ", path,
            " is not empty: --resume goes on with it, --out DIR names another");
     if (!empty) {
-      const std::string saved = file("recipe.resolved.toml");
       if (!fs::exists(saved, error))
-        fail(ErrorCode::kUsage, "cannot resume ", path, ": it holds no recipe.resolved.toml");
+        fail(ErrorCode::kUsage, "cannot resume ", path, ": it holds no ", kResolved);
       const auto differing = differing_keys(recipe, read_file(saved, kMaxRecipeBytes));
       if (!differing.empty()) {
         std::string list;
@@ -74,7 +78,9 @@ RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume)
         fail(ErrorCode::kUsage, "cannot resume ", path, ": the recipe changed (", list, ")");
       }
       resuming_ = true;
+      remove_leftovers(path);
     }
+    files_ = std::make_unique<FileManifest>(path);
   } catch (...) {
     ::close(descriptor_);
     throw;
@@ -82,13 +88,12 @@ RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume)
 }
 
 RunFolder::~RunFolder() {
-  std::error_code error;
-  if (created_ && fs::is_empty(path_, error)) fs::remove(path_, error);
-  ::close(descriptor_);  // and with it the lock
+  if (created_) ::rmdir(path_.c_str());  // only if nothing was written
+  ::close(descriptor_);                  // and with it the lock
 }
 
 void RunFolder::start(const Recipe& recipe) {
-  if (!resuming_) write_file_atomically(file("recipe.resolved.toml"), resolved_toml(recipe));
+  if (!resuming_) write_file_atomically(file(kResolved), resolved_toml(recipe));
 }
 
 ReportText report_text(const Recipe& recipe) {

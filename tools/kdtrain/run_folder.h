@@ -8,10 +8,12 @@
 //   it equals that of a run that was never stopped.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
+#include "engine/io/manifest.h"
 #include "tools/kdtrain/recipe.h"
 #include "tools/report/report.h"
 
@@ -21,6 +23,7 @@ class RunFolder {
  public:
   /// Makes the folder, locks it against other runs (flock; kUsage if held) and checks that it is
   /// empty or, with `resume`, that it was made by the same recipe (naming the keys that differ).
+  /// Temporary files that a killed run left are removed; a folder that holds nothing else is empty.
   RunFolder(const std::string& path, const Recipe& recipe, bool resume);
   ~RunFolder();  // unlocks; removes the folder if it was made here and nothing was written
   RunFolder(const RunFolder&) = delete;
@@ -36,6 +39,9 @@ class RunFolder {
     return path_ + "/arms/" + arm + "/seed" + std::to_string(seed) +
            (task.empty() ? "" : "/" + task);
   }
+  /// The files of the run that it reads back and that no checkpoint covers, such as curricula: to
+  /// be recorded when they are written and checked before they are read.
+  FileManifest& files() { return *files_; }
   /// Writes recipe.resolved.toml.
   void start(const Recipe& recipe);
 
@@ -43,6 +49,7 @@ class RunFolder {
   std::string path_;
   int descriptor_ = -1;
   bool resuming_ = false, created_ = false;
+  std::unique_ptr<FileManifest> files_;
 };
 
 /// The report's headline and the arms' labels.

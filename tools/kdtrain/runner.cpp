@@ -525,10 +525,10 @@ int run_command(const CommandLine& line) {
   }
   write_report(run.path(), report_text(*recipe));
   if (signal != 0) {
-    std::fprintf(stderr, "stopped by %s %s; to go on:\n  %s\n", signal == 2 ? "SIGINT" : "SIGTERM",
+    std::fprintf(stderr, "stopped by %s %s; to go on:\n  %s\n", signal_name(signal),
                  run.checkpointed() ? "after a checkpoint" : "before the first checkpoint",
                  resume_command(line, run.path()).c_str());
-    return 128 + signal;
+    return exit_code_of(signal);
   }
   std::fputs(results_table(run.path()).c_str(), stdout);
   std::printf("%s/report.html\n", run.path().c_str());

@@ -1,13 +1,21 @@
-// SIGINT and SIGTERM: the first asks for a checkpoint at the next step, a second SIGINT quits.
+// Signals that ask a run to stop: the first asks for a checkpoint at the next step, a second quits.
 #pragma once
 
 namespace retort::tools {
 
-/// Installs the handlers. Also ignores SIGPIPE and SIGXFSZ, so that a closed pipe or a file-size
-/// limit is an error of write() with a message instead of a silent death.
+/// Installs the handlers of SIGTERM, SIGHUP, SIGUSR1, SIGINT and SIGQUIT, and lets long reading ask
+/// for them (retort::stop_wanted). A SIGHUP that is ignored stays so (nohup). Also ignores SIGPIPE
+/// and SIGXFSZ, so that a closed pipe or a file-size limit is an error of write() with a message
+/// instead of a silent death.
 void install_signal_handlers();
 
-/// The signal that asked to stop (SIGINT, SIGTERM), or 0.
-int stop_requested();
+/// The signal that asked to stop, or 0.
+int stop_requested() noexcept;
+
+/// What a run exits with after its checkpoint: 130 for SIGINT and SIGQUIT, which a person sends,
+/// 143 for the others, which a machine sends.
+int exit_code_of(int signal) noexcept;
+/// "SIGTERM"; "a signal" for those that are not handled here.
+const char* signal_name(int signal) noexcept;
 
 }  // namespace retort::tools

@@ -13,6 +13,7 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <new>
 
 namespace retort::tools {
 namespace {
@@ -180,6 +181,8 @@ class Flattener {
 }  // namespace
 
 TomlResult read_toml(std::string_view text) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // some editors write one
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   TomlResult result;
   if (!guard(text, &result.problems)) return result;
   try {
@@ -188,6 +191,8 @@ TomlResult read_toml(std::string_view text) {
     Flattener(&result).table(root, path);
   } catch (const toml::parse_error& error) {
     result.problems.push_back({std::string(error.description()), place_of(error.source())});
+  } catch (const std::bad_alloc&) {  // no fault of the recipe
+    throw;
   } catch (const std::exception& error) {
     result.problems.push_back({error.what(), {1, 1}});
   }

@@ -50,7 +50,8 @@ inline constexpr std::size_t kMaxRecipeKeys = 10'000;
 
 /// Parses TOML 1.0. Never throws on bad input and never crashes, whatever the bytes. Refused before
 /// the parser sees them: more than 1 MiB, invalid UTF-8, control characters, non-characters,
-/// non-ASCII outside quotes and comments, nesting or dotted keys deeper than 32.
+/// non-ASCII outside quotes and comments, nesting or dotted keys deeper than 32. A UTF-8 byte order
+/// mark at the start is skipped. Throws std::bad_alloc.
 TomlResult read_toml(std::string_view text);
 
 /// Parses a single value, as after '='.

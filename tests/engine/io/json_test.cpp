@@ -61,6 +61,20 @@ TEST(Json, errors_name_file_and_byte) {
     }
 }
 
+// The parser underneath takes a NUL for the end, so that anything could hide behind it.
+TEST(Json, nothing_hides_behind_a_nul) {
+  const std::string_view texts[] = {
+      {"{}\0", 3}, {"{}\0garbage", 10}, {"\0{}", 3}, {"{\0\"a\":1}", 8}, {"\"a\0b\"", 5}};
+  for (const std::string_view text : texts) try {
+      Json::parse(text, "f.json");
+      ADD_FAILURE() << text.size();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kBadInput);
+      EXPECT_THAT(e.what(), HasSubstr("f.json: byte " + std::to_string(text.find('\0')) +
+                                      ": not valid JSON: a NUL byte"));
+    }
+}
+
 TEST(Json, survives_mutated_texts) {
   const std::vector<std::string> corpus{
       R"({"format":1,"step":12,"files":{"a.safetensors":{"bytes":18446744073709551615}}})",

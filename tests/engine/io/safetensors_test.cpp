@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include "tests/fuzz/safetensors_fuzz.cpp"
 #include "tests/support/close.h"
@@ -121,6 +122,8 @@ TEST(Safetensors, hostile_headers_are_refused_by_name) {
       {" {}", 0, "starts with '{'"},
       {"{", 0, "not valid JSON"},
       {"{}x", 0, "not valid JSON"},
+      {std::string("{}\0", 3), 0, "byte 10: not valid JSON: a NUL byte"},
+      {std::string("{}\0{\"w\":1}", 10), 0, "byte 10: not valid JSON: a NUL byte"},
       {"{}\xff", 0, "not valid JSON"},
       {"{\"\xff\":{}}", 0, "not valid JSON"},
       {"{}", 1, "cover 0 of 1"},
@@ -160,7 +163,7 @@ TEST(Safetensors, hostile_headers_are_refused_by_name) {
        "expected 4 bytes"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
        R"("b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-       4, "no overlaps"},
+       4, "'b': its data begin at offset 0, but those of 'a' end at 4"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
        R"("b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}})",
        12, "no holes"},
@@ -173,6 +176,10 @@ TEST(Safetensors, hostile_headers_are_refused_by_name) {
       {R"({"__metadata__":{"a":{}}})", 0, "metadata 'a': expected a string"},
       {R"({"__metadata__":"x"})", 0, "unexpected a string"},
       {R"({"__metadata__":{"a":"x","a":"y"}})", 0, "'a' appears twice"},
+      {R"({"__metadata__":{"a":"x"},"__metadata__":{"b":"y"}})", 0, "'__metadata__' appears twice"},
+      {R"({"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+       R"("\u0077":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+       8, "'w' appears twice"},
       {R"({"w\n\u0000":{"dtype":"F32"}})", 0, "tensor 'w\\x0a\\x00': has no shape"},
       {"{\"w\":" + std::string(100000, '['), 0, "unexpected an array"},
       {"{\"w\":{\"x\":" + std::string(100000, '['), 0, "64 levels"},
@@ -189,6 +196,63 @@ TEST(Safetensors, hostile_headers_are_refused_by_name) {
   EXPECT_THAT(error_of(path), HasSubstr("at most 100000000 bytes"));
   spill(path, std::string("\x00\xe1\xf5\x05\x00\x00\x00\x00{}", 10));
   EXPECT_THAT(error_of(path), HasSubstr("does not fit a file of 10"));
+}
+
+// Bytes that malloc has given and not got back.
+std::size_t heap_bytes() {
+  const struct mallinfo2 now = mallinfo2();
+  return now.uordblks + now.hblkhd;
+}
+
+TEST(Safetensors, a_million_tensors_take_little_memory_beside_the_header) {
+  constexpr std::size_t kTensors = 1'000'000;
+  std::string json = "{";
+  for (std::size_t i = 0; i < kTensors; ++i) {
+    const std::string at = std::to_string(i), next = std::to_string(i + 1);
+    json += (i ? ",\"t" : "\"t") + at + R"(":{"dtype":"U8","shape":[1,1],"data_offsets":[)" + at +
+            "," + next + "]}";
+  }
+  json += "}";
+  ASSERT_LE(json.size(), kMaxSafetensorsHeader);
+#if defined(RETORT_SANITIZED)
+  const SafetensorsHeader header = parse_safetensors_header(json, kTensors, "million");
+#else
+  const std::size_t text = json.size(), before = heap_bytes();
+  const SafetensorsHeader header = parse_safetensors_header(std::move(json), kTensors, "million");
+  EXPECT_LT(heap_bytes(), before + (std::size_t{64} << 20)) << text;
+#endif
+  EXPECT_EQ(header.entries.size(), kTensors);
+  for (const std::size_t i : {std::size_t{0}, std::size_t{77'777}, kTensors - 1}) {
+    const auto entry = header.find("t" + std::to_string(i));
+    ASSERT_TRUE(entry.has_value());
+    EXPECT_EQ(entry->begin, i);
+    EXPECT_EQ(entry->end, i + 1);
+    EXPECT_EQ(entry->shape, Shape({1, 1}));
+    EXPECT_EQ(header.entries[i].name, entry->name);
+  }
+  EXPECT_FALSE(header.find("t").has_value());
+  EXPECT_FALSE(header.find("u").has_value());
+}
+
+TEST(Safetensors, metadata_is_bounded) {
+  std::string json = "{\"__metadata__\":{";
+  for (std::size_t i = 0; i <= kMaxSafetensorsMetadata; ++i)
+    json += (i ? ",\"" : "\"") + std::to_string(i) + "\":\"\"";
+  EXPECT_THROW(parse_safetensors_header(json + "}}", 0, "x"), Error);
+}
+
+TEST(Safetensors, hashes_of_tensors_are_of_their_bytes) {
+  const TemporaryFolder folder;
+  FileWriter writer(folder / "a");
+  std::vector<std::pair<std::string, std::string>> hashes;
+  write_safetensors(writer, {{"b", Tensor::from<float>({1, 2}, {2})}, {"a", Tensor::empty({0})}},
+                    {}, &hashes);
+  writer.finish();
+  const float values[] = {1, 2};
+  const std::string_view bytes(reinterpret_cast<const char*>(values), sizeof values);
+  const std::vector<std::pair<std::string, std::string>> want{{"a", hash_bytes("")},
+                                                              {"b", hash_bytes(bytes)}};
+  EXPECT_EQ(hashes, want);
 }
 
 TEST(Safetensors, others_fields_dtypes_and_padding_are_accepted) {

@@ -1,5 +1,4 @@
 #include "nn/checkpoint/checkpoint.h"
-#include "kernels/conv2d/conv2d_choice.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,6 +10,7 @@
 #include <cerrno>
 #include <csignal>
 
+#include "engine/io/append_log.h"
 #include "engine/ops/mse.h"
 #include "kernels/conv2d/conv2d_choice.h"
 #include "nn/checkpoint/weights.h"
@@ -100,7 +100,14 @@ TEST(Checkpoint, every_kind_of_damage_falls_back_to_the_one_before) {
          bytes[bytes.size() - 3] ^= 1;
          spill(path + "/model.safetensors", bytes);
        },
-       "another content"},
+       "ckpt-00000002: model.safetensors: tensor 'w' has another content than was written"},
+      {"bit flip in the header",
+       [](const std::string& path) {
+         std::string bytes = slurp(path + "/model.safetensors");
+         bytes[bytes.find("cifar")] ^= 1;
+         spill(path + "/model.safetensors", bytes);
+       },
+       "model.safetensors: its header has another content than was written"},
       {"cut",
        [](const std::string& path) {
          std::filesystem::resize_file(path + "/model.safetensors", 100);
@@ -108,7 +115,7 @@ TEST(Checkpoint, every_kind_of_damage_falls_back_to_the_one_before) {
        "has 100 bytes"},
       {"missing file",
        [](const std::string& path) { std::filesystem::remove(path + "/optimizer.safetensors"); },
-       "No such file"},
+       "ckpt-00000002: optimizer.safetensors is missing"},
       {"missing manifest",
        [](const std::string& path) { std::filesystem::remove(path + "/MANIFEST.json"); },
        "No such file"},
@@ -159,6 +166,64 @@ TEST(Checkpoint, every_kind_of_damage_falls_back_to_the_one_before) {
   }
 }
 
+TEST(Checkpoint, when_all_are_damaged_nothing_begins_anew_by_itself) {
+  const TemporaryFolder folder;
+  write_checkpoint(folder.path(), contents_of(1));
+  write_checkpoint(folder.path(), contents_of(2));
+  std::filesystem::remove(folder / "ckpt-00000001/state.json");
+  std::filesystem::resize_file(folder / "ckpt-00000002/model.safetensors", 100);
+  try {
+    read_newest_valid(folder.path());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+    EXPECT_THAT(error.what(), HasSubstr(folder.path() + ": every checkpoint is damaged; to begin "
+                                                        "anew, remove this folder:"));
+    EXPECT_THAT(error.what(), HasSubstr("/ckpt-00000001: state.json is missing"));
+    EXPECT_THAT(error.what(), HasSubstr("/ckpt-00000002: model.safetensors has 100 bytes"));
+  }
+}
+
+// Logs stay outside; a checkpoint knows how far they went.
+TEST(Checkpoint, logs_are_cut_to_where_the_checkpoint_saw_them) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "log.jsonl";
+  const auto save = [&](std::int64_t step, const FileMark& mark) {
+    CheckpointContents contents = contents_of(step);
+    contents.logs["log.jsonl"] = mark;
+    write_checkpoint(folder.path(), contents);
+  };
+  {
+    AppendLog log(path);
+    log.append("one\n");
+    save(1, log.sync());
+    log.append("two\n");
+    save(2, log.sync());
+    log.append("three\n");  // and then a kill
+  }
+  const auto found = read_newest_valid(folder.path());
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->step, 2);
+  {
+    const AppendLog log(path, found->logs.at("log.jsonl"));
+    EXPECT_EQ(slurp(path), "one\ntwo\n");
+  }
+  // Damage behind what an older checkpoint saw rejects only the newer one.
+  spill(path, "one\ntwO\n");
+  const auto older = read_newest_valid(folder.path());
+  ASSERT_TRUE(older.has_value());
+  EXPECT_EQ(older->step, 1);
+  ASSERT_EQ(older->rejected.size(), 1u);
+  EXPECT_THAT(older->rejected[0],
+              HasSubstr("ckpt-00000002: the log log.jsonl has another content"));
+  EXPECT_EQ(AppendLog::read(path, older->logs.at("log.jsonl")), "one\n");
+  std::filesystem::remove(path);
+  EXPECT_THROW(read_newest_valid(folder.path()), Error);
+  CheckpointContents outside = contents_of(3);
+  outside.logs["../log"] = {};
+  EXPECT_THROW(write_checkpoint(folder.path(), outside), Error);
+}
+
 TEST(Checkpoint, every_cut_of_the_manifest_is_seen) {
   const TemporaryFolder folder;
   write_checkpoint(folder.path(), contents_of(1));
@@ -193,6 +258,12 @@ int fail_with_full_disk(const char* call, const std::string&) {
 int die(const char*, const std::string&) {
   if (++g_calls == g_fail_at) kill(getpid(), SIGKILL);
   return 0;
+}
+// File systems that cannot exchange two names.
+int die_without_exchange(const char* call, const std::string&) {
+  const bool exchange = std::string(call) == "exchange";
+  if (!exchange && ++g_calls == g_fail_at) kill(getpid(), SIGKILL);
+  return exchange ? EINVAL : 0;
 }
 struct Injected {
   explicit Injected(int (*fault)(const char*, const std::string&), int at) {
@@ -238,33 +309,51 @@ TEST(Checkpoint, a_full_disk_at_any_call_is_an_io_error_and_loses_nothing) {
 }
 
 TEST(Checkpoint, a_kill_at_any_call_leaves_the_old_or_the_new_one) {
-  for (const std::int64_t step : {2, 1}) {
-    int kills = 0;
-    for (int at = 1; at < 100; at += kEvery) {
-      const TemporaryFolder folder;
-      write_checkpoint(folder.path(), contents_of(1), 1);
-      const CheckpointContents next = contents_of(step);
-      const pid_t child = fork();
-      ASSERT_GE(child, 0);
-      if (child == 0) {
-        const Injected fault(die, at);
-        write_checkpoint(folder.path(), next, 1);
-        _exit(0);
+  for (const auto fault_of : {die, die_without_exchange})
+    for (const std::int64_t step : {2, 1}) {
+      int kills = 0;
+      for (int at = 1; at < 100; at += kEvery) {
+        const TemporaryFolder folder;
+        write_checkpoint(folder.path(), contents_of(1), 1);
+        const CheckpointContents next = contents_of(step);
+        const pid_t child = fork();
+        ASSERT_GE(child, 0);
+        if (child == 0) {
+          const Injected fault(fault_of, at);
+          write_checkpoint(folder.path(), next, 1);
+          _exit(0);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        const auto found = read_newest_valid(folder.path());
+        ASSERT_TRUE(found.has_value()) << "killed before call " << at;
+        EXPECT_TRUE(found->rejected.empty());
+        EXPECT_TRUE(found->step == 1 || found->step == step);
+        expect_step(folder.path(), found->step);
+        if (WIFEXITED(status)) break;
+        ++kills;
+        // The run goes on, to the same step or a later one, and clears up.
+        const std::int64_t later = at % 2 == 0 ? 3 : found->step;
+        write_checkpoint(folder.path(), contents_of(later), 1);
+        expect_step(folder.path(), later);
+        write_checkpoint(folder.path(), contents_of(3), 1);
+        EXPECT_THAT(names_in(folder.path()), ElementsAre("ckpt-00000003"));
       }
-      int status = 0;
-      waitpid(child, &status, 0);
-      const auto found = read_newest_valid(folder.path());
-      ASSERT_TRUE(found.has_value()) << "killed before call " << at;
-      EXPECT_TRUE(found->step == 1 || found->step == step);
-      expect_step(folder.path(), found->step);
-      if (WIFEXITED(status)) break;
-      ++kills;
-      // The next writer clears up.
-      write_checkpoint(folder.path(), contents_of(3), 1);
-      EXPECT_THAT(names_in(folder.path()), ElementsAre("ckpt-00000003"));
+      EXPECT_GE(kills, 15 / kEvery);
     }
-    EXPECT_GE(kills, 15 / kEvery);
+}
+
+TEST(Checkpoint, without_exchange_the_same_step_again_replaces) {
+  const TemporaryFolder folder;
+  CheckpointContents contents = contents_of(5);
+  contents.state.set("more", 1);
+  write_checkpoint(folder.path(), contents_of(5), 1);
+  {
+    const Injected fault(die_without_exchange, 1000);
+    write_checkpoint(folder.path(), contents, 1);
   }
+  EXPECT_THAT(names_in(folder.path()), ElementsAre("ckpt-00000005"));
+  EXPECT_EQ(read_newest_valid(folder.path())->state.at("more").as_integer(), 1);
 }
 
 TEST(Checkpoint, an_unwritable_folder_is_an_io_error) {

@@ -158,6 +158,39 @@ TEST(Weights, a_value_that_is_infinite_in_the_models_dtype_is_refused) {
       HasSubstr("'layer1.0.bn2.running_var' has a NaN or an infinity at element 5 (as f32)"));
 }
 
+// As training scripts save: the wrapper that held the model, or an average of weights.
+TEST(Weights, names_behind_a_prefix_get_one_sentence_with_the_cure) {
+  const TemporaryFolder folder;
+  const auto model = net(1);
+  for (const std::string prefix : {"model.", "module.student.", "net.backbone.module."}) {
+    NamedTensors tensors;
+    for (const auto& [name, tensor] : weights_of(*model))
+      tensors.emplace_back(prefix + name, tensor);
+    tensors.emplace_back("epoch", Tensor::scalar(3));
+    write_safetensors(folder / "w", tensors);
+    const std::string error = error_of(*model, folder / "w"),
+                      shown = prefix == "net.backbone.module." ? "net.backbone." : prefix;
+    EXPECT_THAT(error, HasSubstr("their names begin with '" + shown + "'"));
+    EXPECT_THAT(error, HasSubstr("k.removeprefix('" + shown + "')"));
+    EXPECT_LT(error.size(), 400u);
+    std::filesystem::remove(folder / "w");
+  }
+}
+
+TEST(Weights, the_counter_of_an_averaged_model_is_ignored) {
+  const TemporaryFolder folder;
+  const auto model = net(1), loaded = net(2);
+  NamedTensors tensors;
+  for (const auto& [name, tensor] : weights_of(*model))
+    tensors.emplace_back("module." + name, tensor);
+  tensors.emplace_back("n_averaged", Tensor::full({}, 7, DType::kI64));
+  write_safetensors(folder / "w", tensors);
+  const WeightsInfo info = load_weights(*loaded, folder / "w");
+  EXPECT_EQ(info.ignored, (std::vector<std::string>{"n_averaged"}));
+  EXPECT_EQ(info.path, folder / "w");
+  EXPECT_EQ(weights_hash(*model), weights_hash(*loaded));
+}
+
 TEST(Weights, the_same_weight_twice_is_refused) {
   const TemporaryFolder folder;
   const auto model = net(1);

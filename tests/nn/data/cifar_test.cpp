@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "engine/io/file.h"
 #include "nn/data/open.h"
 #include "nn/data/packed_file.h"
 #include "tests/fuzz/cifar_fuzz.cpp"
@@ -183,7 +184,35 @@ TEST(Cifar, unpacking_stops_at_the_cap) {
   EXPECT_LT(bomb.size(), 64u << 10);
   std::string text;
   EXPECT_EQ(code_of([&] { unpack_xz(bomb, "bomb.xz", 1 << 20); }, &text), ErrorCode::kBadInput);
+  EXPECT_NE(text.find("at most 1048576 bytes when unpacked, and it holds 8388608"),
+            std::string::npos)
+      << text;
+  // Several archives in a row are one content.
+  const std::string half = pack(std::string(600'000, 'x'));
+  EXPECT_EQ(unpack_xz(half + half, "two.xz", 1'200'000).size(), 1'200'000u);
+  EXPECT_EQ(code_of([&] { unpack_xz(half + half, "two.xz", 1'199'999); }), ErrorCode::kBadInput);
+  // Without its end there is no promise, and the cap stops what comes out.
+  EXPECT_EQ(code_of([&] { unpack_xz(bomb.substr(0, bomb.size() - 12), "cut.xz", 1 << 20); }, &text),
+            ErrorCode::kBadInput);
   EXPECT_NE(text.find("at most 1048576 bytes"), std::string::npos) << text;
+}
+
+TEST(Cifar, unpacking_takes_the_memory_of_the_content_and_no_more) {
+  const std::string content(20 << 20, 'x');
+  EXPECT_EQ(unpack_xz(pack(content), "x.xz", std::uint64_t{1} << 30).capacity(),
+            content.size() + 1);
+}
+
+TEST(Cifar, a_stop_ends_unpacking) {
+  const std::string archive = pack(std::string(8 << 20, 'x'));
+  static int calls;
+  calls = 0;
+  stop_wanted = []() noexcept { return ++calls > 3; };
+  std::string text;
+  EXPECT_EQ(code_of([&] { unpack_xz(archive, "a.xz", 1 << 30); }, &text), kStopped);
+  stop_wanted = nullptr;
+  EXPECT_EQ(calls, 4);
+  EXPECT_NE(text.find("a.xz: stopped while reading"), std::string::npos) << text;
 }
 
 // Replays the fuzz target on a small corpus: good files, each cut and changed in many places.
