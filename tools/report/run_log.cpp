@@ -3,72 +3,51 @@
 #include <charconv>
 #include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
-#include <set>
 
+#include "engine/io/json.h"
 #include "kernels/common/check.h"
 
 namespace retort::tools {
 namespace {
 
 // A flat object only: anything nested is refused, so depth and memory are bounded by the line.
-class FlatObject final : public nlohmann::json_sax<nlohmann::json> {
+class FlatObject final : public JsonHandler {
  public:
   LogRecord record;
-  std::string error;
 
-  bool null() override { return true; }
-  bool boolean(bool value) override { return number(value ? 1 : 0); }
-  bool number_integer(number_integer_t value) override {
-    return number(static_cast<double>(value));
+  void null() override {}
+  void boolean(bool value) override { number(value ? 1 : 0); }
+  void integer(std::int64_t value) override { number(static_cast<double>(value)); }
+  void unsigned_integer(std::uint64_t value) override { number(static_cast<double>(value)); }
+  void number(double value) override {
+    expect(inside_);
+    record.numbers[key_] = value;
   }
-  bool number_unsigned(number_unsigned_t value) override {
-    return number(static_cast<double>(value));
-  }
-  bool number_float(number_float_t value, const string_t&) override { return number(value); }
-  bool string(string_t& value) override {
-    if (!inside_) return refuse("expected an object");
+  void string(std::string& value) override {
+    expect(inside_);
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
-    const bool name = key_ == "arm" || key_ == "split" || key_ == "stage" || key_ == "text";
+    const bool name =
+        key_ == "arm" || key_ == "split" || key_ == "stage" || key_ == "text" || key_ == "reason";
     if (!name && value == "nan") return number(std::numeric_limits<double>::quiet_NaN());
     if (!name && value == "inf") return number(kInfinity);
     if (!name && value == "-inf") return number(-kInfinity);
     record.texts[key_] = value;
-    return true;
   }
-  bool binary(binary_t&) override { return refuse("unexpected binary value"); }
-  bool start_object(std::size_t) override {
-    if (inside_) return refuse("expected a flat object, got a nested one");
+  void key(std::string& name) override { key_ = name; }
+  void begin_object() override {
+    expect(!inside_);
     inside_ = true;
-    return true;
   }
-  bool key(string_t& key) override {
-    if (!keys_.insert(key).second)
-      return refuse(join("the key '", key.substr(0, 80), "' is there twice"));
-    key_ = key;
-    return true;
-  }
-  bool end_object() override { return true; }
-  bool start_array(std::size_t) override { return refuse("expected a flat object, got an array"); }
-  bool end_array() override { return true; }
-  bool parse_error(std::size_t position, const std::string&,
-                   const nlohmann::detail::exception&) override {
-    return refuse(join("not JSON at byte ", position));
-  }
+  void end_object() override {}
+  void begin_array() override { expect(false); }
+  void end_array() override {}
 
  private:
-  bool number(double value) {
-    if (!inside_) return refuse("expected an object");
-    record.numbers[key_] = value;
-    return true;
-  }
-  bool refuse(const std::string& why) {
-    error = why;
-    return false;
+  void expect(bool flat) const {
+    RETORT_CHECK_AS(kBadInput, flat, place(), "expected a flat object");
   }
   bool inside_ = false;
   std::string key_;
-  std::set<std::string> keys_;
 };
 
 // What a long run writes is some hundred MiB.
@@ -106,10 +85,11 @@ std::vector<LogRecord> parse_run_log(std::istream& in, const std::string& name) 
     RETORT_CHECK_AS(kBadInput, pending_error.empty(), pending_error);
     if (line.empty()) continue;
     FlatObject handler;
-    if (nlohmann::json::sax_parse(line, &handler)) {
+    try {
+      parse_json(line, handler, join(name, ":", number), 0, 1);
       records.push_back(std::move(handler.record));
-    } else {
-      pending_error = join(name, ":", number, ": ", handler.error);  // forgiven on the last line
+    } catch (const Error& error) {
+      pending_error = error.what();  // forgiven on the last line
     }
   }
   return records;

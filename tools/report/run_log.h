@@ -25,7 +25,7 @@ struct LogRecord {
 };
 
 /// Lines of a JSONL file of flat objects. "nan", "inf", "-inf" become numbers, but for the names
-/// under arm, split, stage and text.
+/// under arm, split, stage, text and reason.
 /// Errors   kIo if it cannot be read; kBadInput "FILE:LINE: ..." for a bad line that is not the
 /// last one (a key twice is bad), a line of over 1 MiB, a file of over 4 GiB.
 std::vector<LogRecord> read_run_log(const std::filesystem::path& file);

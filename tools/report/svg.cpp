@@ -5,11 +5,13 @@
 #include <cstdio>
 #include <limits>
 
+#include "tools/report/metric_text.h"
+
 namespace retort::tools {
 namespace {
 
-constexpr double kWidth = 640, kHeight = 330, kLeft = 62, kRight = 14, kTop = 14, kBottom = 44;
-constexpr double kPlotWidth = kWidth - kLeft - kRight, kPlotHeight = kHeight - kTop - kBottom;
+// Units of the drawing, which the page stretches to what room there is.
+constexpr double kPlotWidth = 600, kPlotHeight = 260;
 
 struct Range {
   double low = std::numeric_limits<double>::infinity(), high = -low;
@@ -76,6 +78,124 @@ std::vector<std::size_t> thinned(const Series& s, const Range& x) {
   return keep;
 }
 
+// The label of a tick; -0 and what rounding left of 0 are 0.
+std::string tick_text(double t, const Range& range) {
+  return short_number(std::abs(t) < 1e-9 * (range.high - range.low) ? 0 : t);
+}
+
+bool is_drawable(const Range& range) {
+  constexpr double kLargest = 1e300;  // beyond it the arithmetic of ticks overflows
+  return std::abs(range.low) <= kLargest && std::abs(range.high) <= kLargest;
+}
+
+// The drawing of one chart: series to paths, in its own units.
+class Drawing {
+ public:
+  Drawing(const Range& x, const Range& y, const ChartOptions& options)
+      : x_(x), y_(y), options_(options) {}
+
+  double px(double x) const { return (x - x_.low) / (x_.high - x_.low) * kPlotWidth; }
+  double py(double y) const { return (y_.high - y) / (y_.high - y_.low) * kPlotHeight; }
+
+  std::string series(const Series& s) const {
+    const std::vector<std::size_t> keep = thinned(s, x_);
+    return options_.scatter ? dots(s, keep) : band(s) + lonely_points(s, keep) + line(s, keep);
+  }
+
+ private:
+  std::string path(const Series& s, const char* kind, const std::string& d) const {
+    return "<path class=\"" + std::string(kind) + " " + colour_class(s.colour) + "\" d=\"" + d +
+           "\"><title>" + escape_html(s.name) + "</title></path>";
+  }
+  std::string dots(const Series& s, const std::vector<std::size_t>& keep) const {
+    std::string d;
+    for (const std::size_t i : keep)
+      if (std::isfinite(s.y[i])) d += format("M%.1f,%.1fh0", px(s.x[i]), py(s.y[i]));
+    return path(s, "dots", d);
+  }
+  std::string band(const Series& s) const {
+    if (s.low.empty() || s.low.size() != s.x.size()) return "";
+    std::string points;
+    for (std::size_t i = 0; i < s.x.size(); ++i)
+      if (std::isfinite(s.high[i])) points += format("%.1f,%.1f ", px(s.x[i]), py(s.high[i]));
+    for (std::size_t i = s.x.size(); i-- > 0;)
+      if (std::isfinite(s.low[i])) points += format("%.1f,%.1f ", px(s.x[i]), py(s.low[i]));
+    return "<polygon class=\"band " + colour_class(s.colour) + "\" points=\"" + points + "\"/>";
+  }
+  // A point between two gaps is no line.
+  std::string lonely_points(const Series& s, const std::vector<std::size_t>& keep) const {
+    const auto is_gap = [&](std::size_t k) {
+      return k >= keep.size() || !std::isfinite(s.y[keep[k]]);
+    };
+    std::string d;
+    for (std::size_t k = 0; k < keep.size(); ++k)
+      if (!is_gap(k) && is_gap(k + 1) && (k == 0 || is_gap(k - 1)))
+        d += format("M%.1f,%.1fh0", px(s.x[keep[k]]), py(s.y[keep[k]]));
+    return d.empty() ? "" : path(s, "point", d);
+  }
+  std::string line(const Series& s, const std::vector<std::size_t>& keep) const {
+    std::string d;
+    bool pen_down = false;
+    double last_y = 0;
+    for (const std::size_t i : keep) {
+      if (!std::isfinite(s.y[i])) {
+        pen_down = false;
+        continue;
+      }
+      if (pen_down && options_.step_line) d += format("L%.1f,%.1f", px(s.x[i]), last_y);
+      d += (pen_down ? "L" : "M") + format("%.1f,%.1f", px(s.x[i]), py(s.y[i]));
+      last_y = py(s.y[i]);
+      pen_down = true;
+    }
+    return path(s, "line", d);
+  }
+
+  const Range &x_, &y_;
+  const ChartOptions& options_;
+};
+
+// Beside each line's end its number, moved down where it would cover the one above.
+std::string end_numbers(const std::vector<Series>& series, const Drawing& drawing) {
+  struct End {
+    double top;  // in percent
+    std::size_t number;
+  };
+  std::vector<End> ends;
+  for (std::size_t k = 0; k < series.size(); ++k) {
+    const auto last = std::find_if(series[k].y.rbegin(), series[k].y.rend(),
+                                   [](double v) { return std::isfinite(v); });
+    if (last != series[k].y.rend()) ends.push_back({100 * drawing.py(*last) / kPlotHeight, k});
+  }
+  std::stable_sort(ends.begin(), ends.end(),
+                   [](const End& a, const End& b) { return a.top < b.top; });
+  constexpr double kApart = 4.6;  // percent: a line of small text
+  std::string out;
+  double free_from = -kApart;
+  for (const End& end : ends) {
+    const double top = std::max(end.top, free_from);
+    free_from = top + kApart;
+    out += format("<b style=\"top:%.1f%%\">", top) + std::to_string(end.number + 1) + "</b>";
+  }
+  return "<div class=\"ends\">" + out + "</div>";
+}
+
+std::string legend(const std::vector<Series>& series, bool scatter, bool numbered) {
+  std::string out = "<ul class=\"legend\">";
+  for (std::size_t k = 0; k < series.size(); ++k) {
+    const char* const mark = scatter ? "<path class=\"point " : "<path class=\"line ";
+    const char* const d = scatter ? "M12,5h0" : "M1,5H23";
+    out += "<li><svg class=\"key\" viewBox=\"0 0 24 10\">" + std::string(mark) +
+           colour_class(series[k].colour) + "\" d=\"" + d + "\"/></svg>" +
+           (numbered ? "<b>" + std::to_string(k + 1) + "</b> " : "") + escape_html(series[k].name) +
+           "</li>";
+  }
+  return out + "</ul>";
+}
+
+std::string head(const std::string& title) {
+  return "<figure><figcaption>" + escape_html(title) + "</figcaption>";
+}
+
 }  // namespace
 
 std::string escape_html(const std::string& text) {
@@ -93,14 +213,9 @@ std::string escape_html(const std::string& text) {
   return out;
 }
 
-std::string short_number(double value) {
-  if (std::isnan(value)) return "nan";
-  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-  if (value != 0 && std::abs(value) >= 10000 && std::fmod(value, 100) == 0)
-    return format(std::abs(value) >= 1e6 ? "%.4gM" : "%.4gk",
-                  std::abs(value) >= 1e6 ? value / 1e6 : value / 1e3);
-  if (std::floor(value) == value && std::abs(value) < 1e7) return format("%.0f", value);
-  return format("%.4g", value);
+std::string colour_class(int colour) {
+  const int dash = colour / 10 % 4;
+  return "c" + std::to_string(colour % 10) + (dash ? " d" + std::to_string(dash) : "");
 }
 
 std::string chart(const ChartOptions& options, const std::vector<Series>& series) {
@@ -112,87 +227,80 @@ std::string chart(const ChartOptions& options, const std::vector<Series>& series
       if (i < s.low.size()) yr.include(s.low[i]);
       if (i < s.high.size()) yr.include(s.high[i]);
     }
-  std::string out = "<figure><figcaption>" + escape_html(options.title) + "</figcaption>";
+  std::string out = head(options.title);
   if (xr.empty() || yr.empty())
     return out + "<p class=\"none\">nothing recorded yet</p></figure>\n";
-  if (options.zero_based) yr.include(0);
-  constexpr double kLargest = 1e300;  // beyond it the arithmetic below overflows
-  for (const double v : {xr.low, xr.high, yr.low, yr.high})
-    if (std::abs(v) > kLargest) return out + "<p class=\"none\">too large to draw</p></figure>\n";
+  if (!is_drawable(xr) || !is_drawable(yr))
+    return out + "<p class=\"none\">too large to draw</p></figure>\n";
   if (xr.low == xr.high) xr.low -= 0.5, xr.high += 0.5;
   widen(&xr);
   if (!widen(&yr)) {
     const double pad = 0.04 * (yr.high - yr.low);
-    if (!options.zero_based || yr.low < 0) yr.low -= pad;
-    yr.high += pad;
+    yr.low -= pad, yr.high += pad;
   }
-  const auto px = [&](double x) { return kLeft + (x - xr.low) / (xr.high - xr.low) * kPlotWidth; };
-  const auto py = [&](double y) { return kTop + (yr.high - y) / (yr.high - yr.low) * kPlotHeight; };
+  const Drawing drawing(xr, yr, options);
+  const std::vector<double> y_ticks = ticks(yr, 5);
+  std::string grid, labels;
+  for (const double t : y_ticks) {
+    grid += format("<path class=\"grid\" d=\"M0,%.1fH600\"/>", drawing.py(t));
+    labels += format("<i class=\"yt\" style=\"top:%.2f%%\">", 100 * drawing.py(t) / kPlotHeight) +
+              tick_text(t, yr) + "</i>";
+  }
+  for (const double t : ticks(xr, 6, 1))  // ranks, steps and epochs are counted
+    labels += format("<i class=\"xt\" style=\"left:%.2f%%\">", 100 * drawing.px(t) / kPlotWidth) +
+              tick_text(t, xr) + "</i>";
+  std::string lines;
+  for (const Series& s : series) lines += drawing.series(s);
+  const bool numbered = series.size() > 10 && !options.scatter;
+  out += "<div class=\"plot" + std::string(numbered ? " numbered" : "") +
+         "\"><svg viewBox=\"0 0 600 260\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"" +
+         escape_html(options.title) + "\">" + grid + "<path class=\"axis\" d=\"M0,260H600\"/>" +
+         lines + "</svg>" + labels + (numbered ? end_numbers(series, drawing) : "") + "</div>";
+  out += "<p class=\"xlabel\">" + escape_html(options.x_label) + "</p>" +
+         legend(series, options.scatter, numbered) + options.foot;
+  return out + "</figure>\n";
+}
 
-  out += "<svg viewBox=\"0 0 640 330\" role=\"img\" aria-label=\"" + escape_html(options.title) +
-         "\">";
-  for (const double t : ticks(yr, 5))
-    out += format("<line class=\"grid\" x1=\"62\" x2=\"626\" y1=\"%.1f\" y2=\"%.1f\"/>", py(t),
-                  py(t)) +
-           format("<text class=\"tick\" x=\"56\" y=\"%.1f\" text-anchor=\"end\">", py(t) + 4) +
-           short_number(std::abs(t) < 1e-12 ? 0 : t) + "</text>";
-  for (const double t : ticks(xr, 7, 1))  // ranks, steps and epochs are counted
-    out += format("<text class=\"tick\" x=\"%.1f\" y=\"304\" text-anchor=\"middle\">", px(t)) +
-           short_number(std::abs(t) < 1e-12 ? 0 : t) + "</text>";
-  out += "<line class=\"axis\" x1=\"62\" x2=\"626\" y1=\"286\" y2=\"286\"/>";
-  out += "<text class=\"label\" x=\"344\" y=\"324\" text-anchor=\"middle\">" +
-         escape_html(options.x_label) + "</text>";
+std::string interval_plot(const std::string& title, const std::vector<PlotRow>& rows,
+                          const std::string& foot) {
+  Range range;
+  for (const PlotRow& row : rows) {
+    for (const double v : row.dots) range.include(v);
+    for (const double v : {row.point, row.low, row.high}) range.include(v);
+  }
+  std::string out = head(title);
+  if (range.empty()) return out + "<p class=\"none\">nothing finished yet</p></figure>\n";
+  if (!is_drawable(range)) return out + "<p class=\"none\">too large to draw</p></figure>\n";
+  if (!widen(&range)) {
+    const double pad = 0.03 * (range.high - range.low);
+    range.low -= pad, range.high += pad;
+  }
+  const auto at = [&](double v) { return 100 * (v - range.low) / (range.high - range.low); };
+  const std::vector<double> marks = ticks(range, 5);
+  std::string lines;
+  for (const double t : marks)
+    lines += format("<i class=\"grid\" style=\"left:%.2f%%\"></i>", at(t));
+  out += "<div class=\"rows\">";
+  for (const PlotRow& row : rows) {
+    out += "<div class=\"row " + colour_class(row.colour) + "\"><span class=\"name\">" +
+           escape_html(row.name) + "</span><span class=\"value\">" + row.text +
+           "</span><span class=\"track\">" + lines;
+    if (std::isfinite(row.low) && std::isfinite(row.high))
+      out += format("<i class=\"bar\" style=\"left:%.2f%%;width:%.2f%%\"></i>", at(row.low),
+                    at(row.high) - at(row.low));
+    if (row.dots.size() > 1)
+      for (const double v : row.dots)
+        if (std::isfinite(v)) out += format("<i class=\"dot\" style=\"left:%.2f%%\"></i>", at(v));
+    if (std::isfinite(row.point))
+      out += format("<i class=\"mean\" style=\"left:%.2f%%\"></i>", at(row.point));
+    out += "</span></div>";
+  }
   out +=
-      "<text class=\"label\" transform=\"translate(14 150) rotate(-90)\" text-anchor=\"middle\">" +
-      escape_html(options.y_label) + "</text>";
-
-  for (const Series& s : series) {
-    const std::string colour = "c" + std::to_string(s.colour % 10);
-    const std::vector<std::size_t> keep = thinned(s, xr);
-    if (!s.low.empty() && s.low.size() == s.x.size()) {
-      std::string path;
-      for (std::size_t i = 0; i < s.x.size(); ++i)
-        if (std::isfinite(s.high[i])) path += format("%.1f,%.1f ", px(s.x[i]), py(s.high[i]));
-      for (std::size_t i = s.x.size(); i-- > 0;)
-        if (std::isfinite(s.low[i])) path += format("%.1f,%.1f ", px(s.x[i]), py(s.low[i]));
-      out += "<polygon class=\"band " + colour + "\" points=\"" + path + "\"/>";
-    }
-    if (options.scatter) {
-      std::string path;
-      for (const std::size_t i : keep)
-        if (std::isfinite(s.y[i])) path += format("M%.1f,%.1fh0", px(s.x[i]), py(s.y[i]));
-      out += "<path class=\"dots " + colour + "\" d=\"" + path + "\"><title>" +
-             escape_html(s.name) + "</title></path>";
-      continue;
-    }
-    std::string path, alone;  // a point without neighbours is no line
-    const auto is_gap = [&](std::size_t k) {
-      return k >= keep.size() || !std::isfinite(s.y[keep[k]]);
-    };
-    for (std::size_t k = 0; k < keep.size(); ++k)
-      if (!is_gap(k) && is_gap(k + 1) && (k == 0 || is_gap(k - 1)))
-        alone += format("M%.1f,%.1fh0", px(s.x[keep[k]]), py(s.y[keep[k]]));
-    if (!alone.empty()) out += "<path class=\"point " + colour + "\" d=\"" + alone + "\"/>";
-    bool pen_down = false;
-    double last_y = 0;
-    for (const std::size_t i : keep) {
-      if (!std::isfinite(s.y[i])) {
-        pen_down = false;
-        continue;
-      }
-      if (pen_down && options.step_line) path += format("L%.1f,%.1f", px(s.x[i]), last_y);
-      path += (pen_down ? "L" : "M") + format("%.1f,%.1f", px(s.x[i]), py(s.y[i]));
-      last_y = py(s.y[i]);
-      pen_down = true;
-    }
-    out += "<path class=\"line " + colour + "\" d=\"" + path + "\"><title>" + escape_html(s.name) +
-           "</title></path>";
-  }
-  out += "</svg><ul class=\"legend\">";
-  for (const Series& s : series)
-    out += "<li><i class=\"c" + std::to_string(s.colour % 10) + "\"></i>" + escape_html(s.name) +
-           "</li>";
-  return out + "</ul></figure>\n";
+      "<div class=\"row\"><span class=\"name\"></span><span class=\"value\"></span><span "
+      "class=\"track scale\">";
+  for (const double t : marks)
+    out += format("<i class=\"xt\" style=\"left:%.2f%%\">", at(t)) + tick_text(t, range) + "</i>";
+  return out + "</span></div></div>" + foot + "</figure>\n";
 }
 
 }  // namespace retort::tools
