@@ -53,7 +53,8 @@ AddedTokenFinder::AddedTokenFinder(std::vector<AddedToken> tokens,
   for (const std::string& pattern : patterns)
     begins_[static_cast<std::uint8_t>(pattern.front())] = true;
   if (std::count(begins_.begin(), begins_.end(), true) == 1)
-    only_begin_ = static_cast<int>(std::find(begins_.begin(), begins_.end(), true) - begins_.begin());
+    only_begin_ =
+        static_cast<int>(std::find(begins_.begin(), begins_.end(), true) - begins_.begin());
 }
 
 bool AddedTokenFinder::may_be_in(std::string_view text) const {

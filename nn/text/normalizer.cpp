@@ -74,8 +74,7 @@ bool is_word_character(char32_t c) {
   return word.contains(c);
 }
 
-Normalizer::Normalizer(const NormalizerOptions& options)
-    : options_(options), traits_(0x110000, 0) {
+Normalizer::Normalizer(const NormalizerOptions& options) : options_(options), traits_(0x110000, 0) {
   const detail::UnicodeTables& t = detail::unicode_tables();
   const bool rust = options.rules == TextRules::kRust;
   const auto both = [&](Numbers base, Numbers difference, std::uint8_t trait) {
@@ -162,8 +161,8 @@ void Normalizer::add_mappings() {
     const std::u32string to = rust ? apply(lower, apply(strip, one, options_.strip_accents), false)
                                    : apply(strip, apply(lower, one, false), options_.strip_accents);
     if (to == one) continue;
-    mappings_.push_back({c, static_cast<std::uint32_t>(mapped_.size()),
-                         static_cast<std::uint32_t>(to.size())});
+    mappings_.push_back(
+        {c, static_cast<std::uint32_t>(mapped_.size()), static_cast<std::uint32_t>(to.size())});
     mapped_.insert(mapped_.end(), to.begin(), to.end());
     traits_[c] |= kMapped;
   }

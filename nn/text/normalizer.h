@@ -51,8 +51,9 @@ class Normalizer {
   explicit Normalizer(const NormalizerOptions& options);
 
   /// text[begin, end) normalised, onto `out`. Marks are not moved across `begin`, so it must be the
-  /// start of the text or follow or be no mark; what lies around it in `text` may decide about a final sigma.
-  /// Throws Error(kBadInput) with the byte's place in `text` if there is invalid UTF-8.
+  /// start of the text or follow or be no mark; what lies around it in `text` may decide about a
+  /// final sigma. Throws Error(kBadInput) with the byte's place in `text` if there is invalid
+  /// UTF-8.
   void append(std::string_view text, std::size_t begin, std::size_t end, std::string& out) const;
   std::string normalize(std::string_view text) const;
 

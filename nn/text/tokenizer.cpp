@@ -49,7 +49,8 @@ std::size_t added_by(const std::vector<TemplatePiece>& pieces) {
 
 // Room for text among max_length ids; with no limit, room for everything.
 std::size_t room_for_text(const std::vector<TemplatePiece>& pieces, std::size_t max_length) {
-  RETORT_CHECK(!pieces.empty(), "[tokenizer] this vocabulary has no [CLS] and [SEP] to put around a text");
+  RETORT_CHECK(!pieces.empty(),
+               "[tokenizer] this vocabulary has no [CLS] and [SEP] to put around a text");
   if (max_length == 0) return SIZE_MAX;
   const std::size_t special = added_by(pieces);
   RETORT_CHECK(max_length >= special, "[tokenizer] expected a length of at least ", special,
@@ -57,7 +58,8 @@ std::size_t room_for_text(const std::vector<TemplatePiece>& pieces, std::size_t 
   return max_length - special;
 }
 
-void truncate_pair(std::size_t& first, std::size_t& second, std::size_t room, Truncation truncation) {
+void truncate_pair(std::size_t& first, std::size_t& second, std::size_t room,
+                   Truncation truncation) {
   if (room == SIZE_MAX || first + second <= room) return;
   if (room == 0) {
     first = second = 0;
@@ -76,9 +78,9 @@ void truncate_pair(std::size_t& first, std::size_t& second, std::size_t room, Tr
   const bool is_first = truncation == Truncation::kOnlyFirst;
   std::size_t& target = is_first ? first : second;
   const std::size_t excess = first + second - room;
-  RETORT_CHECK_AS(kBadInput, target > excess, "[tokenizer] ", is_first ? "only_first" : "only_second",
-                  ": expected a text of more than the ", excess, " tokens that are too many, got ",
-                  target);
+  RETORT_CHECK_AS(kBadInput, target > excess, "[tokenizer] ",
+                  is_first ? "only_first" : "only_second", ": expected a text of more than the ",
+                  excess, " tokens that are too many, got ", target);
   target -= excess;
 }
 

@@ -70,7 +70,8 @@ class Tokenizer {
   static Tokenizer from_json(const std::string& path);
   static Tokenizer parse_json(std::string_view text, const std::string& name);
 
-  /// Throws Error(kBadInput) if the unknown token, or an added or special one, is not among the tokens.
+  /// Throws Error(kBadInput) if the unknown token, or an added or special one, is not among the
+  /// tokens.
   explicit Tokenizer(TokenizerParts parts);
 
   /// The ids of a text, without special tokens around it.
@@ -93,8 +94,8 @@ class Tokenizer {
 
   /// Ids are in [0, size()); an embedding needs so many rows.
   std::int32_t size() const { return static_cast<std::int32_t>(special_.size()); }
-  std::int32_t id(std::string_view token) const;      // -1: none
-  const std::string& token(std::int32_t id) const;    // "": an id without one
+  std::int32_t id(std::string_view token) const;    // -1: none
+  const std::string& token(std::int32_t id) const;  // "": an id without one
   std::int32_t unknown_id() const { return words_.unknown(); }
   /// Whether the id stands for structure ([CLS], [PAD] ...) and not for text.
   bool is_special(std::int32_t id) const {

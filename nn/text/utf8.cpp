@@ -7,8 +7,8 @@ namespace retort::nn {
 std::size_t utf8_fault(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     std::uint64_t eight;
-    if (i + 8 <= text.size() && (std::memcpy(&eight, text.data() + i, 8),
-                                 (eight & 0x8080808080808080u) == 0)) {
+    if (i + 8 <= text.size() &&
+        (std::memcpy(&eight, text.data() + i, 8), (eight & 0x8080808080808080u) == 0)) {
       i += 8;
       continue;
     }

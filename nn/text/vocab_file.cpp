@@ -68,8 +68,8 @@ Tokenizer Tokenizer::parse_vocab(std::string_view text, const std::string& name,
     if (line_of.contains(token)) parts.special.emplace_back(token);
   if (line_of.contains("[CLS]") && line_of.contains("[SEP]")) {
     const auto special = [&](const char* token, std::int32_t type) {
-      return TemplatePiece{TemplatePiece::Kind::kSpecial, type,
-                           {static_cast<std::int32_t>(line_of.at(token)) - 1}};
+      return TemplatePiece{
+          TemplatePiece::Kind::kSpecial, type, {static_cast<std::int32_t>(line_of.at(token)) - 1}};
     };
     const TemplatePiece first{TemplatePiece::Kind::kFirst, 0, {}};
     const TemplatePiece second{TemplatePiece::Kind::kSecond, 1, {}};

@@ -14,14 +14,15 @@ inline constexpr std::int32_t kMaxVocabulary = std::int32_t{1} << 20;
 
 struct WordPieceOptions {
   std::string unknown = "[UNK]";
-  std::string prefix = "##";     // of pieces that go on a word; may be empty
+  std::string prefix = "##";         // of pieces that go on a word; may be empty
   std::size_t max_characters = 200;  // longer words are unknown
 };
 
 /// The vocabulary and its greedy search:
 ///
 ///   word = piece_1 piece_2 ...   piece_k the longest token that the rest of the word begins with
-///                                (k > 1: the longest token "##" + x, where the rest begins with x);
+///                                (k > 1: the longest token "##" + x, where the rest begins with
+///                                x);
 ///   the unknown token alone if for some k there is none, or the word is longer than
 ///   max_characters.
 ///
@@ -37,12 +38,15 @@ class WordPiece {
 
   std::int32_t size() const { return static_cast<std::int32_t>(tokens_.size()); }
   std::int32_t id(std::string_view token) const { return trie_.find(token); }  // -1: none
-  const std::string& token(std::int32_t id) const { return tokens_.at(static_cast<std::size_t>(id)); }
+  const std::string& token(std::int32_t id) const {
+    return tokens_.at(static_cast<std::size_t>(id));
+  }
   std::int32_t unknown() const { return unknown_; }
   const WordPieceOptions& options() const { return options_; }
 
   /// Appends the pieces of one word, whose bytes are first mapped by `fold` (256 entries).
-  void encode(std::string_view word, const std::uint8_t* fold, std::vector<std::int32_t>& ids) const;
+  void encode(std::string_view word, const std::uint8_t* fold,
+              std::vector<std::int32_t>& ids) const;
   /// The same without a mapping.
   void encode(std::string_view word, std::vector<std::int32_t>& ids) const;
 
