@@ -69,7 +69,11 @@ void add_loop(Plan& plan, const std::string& name, std::int64_t n, DType dtype, 
 
 // By the formulas of elementwise_math.h.
 constexpr double forward_flops(Unary op) {
-  return op == Unary::kAffine ? 2 : op == Unary::kSigmoid ? 4 : op == Unary::kGelu ? 5 : 1;
+  return op == Unary::kAffine     ? 2
+         : op == Unary::kSigmoid  ? 4
+         : op == Unary::kGelu     ? 5
+         : op == Unary::kGeluTanh ? 9
+                                  : 1;
 }
 constexpr double backward_flops(Unary op) {
   switch (op) {
@@ -78,6 +82,7 @@ constexpr double backward_flops(Unary op) {
     case Unary::kTanh:
     case Unary::kSigmoid: return 3;
     case Unary::kGelu: return 11;
+    case Unary::kGeluTanh: return 17;
     default: return 1;
   }
 }
@@ -246,6 +251,7 @@ void add_elementwise_cases(Plan& plan) {
       add_unary<Unary::kAbs>(plan, n, dtype);
       add_unary<Unary::kSigmoid>(plan, n, dtype);
       add_unary<Unary::kGelu>(plan, n, dtype);
+      add_unary<Unary::kGeluTanh>(plan, n, dtype);
       add_binary<Binary::kAdd>(plan, n, dtype);
       add_binary<Binary::kSubtract>(plan, n, dtype);
       add_binary<Binary::kMultiply>(plan, n, dtype);

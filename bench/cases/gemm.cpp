@@ -15,7 +15,8 @@ namespace {
 
 struct Product {
   std::int64_t m, n, k;
-  bool transpose_a, transpose_b, bias, relu = false;
+  bool transpose_a, transpose_b, bias;
+  kernels::Activation activation = kernels::Activation::kNone;
 };
 
 Work make(const Product& p, const Case& c) {
@@ -31,14 +32,15 @@ Work make(const Product& p, const Case& c) {
     g.transpose_a = p.transpose_a, g.transpose_b = p.transpose_b;
     g.dtype = c.dtype;
     if (p.bias) g.bias = bias.raw();
-    g.relu = p.relu;
+    g.activation = p.activation;
     kernels::gemm(kernel_context(c.device), g);
   };
   if (p.bias)
     w.composed = [=] {
       const NoGrad no_grad;
       const Tensor y = add_bias(matmul(a, b, p.transpose_a, p.transpose_b), bias);
-      if (p.relu) static_cast<void>(relu(y));
+      if (p.activation == kernels::Activation::kRelu) static_cast<void>(relu(y));
+      if (p.activation == kernels::Activation::kGelu) static_cast<void>(gelu(y));
     };
   w.outputs = [=] { return std::vector<Tensor>{y}; };
   w.error = [=] {  // 400 elements, each a dot product in double
@@ -50,7 +52,9 @@ Work make(const Product& p, const Case& c) {
         for (std::int64_t k = 0; k < p.k; ++k)
           sum += va[static_cast<std::size_t>(p.transpose_a ? k * p.m + i : i * p.k + k)] *
                  vb[static_cast<std::size_t>(p.transpose_b ? j * p.k + k : k * p.n + j)];
-        e.add(got[static_cast<std::size_t>(i * p.n + j)], p.relu ? std::max(0.0, sum) : sum);
+        kernels::dispatch_activation(p.activation, [&]<kernels::Activation kF>() {
+          e.add(got[static_cast<std::size_t>(i * p.n + j)], kernels::activate<kF>(sum));
+        });
       }
     return e.value();
   };
@@ -88,7 +92,9 @@ void add_gemm_cases(Plan& plan) {
   for (const DType dtype : {DType::kF32, DType::kBF16})
     for (const Layer& l : layers) {
       add(plan, "nt_bias", {l.rows, l.out, l.in, false, true, true}, dtype);
-      add(plan, "nt_bias_relu", {l.rows, l.out, l.in, false, true, true, true}, dtype);
+      for (const auto f : {kernels::Activation::kRelu, kernels::Activation::kGelu})
+        add(plan, std::string("nt_bias_") + name_of(f), {l.rows, l.out, l.in, false, true, true, f},
+            dtype);
       add(plan, "nn", {l.rows, l.in, l.out, false, false, false}, dtype);
       add(plan, "tn", {l.out, l.in, l.rows, true, false, false}, dtype);
     }

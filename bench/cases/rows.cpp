@@ -202,8 +202,8 @@ Work make_bias(const Size& s, const Case& c) {
                y = Tensor::empty({s.rows, s.columns}, c.dtype, c.device);
   Work w;
   w.run = [=] {
-    kernels::bias(kernel_context(c.device),
-                  {y.raw(), x.raw(), b.raw(), s.rows, s.columns, true, c.dtype});
+    kernels::bias(kernel_context(c.device), {y.raw(), x.raw(), b.raw(), s.rows, s.columns,
+                                             kernels::Activation::kRelu, c.dtype});
   };
   w.composed = [=] {
     const NoGrad no_grad;
@@ -233,7 +233,8 @@ Work make_bias_backward(const Size& s, const Case& c) {
   Work w;
   w.run = [=] {
     kernels::bias_backward(kernel_context(c.device),
-                           {dx.raw(), db.raw(), dy.raw(), y.raw(), s.rows, s.columns, c.dtype});
+                           {dx.raw(), db.raw(), dy.raw(), y.raw(), s.rows, s.columns,
+                            kernels::Activation::kRelu, c.dtype});
   };
   w.composed = [=] {
     const NoGrad no_grad;

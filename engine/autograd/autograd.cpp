@@ -99,7 +99,10 @@ class Queue {
  public:
   Queue() { heap_.reserve(16); }
   ~Queue() {  // after an error: gradients of half a backward must not meet those of the next
-    for (const auto& a : heap_) a->node->pending = Tensor();
+    for (const auto& a : heap_) {
+      a->node->pending = Tensor();
+      a->node->contributions_in_place = 0;
+    }
   }
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
@@ -193,22 +196,55 @@ bool same_memory(const Tensor& a, const Tensor& b) {
 
 }  // namespace
 
+namespace {
+
+bool is_like(const Tensor& t, const Shape& shape, DType dtype, Device device) {
+  return t.defined() && t.shape() == shape && t.dtype() == dtype && t.device() == device;
+}
+
+// The leaf that is input `index` of the op whose backward runs, if its gradient is one contiguous
+// piece of this kind; else null.
+Tensor::Autograd* leaf_with_own_gradient(std::size_t index, const Shape& shape, DType dtype,
+                                         Device device) {
+  if (t_running == nullptr || index >= t_running->leaves.size()) return nullptr;
+  const Tensor& leaf = t_running->leaves[index];
+  if (!is_like(leaf, shape, dtype, device)) return nullptr;
+  make_gradient(leaf);
+  return leaf.autograd()->gradient->is_contiguous() ? leaf.autograd().get() : nullptr;
+}
+
+}  // namespace
+
 Tensor gradient_memory(std::size_t index, const Shape& shape, DType dtype, Device device) {
-  if (t_running != nullptr && index < t_running->leaves.size()) {
-    const Tensor& leaf = t_running->leaves[index];
-    if (leaf.defined() && leaf.shape() == shape && leaf.dtype() == dtype &&
-        leaf.device() == device) {
-      make_gradient(leaf);
-      Tensor::Autograd& a = *leaf.autograd();
-      if (a.gradient_is_fresh && a.gradient->is_contiguous() && a.gradient->dtype() == dtype &&
-          a.gradient->device() == device) {
-        a.gradient_is_fresh = false;
-        a.gradient_is_written = true;
-        return *a.gradient;
-      }
-    }
+  Tensor::Autograd* const leaf = leaf_with_own_gradient(index, shape, dtype, device);
+  if (leaf == nullptr || !leaf->gradient_is_fresh) return Tensor::empty(shape, dtype, device);
+  leaf->gradient_is_fresh = false;
+  ++leaf->contributions_in_place;
+  return *leaf->gradient;
+}
+
+GradientPlace gradient_place(std::size_t index, const Shape& shape, DType dtype, Device device) {
+  if (Tensor::Autograd* const leaf = leaf_with_own_gradient(index, shape, dtype, device)) {
+    ++leaf->contributions_in_place;
+    return {*leaf->gradient, std::exchange(leaf->gradient_is_fresh, false)};
   }
-  return Tensor::empty(shape, dtype, device);
+  if (t_running != nullptr && index < t_running->inputs.size())
+    if (const auto& input = t_running->inputs[index]; input && input->node)
+      if (Node& below = *input->node;
+          is_like(below.pending, shape, dtype, device) && below.pending.is_contiguous() &&
+          below.pending.storage().use_count() == 1) {  // nobody else holds the memory
+        ++below.contributions_in_place;
+        return {below.pending, false};
+      }
+  return {Tensor::empty(shape, dtype, device), true};
+}
+
+Tensor gradient_to_add_to(std::size_t index, const Shape& shape, DType dtype, Device device) {
+  Tensor::Autograd* const leaf = leaf_with_own_gradient(index, shape, dtype, device);
+  if (leaf != nullptr) leaf->clear_fresh_gradient();
+  const GradientPlace place = gradient_place(index, shape, dtype, device);
+  if (place.is_empty && leaf == nullptr) place.memory.fill(0);
+  return place.memory;
 }
 
 void check_gradient(const char* op, const Tensor& t, const Tensor& gradient) {
@@ -226,7 +262,10 @@ void accumulate_gradient(const Tensor& leaf, const Tensor& gradient) {
   make_gradient(leaf);
   Tensor::Autograd& a = *leaf.autograd();
   const bool is_own = same_memory(*a.gradient, gradient);
-  if (is_own && std::exchange(a.gradient_is_written, false)) return;
+  if (is_own && a.contributions_in_place > 0) {
+    --a.contributions_in_place;
+    return;
+  }
   if (a.gradient_is_fresh) {
     if (!is_own) a.gradient->copy_from(gradient);
     a.gradient_is_fresh = false;
@@ -291,6 +330,8 @@ void Tensor::backward(const Tensor& gradient) const {
       if (!below.pending.defined()) {
         below.pending = std::move(gradients[i]);
         queue.push(input);
+      } else if (below.contributions_in_place > 0 && same_memory(below.pending, gradients[i])) {
+        --below.contributions_in_place;
       } else if (below.pending.storage().use_count() == 1 && below.pending.is_contiguous()) {
         add_into(below.pending, gradients[i]);  // in place: nobody else holds the memory
       } else {

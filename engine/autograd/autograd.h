@@ -38,7 +38,10 @@ struct Node {
   BackwardFn backward;
   std::weak_ptr<Tensor::Autograd> output;
 
-  Tensor pending;  // of a backward under way: the gradient gathered so far
+  // Of a backward under way: the gradient gathered so far, and how many contributions the op that
+  // runs has put into it itself (gradient_place).
+  Tensor pending;
+  int contributions_in_place = 0;
 };
 
 /// True if gradients are recorded in this thread (default).
@@ -75,6 +78,23 @@ std::unordered_set<const Tensor::Autograd*> leaves_of(const Tensor& result);
 /// must write whole and return. It is the leaf's own gradient if nothing was added to that yet, so
 /// that a large weight gradient is not copied; else new memory of the given shape.
 Tensor gradient_memory(std::size_t index, const Shape& shape, DType dtype, Device device);
+
+/// Where the gradient of an input is being gathered.
+struct GradientPlace {
+  Tensor memory;  // contiguous
+  bool is_empty;  // true: to be written whole, whatever it holds; false: to be added to
+};
+
+/// gradient_memory for a backward function that can also add to what other consumers of the input
+/// have left there: no memory of its own, no pass to add it. It must return `memory`.
+///
+/// Two consumers of one parameter (an embedding and the decoder tied to it), and one consumer in
+/// two micro-batches, add in the order in which backward visits them: newest first.
+GradientPlace gradient_place(std::size_t index, const Shape& shape, DType dtype, Device device);
+
+/// The same for a function that adds to a few rows: memory that nothing was added to is cleared
+/// first, so that there is always something to add to. It must return this tensor.
+Tensor gradient_to_add_to(std::size_t index, const Shape& shape, DType dtype, Device device);
 
 /// Adds `gradient` to the gradient of a leaf: in place, by copy if it is the first contribution.
 void accumulate_gradient(const Tensor& leaf, const Tensor& gradient);

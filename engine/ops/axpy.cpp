@@ -11,9 +11,12 @@ void add_into(const Tensor& y, const Tensor& x, double a) {
                name_of(x.dtype()));
   RETORT_CHECK(x.device() == y.device(), "[add_into] expected a tensor on ", name_of(y.device()),
                ", got one on ", name_of(x.device()));
-  RETORT_CHECK(y.is_contiguous(), "[add_into] expected a contiguous destination");
-  const Tensor from = x.contiguous();
-  kernels::axpy(context_of(y.device()), {y.raw(), from.raw(), a, y.numel(), y.dtype()});
+  const Context& context = context_of(y.device());
+  if (y.is_contiguous() && x.is_contiguous())
+    kernels::axpy(context, {y.raw(), x.raw(), a, y.numel(), y.dtype()});
+  else
+    kernels::axpy_rows(context, {y.raw(), x.raw(), a, y.rows(), y.dim(-1), y.row_pitch(),
+                                 x.row_pitch(), y.dtype()});
   y.round_bf16_copy();
 }
 

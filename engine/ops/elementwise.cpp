@@ -113,5 +113,6 @@ Tensor tanh(const Tensor& x) { return apply(Unary::kTanh, x); }
 Tensor abs(const Tensor& x) { return apply(Unary::kAbs, x); }
 Tensor sigmoid(const Tensor& x) { return apply(Unary::kSigmoid, x); }
 Tensor gelu(const Tensor& x) { return apply(Unary::kGelu, x); }
+Tensor gelu_tanh(const Tensor& x) { return apply(Unary::kGeluTanh, x); }
 
 }  // namespace retort

@@ -1,6 +1,7 @@
 #include "engine/ops/view.h"
 
 #include "engine/autograd/autograd.h"
+#include "engine/ops/axpy.h"
 
 namespace retort {
 
@@ -48,16 +49,36 @@ Tensor concatenate(const std::vector<Tensor>& parts) {
   });
 }
 
-Tensor slice_rows(const Tensor& x, std::int64_t begin, std::int64_t end) {
-  const Tensor y = x.slice(begin, end);
+namespace {
+
+using Part = Tensor (Tensor::*)(std::int64_t, std::int64_t) const;  // slice or slice_columns
+
+Tensor part_of(const char* name, Part part, const Tensor& x, std::int64_t begin, std::int64_t end,
+               std::int64_t size) {
+  const Tensor y = (x.*part)(begin, end);
   if (!needs_grad(x)) return y;
-  return record("slice_rows", y, {x}, [shape = x.shape(), begin, end](const Tensor& dy) {
-    const Tensor dx = Tensor::empty(shape, dy.dtype(), dy.device());
-    dx.slice(0, begin).fill(0);
-    dx.slice(begin, end).copy_from(dy);
-    dx.slice(end, shape[0]).fill(0);
-    return std::vector<Tensor>{dx};
+  return record(name, y, {x}, [=, shape = x.shape()](const Tensor& dy) {
+    const GradientPlace dx = gradient_place(0, shape, dy.dtype(), dy.device());
+    const Tensor mine = (dx.memory.*part)(begin, end);
+    if (dx.is_empty) {
+      (dx.memory.*part)(0, begin).fill(0);
+      mine.copy_from(dy);
+      (dx.memory.*part)(end, size).fill(0);
+    } else {
+      add_into(mine, dy);
+    }
+    return std::vector<Tensor>{dx.memory};
   });
+}
+
+}  // namespace
+
+Tensor slice_rows(const Tensor& x, std::int64_t begin, std::int64_t end) {
+  return part_of("slice_rows", &Tensor::slice, x, begin, end, x.rank() ? x.dim(0) : 0);
+}
+
+Tensor slice_columns(const Tensor& x, std::int64_t begin, std::int64_t end) {
+  return part_of("slice_columns", &Tensor::slice_columns, x, begin, end, x.rank() ? x.dim(-1) : 0);
 }
 
 }  // namespace retort

@@ -14,6 +14,14 @@ Tensor reshape(const Tensor& x, const Shape& shape);
 Tensor concatenate(const std::vector<Tensor>& parts);
 
 /// Rows [begin, end) of the outermost dimension. Shares memory with x.
+///
+/// Backward writes dy into those rows of dx, or adds it where another consumer of x has left its
+/// gradient: slices that share an x share one dx.
 Tensor slice_rows(const Tensor& x, std::int64_t begin, std::int64_t end);
+
+/// Columns [begin, end) of the last dimension (rank >= 1). Shares memory with x: a view whose rows
+/// keep x's pitch. Backward as slice_rows, in columns: a packed (T, 3H) split into three takes one
+/// gradient (T, 3H).
+Tensor slice_columns(const Tensor& x, std::int64_t begin, std::int64_t end);
 
 }  // namespace retort

@@ -158,6 +158,16 @@ Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
               rank() == 1 ? end - begin : row_pitch_);
 }
 
+Tensor Tensor::slice_columns(std::int64_t begin, std::int64_t end) const {
+  RETORT_CHECK(rank() >= 1 && 0 <= begin && begin <= end && end <= dim(-1),
+               "[slice_columns] expected 0 <= begin <= end <= ", rank() ? dim(-1) : 0, ", got ",
+               begin, ", ", end);
+  Shape shape(std::span(shape_.begin(), shape_.end() - 1));
+  shape.push_back(end - begin);
+  // Without rows there is nowhere to begin but at the start.
+  return wrap(storage_, numel_ == 0 ? offset_ : offset_ + begin, shape, dtype_, row_pitch_);
+}
+
 Tensor Tensor::detach() const {
   Tensor t = *this;
   t.autograd_.reset();
@@ -307,14 +317,14 @@ void Tensor::set_grad(const Tensor& gradient) const {
   check_gradient("set_grad", *this, gradient);
   autograd_->gradient = std::make_shared<Tensor>(gradient.detach());
   autograd_->gradient_is_fresh = false;
-  autograd_->gradient_is_written = false;
+  autograd_->contributions_in_place = 0;
 }
 
 void Tensor::zero_grad() const {
   if (!autograd_ || !autograd_->gradient) return;
   autograd_->gradient_is_fresh = true;
   autograd_->gradient_is_zeroed = false;
-  autograd_->gradient_is_written = false;  // of a backward that threw
+  autograd_->contributions_in_place = 0;  // of a backward that threw
 }
 
 #define RETORT_INSTANTIATE(T)                                                \

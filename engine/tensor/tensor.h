@@ -97,7 +97,10 @@ class Tensor {
   // -- views: share memory, not recorded on the tape (ops/view.h has the differentiable ones) ----
   Tensor view(const Shape& shape) const;                     // contiguous only
   Tensor slice(std::int64_t begin, std::int64_t end) const;  // of the outermost dimension
-  Tensor detach() const;                                     // without its history
+  /// Of the last dimension: every row keeps its pitch, so with more than one row the view is
+  /// contiguous only if it is the whole. Ops that want contiguous rows copy it or say so.
+  Tensor slice_columns(std::int64_t begin, std::int64_t end) const;
+  Tensor detach() const;  // without its history
 
   // -- copies: not recorded on the tape ----------------------------------------------------------
   Tensor to(Device device) const;  // the same tensor if it is there already
@@ -148,8 +151,9 @@ class Tensor {
     // Leaf only: the gradient is zero so far, whatever its memory holds, unless gradient_is_zeroed:
     // the first contribution is written over it.
     bool gradient_is_fresh = false;
-    bool gradient_is_zeroed = false;   // of a fresh one: the memory holds the zeros
-    bool gradient_is_written = false;  // by an op whose backward runs: see gradient_memory
+    bool gradient_is_zeroed = false;  // of a fresh one: the memory holds the zeros
+    // Contributions that the op whose backward runs has put there itself: see gradient_memory.
+    int contributions_in_place = 0;
     /// Clears the memory of a fresh gradient: before others than grad() read it.
     void clear_fresh_gradient();
   };

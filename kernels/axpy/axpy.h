@@ -33,4 +33,31 @@ inline void axpy(const Context& context, const AxpyArgs& args) {
   dispatch("axpy", context, args, axpy_cpu, axpy_cuda);
 }
 
+/// y[r, c] := y[r, c] + a * x[r, c]: the same for rows that lie *_pitch elements apart.
+///
+/// Shapes    x, y (rows, columns) of `dtype`; what lies between the rows is neither read nor
+///           written. They may be the same.
+/// Errors    Error if a size is negative, a pitch too small or a pointer null.
+struct AxpyRowsArgs {
+  void* y;
+  const void* x;
+  double a;
+  std::int64_t rows, columns, y_pitch, x_pitch;
+  DType dtype;
+};
+
+void axpy_rows_cpu(const Context& context, const AxpyRowsArgs& args);
+extern CudaOp<AxpyRowsArgs> axpy_rows_cuda;
+
+inline void axpy_rows(const Context& context, const AxpyRowsArgs& args) {
+  RETORT_CHECK(args.rows >= 0 && args.columns >= 0, "[axpy_rows] expected rows, columns >= 0, got ",
+               args.rows, ", ", args.columns);
+  if (args.rows == 0 || args.columns == 0) return;
+  RETORT_CHECK(args.rows == 1 || (args.y_pitch >= args.columns && args.x_pitch >= args.columns),
+               "[axpy_rows] expected pitches of at least ", args.columns, ", got ", args.y_pitch,
+               ", ", args.x_pitch);
+  RETORT_CHECK(args.x && args.y, "[axpy_rows] expected non-null x and y");
+  dispatch("axpy_rows", context, args, axpy_rows_cpu, axpy_rows_cuda);
+}
+
 }  // namespace retort::kernels

@@ -13,7 +13,7 @@ inline constexpr int kBiasThreads = 256;
 
 // One thread per pack of a row; threadIdx.x and blockIdx.x go over columns, blockIdx.y over rows.
 // Shared: none. Launch: any grid; kWidth > 1 wants aligned pointers and columns a multiple of it.
-template <class T, int kWidth, bool kRelu>
+template <class T, int kWidth, Activation kF>
 __global__ void __launch_bounds__(kBiasThreads)
     bias_thread_per_pack_kernel(T* y, const T* x, const T* bias, std::int64_t rows,
                                 std::int64_t columns) {
@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kBiasThreads)
 #pragma unroll
       for (int k = 0; k < kWidth; ++k) {
         const A v = to_float(in.v[k]) + to_float(r_bias.v[k]);
-        out.v[k] = from_float<T>(kRelu && v < A(0) ? A(0) : v);
+        out.v[k] = from_float<T>(activate<kF>(v));
       }
       store_pack(y + r * columns + c, out);
     }
@@ -37,12 +37,12 @@ __global__ void __launch_bounds__(kBiasThreads)
 }
 
 // Block (x, y): 32 columns times one band of rows; warp w takes rows w, w + 8, ... of the band, so
-// that a warp reads 32 neighbours. Writes dx (masked by y) and partial[band, column].
+// that a warp reads 32 neighbours. Writes dx = dy f'(z) and partial[band, column].
 // Shared: 8 x 32 doubles. Launch: grid (ceil(columns / 32), bands), block 256.
-template <class T, bool kRelu>
+template <class T, Activation kF>
 __global__ void __launch_bounds__(kBiasThreads)
-    bias_backward_block_per_band_kernel(T* dx, double* partial, const T* dy, const T* y,
-                                        std::int64_t rows, std::int64_t columns,
+    bias_backward_block_per_band_kernel(T* dx, double* partial, const T* dy, const T* saved,
+                                        const T* bias, std::int64_t rows, std::int64_t columns,
                                         std::int64_t band) {
   using A = accumulator_t<T>;
   SIMT_SHARED(double, part, [kBiasThreads / 32][32]);
@@ -51,11 +51,12 @@ __global__ void __launch_bounds__(kBiasThreads)
   const std::int64_t begin = std::int64_t{blockIdx.y} * band,
                      end = begin + band < rows ? begin + band : rows;
   A mine = 0;
+  [[maybe_unused]] const A shift = bias != nullptr && c < columns ? A(to_float(bias[c])) : A(0);
   if (c < columns)
     for (std::int64_t r = begin + warp; r < end; r += kBiasThreads / 32) {
       A v = to_float(dy[r * columns + c]);
-      if constexpr (kRelu) {
-        v = to_float(y[r * columns + c]) > A(0) ? v : A(0);
+      if constexpr (kF != Activation::kNone) {
+        v = activate_backward<kF>(v, A(to_float(saved[r * columns + c])) + shift);
         dx[r * columns + c] = from_float<T>(v);
       }
       mine += v;
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(kBiasThreads)
 inline void bias_launch(const Context& context, const BiasArgs& args) {
   using namespace SIMT_NS;
   dispatch_float(args.dtype, "bias", [&]<class T>() {
-    constexpr int kPack = 16 / sizeof(T);
+    constexpr int kPack = sizeof(T) == 8 ? 1 : 16 / sizeof(T);  // two f64 at a time spill in erf
     T* const y = static_cast<T*>(args.y);
     const T* const x = static_cast<const T*>(args.x);
     const T* const bias = static_cast<const T*>(args.bias);
@@ -103,12 +104,12 @@ inline void bias_launch(const Context& context, const BiasArgs& args) {
                static_cast<unsigned>(row_blocks < 65535 ? row_blocks : 65535)),
           dim3(static_cast<unsigned>(across), static_cast<unsigned>(down)), 0,
           static_cast<cudaStream_t>(context.stream)};
-      dispatch_bool(args.relu, [&](auto relu) {
-        simt::launch(config, bias_thread_per_pack_kernel<T, kW, decltype(relu)::value>, y, x, bias,
-                     args.rows, args.columns);
+      dispatch_activation(args.activation, [&]<Activation kF>() {
+        simt::launch(config, bias_thread_per_pack_kernel<T, kW, kF>, y, x, bias, args.rows,
+                     args.columns);
       });
     };
-    if (packs_aligned<kPack>(y, x, bias) && args.columns % kPack == 0)
+    if (kPack > 1 && packs_aligned<kPack>(y, x, bias) && args.columns % kPack == 0)
       run(std::integral_constant<int, kPack>{});
     else
       run(std::integral_constant<int, 1>{});
@@ -125,14 +126,14 @@ inline void bias_backward_launch(const Context& context, const BiasBackwardArgs&
       context.scratch->get(static_cast<std::size_t>(bands * args.columns + 1) * sizeof(double)));
   dispatch_float(args.dtype, "bias_backward", [&]<class T>() {
     if (bands > 0)
-      dispatch_bool(args.y != nullptr, [&](auto relu) {
+      dispatch_activation(args.activation, [&]<Activation kF>() {
         simt::launch(
             {"bias_backward",
              dim3(static_cast<unsigned>((args.columns + 31) / 32), static_cast<unsigned>(bands)),
              kBiasThreads, 0, stream},
-            bias_backward_block_per_band_kernel<T, decltype(relu)::value>, static_cast<T*>(args.dx),
-            partial, static_cast<const T*>(args.dy), static_cast<const T*>(args.y), args.rows,
-            args.columns, band);
+            bias_backward_block_per_band_kernel<T, kF>, static_cast<T*>(args.dx), partial,
+            static_cast<const T*>(args.dy), static_cast<const T*>(args.saved),
+            static_cast<const T*>(args.bias), args.rows, args.columns, band);
       });
     if (args.dbias)
       simt::launch(

@@ -1,24 +1,26 @@
-// Bias added to every row, with an optional relu, and its backward.
+// Bias added to every row, with an optional activation, and its backward.
 #pragma once
 #include <cstdint>
 
+#include "kernels/common/activation.h"
 #include "kernels/common/dispatch.h"
 #include "kernels/common/dtype.h"
 
 namespace retort::kernels {
 
-/// y[r, c] = x[r, c] + bias[c], then max(., 0) with relu.
+/// y[r, c] = f(x[r, c] + bias[c]), f the activation.
 ///
 /// Shapes    x, y (rows, columns) contiguous, bias (columns); all of `dtype` (f64, f32, bf16).
 ///           y may be x.
 /// Masking   NaN in, NaN out, relu included.
+/// Numerics  computed in float for bf16, else in dtype; rounded once.
 /// Cost      reads and writes rows * columns elements.
 struct BiasArgs {
   void* y;
   const void* x;
   const void* bias;
   std::int64_t rows, columns;
-  bool relu = false;
+  Activation activation = Activation::kNone;
   DType dtype;
 };
 void bias_cpu(const Context& context, const BiasArgs& args);
@@ -31,17 +33,20 @@ inline void bias(const Context& context, const BiasArgs& args) {
   dispatch("bias", context, args, bias_cpu, bias_cuda);
 }
 
-/// dx = y ? dy * (y > 0) : dy;  dbias[c] = sum_r dx[r, c], rows added in an order fixed by sizes.
+/// dx = dy f'(z);  dbias[c] = sum_r dx[r, c], rows added in an order fixed by sizes.
 ///
-/// Shapes    as forward; y null means no relu, and dx is then not written (dx = dy). dbias may be
-///           null (not wanted). dx may be dy.
+/// Shapes    as forward. saved: y where backward_reads_result(activation), else z = x + bias, or x
+///           if `bias` is given to be added again; unread with kNone, and dx is then not written
+///           (dx = dy). dbias may be null (not wanted). dx may be dy.
 struct BiasBackwardArgs {
   void* dx;
   void* dbias;
   const void* dy;
-  const void* y;
+  const void* saved;
   std::int64_t rows, columns;
+  Activation activation = Activation::kNone;
   DType dtype;
+  const void* bias = nullptr;
 };
 void bias_backward_cpu(const Context& context, const BiasBackwardArgs& args);
 extern CudaOp<BiasBackwardArgs> bias_backward_cuda;
@@ -49,8 +54,12 @@ inline void bias_backward(const Context& context, const BiasBackwardArgs& args) 
   if (args.columns == 0) return;
   RETORT_CHECK(args.rows >= 0 && args.columns > 0, "[bias_backward] expected sizes >= 0, got ",
                args.rows, " x ", args.columns);
-  RETORT_CHECK(args.rows == 0 || (args.dy && (!args.y || args.dx)),
-               "[bias_backward] expected non-null dy, and dx where y is given");
+  const bool activated = args.activation != Activation::kNone;
+  RETORT_CHECK(args.rows == 0 || (args.dy && (!activated || (args.dx && args.saved))),
+               "[bias_backward] expected non-null dy, with an activation also dx and saved");
+  RETORT_CHECK(!args.bias || (activated && !backward_reads_result(args.activation)),
+               "[bias_backward] expected a bias only where z is read, got one with ",
+               name_of(args.activation));
   dispatch("bias_backward", context, args, bias_backward_cpu, bias_backward_cuda);
 }
 

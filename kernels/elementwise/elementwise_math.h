@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/common/activation.h"
 #include "kernels/common/bf16.h"
 #include "kernels/common/dtype.h"
 #include "kernels/common/hd.h"
@@ -20,6 +21,7 @@ enum class Unary : std::uint8_t {
   kAbs,
   kSigmoid,
   kGelu,  // x * Phi(x), by erf
+  kGeluTanh,
 };
 enum class Binary : std::uint8_t { kAdd, kSubtract, kMultiply, kDivide };
 
@@ -35,6 +37,7 @@ constexpr const char* name_of(Unary op) {
     case Unary::kAbs: return "abs";
     case Unary::kSigmoid: return "sigmoid";
     case Unary::kGelu: return "gelu";
+    case Unary::kGeluTanh: return "gelu_tanh";
   }
   return "?";
 }
@@ -58,34 +61,32 @@ constexpr bool backward_reads_result(Unary op) {
 template <Unary kOp, class A>
 RETORT_HD A unary_forward(A x, A a, A b) {
   if constexpr (kOp == Unary::kAffine) return a * x + b;
-  if constexpr (kOp == Unary::kRelu) return x < A(0) ? A(0) : x;
+  if constexpr (kOp == Unary::kRelu) return activate<Activation::kRelu>(x);
   if constexpr (kOp == Unary::kExp) return std::exp(x);
   if constexpr (kOp == Unary::kLog) return std::log(x);
   if constexpr (kOp == Unary::kSquare) return x * x;
   if constexpr (kOp == Unary::kSqrt) return std::sqrt(x);
-  if constexpr (kOp == Unary::kTanh) return std::tanh(x);
+  if constexpr (kOp == Unary::kTanh) return activate<Activation::kTanh>(x);
   if constexpr (kOp == Unary::kAbs) return std::abs(x);
   if constexpr (kOp == Unary::kSigmoid) return A(1) / (A(1) + std::exp(-x));
-  if constexpr (kOp == Unary::kGelu)
-    return A(0.5) * x * (A(1) + std::erf(x * A(0.70710678118654752)));
+  if constexpr (kOp == Unary::kGelu) return activate<Activation::kGelu>(x);
+  if constexpr (kOp == Unary::kGeluTanh) return activate<Activation::kGeluTanh>(x);
 }
 
 /// dx from dy and what was saved: y or x, see backward_reads_result.
 template <Unary kOp, class A>
 RETORT_HD A unary_backward(A dy, A s, A a) {
   if constexpr (kOp == Unary::kAffine) return a * dy;
-  if constexpr (kOp == Unary::kRelu) return s > A(0) ? dy : A(0);
+  if constexpr (kOp == Unary::kRelu) return activate_backward<Activation::kRelu>(dy, s);
   if constexpr (kOp == Unary::kExp) return dy * s;
   if constexpr (kOp == Unary::kLog) return dy / s;
   if constexpr (kOp == Unary::kSquare) return A(2) * s * dy;
   if constexpr (kOp == Unary::kSqrt) return dy / (A(2) * s);
-  if constexpr (kOp == Unary::kTanh) return dy * (A(1) - s * s);
+  if constexpr (kOp == Unary::kTanh) return activate_backward<Activation::kTanh>(dy, s);
   if constexpr (kOp == Unary::kAbs) return s > A(0) ? dy : (s < A(0) ? -dy : A(0));
   if constexpr (kOp == Unary::kSigmoid) return dy * s * (A(1) - s);
-  if constexpr (kOp == Unary::kGelu) {
-    const A phi = A(0.5) * (A(1) + std::erf(s * A(0.70710678118654752)));
-    return dy * (phi + s * A(0.39894228040143268) * std::exp(A(-0.5) * s * s));
-  }
+  if constexpr (kOp == Unary::kGelu) return activate_backward<Activation::kGelu>(dy, s);
+  if constexpr (kOp == Unary::kGeluTanh) return activate_backward<Activation::kGeluTanh>(dy, s);
 }
 
 template <Binary kOp, class A>
@@ -110,6 +111,7 @@ void dispatch_unary(Unary op, F&& f) {
     case Unary::kAbs: return f.template operator()<Unary::kAbs>();
     case Unary::kSigmoid: return f.template operator()<Unary::kSigmoid>();
     case Unary::kGelu: return f.template operator()<Unary::kGelu>();
+    case Unary::kGeluTanh: return f.template operator()<Unary::kGeluTanh>();
   }
 }
 template <class F>

@@ -79,25 +79,50 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm_block_per_tile_kernel(Ge
     }
 }
 
+// c := f(z). One thread per element; blockIdx.y strides over rows, x over columns.
+// Shared: none. Launch: any grid.
+template <class T, Activation kF>
+__global__ void __launch_bounds__(256)
+    gemm_activate_thread_per_element_kernel(T* c, const T* z, std::int64_t m, std::int64_t n,
+                                            std::int64_t ldc) {
+  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+  for (std::int64_t r = blockIdx.y; r < m; r += gridDim.y)
+#pragma unroll 1  // several at a time spill in tanh
+    for (std::int64_t j = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; j < n; j += step)
+      c[r * ldc + j] = from_float<T>(activate<kF>(accumulator_t<T>(to_float(z[r * ldc + j]))));
+}
+
 }  // namespace SIMT_NS
 
+// Relu is part of the product's kernel. What needs more registers, or Z, is a pass of its own: this
+// product is not what anything waits for where there is cuBLASLt.
 inline void gemm_launch(const Context& context, const GemmArgs& args) {
   using namespace SIMT_NS;
+  const auto stream = static_cast<cudaStream_t>(context.stream);
   const auto across = static_cast<unsigned>((args.n + kGemmTile - 1) / kGemmTile),
              down = static_cast<unsigned>((args.m + kGemmTile - 1) / kGemmTile);
   RETORT_CHECK(down <= 65535, "[gemm] expected M <= ", 65535 * kGemmTile, ", got ", args.m);
+  void* const z = args.pre_activation != nullptr ? args.pre_activation : args.c;
+  const bool relu = z == args.c && args.activation == Activation::kRelu;
   dispatch_float(args.dtype, "gemm", [&]<class T>() {
     dispatch_bool(args.transpose_a, [&](auto ta) {
       dispatch_bool(args.transpose_b, [&](auto tb) {
-        simt::launch({"gemm", dim3(across, down), kGemmThreads, 0,
-                      static_cast<cudaStream_t>(context.stream)},
+        simt::launch({"gemm", dim3(across, down), kGemmThreads, 0, stream},
                      gemm_block_per_tile_kernel<T, decltype(ta)::value, decltype(tb)::value>,
-                     GemmParams<T>{static_cast<T*>(args.c), static_cast<const T*>(args.a),
+                     GemmParams<T>{static_cast<T*>(z), static_cast<const T*>(args.a),
                                    static_cast<const T*>(args.b), static_cast<const T*>(args.bias),
                                    args.m, args.n, args.k, args.lda, args.ldb, args.ldc,
                                    static_cast<accumulator_t<T>>(args.alpha),
-                                   static_cast<accumulator_t<T>>(args.beta), args.relu});
+                                   static_cast<accumulator_t<T>>(args.beta), relu});
       });
+    });
+    if (z == args.c && (relu || args.activation == Activation::kNone)) return;
+    const dim3 grid(static_cast<unsigned>((args.n + 255) / 256),
+                    static_cast<unsigned>(args.m < 65535 ? args.m : 65535));
+    dispatch_activation(args.activation, [&]<Activation kF>() {
+      simt::launch({"gemm_activate", grid, 256, 0, stream},
+                   gemm_activate_thread_per_element_kernel<T, kF>, static_cast<T*>(args.c),
+                   static_cast<const T*>(z), args.m, args.n, args.ldc);
     });
   });
 }

@@ -1,21 +1,25 @@
-// Matrix product with an optional bias and relu.
+// Matrix product with an optional bias and activation.
 #pragma once
 #include <cstdint>
 
+#include "kernels/common/activation.h"
 #include "kernels/common/dispatch.h"
 #include "kernels/common/dtype.h"
 
 namespace retort::kernels {
 
-/// C := alpha * op(A) op(B) + beta * C + bias, where op(X) is X or its transpose; then max(C, 0)
-/// with relu.
+/// C := f(Z), Z = alpha * op(A) op(B) + beta * C + bias, where op(X) is X or its transpose and f
+/// the activation.
 ///
 /// Shapes    op(A) (M, K), op(B) (K, N), C (M, N), bias (N) added to every row, or null. All are
 ///           row-major and of `dtype` (f64, f32, bf16); lda, ldb, ldc are the distances in elements
 ///           between stored rows, so A is stored (K, M) if transpose_a. C overlaps nothing else.
+///           pre_activation, if not null, receives Z: (M, N), rows ldc apart, apart from C. What
+///           the backward of GELU reads; with beta != 0 it holds the old content instead of C.
 /// Numerics  f64 and f32 as they are (TF32 on CUDA only if the context allows it); bf16 products
-///           are summed in f32 and rounded once. beta == 0 does not read C. K == 0 gives
-///           beta * C + bias. NaN in, NaN out, relu included.
+///           are summed in f32 and rounded once, or once before the activation and once behind
+///           it (cuBLASLt; the sign of relu does not see it). beta == 0 does not read C. K == 0
+///           gives f(beta * C + bias). NaN in, NaN out, relu included.
 /// Cost      2 M N K operations. On the CPU bf16 takes 4 (MK + KN + MN) bytes of scratch.
 /// Errors    Error if a size is negative, a leading dimension too small or a pointer null.
 ///
@@ -31,7 +35,8 @@ struct GemmArgs {
   DType dtype = DType::kF32;
   double alpha = 1, beta = 0;
   const void* bias = nullptr;
-  bool relu = false;
+  Activation activation = Activation::kNone;
+  void* pre_activation = nullptr;
 };
 
 void gemm_cpu(const Context& context, const GemmArgs& args);
@@ -46,6 +51,8 @@ inline void gemm(const Context& context, const GemmArgs& args) {
                "[gemm] expected lda >= ", args.transpose_a ? args.m : args.k, ", got ", args.lda);
   RETORT_CHECK(args.ldb >= (args.transpose_b ? args.k : args.n),
                "[gemm] expected ldb >= ", args.transpose_b ? args.k : args.n, ", got ", args.ldb);
+  RETORT_CHECK(!args.pre_activation || args.pre_activation != args.c,
+               "[gemm] expected a place of its own for the pre-activation, got that of C");
   RETORT_CHECK(args.c && (args.k == 0 || (args.a && args.b)), "[gemm] expected non-null A, B, C");
   dispatch("gemm", context, args, gemm_cpu, gemm_cuda);
 }

@@ -129,30 +129,49 @@ Tiling panel_tiling(const GemmArgs& g) {
   return {rows, columns, ceil_div(g.m, rows), ceil_div(g.n, columns)};
 }
 
-void product_over_panels(const GemmArgs& g, const float* a, const float* b, float* c,
+// The activation of a tile right behind its product, while it is in the cache: z (rows, columns)
+// into c. The bias, if not null, is still to be added.
+template <class T>
+void finish_tile(const GemmArgs& g, T* z, T* c, const T* bias, std::int64_t rows,
+                 std::int64_t columns) {
+  if (z != c && bias != nullptr) {  // Z is wanted whole
+    bias_rows<T>(z, z, bias, rows, columns, g.ldc, Activation::kNone);
+    bias = nullptr;
+  }
+  if (z != c || bias != nullptr || g.activation != Activation::kNone)
+    bias_rows<T>(c, z, bias, rows, columns, g.ldc, g.activation);
+}
+
+// z is where the product goes: C, or where Z is kept.
+void product_over_panels(const GemmArgs& g, const float* a, const float* b, float* z, float* c,
                          const float* bias) {
   const Tiling t = panel_tiling(g);
+  const bool relu = z == c && g.activation == Activation::kRelu,  // in registers
+      finish = !relu && (z != c || g.activation != Activation::kNone);
   parallel_for(t.down * t.across, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) {
       const std::int64_t i = tile / t.across * t.rows, j = tile % t.across * t.columns;
-      panel_product({c + i * g.ldc + j, a + i * g.lda, b + j * g.ldb, bias ? bias + j : nullptr,
-                     std::min(t.rows, g.m - i), std::min(t.columns, g.n - j), g.k, g.lda, g.ldb,
-                     g.ldc, g.relu});
+      const std::int64_t rows = std::min(t.rows, g.m - i), columns = std::min(t.columns, g.n - j);
+      const std::int64_t at = i * g.ldc + j;
+      panel_product({z + at, a + i * g.lda, b + j * g.ldb, bias ? bias + j : nullptr, rows, columns,
+                     g.k, g.lda, g.ldb, g.ldc, relu});
+      if (finish) finish_tile<float>(g, z + at, c + at, nullptr, rows, columns);
     }
   });
 }
 
 template <class T>
 void product(const GemmArgs& g, const T* a, const T* b, T* c, const T* bias) {
+  T* const z = g.pre_activation != nullptr ? static_cast<T*>(g.pre_activation) : c;
   if constexpr (std::is_same_v<T, float>)
-    if (suits_panels(g)) return product_over_panels(g, a, b, c, bias);
+    if (suits_panels(g)) return product_over_panels(g, a, b, z, c, bias);
   const T alpha = static_cast<T>(g.alpha), beta = static_cast<T>(g.beta);
   const Tiling t = tiling_of(g.m, g.n, g.k);
   parallel_for(t.down * t.across, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) {
       const std::int64_t i = tile / t.across * t.rows, j = tile % t.across * t.columns;
       const std::int64_t rows = std::min(t.rows, g.m - i), columns = std::min(t.columns, g.n - j);
-      T* const out = c + i * g.ldc + j;
+      T* const out = z + i * g.ldc + j;
       if (g.k > 0) {
         tile_product<T>(g.transpose_a, g.transpose_b, rows, columns, g.k, alpha,
                         a + (g.transpose_a ? i : i * g.lda), g.lda,
@@ -162,8 +181,7 @@ void product(const GemmArgs& g, const T* a, const T* b, T* c, const T* bias) {
           for (std::int64_t q = 0; q < columns; ++q)
             out[r * g.ldc + q] = beta == T{0} ? T{0} : beta * out[r * g.ldc + q];
       }
-      if (bias != nullptr || g.relu)
-        bias_rows<T>(out, out, bias ? bias + j : nullptr, rows, columns, g.ldc, g.relu);
+      finish_tile<T>(g, out, c + i * g.ldc + j, bias ? bias + j : nullptr, rows, columns);
     }
   });
 }
@@ -177,7 +195,7 @@ void widen(float* to, const bf16* from, std::int64_t rows, std::int64_t width, s
                });
 }
 
-// bf16: the f32 product of widened copies, rounded once.
+// bf16: the f32 product of widened copies; Z and f(Z) are each rounded once.
 void product_bf16(const Context& context, const GemmArgs& args) {
   const std::int64_t a_rows = args.transpose_a ? args.k : args.m,
                      a_width = args.transpose_a ? args.m : args.k,
@@ -190,19 +208,31 @@ void product_bf16(const Context& context, const GemmArgs& args) {
   float* const c = b + args.k * args.n;
   float* const bias = c + args.m * args.n;
   bf16* const out = static_cast<bf16*>(args.c);
+  bf16* const pre = static_cast<bf16*>(args.pre_activation);
   widen(a, static_cast<const bf16*>(args.a), a_rows, a_width, args.lda);
   widen(b, static_cast<const bf16*>(args.b), b_rows, b_width, args.ldb);
-  if (args.beta != 0) widen(c, out, args.m, args.n, args.ldc);
+  if (args.beta != 0) widen(c, pre ? pre : out, args.m, args.n, args.ldc);
   if (args.bias) widen(bias, static_cast<const bf16*>(args.bias), 1, args.n, args.n);
   GemmArgs wide = args;
   wide.lda = a_width;
   wide.ldb = b_width;
   wide.ldc = args.n;
+  wide.pre_activation = nullptr;
+  if (pre != nullptr) wide.activation = Activation::kNone;
   product<float>(wide, a, b, c, args.bias ? bias : nullptr);
+  const auto round = [n = args.n, ldc = args.ldc](bf16* to, const float* from, std::int64_t i) {
+    for (std::int64_t j = 0; j < n; ++j) to[i * ldc + j] = to_bf16(from[i * n + j]);
+  };
   parallel_for(args.m, std::max<std::int64_t>(1, 65536 / args.n),
-               [=, n = args.n, ldc = args.ldc](std::int64_t begin, std::int64_t end) {
-                 for (std::int64_t i = begin; i < end; ++i)
-                   for (std::int64_t j = 0; j < n; ++j) out[i * ldc + j] = to_bf16(c[i * n + j]);
+               [=, &args](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t i = begin; i < end; ++i) {
+                   if (pre != nullptr) {
+                     round(pre, c, i);
+                     bias_rows<float>(c + i * args.n, c + i * args.n, nullptr, 1, args.n, args.n,
+                                      args.activation);
+                   }
+                   round(out, c, i);
+                 }
                });
 }
 

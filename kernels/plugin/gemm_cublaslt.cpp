@@ -164,23 +164,40 @@ bool multiply(const Context& context, const GemmArgs& g) {
   return true;
 }
 
-// cuBLASLt's relu makes 0 of NaN, so its epilogue is no use with a bias or without; ours follows as
-// a pass of its own where C is dense.
-bool multiply_relu(const Context& context, const GemmArgs& g) {
+Unary unary_of(Activation f) {
+  switch (f) {
+    case Activation::kRelu: return Unary::kRelu;
+    case Activation::kGelu: return Unary::kGelu;
+    case Activation::kGeluTanh: return Unary::kGeluTanh;
+    case Activation::kTanh: return Unary::kTanh;
+    default: return Unary::kAffine;  // with the factors 1 and 0
+  }
+}
+
+// cuBLASLt's relu makes 0 of NaN, its GELU is the tanh form alone, and keeping Z for it asks for
+// pitches of its own: none of its epilogues is ours. Ours follows as a pass over C where C is
+// dense; with relu alone, that pass adds the bias too, else cuBLASLt has added it.
+bool multiply_activated(const Context& context, const GemmArgs& g) {
   if (g.ldc != g.n) return false;
+  const bool fused_relu =
+      g.activation == Activation::kRelu && g.pre_activation == nullptr && g.bias;
   GemmArgs product = g;
-  product.bias = nullptr;
-  product.relu = false;
+  if (g.pre_activation != nullptr) product.c = g.pre_activation;
+  if (fused_relu) product.bias = nullptr;
+  product.activation = Activation::kNone;
+  product.pre_activation = nullptr;
   if (!multiply(context, product)) return false;
   const Status status =
-      g.bias ? bias_cuda(context, {g.c, g.c, g.bias, g.m, g.n, true, g.dtype})
-             : unary_cuda(context, {Unary::kRelu, g.c, g.c, g.m * g.n, 1, 0, g.dtype});
+      fused_relu
+          ? bias_cuda(context, {g.c, g.c, g.bias, g.m, g.n, g.activation, g.dtype})
+          : unary_cuda(context, {unary_of(g.activation), g.c, product.c, g.m * g.n, 1, 0, g.dtype});
   if (status.code != ErrorCode::kOk) throw Error(status.code, status.message);
   return true;
 }
 
 void gemm_cublaslt_launch(const Context& context, const GemmArgs& args) {
-  if (args.relu ? multiply_relu(context, args) : multiply(context, args)) return;
+  const bool plain = args.activation == Activation::kNone && args.pre_activation == nullptr;
+  if (plain ? multiply(context, args) : multiply_activated(context, args)) return;
   if (const Status status = hand_written(context, args); status.code != ErrorCode::kOk)
     throw Error(status.code, status.message);
 }

@@ -37,6 +37,26 @@ TEST(Axpy, cuda_equals_cpu_at_edge_sizes) {
     }
 }
 
+TEST(Axpy, pitched_rows_leave_what_lies_between_them) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const std::int64_t rows : {1, 2, 33})
+        for (const std::int64_t columns : {1, 2, 255, 257}) {
+          const Tensor wide = Tensor::full({rows, columns + 2}, 7, dtype, device),
+                       y = wide.slice_columns(1, columns + 1);
+          y.copy_from(randn({rows, columns}, 1, dtype));
+          const Tensor all = randn({rows, columns + 5}, 2, dtype).to(device),
+                       x = all.slice_columns(5, columns + 5);
+          const Tensor want = randn({rows, columns}, 1, dtype);
+          add_into(want, x.to(Device::kCpu).clone(), -1.25);
+          add_into(y, x, -1.25);
+          EXPECT_TRUE(all_close(y.to(Device::kCpu), want))
+              << name_of(dtype) << name_of(device) << rows << " x " << columns;
+          for (const std::int64_t c : {std::int64_t{0}, columns + 1})
+            for (const double v : wide.slice_columns(c, c + 1).to_vector<double>()) EXPECT_EQ(v, 7);
+        }
+}
+
 TEST(Axpy, empty_input_is_a_no_op) {
   const Tensor y = Tensor::empty({0});
   add_into(y, y);
@@ -46,6 +66,12 @@ TEST(Axpy, null_pointer_throws) {
   EXPECT_THROW(kernels::axpy(context_of(Device::kCpu), {nullptr, nullptr, 1, 4, DType::kF32}),
                Error);
   EXPECT_THROW(add_into(Tensor::zeros({2}), Tensor::zeros({3})), Error);
+  float x[4] = {};
+  EXPECT_THROW(kernels::axpy_rows(context_of(Device::kCpu), {x, x, 1, 2, 2, 1, 2, DType::kF32}),
+               Error);
+  EXPECT_THROW(
+      kernels::axpy_rows(context_of(Device::kCpu), {x, nullptr, 1, 2, 2, 2, 2, DType::kF32}),
+      Error);
 }
 
 }  // namespace

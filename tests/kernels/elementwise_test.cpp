@@ -34,6 +34,11 @@ const std::vector<UnaryCase>& unary_cases() {
       {"abs", [](const Tensor& x) { return abs(x); }, [](double x) { return std::abs(x); }, 0},
       {"sigmoid", sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }, 0},
       {"gelu", gelu, [](double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }, 0},
+      {"gelu_tanh", gelu_tanh,
+       [](double x) {
+         return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+       },
+       0},
   };
   return cases;
 }
@@ -96,7 +101,7 @@ TEST(Elementwise, cuda_equals_cpu_at_edge_sizes) {
           EXPECT_TRUE(same_bytes(cuda, run(Device::kCuda, f))) << name;
           EXPECT_TRUE(same_bytes(cpu, run(Device::kCpu, f))) << name;
         };
-        for (int k = 0; k <= static_cast<int>(Unary::kGelu); ++k) {
+        for (int k = 0; k <= static_cast<int>(Unary::kGeluTanh); ++k) {
           const Unary op = static_cast<Unary>(k);
           if (op == Unary::kLog || op == Unary::kSqrt) continue;  // below, on positive numbers
           check(name_of(op),

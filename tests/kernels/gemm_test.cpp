@@ -9,13 +9,17 @@
 namespace retort::test {
 namespace {
 
+using kernels::Activation;
+constexpr Activation kRelu = Activation::kRelu;
+
 struct Case {
   std::int64_t m, n, k;
   bool ta, tb;
   std::int64_t pad;  // extra elements between rows
   double alpha, beta;
   bool bias;
-  bool relu = false;
+  Activation activation = Activation::kNone;
+  bool keep = false;  // Z, too
 };
 
 struct Operands {
@@ -42,7 +46,7 @@ Operands operands(const Case& c, DType dtype) {
           padded(c.m, c.n, c.pad, 3, dtype), randn({c.n}, 4, dtype)};
 }
 
-Tensor run(const Case& c, const Operands& o, Device device) {
+Tensor run(const Case& c, const Operands& o, Device device, Tensor* pre_activation = nullptr) {
   const Tensor a = o.a.to(device), b = o.b.to(device), bias = o.bias.to(device);
   const Tensor out = Tensor::empty(o.c.shape(), o.c.dtype(), device);
   out.copy_from(o.c);
@@ -54,13 +58,21 @@ Tensor run(const Case& c, const Operands& o, Device device) {
   args.alpha = c.alpha;
   args.beta = c.beta;
   args.bias = c.bias ? bias.raw() : nullptr;
-  args.relu = c.relu;
+  args.activation = c.activation;
+  Tensor z;
+  if (c.keep) {
+    z = Tensor::full(o.c.shape(), NAN, o.c.dtype(), device);
+    if (c.beta != 0) z.copy_from(o.c);
+    out.fill(NAN);  // not read then
+    args.pre_activation = z.raw();
+  }
   kernels::gemm(context_of(device), args);
+  if (pre_activation != nullptr) *pre_activation = z.to(Device::kCpu);
   return out.to(Device::kCpu);
 }
 
-// The definition, in double.
-std::vector<double> definition(const Case& c, const Operands& o) {
+// The definition, in double: f(Z), or Z.
+std::vector<double> definition(const Case& c, const Operands& o, bool pre_activation = false) {
   const auto a = o.a.to_vector<double>(), b = o.b.to_vector<double>(),
              old = o.c.to_vector<double>(), bias = o.bias.to_vector<double>();
   const std::int64_t lda = o.a.dim(1), ldb = o.b.dim(1), ldc = o.c.dim(1);
@@ -73,7 +85,10 @@ std::vector<double> definition(const Case& c, const Operands& o) {
         sum += a[at(c.ta ? k * lda + i : i * lda + k)] * b[at(c.tb ? j * ldb + k : k * ldb + j)];
       out[at(i * ldc + j)] = c.alpha * sum + (c.beta == 0 ? 0 : c.beta * old[at(i * ldc + j)]) +
                              (c.bias ? bias[at(j)] : 0);
-      if (c.relu) out[at(i * ldc + j)] = std::max(out[at(i * ldc + j)], 0.0);
+      double& value = out[at(i * ldc + j)];
+      if (!pre_activation)
+        kernels::dispatch_activation(
+            c.activation, [&]<Activation kF>() { value = kernels::activate<kF>(value); });
     }
   return out;
 }
@@ -87,15 +102,27 @@ std::vector<Case> cases() {
       list.push_back({64, 64, 16, ta, tb, 0, 1, 1, false});
       list.push_back({65, 63, 17, ta, tb, 1, 1, 0, true});
       list.push_back({33, 130, 70, ta, tb, 2, -1.5, 0.25, true});
-      list.push_back({33, 130, 7, ta, tb, 2, 1, 0.5, true, true});
-      list.push_back({600, 3, 2, ta, tb, 0, 1, 0, false, true});
+      list.push_back({33, 130, 7, ta, tb, 2, 1, 0.5, true, kRelu});
+      list.push_back({600, 3, 2, ta, tb, 0, 1, 0, false, kRelu});
+      for (const Activation f : {Activation::kGelu, Activation::kGeluTanh, Activation::kTanh}) {
+        list.push_back({33, 70, 7, ta, tb, 2, 1, 0.5, true, f});
+        list.push_back({5, 130, 9, ta, tb, 0, 1, 0, false, f});
+      }
+      for (const Activation f : {Activation::kNone, kRelu, Activation::kGelu}) {
+        list.push_back({33, 70, 7, ta, tb, 2, 1, 0.5, true, f, true});
+        list.push_back({5, 130, 9, ta, tb, 0, 1, 0, f == kRelu, f, true});
+      }
     }
   list.push_back({3, 4, 0, false, false, 1, 1, 2, true});  // nothing to sum
+  list.push_back({3, 4, 0, false, false, 1, 1, 2, true, Activation::kGelu, true});
   // A linear layer's forward: panels of any width, runs of 256 by depth, rows of every remainder.
   for (const std::int64_t m : {96, 98, 99, 101, 103, 106, 131})
     for (const std::int64_t n : {8, 9, 23, 40, 49, 100, 130})
-      list.push_back(
-          {m, n, m == 103 ? 515 : 8 + n % 5, false, true, n % 3, 1, 0, m % 2 == 0, n % 2 == 0});
+      list.push_back({m, n, m == 103 ? 515 : 8 + n % 5, false, true, n % 3, 1, 0, m % 2 == 0,
+                      n % 2 == 0   ? kRelu
+                      : m % 4 == 3 ? Activation::kGelu
+                                   : Activation::kNone,
+                      m % 8 == 3});
   return list;
 }
 
@@ -123,7 +150,16 @@ TEST(Gemm, equals_the_definition_in_double) {
                                        : dtype == DType::kF32 ? 2e-5
                                                               : 1e-3);
       for (const Device device : devices()) {
-        const std::vector<double> got = run(c, o, device).to_vector<double>();
+        Tensor z;
+        const std::vector<double> got = run(c, o, device, &z).to_vector<double>();
+        if (c.keep) {
+          const std::vector<double> want_z = definition(c, o, true), got_z = z.to_vector<double>();
+          for (std::size_t i = 0; i < want_z.size(); ++i)
+            ASSERT_TRUE(static_cast<std::int64_t>(i) % o.c.dim(1) >= c.n
+                            ? std::isnan(got_z[i])
+                            : close(got_z[i], want_z[i], rtol, atol))
+                << "Z, " << name_of(dtype) << " on " << name_of(device) << " element " << i;
+        }
         for (std::size_t i = 0; i < want.size(); ++i) {
           const bool padding = static_cast<std::int64_t>(i) % o.c.dim(1) >= c.n;
           ASSERT_TRUE(padding ? std::isnan(got[i]) : close(got[i], want[i], rtol, atol))
@@ -163,7 +199,8 @@ TEST(Gemm, same_bytes_with_any_number_of_threads) {
     for (const Case& c : {Case{700, 300, 257, false, true, 0, 1, 0, true},
                           Case{300, 700, 1000, true, false, 0, 1, 1, false},
                           Case{64, 40, 5000, false, false, 0, 1, 0, false},
-                          Case{32, 1000, 100, false, true, 0, 1, 0, true, true},
+                          Case{32, 1000, 100, false, true, 0, 1, 0, true, kRelu},
+                          Case{300, 200, 100, false, true, 0, 1, 0, true, Activation::kGelu},
                           Case{2048, 1000, 1, false, false, 0, 1, 0, false},
                           Case{2048, 1, 900, false, true, 0, 1, 0, true},
                           Case{1, 900, 2048, true, false, 0, 1, 0, false}}) {
@@ -196,7 +233,7 @@ TEST(Gemm, relu_of_nan_is_nan_and_of_the_rest_is_not_negative) {
                    c = Tensor::zeros({3, 2}, dtype, device);
       kernels::GemmArgs args{c.raw(), a.raw(), b.raw(), 3, 2, 1, 1, 2, 2};
       args.dtype = dtype;
-      args.relu = true;
+      args.activation = kRelu;
       kernels::gemm(context_of(device), args);
       const std::vector<double> y = c.to_vector<double>();
       EXPECT_EQ(std::vector<double>(y.begin(), y.begin() + 4), (std::vector<double>{2, 0, 0, 3}));
@@ -207,7 +244,7 @@ TEST(Gemm, relu_of_nan_is_nan_and_of_the_rest_is_not_negative) {
 TEST(Gemm, nan_of_a_row_or_a_column_stays_there_in_a_layer_of_many_rows) {
   constexpr std::int64_t kM = 100, kN = 21, kK = 300, kRow = 97, kColumn = 20;
   for (const Device device : devices()) {
-    const Case c{kM, kN, kK, false, true, 0, 1, 0, true, true};
+    const Case c{kM, kN, kK, false, true, 0, 1, 0, true, kRelu};
     const Operands o = operands(c, DType::kF32);
     o.a.data<float>()[kRow * kK + kK - 1] = NAN;
     o.b.data<float>()[kColumn * kK] = NAN;
@@ -230,6 +267,9 @@ TEST(Gemm, bad_arguments_throw) {
   kernels::GemmArgs integers{x, x, x, 1, 1, 1, 1, 1, 1};
   integers.dtype = DType::kI32;
   EXPECT_THROW(kernels::gemm(cpu, integers), Error);
+  kernels::GemmArgs twice{x, x, x, 1, 1, 1, 1, 1, 1};
+  twice.pre_activation = x;
+  EXPECT_THROW(kernels::gemm(cpu, twice), Error);
   EXPECT_NO_THROW(kernels::gemm(cpu, {nullptr, nullptr, nullptr, 0, 2, 2, 2, 2, 2}));
 }
 

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "engine/autograd/gradcheck.h"
+#include "engine/ops/axpy.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/matmul.h"
 #include "engine/ops/reduce.h"
@@ -192,6 +193,99 @@ TEST(Autograd, gradient_memory_is_the_leafs_own_once) {
   EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{1, 1}));
   // Outside a backward, or of another shape, it is plain new memory.
   EXPECT_EQ(gradient_memory(0, {3}, DType::kF32, Device::kCpu).shape(), (Shape{3}));
+}
+
+// An op that adds dy to row `row` of its input's gradient, or that writes all of it with
+// gradient_place.
+Tensor row_of(const Tensor& t, std::int64_t row, std::vector<const void*>& memory) {
+  return record("row_of", t.slice(row, row + 1).clone(), {t},
+                [&memory, row, shape = t.shape()](const Tensor& dy) {
+                  const Tensor dt = gradient_to_add_to(0, shape, dy.dtype(), dy.device());
+                  memory.push_back(dt.raw());
+                  add_into(dt.slice(row, row + 1), dy);
+                  return std::vector<Tensor>{dt};
+                });
+}
+Tensor twice(const Tensor& t, std::vector<const void*>& memory) {
+  return record("twice", scale(t.detach(), 2), {t}, [&memory](const Tensor& dy) {
+    const GradientPlace place = gradient_place(0, dy.shape(), dy.dtype(), dy.device());
+    memory.push_back(place.memory.raw());
+    if (place.is_empty)
+      place.memory.copy_from(scale(dy, 2));
+    else
+      add_into(place.memory, dy, 2);
+    return std::vector<Tensor>{place.memory};
+  });
+}
+
+TEST(Autograd, consumers_of_a_leaf_add_to_its_own_gradient_in_any_order) {
+  for (const Device device : devices())
+    for (const bool rows_first : {false, true})
+      for (const bool arena : {false, true}) {
+        const Tensor w = leaf({1, 2, 3}, {3, 1}, device);
+        if (arena) {
+          w.set_grad(Tensor::full({3, 1}, 77, DType::kF32, device));  // stale
+          w.zero_grad();
+        }
+        std::vector<const void*> memory;
+        for (int micro_batch = 1; micro_batch <= 2; ++micro_batch) {
+          Tensor rows, all;
+          if (!rows_first) rows = row_of(w, 1, memory);  // older: its backward comes last
+          all = sum(twice(w, memory));
+          if (rows_first) rows = row_of(w, 1, memory);
+          add(scale(sum(rows), 10), all).backward();
+          const float k = static_cast<float>(micro_batch);
+          EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{2 * k, 12 * k, 2 * k}))
+              << name_of(device) << rows_first << arena << micro_batch;
+        }
+        EXPECT_EQ(std::count(memory.begin(), memory.end(), w.grad().raw()), 4);
+      }
+}
+
+TEST(Autograd, an_op_that_has_a_leaf_twice_adds_both) {
+  const Tensor w = leaf({1, 2}, {2});
+  const Tensor y = record("both", w.clone().detach(), {w, w}, [](const Tensor& dy) {
+    std::vector<Tensor> gradients;
+    for (const std::size_t i : {0u, 1u}) {
+      const Tensor d = gradient_to_add_to(i, dy.shape(), dy.dtype(), dy.device());
+      add_into(d, dy, i == 0 ? 3 : 4);
+      gradients.push_back(d);
+    }
+    return gradients;
+  });
+  sum(y).backward();
+  EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{7, 7}));
+}
+
+TEST(Autograd, consumers_of_a_result_share_its_gradient_if_nobody_else_holds_it) {
+  const Tensor x = leaf({1, 2, 3}, {3, 1});
+  const Tensor h = scale(x, 5);
+  std::vector<const void*> memory;
+  sum(add(row_of(h, 0, memory), add(row_of(h, 2, memory), row_of(h, 2, memory)))).backward();
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{5, 0, 10}));
+  EXPECT_EQ(std::count(memory.begin(), memory.end(), memory[0]), 3);
+  // The gradient that came first may be another branch's, too: not to be written.
+  x.zero_grad();
+  memory.clear();
+  const Tensor u = scale(x, 1), v = twice(u, memory);
+  sum(add(v, add(u, u))).backward();
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{4, 4, 4}));
+}
+
+TEST(Autograd, a_leaf_added_to_in_place_has_its_hooks_once_and_recomputes) {
+  const Tensor w = leaf({1, 2, 3}, {3, 1});
+  std::vector<const void*> memory;
+  int calls = 0;
+  double seen = 0;
+  const auto hook = on_gradient_ready(w, [&](const Tensor& gradient) {
+    ++calls;
+    seen = gradient.to_vector<double>()[1];
+  });
+  const auto f = [&](const std::vector<Tensor>&) { return row_of(w, 1, memory); };
+  sum(add(recompute(f, {}), row_of(w, 1, memory))).backward();
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(seen, 2);
+  EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{0, 2, 0}));
 }
 
 // An error in the middle leaves no half gradient behind for the next backward.

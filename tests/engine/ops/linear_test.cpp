@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/autograd/autograd.h"
 #include "engine/autograd/gradcheck.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/matmul.h"
@@ -72,8 +73,8 @@ TEST(Linear, relu_variant_is_the_chain_of_both_to_the_byte) {
                    b = with_bias ? randn({33}, 3, dtype).to(device) : Tensor{};
             for (Tensor* t : {&x, &w, &b})
               if (t->defined()) t->set_requires_grad(true);
-            const Tensor y =
-                results == &chain ? linear_relu_composed(x, w, b) : linear_relu(x, w, b);
+            const Tensor y = results == &chain ? linear_composed(x, w, b, Activation::kRelu)
+                                               : linear_relu(x, w, b);
             const Tensor dy = randn({rows, 33}, 4, dtype).to(device), copy = dy.clone();
             y.backward(dy);
             EXPECT_TRUE(same_bytes(dy, copy));  // ours: not to be masked in place
@@ -98,13 +99,77 @@ TEST(Linear, relu_variant_masks_in_place_only_what_nobody_else_holds) {
       w1.set_requires_grad(true), w2.set_requires_grad(true);
       const Tensor x = randn({5, 4}, 3).to(device);
       const auto layer = [&](const Tensor& w) {
-        return fused ? linear_relu(x, w, {}) : linear_relu_composed(x, w, {});
+        return fused ? linear_relu(x, w, {}) : linear_composed(x, w, {}, Activation::kRelu);
       };
       sum(square(add(layer(w1), layer(w2)))).backward();
       results.push_back({w1.grad(), w2.grad()});
     }
     for (std::size_t i = 0; i < 2; ++i) EXPECT_TRUE(same_bytes(results[0][i], results[1][i])) << i;
   }
+}
+
+constexpr Activation kAll[] = {Activation::kNone, Activation::kRelu, Activation::kGelu,
+                               Activation::kGeluTanh, Activation::kTanh};
+
+TEST(Linear, every_activation_is_its_definition_forward_and_backward) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const Activation f : kAll)
+        for (const bool with_bias : {true, false})
+          for (const std::int64_t rows : {3, 100}) {  // 100: panels on the CPU
+            std::vector<std::vector<Tensor>> results;
+            for (const bool fused : {true, false}) {
+              Tensor x = randn({rows, 9}, 1, dtype).to(device),
+                     w = randn({33, 9}, 2, dtype).to(device),
+                     b = with_bias ? randn({33}, 3, dtype).to(device) : Tensor{};
+              for (Tensor* t : {&x, &w, &b})
+                if (t->defined()) t->set_requires_grad(true);
+              const Tensor y = fused ? linear(x, w, b, f) : linear_composed(x, w, b, f);
+              const Tensor dy = randn({rows, 33}, 4, dtype).to(device), copy = dy.clone();
+              y.backward(dy);
+              EXPECT_TRUE(same_bytes(dy, copy));  // ours: not to be written in place
+              results.push_back({y.detach(), x.grad(), w.grad()});
+              if (with_bias) results.back().push_back(b.grad());
+              const NoGrad no_grad;                     // without a place for z
+              const bool once = dtype == DType::kBF16;  // or twice, where z is kept
+              EXPECT_TRUE(all_close(linear(x, w, b, f), y.detach(),
+                                    {once ? 3e-2 : tolerance_of(dtype).rtol, once ? 2e-3 : 1e-5}));
+            }
+            // bf16: the definition rounds z before f, and gradients are sums of 200 rounded terms.
+            const bool half = dtype == DType::kBF16;
+            for (std::size_t i = 0; i < results[0].size(); ++i)
+              EXPECT_TRUE(all_close(
+                  results[0][i], results[1][i],
+                  {half ? 3e-2 : tolerance_of(dtype).rtol, half                   ? 2e-1
+                                                           : dtype == DType::kF32 ? 5e-5
+                                                                                  : 1e-12}))
+                  << name_of(f) << " " << i << " " << name_of(dtype) << " " << name_of(device);
+          }
+}
+
+TEST(Linear, gradients_of_every_activation_agree_with_differences) {
+  for (const Activation f : kAll) {
+    const auto result = gradcheck(
+        [&](const auto& in) { return linear(in[0], in[1], in[2], f); },
+        {randn({4, 3}, 1, DType::kF64), randn({5, 3}, 2, DType::kF64), randn({5}, 3, DType::kF64)});
+    EXPECT_TRUE(result.ok) << name_of(f) << ": " << result.message;
+  }
+}
+
+TEST(Linear, micro_batches_add_to_the_weights_gradient_in_place) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32}) {
+      Tensor w = randn({6, 4}, 1, dtype).to(device), whole = w.clone();
+      w.set_requires_grad(true), whole.set_requires_grad(true);
+      const Tensor x = randn({10, 4}, 2, dtype).to(device),
+                   dy = randn({10, 6}, 3, dtype).to(device);
+      linear(x.slice(0, 4), w, {}).backward(dy.slice(0, 4));
+      const Tensor before = w.grad();
+      linear(x.slice(4, 10), w, {}).backward(dy.slice(4, 10));
+      linear(x, whole, {}).backward(dy);
+      EXPECT_EQ(w.grad().raw(), before.raw());
+      EXPECT_TRUE(all_close(w.grad(), whole.grad())) << name_of(device) << name_of(dtype);
+    }
 }
 
 TEST(Linear, relu_variant_gradients_agree_with_differences_and_no_rows_are_fine) {
