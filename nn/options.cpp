@@ -98,7 +98,10 @@ bool fits(const OptionSpec& spec, OptionValue* value) {
       return list != nullptr && (spec.may_be_empty || !list->empty()) &&
              std::all_of(list->begin(), list->end(), [&](double d) { return in_range(spec, d); });
     }
-    case OptionType::kStrings: return std::holds_alternative<Strings>(*value);
+    case OptionType::kStrings: {
+      const auto* list = std::get_if<Strings>(value);
+      return list != nullptr && (spec.may_be_empty || !list->empty());
+    }
     case OptionType::kNormalize: {
       if (is_word(spec, *value)) return true;
       const auto* list = std::get_if<Floats>(value);

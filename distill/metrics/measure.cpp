@@ -7,7 +7,6 @@
 
 #include "distill/losses/distillation_loss.h"
 #include "engine/autograd/autograd.h"
-#include "engine/runtime/allocator.h"
 #include "engine/runtime/device.h"
 #include "kernels/row_rank/row_rank.h"
 
@@ -123,7 +122,6 @@ Tensor TeacherAnswers::logits(std::int64_t number, const nn::Batch& batch) const
     const std::lock_guard lock(mutex_);
     if (at < kept_.size() && kept_[at].defined()) return kept_[at];
   }
-  const MemoryRoleScope role(MemoryRole::kData);
   const Tensor made = teacher_->logits(batch.read_by(reading_));
   const std::lock_guard lock(mutex_);
   if (bytes_ + made.bytes() > max_bytes_) return made;

@@ -7,9 +7,8 @@
 namespace retort::nn {
 
 Registry<ModelKind>& model_kinds() {
-  static Registry<ModelKind> kinds(
-      "model", {mlp_kind(), cifar_resnet_kind(), wide_cifar_resnet_kind(), imagenet_resnet_kind(),
-                plain_cnn_kind()});
+  static Registry<ModelKind> kinds("model", {cifar_resnet_kind(), wide_cifar_resnet_kind(),
+                                             imagenet_resnet_kind(), plain_cnn_kind(), mlp_kind()});
   return kinds;
 }
 

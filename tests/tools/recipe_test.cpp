@@ -472,9 +472,9 @@ TEST(Recipe, mistakes_of_several_keys_show_the_line_that_decides) {
                            "[[arm]]\nname = \"a\"\n  train.nesterov = true\n"
                            "train.momentum = 0.0\n[[arm]]\nname = \"b\"\n";
   EXPECT_EQ(format_problems(parse(text), text),
-            "r.toml:5:3: error: arm 'a': train.nesterov: needs SGD with momentum > 0\n"
+            "r.toml:5:9: error: arm 'a': train.nesterov: needs SGD with momentum > 0\n"
             "    5 |   train.nesterov = true\n"
-            "      |   ^\n"
+            "      |         ^\n"
             "1 error; nothing was started\n");
 }
 

@@ -216,7 +216,8 @@ class Merger {
         circle += (circle.empty() ? "" : " <- ") + *name;
       for (const Block& block : raw_.blocks["model"])
         if (block.name == *next)
-          return problem(block.teachers_place, "model '" + *next + "' learns from itself", circle);
+          return problem(block.teachers ? block.teachers_place : block.place,
+                         "model '" + *next + "' learns from itself", circle);
     }
   }
 
