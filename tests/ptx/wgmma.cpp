@@ -151,8 +151,8 @@ bool lower_wgmma(Lowering& l, Inst& i) {
         !shape.ends_with("k16") || l.type() != "bf16" || l.type(1) != "bf16" || l.type(2) != "f32")
       return false;
     const u32 columns = static_cast<u32>(std::stoul(shape.substr(4)));
-    if (s.args.size() != 8 || l.arg(0).list.size() != columns / 2 || l.arg(4).text != "1" ||
-        l.arg(5).text != "1")
+    if (columns % 8 != 0 || columns > 256 || s.args.size() != 8 ||
+        l.arg(0).list.size() != columns / 2 || l.arg(4).text != "1" || l.arg(5).text != "1")
       return false;
     std::vector<const Operand*> parts;
     for (const Operand& o : l.arg(0).list) parts.push_back(&o);
