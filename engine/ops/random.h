@@ -1,4 +1,4 @@
-// Random tensors: a pure function of a key, the same on CPU and CUDA (normal: to rounding).
+// Random tensors: a pure function of a key, the same bits on CPU and CUDA.
 #pragma once
 #include "engine/tensor/tensor.h"
 #include "kernels/common/philox.h"

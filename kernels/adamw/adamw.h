@@ -20,7 +20,8 @@ namespace retort::kernels {
 ///           gradient of `gradient_dtype` (dtype, or bf16 beside f32).
 /// Masking   if skip is given and *skip != 0, nothing is written (a step with bad gradients).
 /// Numerics  in dtype, bias corrections in double; parameter_copy, if given, is the new parameter
-///           rounded to bf16.
+///           rounded to bf16. An element's bits follow from its own values alone, wherever it
+///           lies (adamw_math.h).
 /// Cost      reads 4n, writes 3n elements, in one pass.
 /// Errors    Error if n < 0, a needed pointer is null or the dtypes do not go together.
 /// Source    Loshchilov, Hutter 2019, arXiv:1711.05101; PyTorch torch.optim.AdamW.

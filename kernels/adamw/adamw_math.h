@@ -36,12 +36,15 @@ RETORT_HD AdamWFactors<A> adamw_factors(float learning_rate, std::int64_t t, flo
           static_cast<A>(epsilon)};
 }
 
+/// Which operations are fused is said here, as the CPU's vectors say it: a compiler that may choose
+/// chooses differently in different loops.
 template <class A>
 RETORT_HD A adamw_element(A p, A gradient, A& m, A& v, const AdamWFactors<A>& f) {
   const A g = f.clip * gradient;
-  m = f.beta1 * m + f.one_minus_beta1 * g;
-  v = f.beta2 * v + f.one_minus_beta2 * (g * g);
-  return f.decay * p - f.step_size * m / (std::sqrt(v) * f.rsqrt_correction2 + f.epsilon);
+  m = std::fma(f.beta1, m, f.one_minus_beta1 * g);
+  v = std::fma(f.beta2, v, f.one_minus_beta2 * (g * g));
+  const A below = std::fma(std::sqrt(v), f.rsqrt_correction2, f.epsilon);
+  return std::fma(f.decay, p, -(f.step_size * m / below));
 }
 
 }  // namespace retort::kernels

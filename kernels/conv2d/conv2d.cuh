@@ -54,14 +54,15 @@ void pack_launch(const Context& context, const Conv2dShape& s, bool backward, st
                              as_int(s.padding),
                              as_int(pitch),
                              backward};
-  const std::int64_t packed = (backward ? s.channels : s.filters) * pitch;
-  const auto phases = static_cast<unsigned>(backward ? s.stride * s.stride : 1);
+  const std::int64_t columns = backward ? s.channels : s.filters;
   simt::launch({"conv2d_pack",
-                {grid_for(packed), phases},
+                {static_cast<unsigned>(blocks_for(pitch, 32)),
+                 static_cast<unsigned>(blocks_for(columns, 32)),
+                 static_cast<unsigned>(backward ? s.stride * s.stride : 1)},
                 256,
                 0,
                 static_cast<cudaStream_t>(context.stream)},
-               conv2d_pack_thread_per_element_kernel<T, W>, params);
+               conv2d_pack_block_per_tile_kernel<T, W>, params);
 }
 
 // One pass of images, forward (source x, out y) or backward (source dy, out dx).
@@ -76,8 +77,8 @@ struct ImagesCall {
   void* statistics = nullptr;
   Conv2dAlgorithm algorithm = Conv2dAlgorithm::kAuto;
   // Wide tiles read less than narrow ones, but are taken only when they make at least this many
-  // blocks: enough to fill a GPU.
-  std::int64_t wide_from = 132;
+  // blocks: enough to fill the GPU.
+  std::int64_t wide_from = kConv2dMultiprocessors;
 
   std::int64_t depth() const { return backward ? shape.filters : shape.channels; }
   std::int64_t columns() const { return backward ? shape.channels : shape.filters; }
@@ -350,8 +351,9 @@ void dispatch_conv2d(DType dtype, F&& f) {
 inline void conv2d_launch(const Context& context, const Conv2dArgs& args) {
   using namespace SIMT_NS;
   dispatch_conv2d(args.dtype, [&]<class T>() {
-    images_launch<T>(context, {false, args.shape, args.x, args.weight, args.weight_dtype, args.y,
-                               args.epilogue, args.statistics, args.algorithm});
+    images_launch<T>(
+        context, {false, args.shape, args.x, args.weight, args.weight_dtype, args.y, args.epilogue,
+                  args.statistics, args.algorithm, args.multiprocessors});
   });
 }
 
@@ -367,7 +369,8 @@ inline void conv2d_backward_data_launch(const Context& context,
                                args.dx,
                                {},
                                nullptr,
-                               args.algorithm});
+                               args.algorithm,
+                               args.multiprocessors});
   });
 }
 

@@ -48,6 +48,9 @@ enum class Conv2dAlgorithm : std::uint8_t {
            // gradient) multiples of 64
 };
 
+/// Of the GPUs that the tiles were chosen for: H100 and H200.
+inline constexpr std::int64_t kConv2dMultiprocessors = 132;
+
 /// What is done to the sums before they are stored: [relu](sum + bias[k] [+ residual]).
 struct Conv2dEpilogue {
   const void* bias = nullptr;      // (K), f64 for f64, else f32; null: none
@@ -85,6 +88,8 @@ struct Conv2dArgs {
   Conv2dEpilogue epilogue = {};
   void* statistics = nullptr;                          // null: not wanted
   Conv2dAlgorithm algorithm = Conv2dAlgorithm::kAuto;  // of CUDA; the CPU has its own choice
+  // CUDA takes wide tiles where they make a block for each. The bits of y do not depend on it.
+  std::int64_t multiprocessors = kConv2dMultiprocessors;
 };
 
 /// dx[n,h,w,c] = sum_{k,r,s} dy[n,p,q,k] * w[k,r,s,c] over the (r, s, p, q) with
@@ -97,6 +102,7 @@ struct Conv2dBackwardDataArgs {
   DType dtype;         // of dx and dy
   DType weight_dtype;  // dtype, or f32 when dtype is bf16
   Conv2dAlgorithm algorithm = Conv2dAlgorithm::kAuto;
+  std::int64_t multiprocessors = kConv2dMultiprocessors;
 };
 
 /// dweight[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] * x[n, p*stride - padding + r, q*stride - padding +

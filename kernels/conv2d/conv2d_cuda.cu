@@ -17,11 +17,11 @@ void conv2d_finish(const Context& context, const Conv2dArgs& args) {
   dispatch_conv2d(args.dtype, [&]<class T>() { finish_launch<T>(context, args); });
 }
 
-void conv2d_fingerprint(const Context& context, const void* data, DType dtype, std::int64_t n,
-                        float* to) {
+void conv2d_fingerprint(const Context& context, const Conv2dFingerprintArgs& args) {
   using namespace SIMT_NS;
-  dispatch_conv2d(
-      dtype, [&]<class T>() { fingerprint_launch(context, static_cast<const T*>(data), n, to); });
+  dispatch_conv2d(args.dtype, [&]<class T>() {
+    fingerprint_launch(context, static_cast<const T*>(args.data), args.n, args.to);
+  });
 }
 
 }  // namespace retort::kernels
@@ -31,4 +31,6 @@ RETORT_CUDA_PLUGIN(conv2d) {
   RETORT_CUDA_BIND(conv2d, Conv2dArgs);
   RETORT_CUDA_BIND(conv2d_backward_data, Conv2dBackwardDataArgs);
   RETORT_CUDA_BIND(conv2d_backward_weight, Conv2dBackwardWeightArgs);
+  conv2d_finish_cuda = retort::guarded<Conv2dArgs, conv2d_finish>;
+  conv2d_fingerprint_cuda = retort::guarded<Conv2dFingerprintArgs, conv2d_fingerprint>;
 }

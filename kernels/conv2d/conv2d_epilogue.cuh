@@ -109,6 +109,10 @@ SIMT_D void finish_tile(Product& product, unsigned char* s_tile, const int* s_pi
     product.add_to_columns(
         [&](int column) { return column0 + column < p.columns ? p.bias[column0 + column] : 0.0f; });
   if (p.residual != nullptr) {
+    // finish() reads every place: zeros where the tile has no pixel or no column.
+    if (rows < kRows || column0 + kColumns > p.columns)
+      for (int i = tid; i < kRows * kChunks; i += kThreads)
+        *reinterpret_cast<Chunk<T>*>(s_out + i / kChunks * kPitch + i % kChunks * kE) = Chunk<T>{};
     each_chunk([&](T* s, std::int64_t at, int n) { copy(s, p.residual + at, n); });
     __syncthreads();
   }

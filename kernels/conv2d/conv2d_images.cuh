@@ -49,31 +49,45 @@ struct PackParams {
   bool backward;
 };
 
-// One thread per element of one phase's packed weights, grid-stride; blockIdx.y is the phase.
-// Shared: none. Launch: any grid.x, block a multiple of 32.
+// A block packs 32 columns x 32 elements of one phase through shared memory: neighbouring threads
+// read neighbouring channels of the weights and write neighbouring elements of a column, whichever
+// of the two the columns are.
+// Shared: 32 * 33 floats. Launch: grid (pitch / 32, columns / 32, phases), block 256.
 template <class T, class W>
-__global__ void __launch_bounds__(256) conv2d_pack_thread_per_element_kernel(PackParams<T> p) {
-  const int phase = static_cast<int>(blockIdx.y);
+__global__ void __launch_bounds__(256) conv2d_pack_block_per_tile_kernel(PackParams<T> p) {
+  SIMT_SHARED(float, s_tile, [32][33]);
+  const int phase = static_cast<int>(blockIdx.z), across = static_cast<int>(threadIdx.x) % 32,
+            down = static_cast<int>(threadIdx.x) / 32;
   const Axis h = axis_of(p.backward, phase / p.stride, 1, p.filter_h, p.stride, p.padding);
   const Axis w = axis_of(p.backward, phase % p.stride, 1, p.filter_w, p.stride, p.padding);
   const int columns = p.backward ? p.channels : p.filters;
   const int inner = p.backward ? p.filters : p.channels;
-  const std::int64_t n = std::int64_t{columns} * p.pitch;
+  const int k0 = static_cast<int>(blockIdx.x) * 32, column0 = static_cast<int>(blockIdx.y) * 32;
   const W* const weight = static_cast<const W*>(p.weight);
-  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += step) {
-    const int column = static_cast<int>(i / p.pitch), k = static_cast<int>(i % p.pitch);
-    const int tap = k / inner, c = k - tap * inner;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int d = down + 8 * i;
+    const int column = p.backward ? across : d, k = p.backward ? d : across;
+    const int tap = (k0 + k) / inner, c = (k0 + k) - tap * inner;
     float value = 0.0f;
-    if (tap < h.taps * w.taps) {
+    if (tap < h.taps * w.taps && column0 + column < columns) {
       const int by = p.backward ? p.stride : 1;
       const int r = h.first_tap + tap / w.taps * by, s = w.first_tap + tap % w.taps * by;
-      const int filter = p.backward ? c : column, channel = p.backward ? column : c;
+      const int filter = p.backward ? c : column0 + column,
+                channel = p.backward ? column0 + column : c;
       value =
           to_float(weight[((std::int64_t{filter} * p.filter_h + r) * p.filter_w + s) * p.channels +
                           channel]);
     }
-    p.to[phase * n + i] = from_float<T>(value);
+    s_tile[k][column] = value;
+  }
+  __syncthreads();
+  T* const to = p.to + std::int64_t{phase} * columns * p.pitch;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int d = down + 8 * i;
+    if (column0 + d < columns && k0 + across < p.pitch)
+      to[std::int64_t{column0 + d} * p.pitch + k0 + across] = from_float<T>(s_tile[across][d]);
   }
 }
 

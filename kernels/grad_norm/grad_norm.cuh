@@ -66,14 +66,14 @@ __global__ void __launch_bounds__(kNormThreads)
 #pragma unroll
       for (int k = 0; k < kPack; ++k) {
         const auto v = static_cast<double>(to_float(in.v[k]));
-        lane[k] += v * v;
+        lane[k] = fma(v, v, lane[k]);
       }
     }
     done = n / kPack * kPack;
   }
   for (std::int64_t i = done + threadIdx.x; i < n; i += kNormThreads) {
     const auto v = static_cast<double>(to_float(x[i]));
-    lane[0] += v * v;
+    lane[0] = fma(v, v, lane[0]);
   }
   double mine = 0;
 #pragma unroll

@@ -80,7 +80,7 @@ class Fingerprint {
 
   std::vector<float> take(const Context& context) {
     const auto stream = static_cast<cudaStream_t>(context.stream);
-    conv2d_fingerprint(context, call_.out, dtype_, n_, static_cast<float*>(memory_));
+    conv2d_fingerprint(context, {call_.out, dtype_, n_, static_cast<float*>(memory_)});
     check_cuda(cudaMemcpyAsync(values_.data(), memory_, values_.size() * sizeof(float),
                                cudaMemcpyDeviceToHost, stream),
                "cudaMemcpyAsync");

@@ -19,8 +19,7 @@ enum class Random : std::uint8_t {
 ///
 /// Shapes    y holds n elements, adjacent, of `dtype` (f64, f32 or bf16).
 /// Numerics  computed in float and rounded to dtype, so that all dtypes hold the same numbers.
-///           Uniform, bernoulli and signs are the same bits on CPU and CUDA; normal differs by
-///           what the devices' log and cos differ.
+///           Every kind has the same bits on CPU and CUDA (normal by functions of our own).
 /// Errors    Error if n is negative or has more than 2^32 blocks.
 struct RandomArgs {
   Random kind;

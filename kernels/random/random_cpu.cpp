@@ -1,11 +1,17 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/random/random_cpu.cpp"
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3 | HWY_AVX3_DL)
+#include "hwy/foreach_target.h"  // must come before highway.h
+#include "hwy/highway.h"
 #include "kernels/common/parallel.h"
 #include "kernels/random/random_math.h"
 
+HWY_BEFORE_NAMESPACE();
 namespace retort::kernels {
+namespace HWY_NAMESPACE {
 
-CudaOp<RandomArgs> random_cuda = nullptr;
-
-namespace {
+// Plain loops, for each instruction set: where it has no fma, std::fma is a slow call of the same
+// value.
 
 template <class T, Random kKind>
 void fill_blocks(const RandomArgs& args, std::uint32_t epoch) {
@@ -30,9 +36,7 @@ void fill_blocks(const RandomArgs& args, std::uint32_t epoch) {
   });
 }
 
-}  // namespace
-
-void random_cpu(const Context&, const RandomArgs& args) {
+void random_fill(const RandomArgs& args) {
   const std::uint32_t epoch =
       args.epoch_pointer ? static_cast<std::uint32_t>(*args.epoch_pointer) : args.epoch;
   dispatch_float(args.dtype, "random", [&]<class T>() {
@@ -45,4 +49,18 @@ void random_cpu(const Context&, const RandomArgs& args) {
   });
 }
 
+}  // namespace HWY_NAMESPACE
 }  // namespace retort::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace retort::kernels {
+
+CudaOp<RandomArgs> random_cuda = nullptr;
+
+HWY_EXPORT(random_fill);
+
+void random_cpu(const Context&, const RandomArgs& args) { HWY_DYNAMIC_DISPATCH(random_fill)(args); }
+
+}  // namespace retort::kernels
+#endif  // HWY_ONCE

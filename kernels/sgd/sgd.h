@@ -18,7 +18,8 @@ namespace retort::kernels {
 /// Shapes    all arrays hold n elements, adjacent. parameter and momentum_buffer are of `dtype`
 ///           (f32 or f64), gradient of `gradient_dtype` (dtype, or bf16 beside f32).
 /// Masking   if skip is given and *skip != 0, nothing is written (a step with bad gradients).
-/// Numerics  in dtype; parameter_copy, if given, is the new parameter rounded to bf16.
+/// Numerics  in dtype; parameter_copy, if given, is the new parameter rounded to bf16. An element's
+///           bits follow from its own values alone, wherever it lies (sgd_math.h).
 /// Cost      reads 2n (3n with momentum), writes n (2n) elements, in one pass.
 /// Errors    Error if n < 0, a needed pointer is null or the dtypes do not go together.
 /// Source    PyTorch torch.optim.SGD (the first momentum buffer is the gradient, undampened).

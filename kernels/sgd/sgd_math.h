@@ -1,5 +1,7 @@
 // The arithmetic of one SGD element, shared by CPU and CUDA.
 #pragma once
+#include <cmath>
+
 #include "kernels/common/hd.h"
 
 namespace retort::kernels {
@@ -10,14 +12,16 @@ struct SgdFactors {  // in the type of the parameters
   bool first;  // the momentum buffer starts as the gradient
 };
 
+/// Which operations are fused is said here: a compiler that may choose chooses differently in
+/// different loops, and an element's bits would depend on where it lies.
 template <class A, bool kMomentum, bool kNesterov>
 RETORT_HD A sgd_element(A p, A gradient, A& buffer, const SgdFactors<A>& f) {
-  A g = f.clip * gradient + f.weight_decay * p;
+  A g = std::fma(f.clip, gradient, f.weight_decay * p);
   if constexpr (kMomentum) {
-    buffer = f.first ? g : f.momentum * buffer + f.one_minus_dampening * g;
-    g = kNesterov ? g + f.momentum * buffer : buffer;
+    buffer = f.first ? g : std::fma(f.momentum, buffer, f.one_minus_dampening * g);
+    g = kNesterov ? std::fma(f.momentum, buffer, g) : buffer;
   }
-  return p - f.learning_rate * g;
+  return std::fma(-f.learning_rate, g, p);
 }
 
 }  // namespace retort::kernels

@@ -87,26 +87,32 @@ TEST(AdamW, steps_follow_the_formula) {
 // An element's update must not depend on where it lies in the arena: checkpoints hold state by
 // parameter name and arenas may be cut differently.
 TEST(AdamW, results_do_not_depend_on_the_place_in_the_arena) {
-  for (const Device device : devices()) {
-    const AdamWState whole(5000, device, DType::kF32, DType::kF32),
-        parts(5000, device, DType::kF32, DType::kF32);
-    kernels::adamw(context_of(device), whole.args());
-    for (std::int64_t begin = 0; begin < 5000;) {
-      const std::int64_t n = std::min<std::int64_t>(5000 - begin, 1 + begin % 37 * 13);
-      kernels::AdamWArgs a = parts.args();
-      a.parameter = parts.parameter.data<float>() + begin;
-      a.gradient = parts.gradient.data<float>() + begin;
-      a.first_moment = parts.m.data<float>() + begin;
-      a.second_moment = parts.v.data<float>() + begin;
-      a.parameter_copy += begin;
-      a.n = n;
-      kernels::adamw(context_of(device), a);
-      begin += n;
+  for (const auto& [dtype, gradient_dtype] : {std::pair{DType::kF32, DType::kF32},
+                                              {DType::kF32, DType::kBF16},
+                                              {DType::kF64, DType::kF64}})
+    for (const Device device : devices()) {
+      const AdamWState whole(5000, device, dtype, gradient_dtype),
+          parts(5000, device, dtype, gradient_dtype);
+      kernels::adamw(context_of(device), whole.args());
+      for (std::int64_t begin = 0; begin < 5000;) {
+        const std::int64_t n = std::min<std::int64_t>(5000 - begin, 1 + begin % 37 * 13),
+                           end = begin + n;
+        kernels::AdamWArgs a = parts.args();
+        a.parameter = parts.parameter.slice(begin, end).raw();
+        a.gradient = parts.gradient.slice(begin, end).raw();
+        a.first_moment = parts.m.slice(begin, end).raw();
+        a.second_moment = parts.v.slice(begin, end).raw();
+        a.parameter_copy += begin;
+        a.n = n;
+        kernels::adamw(context_of(device), a);
+        begin = end;
+      }
+      EXPECT_TRUE(same_bytes(whole.parameter, parts.parameter))
+          << name_of(device) << " " << name_of(dtype) << " " << name_of(gradient_dtype);
+      EXPECT_TRUE(same_bytes(whole.m, parts.m));
+      EXPECT_TRUE(same_bytes(whole.v, parts.v));
+      EXPECT_TRUE(same_bytes(whole.copy, parts.copy));
     }
-    EXPECT_TRUE(same_bytes(whole.parameter, parts.parameter)) << name_of(device);
-    EXPECT_TRUE(same_bytes(whole.v, parts.v));
-    EXPECT_TRUE(same_bytes(whole.copy, parts.copy));
-  }
 }
 
 TEST(AdamW, a_skipped_step_writes_nothing) {

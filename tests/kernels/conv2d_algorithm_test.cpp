@@ -8,6 +8,7 @@
 #include "kernels/conv2d/conv2d.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
+#include "tests/support/wgmma.h"
 
 namespace retort::test {
 namespace {
@@ -21,7 +22,8 @@ struct Results {
 
 // All passes on tensors that depend on the shape alone; skips those that wgmma cannot do.
 Results run(const Conv2dShape& s, DType dtype, DType weight_dtype, Device device,
-            Conv2dAlgorithm algorithm) {
+            Conv2dAlgorithm algorithm,
+            std::int64_t multiprocessors = kernels::kConv2dMultiprocessors) {
   const Context& context = context_of(device);
   const Tensor x = randn({s.batch, s.height, s.width, s.channels}, 1, dtype).to(device),
                weight =
@@ -45,7 +47,8 @@ Results run(const Conv2dShape& s, DType dtype, DType weight_dtype, Device device
                             weight_dtype,
                             {},
                             r.statistics.raw(),
-                            algorithm});
+                            algorithm,
+                            multiprocessors});
   kernels::conv2d(context, {r.fused.raw(),
                             x.raw(),
                             weight.raw(),
@@ -54,9 +57,10 @@ Results run(const Conv2dShape& s, DType dtype, DType weight_dtype, Device device
                             weight_dtype,
                             {bias.raw(), added.raw(), true},
                             nullptr,
-                            algorithm});
-  kernels::conv2d_backward_data(
-      context, {r.dx.raw(), dy.raw(), weight.raw(), s, dtype, weight_dtype, dgrad});
+                            algorithm,
+                            multiprocessors});
+  kernels::conv2d_backward_data(context, {r.dx.raw(), dy.raw(), weight.raw(), s, dtype,
+                                          weight_dtype, dgrad, multiprocessors});
   kernels::conv2d_backward_weight(
       context, {r.dweight.raw(), x.raw(), dy.raw(), s, dtype, weight_dtype, dgrad});
   return r;
@@ -82,17 +86,18 @@ Tensor merged(const Tensor& statistics, const Conv2dShape& s, Device device) {
   return Tensor::from(result, {2, s.filters});
 }
 
-void check(const Conv2dShape& s, DType weight_dtype, Conv2dAlgorithm algorithm) {
+void check(const Conv2dShape& s, DType weight_dtype, Conv2dAlgorithm algorithm,
+           std::int64_t multiprocessors = kernels::kConv2dMultiprocessors) {
   SCOPED_TRACE(join(s.batch, "x", s.height, "x", s.width, " C", s.channels, " K", s.filters, " ",
                     s.filter_height, "x", s.filter_width, " stride ", s.stride, " padding ",
                     s.padding, algorithm == Conv2dAlgorithm::kWgmma ? " wgmma" : " mma"));
   const DType bf16 = DType::kBF16;
   const Results want = run(s, bf16, weight_dtype, Device::kCpu, Conv2dAlgorithm::kAuto);
-  const Results got = run(s, bf16, weight_dtype, Device::kCuda, algorithm);
+  const Results got = run(s, bf16, weight_dtype, Device::kCuda, algorithm, multiprocessors);
 #if defined(RETORT_SANITIZED)
   const Results& again = got;  // minutes; a race is the sanitizer's to report
 #else
-  const Results again = run(s, bf16, weight_dtype, Device::kCuda, algorithm);
+  const Results again = run(s, bf16, weight_dtype, Device::kCuda, algorithm, multiprocessors);
 #endif
   // Products of standard normal values: a sum of n of them is about sqrt(n), and rounded to bf16.
   const auto near = [](const Tensor& a, const Tensor& b, double n) {
@@ -130,7 +135,7 @@ const Conv2dShape kShapes[] = {
 // clang-format on
 
 TEST(Conv2dAlgorithm, wgmma_equals_the_cpu_at_edge_shapes) {
-  if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
+  if (const std::string why = wgmma_unavailable_reason(); !why.empty()) GTEST_SKIP() << why;
   for (const Conv2dShape& s : kShapes) check(s, DType::kBF16, Conv2dAlgorithm::kWgmma);
   check(kShapes[1], DType::kF32, Conv2dAlgorithm::kWgmma);  // weights rounded on the way
 }
@@ -138,6 +143,33 @@ TEST(Conv2dAlgorithm, wgmma_equals_the_cpu_at_edge_shapes) {
 TEST(Conv2dAlgorithm, mma_equals_the_cpu_at_edge_shapes) {
   if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
   for (const Conv2dShape& s : kShapes) check(s, DType::kBF16, Conv2dAlgorithm::kMma);
+}
+
+// The tiles that a GPU would be given enough of.
+const Conv2dShape kWideShapes[] = {
+    {1, 9, 15, 64, 256, 1, 1, 1, 0},   // y in tiles of 256 columns, or 128 by mma
+    {1, 9, 15, 256, 128, 1, 1, 1, 0},  // y in 128, dx in 256
+    {1, 9, 15, 128, 64, 1, 1, 1, 0},   // dx in 128
+};
+void check_wide_tiles(Conv2dAlgorithm algorithm) {
+  for (const Conv2dShape& s : kWideShapes) {
+    check(s, DType::kBF16, algorithm, 1);
+    const auto with = [&](std::int64_t multiprocessors) {
+      return run(s, DType::kBF16, DType::kBF16, Device::kCuda, algorithm, multiprocessors);
+    };
+    const Results wide = with(1), narrow = with(kernels::kConv2dMultiprocessors);
+    EXPECT_TRUE(same_bytes(wide.y, narrow.y) && same_bytes(wide.fused, narrow.fused) &&
+                same_bytes(wide.dx, narrow.dx))
+        << "K = " << s.filters;
+  }
+}
+TEST(Conv2dAlgorithm, wide_tiles_of_wgmma) {
+  if (const std::string why = wgmma_unavailable_reason(); !why.empty()) GTEST_SKIP() << why;
+  check_wide_tiles(Conv2dAlgorithm::kWgmma);
+}
+TEST(Conv2dAlgorithm, wide_tiles_of_mma) {
+  if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
+  check_wide_tiles(Conv2dAlgorithm::kMma);
 }
 
 TEST(Conv2dAlgorithm, wgmma_refuses_what_it_cannot_do) {
@@ -164,7 +196,7 @@ TEST(Conv2dAlgorithm, wgmma_refuses_what_it_cannot_do) {
 }
 
 TEST(Conv2dAlgorithm, empty_batch) {
-  if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
+  if (const std::string why = wgmma_unavailable_reason(); !why.empty()) GTEST_SKIP() << why;
   const Tensor dweight = Tensor::full({64, 1, 1, 64}, 5, DType::kF32, Device::kCuda);
   kernels::conv2d_backward_weight(context_of(Device::kCuda), {dweight.raw(),
                                                               nullptr,

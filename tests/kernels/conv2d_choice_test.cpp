@@ -13,6 +13,7 @@
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/wgmma.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
@@ -343,7 +344,7 @@ TEST(Conv2dChoices, a_first_candidate_that_refuses_is_an_error) {
 
 // The emulated kernels and a fake library in one choice, on real tensors.
 TEST(Conv2dChoices, a_second_provider_beside_the_kernels) {
-  if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
+  if (const std::string why = wgmma_unavailable_reason(); !why.empty()) GTEST_SKIP() << why;
   const Conv2dShape s = problem().shape;
   const Tensor x = randn({s.batch, 6, 6, 64}, 1, DType::kBF16).to(Device::kCuda),
                weight = randn({64, 3, 3, 64}, 2, DType::kBF16).to(Device::kCuda),

@@ -150,6 +150,49 @@ TEST(Sgd, elements_from_decayed_on_are_not_decayed) {
   EXPECT_THROW(kernels::sgd(context_of(Device::kCpu), a), Error);
 }
 
+// One step on n elements from element `from` of arrays of their own, in pieces of `piece`.
+SgdState stepped(Device device, DType dtype, DType gradient_dtype, const SgdCase& c,
+                 std::int64_t from, std::int64_t n, std::int64_t piece) {
+  const SgdState s(from + n, device, dtype, gradient_dtype);
+  s.parameter.slice(from, from + n).copy_from(randn({n}, 1, dtype).to(device));
+  s.gradient.slice(from, from + n).copy_from(randn({n}, 2, dtype).to(gradient_dtype).to(device));
+  s.buffer.slice(from, from + n).copy_from(randn({n}, 3, dtype).to(device));
+  s.step.fill(2);
+  for (std::int64_t at = from; at < from + n; at += piece) {
+    kernels::SgdArgs a = s.args();
+    a.parameter = s.parameter.slice(at, at + piece).raw();
+    a.gradient = s.gradient.slice(at, at + piece).raw();
+    a.momentum_buffer = s.buffer.slice(at, at + piece).raw();
+    a.parameter_copy += at;
+    a.n = std::min(piece, from + n - at);
+    a.momentum = c.momentum, a.dampening = c.dampening;
+    a.weight_decay = c.weight_decay, a.nesterov = c.nesterov;
+    kernels::sgd(context_of(device), a);
+  }
+  return s;
+}
+
+TEST(Sgd, bits_do_not_depend_on_place_alignment_or_device) {
+  constexpr std::int64_t n = 21;  // packs and a tail, whatever the alignment
+  for (const auto& [dtype, gradient_dtype] : {std::pair{DType::kF32, DType::kF32},
+                                              {DType::kF32, DType::kBF16},
+                                              {DType::kF64, DType::kF64}})
+    for (const SgdCase& c : kSgdCases) {
+      const SgdState want = stepped(Device::kCpu, dtype, gradient_dtype, c, 0, n, 1);
+      for (const Device device : devices())
+        for (std::int64_t from = 0; from < 8; ++from) {
+          const SgdState got = stepped(device, dtype, gradient_dtype, c, from, n, n);
+          const auto same = [&](const Tensor& a, const Tensor& b) {
+            return same_bytes(a.slice(from, from + n), b.slice(0, n));
+          };
+          EXPECT_TRUE(same(got.parameter, want.parameter) && same(got.copy, want.copy) &&
+                      (c.momentum == 0 || same(got.buffer, want.buffer)))
+              << name_of(device) << " " << name_of(dtype) << " from " << from << ", momentum "
+              << c.momentum << ", nesterov " << c.nesterov;
+        }
+    }
+}
+
 TEST(Sgd, errors) {
   const SgdState s(4, Device::kCpu, DType::kF32, DType::kF32);
   kernels::SgdArgs a = s.args();

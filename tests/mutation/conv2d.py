@@ -107,7 +107,7 @@ MUTANTS = [
      'p.parts + std::int64_t{0} *'),
     ('pack: taps not stepped by the stride', IMAGES, 'h.first_tap + tap / w.taps * by',
      'h.first_tap + tap / w.taps'),
-    ('pack: all phases into one', IMAGES, 'p.to[phase * n + i]', 'p.to[i]'),
+    ('pack: all phases into one', IMAGES, 'p.to + std::int64_t{phase} * columns * p.pitch', 'p.to'),
     # the weight gradient by warp groups
     ('wgmma weight: no barrier before a tile is read', WEIGHT_WGMMA, '    __syncthreads();  // tile t has arrived', '    // tile t has'),
     ('wgmma weight: two products under way', WEIGHT_WGMMA, 'warpgroup_wait<1>(acc)', 'warpgroup_wait<2>(acc)'),
