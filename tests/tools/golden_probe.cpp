@@ -43,7 +43,7 @@ class Probe {
     args.transpose_b = tb;
     args.dtype = dtype;
     args.bias = bias.raw();
-    args.relu = n > 10;
+    args.activation = n > 10 ? kernels::Activation::kRelu : kernels::Activation::kNone;
     kernels::gemm(cpu_, args);
     add(c);
   }

@@ -50,7 +50,8 @@ std::string find_weights(const Settings& settings, const std::string& name) {
   std::string tried;
   for (const std::string& place : places) {
     std::error_code error;  // a name too long, a folder that may not be entered
-    if (fs::is_regular_file(place, error)) return place;
+    // What is no regular file is refused by its kind when it is opened.
+    if (fs::exists(place, error) && !fs::is_directory(place, error)) return place;
     tried += (tried.empty() ? "" : ", ") + place;
   }
   fail(ErrorCode::kIo, "[weights] there is no file ", name, " (tried ", tried, ")");

@@ -17,7 +17,8 @@ thread_local bool t_no_memory = false;
 thread_local int t_refused = 0;
 }  // namespace
 
-void* operator new(std::size_t bytes) {
+// Not inlined: GCC 12 would take the free() inside for one of another allocator's memory.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
   if (t_no_memory) {
     ++t_refused;
     throw std::bad_alloc();
@@ -25,8 +26,8 @@ void* operator new(std::size_t bytes) {
   if (void* const block = std::malloc(bytes > 0 ? bytes : 1)) return block;
   throw std::bad_alloc();
 }
-void operator delete(void* block) noexcept { std::free(block); }
-void operator delete(void* block, std::size_t) noexcept { std::free(block); }
+[[gnu::noinline]] void operator delete(void* block) noexcept { std::free(block); }
+[[gnu::noinline]] void operator delete(void* block, std::size_t) noexcept { std::free(block); }
 
 namespace retort::test {
 namespace {

@@ -14,9 +14,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::string broken(int kind) {
-  return std::string(RETORT_BROKEN_PLUGINS) + "/broken_plugin_" + std::to_string(kind) + ".so";
-}
+std::string broken(int kind) { return join(RETORT_BROKEN_PLUGINS, "/broken_plugin_", kind, ".so"); }
 
 TEST(PluginFile, the_emulated_plugin_is_whole) {
   EXPECT_EQ(plugin_file_problem(RETORT_EMULATED_PLUGIN), "");
