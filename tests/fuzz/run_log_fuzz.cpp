@@ -1,6 +1,7 @@
 // libFuzzer target of the readers of metrics.jsonl and curriculum files. By hand:
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -DRETORT_FUZZ_MAIN -I.
-//     tests/fuzz/run_log_fuzz.cpp tools/report/run_log.cpp -o run_log_fuzz && ./run_log_fuzz
+//     tests/fuzz/run_log_fuzz.cpp tools/report/run_log.cpp engine/io/json.cpp engine/io/file.cpp
+//     -lxxhash -o run_log_fuzz && ./run_log_fuzz
 // tests/tools/report_test.cpp replays a fixed set of mutations in every test run.
 #include <cstdlib>
 #include <sstream>

@@ -60,7 +60,7 @@ TEST(ReportStatistics, values_are_shown_in_the_unit_and_digits_of_their_kind) {
   EXPECT_EQ(MetricText("test.accuracy").difference(0.0123), "+1.23");
   EXPECT_EQ(MetricText("test.accuracy").title(), "test accuracy, %");
   EXPECT_EQ(MetricText("exact1017.macro_f1").title(), "exact1017 macro F1, %");
-  EXPECT_EQ(MetricText("steps_to_0.99").title(), "steps to 99 %, steps");
+  EXPECT_EQ(MetricText("steps_to_0.99").title(), "steps to 99 %");
   EXPECT_EQ(MetricText("probe.degree1_ratio").title(), "probe degree1 ratio");
   EXPECT_EQ(MetricText("test.new_number").title(), "test new number");
 }

@@ -113,7 +113,8 @@ TEST_F(Report, labels_stand_on_the_page_and_an_arm_called_teacher_something_is_a
   ASSERT_NE(others, std::string::npos);
   EXPECT_GT(page.find("lambda clamped, %"), others);
   EXPECT_LT(page.find("test accuracy, %</th>"), others);
-  EXPECT_NE(page.find("unguided, teacher_twice: said twice"), std::string::npos);
+  EXPECT_NE(page.find("unguided, KD &amp; twice: said twice"), std::string::npos);
+  EXPECT_NE(json.find("\"unguided, teacher_twice: said twice\""), std::string::npos);
   const std::string table = results_table(folder_);
   EXPECT_NE(table.find("teacher_twice"), std::string::npos) << table;
   EXPECT_EQ(table.find("clamped"), std::string::npos) << "the page has the rest";

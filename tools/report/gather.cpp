@@ -128,29 +128,13 @@ void add_evaluation(Gathering& arm, const LogRecord& record, const std::string& 
       arm.points[key][set][seed][x] = value;
 }
 
-// Warnings, each text once, with the arms that it is of.
-class Notes {
- public:
-  void add(const std::string& arm, const std::string& text) {
-    if (!arms_.contains(text)) order_.push_back(text);
-    std::vector<std::string>& of = arms_[text];
-    if (std::find(of.begin(), of.end(), arm) == of.end()) of.push_back(arm);
-  }
-  std::vector<std::string> texts() const {
-    std::vector<std::string> all;
-    for (const std::string& text : order_) {
-      std::string of;
-      for (const std::string& name : arms_.at(text))
-        if (!name.empty()) of += (of.empty() ? "" : ", ") + name;
-      all.push_back((of.empty() ? "" : of + ": ") + text);
-    }
-    return all;
-  }
-
- private:
-  std::vector<std::string> order_;
-  std::map<std::string, std::vector<std::string>> arms_;
-};
+void add_note(std::vector<Note>* notes, const std::string& arm, const std::string& text) {
+  auto note = std::find_if(notes->begin(), notes->end(),
+                           [&](const Note& other) { return other.text == text; });
+  if (note == notes->end()) note = notes->insert(note, Note{{}, text});
+  std::vector<std::string>& arms = note->arms;
+  if (!arm.empty() && std::find(arms.begin(), arms.end(), arm) == arms.end()) arms.push_back(arm);
+}
 
 // By the table of kinds, then sets as they were met, then by name.
 std::vector<MetricText> in_order(const std::set<std::string>& names,
@@ -229,12 +213,20 @@ const ArmResult* RunResults::arm(const std::string& name) const {
   return nullptr;
 }
 
+std::string RunResults::note_text(const Note& note, bool with_labels) const {
+  std::string of;
+  for (const std::string& name : note.arms) {
+    const ArmResult* const one = with_labels ? arm(name) : nullptr;
+    of += (of.empty() ? "" : ", ") + (one ? one->shown() : name);
+  }
+  return (of.empty() ? "" : of + ": ") + note.text;
+}
+
 RunResults gather_results(const std::vector<LogRecord>& log, const ReportText& text) {
   RunResults results;
   std::vector<std::string> order;
   std::map<std::string, Gathering> arms;
   std::set<std::string> metric_names;
-  Notes notes;
   bool epochs = false, steps_are_results = false;
   for (const LogRecord& record : log) {
     epochs |= record.number("epoch").value_or(0) >= 2;
@@ -247,7 +239,7 @@ RunResults gather_results(const std::vector<LogRecord>& log, const ReportText& t
   for (const LogRecord& record : log) {
     const std::string name = record.text("arm"), split = record.text("split");
     if (split == "note") {
-      notes.add(name, record.text("text"));
+      add_note(&results.notes, name, record.text("text"));
       continue;
     }
     if (name.empty()) continue;
@@ -278,7 +270,6 @@ RunResults gather_results(const std::vector<LogRecord>& log, const ReportText& t
     add_point(arm.result.temperature, step, record.number("temperature"));
     add_point(arm.result.samples_per_s, step, record.number("samples_per_s"));
   }
-  results.notes = notes.texts();
   for (const std::string& name : order) {
     Gathering& arm = arms[name];
     if (const auto at = text.labels.find(name); at != text.labels.end())

@@ -67,6 +67,10 @@ std::string MetricText::difference(double value) const {
   return (value < 0 ? "-" : "+") + text;
 }
 
+std::string MetricText::title() const {
+  return label.find(unit()) == std::string::npos ? label + ", " + unit() : label;
+}
+
 std::string short_number(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";

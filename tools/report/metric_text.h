@@ -25,8 +25,8 @@ struct MetricText {
   std::string number(double value) const;
   /// "+1.30": the same with its sign.
   std::string difference(double value) const;
-  /// "test accuracy, %"
-  std::string title() const { return unit().empty() ? label : label + ", " + unit(); }
+  /// "test accuracy, %"; a label that names its unit stands alone: "steps to 99 %".
+  std::string title() const;
 };
 
 /// A number as people write it: 4 significant digits, thousands as 12k where exact.

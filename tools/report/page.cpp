@@ -50,8 +50,8 @@ void write_report(const fs::path& folder, const ReportText& text) {
   if (!text.description.empty()) page += "<p>" + escape_html(text.description) + "</p>";
   page += "<p class=\"soft\">Retort report of the run folder " +
           escape_html(place.filename().string()) + "</p>\n" + failures_section(results);
-  for (const std::string& note : results.notes)
-    page += "<p class=\"note\">" + escape_html(note) + "</p>";
+  for (const Note& note : results.notes)
+    page += "<p class=\"note\">" + escape_html(results.note_text(note, true)) + "</p>";
   page += figures_section(results) + results_section(results) + differences_section(results) +
           curves_section(results) + curricula_section(folder) + schedules_section(results) +
           costs_section(results) + provenance_section(results.provenance) + files_section(folder) +

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tools/report/curriculum_images.h"
 #include "tools/report/page_parts.h"
 #include "tools/report/svg.h"
 
@@ -107,10 +108,12 @@ std::string curricula_section(const fs::path& folder) {
       s.y.push_back(rows[i].score);
     }
     const std::string name = file.filename().string();
-    charts +=
-        chart({"Scores of the curriculum " + file.stem().string(), "rank (fed from left to right)",
-               true, false, "<p class=\"soft\">" + link_to("curriculum/" + name, name) + "</p>"},
-              {right, wrong});
+    charts += chart(
+        {"Scores of the curriculum " + file.stem().string(), "rank (fed from left to right)", true,
+         false,
+         curriculum_images_html(file.parent_path() / (file.stem().string() + ".images.json")) +
+             "<p class=\"soft\">" + link_to("curriculum/" + name, name) + "</p>"},
+        {right, wrong});
   }
   return charts.empty() ? "" : "<h2>Curriculum</h2><div class=\"charts\">" + charts + "</div>\n";
 }

@@ -42,17 +42,21 @@ svg path,svg polygon{vector-effect:non-scaling-stroke}
 .d1{stroke-dasharray:7 3}.d2{stroke-dasharray:2 3}.d3{stroke-dasharray:9 3 2 3}
 .legend{list-style:none;margin:6px 0 0;padding:0;display:flex;flex-wrap:wrap;gap:3px 16px;font-size:13px}
 .key{width:24px;height:10px;margin-right:6px;vertical-align:middle}
-.rows{display:grid;grid-auto-flow:dense;grid-template-columns:minmax(0,max-content) 1fr max-content;column-gap:16px}
+.rows{display:grid;grid-auto-flow:dense;grid-template-columns:minmax(0,max-content) 1fr max-content}
 .row{display:contents}.row>span{border-bottom:1px solid var(--line);padding:7px 0;font-size:13.5px}
-.row>.name{grid-column:1;overflow-wrap:anywhere;max-width:230px}.row>.value{text-align:right;font-variant-numeric:tabular-nums;grid-column:3}
-.row>.track{position:relative;grid-column:2;min-height:34px;margin:0 10px}
+.row>.name{grid-column:1;padding-right:16px;overflow-wrap:anywhere;max-width:230px}.row>.value{padding-left:16px;text-align:right;font-variant-numeric:tabular-nums;grid-column:3}
+.row>.track{position:relative;grid-column:2;min-height:34px}
 .track i.grid{top:0;bottom:0;width:1px;background:var(--line)}
 .track i.bar{top:50%;height:3px;margin-top:-1.5px;background:var(--s);opacity:.55;border-radius:2px}
 .track i.dot{top:50%;width:6px;height:6px;margin:5px 0 0 -3px;border-radius:50%;background:var(--s);opacity:.5}
 .track i.mean{top:50%;width:11px;height:11px;margin:-5.5px 0 0 -5.5px;border-radius:50%;background:var(--s);border:1.5px solid var(--panel)}
 .row>.track.scale{min-height:24px;border:0}.row:last-child>span{border:0}.track.scale .xt{top:6px;transform:translateX(-50%)}
-@media(max-width:600px){.rows{grid-template-columns:1fr max-content}.row>.name{grid-column:1;border:0;padding-bottom:0;max-width:none}
+@media(max-width:600px){.rows{grid-template-columns:1fr max-content}.row>.name{grid-column:1;padding-right:16px;border:0;padding-bottom:0;max-width:none}
 .row>.value{grid-column:2;border:0;padding-bottom:0}.row>.track{grid-column:1/-1}}
+p.images{font-weight:600;font-size:13px;margin:10px 0 4px}
+ul.images{list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:8px}
+ul.images li{width:52px;font-size:11px;text-align:center;overflow-wrap:anywhere;line-height:1.3}
+ul.images img{width:52px;height:52px;object-fit:contain;image-rendering:pixelated;border-radius:4px;display:block}
 .note{background:var(--warn);color:var(--warn-ink);border-left:4px solid var(--warn-edge);padding:6px 12px;margin:6px 0;overflow-wrap:anywhere}
 .failed{background:var(--fail);color:var(--fail-ink);border-left:4px solid var(--bad);padding:6px 12px;margin:6px 0;overflow-wrap:anywhere}
 summary{cursor:pointer;margin:10px 0}

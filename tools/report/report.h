@@ -51,10 +51,10 @@ struct ReportText {
   std::string baseline = {};
 };
 
-/// Reads metrics.jsonl, curriculum/*.csv, provenance.json and recipe.resolved.toml of the folder
-/// and writes results.json and report.html into it (each by temporary file and rename). Works on a
-/// run that is still going on: arms without a "final" line are marked unfinished.
-/// Errors    Error(kIo) if the folder cannot be read or written, Error(kBadInput) with file and
+/// Reads metrics.jsonl, curriculum/* (CSV, images), provenance.json and recipe.resolved.toml of the
+/// folder and writes results.json and report.html into it (each by temporary file and rename).
+/// Works on a run that is still going on: arms without a "final" line are marked unfinished. Errors
+/// Error(kIo) if the folder cannot be read or written, Error(kBadInput) with file and
 ///           line for a line that is not a flat JSON object; the last line may be torn (a crash)
 ///           and is then ignored.
 void write_report(const std::filesystem::path& run_folder, const ReportText& text = {});

@@ -153,7 +153,8 @@ std::string results_to_json(const RunResults& results) {
   out += ",\n\"teachers\":" + lines(results.teachers, arms);
   out += ",\n\"arms\":" + lines(results.arms, arms);
   out += ",\n\"paired_differences\":" + lines(results.paired, difference_json);
-  out += ",\n\"notes\":" + lines(results.notes, [](const std::string& note) { return Json(note); });
+  const auto notes = [&](const Note& note) { return Json(results.note_text(note, false)); };
+  out += ",\n\"notes\":" + lines(results.notes, notes);
   out += ",\n\"metrics\":" + kinds_json(results).dump();
   if (!results.provenance.is_null()) out += ",\n\"provenance\":" + results.provenance.dump();
   return out + "}\n";

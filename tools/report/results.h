@@ -53,6 +53,12 @@ struct ArmResult {
   ShownInterval interval(const MetricText& metric) const;
 };
 
+/// A warning, once, with the arms that it is of (none: of the run).
+struct Note {
+  std::vector<std::string> arms;
+  std::string text;
+};
+
 struct PairedDifference {
   std::string arm, metric;
   Summary summary;    // of (arm - baseline), over seeds both have
@@ -66,13 +72,15 @@ struct RunResults {
   std::string baseline;
   bool x_is_epoch = false;
   std::vector<PairedDifference> paired;
-  std::vector<std::string> notes;  // "arm, arm: text", each text once
+  std::vector<Note> notes;
   /// In the order in which they are shown: by the table of kinds, sets as they were met.
   std::vector<MetricText> metrics;
   std::vector<std::string> sets;  // that were evaluated, as they were met
   Json provenance;                // null: there is none
 
   const ArmResult* arm(const std::string& name) const;
+  /// "KD, KD-CL: text", with labels as people read them, or with the arms' names.
+  std::string note_text(const Note& note, bool with_labels) const;
 };
 
 /// Takes baseline and labels from `text`.

@@ -2,57 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <limits>
 
-#include "tools/report/metric_text.h"
+#include "tools/report/axis.h"
 
 namespace retort::tools {
 namespace {
 
 // Units of the drawing, which the page stretches to what room there is.
 constexpr double kPlotWidth = 600, kPlotHeight = 260;
-
-struct Range {
-  double low = std::numeric_limits<double>::infinity(), high = -low;
-  void include(double v) {
-    if (!std::isfinite(v)) return;
-    low = std::min(low, v);
-    high = std::max(high, v);
-  }
-  bool empty() const { return low > high; }
-};
-
-// Gives width to a range of one value, or of values that only rounding tells apart. False if it has
-// enough.
-bool widen(Range* range) {
-  const double size = std::max(std::abs(range->low), std::abs(range->high));
-  if (range->high - range->low > 1e-9 * size && size > 1e-30) return false;
-  const double pad = size > 1e-30 ? 0.05 * size : 0.5;
-  range->low -= pad, range->high += pad;
-  return true;
-}
-
-// Ticks at 1, 2 or 5 times a power of ten, about `wanted` of them.
-std::vector<double> ticks(const Range& range, int wanted, double least_unit = 0) {
-  const double raw = (range.high - range.low) / wanted;
-  const double power = std::pow(10.0, std::floor(std::log10(raw)));
-  const double unit = std::max(least_unit, power * (raw / power < 1.5   ? 1
-                                                    : raw / power < 3.5 ? 2
-                                                    : raw / power < 7.5 ? 5
-                                                                        : 10));
-  std::vector<double> at;
-  const double first = std::ceil(range.low / unit - 1e-9);
-  for (int k = 0; k < 64 && (first + k) * unit <= range.high + 1e-9 * unit; ++k)
-    at.push_back((first + k) * unit);
-  return at;
-}
-
-std::string format(const char* pattern, double a, double b = 0) {
-  char text[96];
-  std::snprintf(text, sizeof text, pattern, a, b);
-  return text;
-}
 
 // Keeps the first, lowest, highest and last point of every pixel column.
 std::vector<std::size_t> thinned(const Series& s, const Range& x) {
@@ -78,24 +35,14 @@ std::vector<std::size_t> thinned(const Series& s, const Range& x) {
   return keep;
 }
 
-// The label of a tick; -0 and what rounding left of 0 are 0.
-std::string tick_text(double t, const Range& range) {
-  return short_number(std::abs(t) < 1e-9 * (range.high - range.low) ? 0 : t);
-}
-
-bool is_drawable(const Range& range) {
-  constexpr double kLargest = 1e300;  // beyond it the arithmetic of ticks overflows
-  return std::abs(range.low) <= kLargest && std::abs(range.high) <= kLargest;
-}
-
 // The drawing of one chart: series to paths, in its own units.
 class Drawing {
  public:
   Drawing(const Range& x, const Range& y, const ChartOptions& options)
       : x_(x), y_(y), options_(options) {}
 
-  double px(double x) const { return (x - x_.low) / (x_.high - x_.low) * kPlotWidth; }
-  double py(double y) const { return (y_.high - y) / (y_.high - y_.low) * kPlotHeight; }
+  double px(double x) const { return x_.percent(x) / 100 * kPlotWidth; }
+  double py(double y) const { return (1 - y_.percent(y) / 100) * kPlotHeight; }
 
   std::string series(const Series& s) const {
     const std::vector<std::size_t> keep = thinned(s, x_);
@@ -192,10 +139,6 @@ std::string legend(const std::vector<Series>& series, bool scatter, bool numbere
   return out + "</ul>";
 }
 
-std::string head(const std::string& title) {
-  return "<figure><figcaption>" + escape_html(title) + "</figcaption>";
-}
-
 }  // namespace
 
 std::string escape_html(const std::string& text) {
@@ -213,6 +156,10 @@ std::string escape_html(const std::string& text) {
   return out;
 }
 
+std::string figure_head(const std::string& title) {
+  return "<figure><figcaption>" + escape_html(title) + "</figcaption>";
+}
+
 std::string colour_class(int colour) {
   const int dash = colour / 10 % 4;
   return "c" + std::to_string(colour % 10) + (dash ? " d" + std::to_string(dash) : "");
@@ -227,28 +174,24 @@ std::string chart(const ChartOptions& options, const std::vector<Series>& series
       if (i < s.low.size()) yr.include(s.low[i]);
       if (i < s.high.size()) yr.include(s.high[i]);
     }
-  std::string out = head(options.title);
+  std::string out = figure_head(options.title);
   if (xr.empty() || yr.empty())
     return out + "<p class=\"none\">nothing recorded yet</p></figure>\n";
-  if (!is_drawable(xr) || !is_drawable(yr))
+  if (!xr.is_drawable() || !yr.is_drawable())
     return out + "<p class=\"none\">too large to draw</p></figure>\n";
   if (xr.low == xr.high) xr.low -= 0.5, xr.high += 0.5;
-  widen(&xr);
-  if (!widen(&yr)) {
-    const double pad = 0.04 * (yr.high - yr.low);
-    yr.low -= pad, yr.high += pad;
-  }
+  xr.widen(0);
+  yr.widen(0.04);
   const Drawing drawing(xr, yr, options);
-  const std::vector<double> y_ticks = ticks(yr, 5);
   std::string grid, labels;
-  for (const double t : y_ticks) {
+  for (const double t : ticks(yr, 5)) {
     grid += format("<path class=\"grid\" d=\"M0,%.1fH600\"/>", drawing.py(t));
-    labels += format("<i class=\"yt\" style=\"top:%.2f%%\">", 100 * drawing.py(t) / kPlotHeight) +
+    labels += format("<i class=\"yt\" style=\"top:%.2f%%\">", 100 - yr.percent(t)) +
               tick_text(t, yr) + "</i>";
   }
   for (const double t : ticks(xr, 6, 1))  // ranks, steps and epochs are counted
-    labels += format("<i class=\"xt\" style=\"left:%.2f%%\">", 100 * drawing.px(t) / kPlotWidth) +
-              tick_text(t, xr) + "</i>";
+    labels +=
+        format("<i class=\"xt\" style=\"left:%.2f%%\">", xr.percent(t)) + tick_text(t, xr) + "</i>";
   std::string lines;
   for (const Series& s : series) lines += drawing.series(s);
   const bool numbered = series.size() > 10 && !options.scatter;
@@ -259,48 +202,6 @@ std::string chart(const ChartOptions& options, const std::vector<Series>& series
   out += "<p class=\"xlabel\">" + escape_html(options.x_label) + "</p>" +
          legend(series, options.scatter, numbered) + options.foot;
   return out + "</figure>\n";
-}
-
-std::string interval_plot(const std::string& title, const std::vector<PlotRow>& rows,
-                          const std::string& foot) {
-  Range range;
-  for (const PlotRow& row : rows) {
-    for (const double v : row.dots) range.include(v);
-    for (const double v : {row.point, row.low, row.high}) range.include(v);
-  }
-  std::string out = head(title);
-  if (range.empty()) return out + "<p class=\"none\">nothing finished yet</p></figure>\n";
-  if (!is_drawable(range)) return out + "<p class=\"none\">too large to draw</p></figure>\n";
-  if (!widen(&range)) {
-    const double pad = 0.03 * (range.high - range.low);
-    range.low -= pad, range.high += pad;
-  }
-  const auto at = [&](double v) { return 100 * (v - range.low) / (range.high - range.low); };
-  const std::vector<double> marks = ticks(range, 5);
-  std::string lines;
-  for (const double t : marks)
-    lines += format("<i class=\"grid\" style=\"left:%.2f%%\"></i>", at(t));
-  out += "<div class=\"rows\">";
-  for (const PlotRow& row : rows) {
-    out += "<div class=\"row " + colour_class(row.colour) + "\"><span class=\"name\">" +
-           escape_html(row.name) + "</span><span class=\"value\">" + row.text +
-           "</span><span class=\"track\">" + lines;
-    if (std::isfinite(row.low) && std::isfinite(row.high))
-      out += format("<i class=\"bar\" style=\"left:%.2f%%;width:%.2f%%\"></i>", at(row.low),
-                    at(row.high) - at(row.low));
-    if (row.dots.size() > 1)
-      for (const double v : row.dots)
-        if (std::isfinite(v)) out += format("<i class=\"dot\" style=\"left:%.2f%%\"></i>", at(v));
-    if (std::isfinite(row.point))
-      out += format("<i class=\"mean\" style=\"left:%.2f%%\"></i>", at(row.point));
-    out += "</span></div>";
-  }
-  out +=
-      "<div class=\"row\"><span class=\"name\"></span><span class=\"value\"></span><span "
-      "class=\"track scale\">";
-  for (const double t : marks)
-    out += format("<i class=\"xt\" style=\"left:%.2f%%\">", at(t)) + tick_text(t, range) + "</i>";
-  return out + "</span></div></div>" + foot + "</figure>\n";
 }
 
 }  // namespace retort::tools

@@ -23,6 +23,8 @@ struct ChartOptions {
 
 /// Text safe inside HTML and SVG.
 std::string escape_html(const std::string& text);
+/// "<figure>" and its caption.
+std::string figure_head(const std::string& title);
 /// CSS classes of a colour: "c3", "c3 d1" for the 14th.
 std::string colour_class(int colour);
 /// A <figure>. Series of more than 1,500 points are thinned to the extremes per pixel column. With
