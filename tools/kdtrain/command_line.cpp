@@ -84,9 +84,13 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
                    "Also write the logits: little-endian f32 (n, classes)");
   device_options(eval);
 
-  command("tokenize", "Text to WordPiece ids: not in this version (exits with 2)")
-      ->allow_extras()
-      ->prefix_command();
+  CLI::App* tokenize = command(
+      "tokenize", "Text to WordPiece ids: a text a line on stdin, a JSON list a line on stdout");
+  tokenize->add_option("--vocab", line->vocab, "vocab.txt, by the rules of Google's BERT");
+  tokenize->add_flag("--cased", line->cased, "With --vocab: letters and accents as they are");
+  tokenize->add_flag("--uncased", line->uncased, "With --vocab: lower case, no accents");
+  tokenize->add_option("--tokenizer", line->tokenizer,
+                       "tokenizer.json; its padding and truncation are left aside");
 
   CLI::App* report = command("report", "Rebuild report.html and results.json of a run folder");
   report->add_option("folder", line->subject, "Run folder")->required();

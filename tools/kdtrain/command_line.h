@@ -17,8 +17,10 @@ struct CommandLine {
   int threads = 0;                 // --threads; 0 = as the environment says
   bool resume = false;
   bool json = false;
-  std::string model, arch, logits;  // eval
-  std::string split = "test";       // eval
+  std::string model, arch, logits;      // eval
+  std::string split = "test";           // eval
+  std::string vocab, tokenizer;         // tokenize: one of them
+  bool cased = false, uncased = false;  // tokenize, with vocab: one of them
 };
 
 /// Fills `line`. Returns -1 to go on, or the exit status after help, version or a usage error was
@@ -37,6 +39,7 @@ int run_command(const CommandLine& line);       // runner.cpp
 int plan_command(const CommandLine& line);      // plan_command.cpp
 int score_command(const CommandLine& line);     // score.cpp
 int eval_command(const CommandLine& line);      // eval.cpp
+int tokenize_command(const CommandLine& line);  // tokenize.cpp
 int report_command(const CommandLine& line);    // report_command.cpp
 int doctor_command(const CommandLine& line);    // doctor.cpp
 int selftest_command(const CommandLine& line);  // selftest.cpp

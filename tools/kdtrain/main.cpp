@@ -21,6 +21,7 @@ int dispatch(const CommandLine& line) {
   if (line.command == "plan") return plan_command(line);
   if (line.command == "score") return score_command(line);
   if (line.command == "eval") return eval_command(line);
+  if (line.command == "tokenize") return tokenize_command(line);
   if (line.command == "report") return report_command(line);
   if (line.command == "doctor") return doctor_command(line);
   if (line.command == "selftest") return selftest_command(line);
