@@ -1,6 +1,8 @@
 // Text to ids as BERT does it: WordPiece from vocab.txt or tokenizer.json.
 #pragma once
+#include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -101,6 +103,8 @@ class Tokenizer {
   bool is_special(std::int32_t id) const {
     return id >= 0 && id < size() && special_[static_cast<std::size_t>(id)] != 0;
   }
+  /// The same of every id: for mask_tokens.
+  std::span<const std::uint8_t> special() const { return special_; }
   /// XXH3-128 of vocabulary and rules: equal hashes give equal ids for every text.
   const std::string& hash() const { return hash_; }
   /// The text as words are sought in it. For messages and tests.

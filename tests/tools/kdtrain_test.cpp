@@ -16,7 +16,6 @@ TEST_F(Kdtrain, says_what_it_is) {
   expect({"schema", "distill"}, 0, "temperature");
   expect({"schema", "--json"}, 0, "\"key\":\"train.lr\"");
   expect({"validate", "cifar10_kd"}, 0, "2 arms x 1 seed");
-  expect({"tokenize", "--vocab", "x"}, 2, "not in this version");
 }
 
 TEST_F(Kdtrain, usage_errors_are_2) {
