@@ -181,7 +181,8 @@ def main():
     emit("ignorable", run_lengths(base["ignorable"]))
     emit("word_rust", run_lengths(hf["word"]))
 
-    text = ("// Made by make_unicode_tables.py; do not edit. Unicode 14.0.0, and what tokenizers 0.23 does otherwise.\n"
+    text = ("// Made by make_unicode_tables.py; do not edit.\n"
+            "// Unicode 14.0.0, and what tokenizers 0.23 does otherwise.\n"
             '#include "nn/text/unicode_tables.h"\n\nnamespace retort::nn::detail {\nnamespace {\n\n// clang-format off\n'
             + "\n".join(arrays) + "// clang-format on\n\n}  // namespace\n\nconst UnicodeTables& unicode_tables() {\n"
             "  // clang-format off\n  static const UnicodeTables tables = {\n" + "\n".join(fields)

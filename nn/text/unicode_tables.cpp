@@ -1,4 +1,5 @@
-// Made by make_unicode_tables.py; do not edit. Unicode 14.0.0, and what tokenizers 0.23 does otherwise.
+// Made by make_unicode_tables.py; do not edit.
+// Unicode 14.0.0, and what tokenizers 0.23 does otherwise.
 #include "nn/text/unicode_tables.h"
 
 namespace retort::nn::detail {

@@ -1,4 +1,5 @@
 // kdtrain tokenize: a text a line in, a JSON list of ids a line out.
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <cstring>
