@@ -8,17 +8,10 @@
 namespace retort::nn {
 namespace {
 
-// \s of tokenizers' regular expressions: White_Space.
-bool is_white(char32_t c) {
-  return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-         c == 0x3000;
-}
-
 std::size_t white_space_before(std::string_view text, std::size_t end) {
   while (end > 0) {
     const Utf8Char c = utf8_before(text, end);
-    if (c.bytes == 0 || !is_white(c.code)) break;
+    if (c.bytes == 0 || !is_white_space(c.code)) break;
     end -= c.bytes;
   }
   return end;
@@ -27,7 +20,7 @@ std::size_t white_space_before(std::string_view text, std::size_t end) {
 std::size_t white_space_after(std::string_view text, std::size_t at) {
   while (at < text.size()) {
     const Utf8Char c = utf8_at(text, at);
-    if (c.bytes == 0 || !is_white(c.code)) break;
+    if (c.bytes == 0 || !is_white_space(c.code)) break;
     at += c.bytes;
   }
   return at;

@@ -14,7 +14,6 @@ using Table = std::map<char32_t, std::u32string>;
 constexpr std::size_t kNowhere = std::string::npos;
 constexpr char32_t kCapitalSigma = 0x3a3, kSmallSigma = 0x3c3, kFinalSigma = 0x3c2;
 
-// Unicode's White_Space. Python's str.split also takes U+001C to U+001F, which clean_text removed.
 constexpr std::pair<char32_t, char32_t> kSpaces[] = {
     {9, 13},          {32, 32},         {0x85, 0x85},     {0xa0, 0xa0},     {0x1680, 0x1680},
     {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f}, {0x205f, 0x205f}, {0x3000, 0x3000}};
@@ -67,6 +66,11 @@ CharacterSet::CharacterSet(std::span<const std::int32_t> run_lengths) {
 
 bool CharacterSet::contains(char32_t c) const {
   return (std::upper_bound(bounds_.begin(), bounds_.end(), c) - bounds_.begin()) % 2 == 1;
+}
+
+bool is_white_space(char32_t c) {
+  return std::any_of(std::begin(kSpaces), std::end(kSpaces),
+                     [&](const auto& range) { return c >= range.first && c <= range.second; });
 }
 
 bool is_word_character(char32_t c) {

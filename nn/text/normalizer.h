@@ -92,6 +92,10 @@ class Normalizer {
   std::array<std::uint8_t, 256> ascii_lower_{};
 };
 
+/// Unicode's White_Space: what splits words, \s of Rust's regular expressions. Python's str.split
+/// also takes U+001C to U+001F, which clean_text removes before.
+bool is_white_space(char32_t c);
+
 /// \w of the regular expressions by which tokenizers decides about single_word.
 bool is_word_character(char32_t c);
 

@@ -53,7 +53,7 @@ struct TokenizerParts {
 ///         around punctuation, WordPiece each word; the ids of the added tokens in between.
 ///
 /// Errors   Error(kBadInput) if the text is not UTF-8, naming the byte.
-/// Cost     about 8 ns a byte of English.
+/// Cost     about 11 ns a byte of English.
 /// Source   google-research/bert tokenization.py; tokenizers 0.23.
 class Tokenizer {
  public:

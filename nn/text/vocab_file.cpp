@@ -11,12 +11,8 @@ namespace {
 
 constexpr std::uint64_t kMaxBytes = std::uint64_t{64} << 20;
 
-// What Python's str.strip takes off.
-bool is_stripped(char32_t c) {
-  return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-         c == 0x3000;
-}
+// What Python's str.strip takes off: also U+001C to U+001F.
+bool is_stripped(char32_t c) { return is_white_space(c) || (c >= 0x1c && c <= 0x1f); }
 
 std::string_view stripped(std::string_view line) {
   while (!line.empty()) {
