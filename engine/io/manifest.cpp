@@ -29,7 +29,8 @@ std::string hash_of_first(const FileReader& reader, std::uint64_t bytes) {
 bool is_inside(const std::string& name) {
   const std::filesystem::path path(name);
   return !name.empty() && name.find('\0') == std::string::npos && path.is_relative() &&
-         path.has_filename() && path.lexically_normal() == path && *path.begin() != "..";
+         path.has_filename() && path.lexically_normal() == path && *path.begin() != ".." &&
+         *path.begin() != ".";
 }
 
 }  // namespace

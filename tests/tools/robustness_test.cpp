@@ -185,35 +185,6 @@ TEST_F(Robustness, a_broken_plugin_is_a_sentence_and_the_cpu) {
   ::setenv("RETORT_CUDA_LIBRARY", library.c_str(), 1);
 }
 
-// From limits at which nothing can start to such where all goes well.
-TEST_F(Robustness, out_of_memory_is_5_in_every_command) {
-#if defined(RETORT_SANITIZED)
-  GTEST_SKIP() << "a sanitizer reserves more addresses than the limit leaves";
-#endif
-  const std::string recipe = image_recipe();
-  ASSERT_EQ(run(short_run("made")).status, 0);
-  const std::string model = path("made/arms/unguided/seed1/model.safetensors");
-  const std::vector<std::vector<std::string>> commands{
-      {"validate", recipe},
-      {"plan", recipe, "--device", "cpu", "--threads", "1"},
-      {"eval", "--model", model, "--arch", "resnet8", "data.root=data", "data.test_files=t.bin",
-       "--device", "cpu", "--threads", "1"}};
-  int refused = 0;
-  for (const auto& command : commands)
-    for (rlim_t mib = 60; mib < 700; mib += mib < 200 ? 12 : 60) {
-      address_limit_ = mib << 20;
-      const Result r = run(command);
-      if (r.status == 127) continue;  // the loader had no room for the libraries
-      EXPECT_TRUE(r.status == 0 || r.status == 5)
-          << command[0] << " " << mib << " MiB: " << r.status << " " << r.err;
-      if (r.status != 5) continue;
-      ++refused;
-      EXPECT_THAT(r.err, HasSubstr("train.batch"));
-      EXPECT_THAT(r.err, HasSubstr("kdtrain plan"));
-    }
-  EXPECT_GT(refused, 0);
-}
-
 TEST(TomlReader, a_byte_order_mark_is_skipped) {
   const TomlResult result = read_toml("\xEF\xBB\xBFname = \"x\"\n");
   EXPECT_TRUE(result.problems.empty());
