@@ -43,6 +43,7 @@ Plan all_cases(Device device, bool smoke) {
   add_batch_norm_cases(plan);
   add_image_cases(plan);
   add_row_cases(plan);
+  add_indexed_row_cases(plan);
   add_elementwise_cases(plan);
   if (device == Device::kCuda) order_for_a_budget(plan.cases);
   return plan;
