@@ -1,8 +1,11 @@
 // Everything of the distill room.
 #pragma once
 #include "distill/losses/distillation_loss.h"
+#include "distill/metrics/binomial.h"
 #include "distill/metrics/degree_one.h"
-#include "distill/metrics/evaluation.h"
+#include "distill/metrics/measure.h"
+#include "distill/metrics/metric.h"
+#include "distill/metrics/metrics_of_rows.h"
 #include "distill/schedules/stage.h"
 #include "distill/schedules/staged.h"
 #include "distill/step.h"

@@ -50,7 +50,9 @@ const std::vector<Change>& changes() {
       {"/train", "temperature", "no key where no teacher is asked"},
       {"/train", "fraction_clamped", "no key where lambda is none"},
       {"", "normalize", "no key for data that has no normalisation (parity)"},
-      // More metrics.
+      // More metrics, and the rows that they are of.
+      {"/test", "n", "new"},
+      {"/validation", "n", "new"},
       {"/train", "teacher_accuracy", "new"},
       {"", "mean_kl", "new"},
       {"", "perplexity", "new"},

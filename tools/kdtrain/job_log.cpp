@@ -62,10 +62,11 @@ void JobLog::training(const Trainer& trainer, StepSums* sums, StepCosts* costs) 
 }
 
 void JobLog::evaluation(const Trainer& trainer, const std::string& split,
-                        const distill::Metrics& metrics, std::int64_t samples, double seconds) {
+                        const distill::Metrics& metrics, std::int64_t rows, double seconds) {
   Json line = head(trainer, split);
+  line.set("n", rows);
   for (const auto& [name, value] : metrics) line.set(name, value);
-  line.set("samples_per_s", std::round(static_cast<double>(samples) / std::max(seconds, 1e-9)));
+  line.set("samples_per_s", std::round(static_cast<double>(rows) / std::max(seconds, 1e-9)));
   write(line);
 }
 
@@ -91,6 +92,7 @@ void log_evaluated(const TrainingPlan& plan, const ExperimentData& data,
     const std::string& set = data.evaluation[i].name;
     Json line = begin_line(plan);
     line.set("epoch", 0).set("step", 0).set("split", set);
+    line.set("n", data.evaluation[i].data->size());
     for (const auto& [name, value] : of_sets[i]) {
       line.set(name, value);
       last.set(set + "." + name, value);

@@ -16,8 +16,9 @@ class JobLog {
   void note(const std::string& text);
   /// Logs and clears the sums.
   void training(const Trainer& trainer, StepSums* sums, StepCosts* costs);
+  /// rows: that the metrics are of.
   void evaluation(const Trainer& trainer, const std::string& split, const distill::Metrics& metrics,
-                  std::int64_t samples, double seconds);
+                  std::int64_t rows, double seconds);
   /// Ends the job; metrics of the results table. wall_s: of all its sittings.
   void final_line(const Trainer& trainer, const StepSums& sums, const distill::Metrics& metrics,
                   const MemoryStatistics& memory, double wall_s);

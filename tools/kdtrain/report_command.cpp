@@ -17,7 +17,7 @@ int report_command(const CommandLine& line) {
     if (result.problems.empty()) text = report_text(result.recipe);  // else of another version
   }
   write_report(folder, text);
-  std::fputs(results_table(folder).c_str(), stdout);
+  std::fputs(results_table(folder, text).c_str(), stdout);
   std::printf("%s\n", (folder / "report.html").string().c_str());
   return 0;
 }

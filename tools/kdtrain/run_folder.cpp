@@ -97,7 +97,8 @@ void RunFolder::start(const Recipe& recipe) {
 }
 
 ReportText report_text(const Recipe& recipe) {
-  ReportText text{recipe.name, recipe.base.text("description"), {}};
+  ReportText text{
+      recipe.name, recipe.base.text("description"), {}, recipe.base.text("report.baseline")};
   for (const Arm& arm : recipe.arms) text.labels[arm.name] = arm.label;
   return text;
 }

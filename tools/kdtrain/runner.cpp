@@ -530,7 +530,7 @@ int run_command(const CommandLine& line) {
                  resume_command(line, run.path()).c_str());
     return exit_code_of(signal);
   }
-  std::fputs(results_table(run.path()).c_str(), stdout);
+  std::fputs(results_table(run.path(), report_text(*recipe)).c_str(), stdout);
   std::printf("%s/report.html\n", run.path().c_str());
   return 0;
 }

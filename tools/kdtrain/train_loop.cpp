@@ -19,6 +19,7 @@ namespace {
 // What one evaluation split gave.
 struct Evaluated {
   distill::Metrics metrics;
+  std::int64_t rows = 0;
   double seconds = 0;
 
   double value(const std::string& name) const {
@@ -240,7 +241,7 @@ class Job {
     for (std::size_t i = 0; i < sources_.size(); ++i) {
       const std::string& name = context_.data->evaluation[i].name;
       const Evaluated e = evaluate(i);
-      log_.evaluation(trainer_, name, e.metrics, sources_[i]->facts().size, e.seconds);
+      log_.evaluation(trainer_, name, e.metrics, e.rows, e.seconds);
       for (const auto& [metric, value] : e.metrics) last_.emplace_back(name + "." + metric, value);
       char text[96];
       std::snprintf(text, sizeof text, "  %s %.2f %%", name.c_str(), 100 * e.value("accuracy"));
@@ -272,7 +273,9 @@ class Job {
       options.teacher = plan_.teacher->answers[set].get();
     Evaluated result;
     try {
-      result.metrics = distill::measure(*plan_.model, *sources_[set], options).metrics();
+      const distill::Measurement m = distill::measure(*plan_.model, *sources_[set], options);
+      result.rows = static_cast<std::int64_t>(m.targets.size());
+      result.metrics = m.metrics();
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kNumerics) throw;
       refuse(error.what());
