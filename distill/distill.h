@@ -2,7 +2,7 @@
 #pragma once
 #include "distill/losses/distillation_loss.h"
 #include "distill/metrics/degree_one.h"
-#include "distill/metrics/evaluation.h"
+#include "distill/metrics/measure.h"
 #include "distill/schedules/stage.h"
 #include "distill/schedules/staged.h"
 #include "distill/step.h"
