@@ -18,6 +18,7 @@
 #include "engine/runtime/allocator.h"
 #include "engine/runtime/device.h"
 #include "kernels/common/philox.h"
+#include "nn/data/image_dataset.h"
 #include "nn/models/registry.h"
 
 namespace retort::bench {
@@ -59,7 +60,7 @@ class Training {
     if (!c.teacher.empty()) {
       std::shared_ptr<nn::Model> model = nn::make_model({.arch = c.teacher, .seed = 2});
       model->to(device);
-      teacher_ = std::make_unique<distill::Teacher>(std::move(model));
+      teacher_ = std::make_shared<distill::Teacher>(std::move(model));
     }
     nn::SgdConfig sgd;
     sgd.learning_rate = 0.1;
@@ -68,13 +69,12 @@ class Training {
     sgd.clip_norm = 1;
     sgd.bf16_copy = device == Device::kCuda;
     optimizer_ = std::make_unique<nn::Sgd>(*student_, sgd);
-    nn::BatchOptions o;
-    o.device = device;
-    o.dtype = DType::kBF16;
-    o.augment = nn::Augment::kCropFlip;
-    o.seed = 3;
-    o.normalize = nn::Normalize::named("cifar");
-    feed_ = std::make_unique<nn::ImageFeed>(data, o);
+    const nn::Reading reading{DType::kBF16, {{"normalize", "cifar"}}};  // one tensor for both
+    feed_ = data->source({.device = device,
+                          .seed = 3,
+                          .treatment = {{"augment", "crop_flip"}},
+                          .readings = {reading, reading}})
+                ->device_feed();
     steps_per_epoch_ = data->size() / batch;
     plan_ = [batch, steps = steps_per_epoch_](std::int64_t step) {
       std::vector<std::int64_t> samples;
@@ -86,8 +86,9 @@ class Training {
     } else {
       settings_.lambda = {0.0f};
     }
-    step_ = std::make_unique<distill::GraphedStep>(teacher_.get(), *student_, *optimizer_, meter_,
-                                                   options);
+    step_ = std::make_unique<distill::GraphedStep>(std::vector<distill::RunTeacher>{{teacher_}},
+                                                   distill::soft_targets(), *student_, *optimizer_,
+                                                   meter_, options);
   }
 
   void step() {
@@ -105,15 +106,15 @@ class Training {
     return std::chrono::duration<double, std::milli>(Clock::now() - begin).count() / n;
   }
   const distill::GraphedStep& graphed() const { return *step_; }
-  double loss() { return meter_.take().back().loss; }
+  double loss() { return meter_.take().back().loss(); }
 
  private:
   Device device_;
   std::shared_ptr<nn::Model> student_;
-  std::unique_ptr<distill::Teacher> teacher_;
+  std::shared_ptr<const distill::Teacher> teacher_;
   std::unique_ptr<nn::Optimizer> optimizer_;
-  std::unique_ptr<nn::ImageFeed> feed_;
-  nn::ImageFeed::Plan plan_;
+  std::unique_ptr<nn::DeviceFeed> feed_;
+  nn::BatchPlan plan_;
   std::int64_t steps_per_epoch_ = 1, done_ = 0;
   distill::StepSettings settings_;
   distill::StepMeter meter_;

@@ -29,7 +29,7 @@ struct Trainer {
   std::shared_ptr<nn::Model> model;
   std::unique_ptr<nn::Sgd> optimizer;
   std::unique_ptr<distill::Teacher> teacher;
-  std::vector<distill::StepBatch> batches;
+  std::vector<nn::Batch> batches;
   distill::StepSettings settings;
   nn::SgdConfig sgd;
   std::vector<Tensor> buffers;
@@ -68,7 +68,7 @@ std::shared_ptr<nn::Model> unset(nn::ModelConfig config) {
 Tensor inputs_of(const nn::ModelConfig& config, std::int64_t batch, std::uint64_t seed,
                  const Case& c) {
   if (config.arch != "mlp") return normal({batch, 32, 32, 3}, seed, c.dtype, c.device);
-  const Tensor signs = Tensor::empty({batch, config.inputs}, c.dtype, c.device);
+  const Tensor signs = Tensor::empty({batch, config.input[0]}, c.dtype, c.device);
   fill_signs(signs, {seed, 0, 0, path_hash("bench")});
   return signs;
 }
@@ -129,10 +129,8 @@ Work make_training(const StepSpec& spec, const Case& c) {
   }
   for (std::size_t i = 0; i < kBatches; ++i) {
     const std::uint64_t seed = c.seed * 100 + i;
-    distill::StepBatch batch;
-    batch.inputs = inputs_of(spec.model, spec.batch, seed, c);
-    batch.targets = integers(spec.batch, seed, spec.model.classes, c.device);
-    t->batches.push_back(batch);
+    t->batches.emplace_back(inputs_of(spec.model, spec.batch, seed, c),
+                            integers(spec.batch, seed, spec.model.classes, c.device));
   }
   Work w;
   w.run = [t] { t->step(); };
@@ -160,7 +158,8 @@ Work make_training(const StepSpec& spec, const Case& c) {
     NamedTensors all;
     for (std::size_t i = 0; i < kBatches; ++i) {
       const std::string end = "." + std::to_string(i);
-      all.emplace_back("inputs" + end, t->batches[i].inputs.to(Device::kCpu).to(DType::kF32));
+      all.emplace_back("inputs" + end,
+                       t->batches[i].inputs[0].values.to(Device::kCpu).to(DType::kF32));
       all.emplace_back("targets" + end, t->batches[i].targets.to(Device::kCpu));
     }
     export_model(*t->model, "model.", all);
@@ -252,9 +251,11 @@ void add_step_cases(Plan& plan) {
   // The published comparison's network and update, (f, -f) logits; f32 alone: it has no matrix
   // work to speak of.
   for (const std::int64_t batch : {32, 1024}) {
-    nn::ModelConfig mlp{.arch = "mlp", .classes = 2, .widths = {1000}, .inputs = 100};
-    if (plan.smoke) mlp.widths = {8};
-    mlp.scalar_output = true;
+    const nn::ModelConfig mlp{
+        .arch = "mlp",
+        .classes = 2,
+        .options = {{"hidden", nn::Ints{plan.smoke ? 8 : 1000}}, {"output", "scalar"}},
+        .input = {100}};
     add(plan, {"mlp_100_1000_1", mlp, "", plan.smoke ? 8 : batch, sgd(0.1, 0, 0, false)}, true,
         f32);
     if (plan.smoke) break;
@@ -262,7 +263,7 @@ void add_step_cases(Plan& plan) {
   const std::int64_t batch = plan.pick<std::int64_t>(2, 128, 1024);
   const nn::SgdConfig residual = sgd(0.1, 0.9, 5e-4, false), nesterov = sgd(0.05, 0.9, 5e-4, true);
   if (plan.smoke) {
-    const nn::ModelConfig toy{.arch = "resnet8", .widths = {2, 2, 4, 4}};
+    const nn::ModelConfig toy{.arch = "resnet8", .options = {{"widths", nn::Ints{2, 2, 4, 4}}}};
     add(plan, {"resnet8", toy, "", batch, residual}, true, both);
     add(plan, {"resnet8_forward", toy, "", batch, {}}, false, both);
     add(plan, {"six_arms_kd", toy, "resnet8", batch, nesterov}, true, f32);

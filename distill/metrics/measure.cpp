@@ -93,19 +93,33 @@ class Pass {
   static Tensor rank_of(const Tensor& logits, const Tensor& targets) {
     const Tensor rank = Tensor::empty({logits.dim(0)}, DType::kI32, logits.device());
     if (logits.dim(0) == 0) return rank;
-    kernels::row_rank(context_of(logits.device()),
-                      {.rank = rank.data<std::int32_t>(),
-                       .logits = logits.raw(),
-                       .targets = targets.data<std::int32_t>(),
-                       .rows = logits.dim(0),
-                       .classes = logits.dim(1),
-                       .pitch = logits.row_pitch(),
-                       .dtype = logits.dtype()});
+    kernels::row_rank(context_of(logits.device()), {.rank = rank.data<std::int32_t>(),
+                                                    .logits = logits.raw(),
+                                                    .targets = targets.data<std::int32_t>(),
+                                                    .rows = logits.dim(0),
+                                                    .classes = logits.dim(1),
+                                                    .pitch = logits.row_pitch(),
+                                                    .dtype = logits.dtype()});
     return rank;
   }
 
   const MeasureOptions& options_;
   Measurement& all_;
+};
+
+// A model in evaluation mode, until the pass ends or throws.
+class Evaluating {
+ public:
+  explicit Evaluating(nn::Model& model) : model_(model), training_(model.training()) {
+    model_.eval();
+  }
+  ~Evaluating() { model_.train(training_); }
+  Evaluating(const Evaluating&) = delete;
+  Evaluating& operator=(const Evaluating&) = delete;
+
+ private:
+  nn::Model& model_;
+  bool training_;
 };
 
 }  // namespace
@@ -158,8 +172,7 @@ Measurement measure(nn::Model& model, const nn::Source& source, const MeasureOpt
   RETORT_CHECK(!facts.endless() && options.batch >= 1,
                "[measure] expected data with an end and a batch of at least 1, got ",
                options.batch);
-  const bool training = model.training();
-  model.eval();
+  const Evaluating evaluating(model);
   const NoGrad no_grad;
   Measurement result;
   result.classes = facts.classes;
@@ -175,7 +188,6 @@ Measurement measure(nn::Model& model, const nn::Source& source, const MeasureOpt
     pass.add(number, batch, outputs);
     if (options.each) options.each(batch, outputs);
   }
-  model.train(training);
   return result;
 }
 

@@ -60,6 +60,7 @@ void HiddenMse::begin(const Calibration& c, bool /*resuming*/) {
 
 TermLoss HiddenMse::operator()(const nn::Outputs& student, std::span<const nn::Outputs> teachers,
                                const Rows& rows) const {
+  RETORT_CHECK(maps_ != nullptr, "[hidden_mse] expected begin() before the first step");
   Tensor total;
   for (const Maps::Pair& pair : maps_->pairs) {
     const Tensor mapped = pair.map->forward(hidden_features(student.post[pair.student]));  // (B, m)

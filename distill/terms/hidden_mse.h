@@ -5,8 +5,8 @@
 namespace retort::distill {
 
 struct HiddenMseOptions {
-  std::vector<std::int64_t> layers;  // of the student, 1-based; empty: all
-  std::uint64_t seed = 0;            // draws the maps
+  std::vector<std::int64_t> layers = {};  // of the student, 1-based; empty: all
+  std::uint64_t seed = 0;                 // draws the maps
 };
 
 /// sum over layers i of mean over samples and components of (W_i s_i + b_i - t_j)^2, j = round(i

@@ -62,6 +62,7 @@ Tensor Projection::student_side(const nn::Outputs& student) const {
 
 TermLoss Projection::operator()(const nn::Outputs& student, std::span<const nn::Outputs> teachers,
                                 const Rows& rows) const {
+  RETORT_CHECK(target_ != nullptr, "[projection] expected begin() before the first step");
   const auto layer = static_cast<std::size_t>(teacher_layer_ - 1);
   const Tensor target = (*target_)(hidden_features(teachers[0].post[layer]));  // (B, p)
   Tensor loss = projection_loss(student_side(student), target);

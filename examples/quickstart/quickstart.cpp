@@ -7,7 +7,7 @@ static void train(const char* what, nn::Model& model, const distill::Teacher* te
                   const Points& data) {
   nn::AdamW optimizer(model, {});
   for (int step = 0; step < 1000; ++step)
-    distill::distill_step(teacher, model, {data.inputs, {}, data.labels},
+    distill::distill_step(teacher, model, {data.inputs, data.labels},
                           {.lambda = {teacher ? 0.9f : 0.0f}, .temperature = {2.0f}},
                           [&] { optimizer.step(), optimizer.zero_grad(); });
   print_accuracy(what, model);  // on points it has not seen
@@ -15,7 +15,8 @@ static void train(const char* what, nn::Model& model, const distill::Teacher* te
 
 int main() {
   const auto mlp = [](std::int64_t width) {
-    return nn::make_model({.arch = "mlp", .classes = 3, .widths = {width, width}, .inputs = 2});
+    const nn::Options options{{"hidden", nn::Ints{width, width}}};
+    return nn::make_model({.arch = "mlp", .classes = 3, .options = options, .input = {2}});
   };
   const auto large = mlp(128), alone = mlp(24), taught = mlp(24);
   train("teacher, clean labels", *large, nullptr, spiral(900, 0));

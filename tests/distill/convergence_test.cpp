@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "distill/experiments/parity.h"
-#include "distill/metrics/evaluation.h"
 #include "engine/autograd/autograd.h"
 #include "kernels/common/parallel.h"
+#include "tests/distill/metrics/evaluation_meter.h"
 #include "tests/distill/models.h"
+#include "tests/distill/parity_study.h"
 #include "tests/support/random.h"
 
 namespace retort::test {
@@ -35,13 +35,10 @@ TEST(Convergence, overfits_one_batch_to_near_zero) {
   const Tensor x = randn({32, 12}, 1), y = randint({32}, 2, 5);
   double loss = 0;
   for (int i = 0; i < 500; ++i)
-    loss = distill_step(nullptr, model, {.inputs = x, .teacher_inputs = {}, .targets = y},
-                        {.lambda = {0}},
-                        [&] {
-                          optimizer->step();
-                          optimizer->zero_grad();
-                        })
-               .loss();
+    loss = distill_step(nullptr, model, {x, y}, {.lambda = {0}}, [&] {
+             optimizer->step();
+             optimizer->zero_grad();
+           }).loss();
   EXPECT_LT(loss, 5e-3);
 }
 
@@ -53,13 +50,10 @@ TEST(Convergence, a_student_can_become_its_teacher) {
   const Tensor x = randn({256, 8}, 3);
   double first = -1, last = 0;
   for (int i = 0; i < 600; ++i) {
-    last = distill_step(&teacher, student, {.inputs = x, .teacher_inputs = {}, .targets = {}},
-                        {.lambda = {1}},
-                        [&] {
-                          optimizer->step();
-                          optimizer->zero_grad();
-                        })
-               .loss();
+    last = distill_step(&teacher, student, {x, {}}, {.lambda = {1}}, [&] {
+             optimizer->step();
+             optimizer->zero_grad();
+           }).loss();
     if (first < 0) first = last;
   }
   EXPECT_LT(last, first / 100);
@@ -83,7 +77,7 @@ struct Toy {
   Set make(std::int64_t n, std::uint64_t seed, bool noisy) {
     const Tensor x = randn({n, kIn}, seed);
     const NoGrad no_grad;
-    const std::vector<float> z = truth.forward(x, false).logits.to_vector<float>();
+    const std::vector<float> z = truth.forward(x, {}).logits.to_vector<float>();
     std::vector<std::int32_t> y;
     for (std::int64_t i = 0; i < n; ++i) {
       const auto row = z.begin() + i * kClasses;
@@ -102,10 +96,7 @@ double train(nn::Model& model, const Teacher* teacher, const Toy::Set& data, con
   const std::int64_t n = data.x.dim(0), batch = std::min<std::int64_t>(64, n);
   for (int i = 0; i < steps; ++i) {
     const std::int64_t at = i * batch % (n - batch + 1);
-    distill_step(teacher, model,
-                 {.inputs = data.x.slice(at, at + batch),
-                  .teacher_inputs = {},
-                  .targets = data.y.slice(at, at + batch)},
+    distill_step(teacher, model, {data.x.slice(at, at + batch), data.y.slice(at, at + batch)},
                  {.lambda = {lambda}, .temperature = {temperature}}, [&] {
                    optimizer->step();
                    optimizer->zero_grad();

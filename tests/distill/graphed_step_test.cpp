@@ -9,8 +9,12 @@
 #include <filesystem>
 #include <functional>
 
+#include "distill/terms/cosine.h"
+#include "distill/terms/hidden_mse.h"
+#include "distill/terms/projection.h"
 #include "engine/autograd/autograd.h"
 #include "nn/checkpoint/checkpoint.h"
+#include "nn/data/image_source.h"
 #include "nn/models/registry.h"
 #include "tests/support/close.h"
 #include "tests/support/own_convolution.h"
@@ -31,10 +35,11 @@ struct Kind {
   double clip = 0;
   DType dtype = DType::kF32;
   std::int64_t batch = 6;
-  nn::Augment augment = nn::Augment::kNone;
-  bool own_teacher_inputs = false;                  // the teacher is normalised in another way
-  bool bf16_copy = false;                           // of the parameters
-  std::vector<std::int64_t> widths = {4, 4, 8, 8};  // of a resnet
+  std::string augment = "none";
+  bool own_teacher_inputs = false;    // the teacher is normalised in another way
+  bool bf16_copy = false;             // of the parameters
+  nn::Ints widths = {4, 4, 8, 8};     // of a resnet
+  std::function<Terms()> terms = {};  // of each run its own; empty: soft targets
 };
 
 std::shared_ptr<nn::ImageDataset> images(const Kind& s, std::int64_t count) {
@@ -49,10 +54,10 @@ std::shared_ptr<nn::ImageDataset> images(const Kind& s, std::int64_t count) {
 std::shared_ptr<nn::Model> model(const Kind& s, std::uint64_t seed) {
   nn::ModelConfig config{.arch = s.arch, .classes = 10, .seed = seed};
   if (s.arch == "mlp") {
-    config.widths = {12};
-    config.inputs = 36;
+    config.options.set("hidden", nn::Ints{seed == 2 ? 14 : 12});  // the teacher is wider
+    config.input = {6, 6, 1};
   } else {
-    config.widths = s.widths;
+    config.options.set("widths", s.widths);
   }
   return nn::make_model(config);
 }
@@ -63,7 +68,22 @@ struct Training {
       : setup(s), data(images(s, 20)), student(model(s, 1)), teacher_model(model(s, 2)) {
     student->to(device);
     teacher_model->to(device);
-    teacher = std::make_unique<Teacher>(teacher_model);
+    teacher = std::make_shared<Teacher>(teacher_model);
+    nn::SourceOptions o{.device = device, .seed = kSeed, .treatment = {{"augment", s.augment}}};
+    o.readings = {nn::Reading{s.dtype}, nn::Reading{s.dtype}};
+    if (s.own_teacher_inputs) o.readings[1].options.set("normalize", nn::Floats{0.5, 0.25});
+    source = data->source(o);
+    feed = source->device_feed();
+    terms = s.terms ? s.terms() : soft_targets();
+    const nn::Batch batch = nn::first_samples(*source, 4);
+    const std::size_t reading = 1;
+    const std::shared_ptr<const Teacher> one = teacher;
+    nn::TrainedModules trained{{"", student.get()}};
+    for (const auto& [weight, term] : terms) {
+      term->begin({*student, std::span(&one, 1), std::span(&reading, 1), batch}, false);
+      if (term->trained() != nullptr)
+        trained.emplace_back(term->name() + "_head.", term->trained());
+    }
     const auto common = [&](auto config) {
       config.clip_norm = s.clip;
       config.weight_decay = 0.01;
@@ -72,20 +92,16 @@ struct Training {
       return config;
     };
     if (s.adamw) {
-      optimizer = std::make_unique<nn::AdamW>(*student, common(nn::AdamWConfig{}));
+      optimizer = std::make_unique<nn::AdamW>(trained, common(nn::AdamWConfig{}));
     } else {
       auto config = common(nn::SgdConfig{});
       config.momentum = 0.9;
-      optimizer = std::make_unique<nn::Sgd>(*student, config);
+      optimizer = std::make_unique<nn::Sgd>(trained, config);
     }
-    nn::BatchOptions o;
-    o.device = device;
-    o.dtype = s.dtype;
-    o.augment = s.augment;
-    if (s.own_teacher_inputs) o.teacher_normalize = nn::Normalize::custom({0.5}, {0.25});
-    feed = std::make_unique<nn::ImageFeed>(data, o);
-    step = std::make_unique<GraphedStep>(teacher.get(), *student, *optimizer, meter, options);
+    step =
+        std::make_unique<GraphedStep>(run_teachers(), terms, *student, *optimizer, meter, options);
   }
+  std::vector<RunTeacher> run_teachers() const { return {{teacher}}; }
   ~Training() { step.reset(); }
 
   // Settings and rates that change with every step.
@@ -102,11 +118,13 @@ struct Training {
   }
   static double rate(int t) { return 0.05 / (1 + t); }
 
+  static constexpr std::uint64_t kSeed = 77;  // of the source
+
   // Epochs of 20 samples in batches: the last one is smaller. Step t of the run.
   FeedBatch place(int t) const {
     const std::int64_t steps = (20 + setup.batch - 1) / setup.batch, epoch = t / steps,
                        begin = t % steps * setup.batch;
-    return {begin, std::min(setup.batch, 20 - begin), epoch, 77};
+    return {begin, std::min(setup.batch, 20 - begin), epoch, kSeed};
   }
   void set_order(std::int64_t epoch) {
     std::vector<std::int64_t> order;
@@ -119,22 +137,24 @@ struct Training {
     step->step(*feed, at, settings(t, per_sample, at.rows), rate(t),
                next.epoch == at.epoch ? &next : nullptr);
   }
-  StepBatch tensors(int t) const {
+  nn::Batch tensors(int t) const {
     std::vector<std::int64_t> samples;
     const FeedBatch at = place(t);
     for (std::int64_t i = 0; i < at.rows; ++i) samples.push_back((at.begin + i) * 3 % 20);
-    nn::BatchOptions o = feed->options();
-    o.epoch = static_cast<std::uint32_t>(at.epoch);
-    const nn::Batch b = data->make_batch(samples, o);
-    return {.inputs = b.inputs, .teacher_inputs = b.teacher_inputs, .targets = b.targets};
+    nn::Batch batch = source->make(samples, static_cast<std::uint32_t>(at.epoch));
+    batch.sample.clear();  // nobody's cache
+    batch.variant.clear();
+    return batch;
   }
 
   Kind setup;
   std::shared_ptr<nn::ImageDataset> data;
   std::shared_ptr<nn::Model> student, teacher_model;
-  std::unique_ptr<Teacher> teacher;
+  std::shared_ptr<Teacher> teacher;
   std::unique_ptr<nn::Optimizer> optimizer;
-  std::unique_ptr<nn::ImageFeed> feed;
+  std::shared_ptr<const nn::Source> source;
+  std::unique_ptr<nn::DeviceFeed> feed;
+  Terms terms;
   StepMeter meter;
   std::unique_ptr<GraphedStep> step;
 };
@@ -154,12 +174,15 @@ void expect_same(Training& a, Training& b, const std::vector<StepNumbers>& x,
   const std::vector<StepNumbers> y = b.meter.take();
   ASSERT_EQ(x.size(), y.size());
   for (std::size_t i = 0; i < x.size(); ++i) {
-    EXPECT_EQ(x[i].loss, y[i].loss) << what << ", step " << i;
-    EXPECT_EQ(x[i].ce, y[i].ce) << what << ", step " << i;
-    EXPECT_EQ(x[i].kd, y[i].kd) << what << ", step " << i;
-    EXPECT_EQ(x[i].correct, y[i].correct);
-    EXPECT_EQ(x[i].teacher_correct, y[i].teacher_correct);
+    const auto &p = x[i].columns(), &q = y[i].columns();
+    ASSERT_EQ(p.size(), q.size()) << what << ", step " << i;
+    for (std::size_t k = 0; k < p.size(); ++k) {
+      EXPECT_EQ(p[k].name, q[k].name) << what << ", step " << i;
+      EXPECT_EQ(p[k].sum, q[k].sum) << what << ", step " << i << ", " << p[k].name;
+      EXPECT_EQ(p[k].weight, q[k].weight) << what << ", step " << i << ", " << p[k].name;
+    }
     EXPECT_EQ(x[i].samples, y[i].samples);
+    EXPECT_EQ(x[i].rows, y[i].rows);
   }
 }
 
@@ -176,13 +199,29 @@ TEST_F(GraphedStepTest, replays_give_the_bytes_of_eager_steps) {
     bool per_sample;
     int steps;
   };
-  const nn::Augment flip = nn::Augment::kCropFlip;
+  const std::string flip = "crop_flip";
+  const auto hints = [] {
+    return Terms{{1, std::make_shared<SoftTargets>()},
+                 {0.5f, std::make_shared<HiddenMse>(HiddenMseOptions{.seed = 3})}};
+  };
+  const auto angles = [] {
+    return Terms{{0.5f, std::make_shared<SoftTargets>()},
+                 {2, std::make_shared<Cosine>(CosineOptions{})},
+                 {1, std::make_shared<HiddenMse>(HiddenMseOptions{})}};
+  };
+  const auto projection = [] {
+    return Terms{{1, std::make_shared<Projection>(ProjectionOptions{.seed = 5})}};
+  };
   const std::vector<Case> cases{
       {{.arch = "mlp"}, false, 14},
       {{.arch = "mlp", .clip = 0.1, .own_teacher_inputs = true}, true, 14},
       {{.arch = "mlp", .adamw = true, .clip = 0.1, .augment = flip}, true, 14},
       {{.arch = "resnet8", .clip = 0.5, .augment = flip}, true, 9},
       {{.arch = "resnet8", .adamw = true, .dtype = DType::kBF16, .augment = flip}, false, 9},
+      {{.arch = "mlp", .augment = flip, .own_teacher_inputs = true, .terms = hints}, true, 14},
+      {{.arch = "mlp", .adamw = true, .terms = angles}, false, 14},
+      {{.arch = "mlp", .augment = flip, .terms = projection}, false, 14},
+      {{.arch = "resnet8", .dtype = DType::kBF16, .batch = 4, .terms = angles}, false, 9},
   };
   int number = 0;
   for (const Case& c : cases) {
@@ -195,7 +234,7 @@ TEST_F(GraphedStepTest, replays_give_the_bytes_of_eager_steps) {
     EXPECT_GE(overlapped.step->replays(), 2) << overlapped.step->reason();
     const std::string what = "case " + std::to_string(number++);
     const std::vector<StepNumbers> numbers = eager.meter.take();
-    EXPECT_NE(numbers.front().loss, numbers.back().loss);
+    EXPECT_NE(numbers.front().loss(), numbers.back().loss());
     expect_same(eager, graphed, numbers, what);
     expect_same(eager, overlapped, numbers, what + ", overlapped");
   }
@@ -204,7 +243,7 @@ TEST_F(GraphedStepTest, replays_give_the_bytes_of_eager_steps) {
 // Against a loop that knows nothing of graphs: distill_step and the optimizer's own step.
 TEST_F(GraphedStepTest, replays_give_the_bytes_of_an_ordinary_loop) {
   for (const bool adamw : {false, true}) {
-    const Kind kind{.arch = "mlp", .adamw = adamw, .clip = 0.1, .augment = nn::Augment::kCropFlip};
+    const Kind kind{.arch = "mlp", .adamw = adamw, .clip = 0.1, .augment = "crop_flip"};
     Training plain(kind, {}), graphed(kind, {});
     plain.step.reset();
     for (int t = 0; t < 14; ++t) {
@@ -213,13 +252,14 @@ TEST_F(GraphedStepTest, replays_give_the_bytes_of_an_ordinary_loop) {
       if (at.begin == 0) plain.set_order(at.epoch);
       const nn::Batch batch = plain.feed->host_batch(at);
       plain.optimizer->set_learning_rate(Training::rate(t));
-      plain.meter.add(distill_step(
-          plain.teacher.get(), *plain.student,
-          {batch.inputs, batch.teacher_inputs, batch.targets, batch.sample, batch.augment},
-          plain.settings(t, true, at.rows), [&] {
+      eager_step(
+          plain.run_teachers(), plain.terms, *plain.student, batch,
+          plain.settings(t, true, at.rows),
+          [&] {
             plain.optimizer->step();
             plain.optimizer->zero_grad();
-          }));
+          },
+          &plain.meter);
     }
     EXPECT_GE(graphed.step->replays(), 5);
     expect_same(plain, graphed, plain.meter.take(), adamw ? "adamw" : "sgd");
@@ -231,9 +271,9 @@ TEST_F(GraphedStepTest, tensor_batches_are_replayed_too) {
     const Kind setup{.arch = "mlp", .own_teacher_inputs = overlap};
     Training eager(setup, {.graph = false}), graphed(setup, {.overlap = overlap});
     for (Training* run : {&eager, &graphed}) {
-      StepBatch now = run->tensors(0);
+      nn::Batch now = run->tensors(0);
       for (int t = 0; t < 13; ++t) {
-        const StepBatch next = run->tensors(t + 1);
+        const nn::Batch next = run->tensors(t + 1);
         run->step->step(now, run->settings(t, t % 2 == 1, run->place(t).rows), Training::rate(t),
                         &next);
         now = next;
@@ -248,7 +288,7 @@ TEST_F(GraphedStepTest, ignored_rows_are_no_samples) {
   Training graphed({.arch = "mlp"}, {}), sliced({.arch = "mlp"}, {});
   for (int t = 0; t < 13; ++t)
     for (Training* run : {&graphed, &sliced}) {
-      StepBatch batch = run->tensors(0);
+      nn::Batch batch = run->tensors(0);
       batch.targets.slice(t % 2, t % 2 + 2).fill(-100);
       StepSettings settings = run->settings(t, false, 6);
       if (run == &sliced) settings.micro_batch = 4;
@@ -258,9 +298,10 @@ TEST_F(GraphedStepTest, ignored_rows_are_no_samples) {
   const std::vector<StepNumbers> a = graphed.meter.take(), b = sliced.meter.take();
   ASSERT_EQ(a.size(), b.size());
   for (std::size_t i = 0; i < a.size(); ++i) {
-    EXPECT_EQ(a[i].samples, 4) << i;
-    EXPECT_EQ(b[i].samples, 4) << i;
-    EXPECT_TRUE(close(b[i].loss, a[i].loss, 1e-4, 1e-5)) << i;
+    EXPECT_EQ(a[i].rows, 4) << i;
+    EXPECT_EQ(b[i].rows, 4) << i;
+    EXPECT_EQ(a[i].samples, 6) << i;
+    EXPECT_TRUE(close(b[i].loss(), a[i].loss(), 1e-4, 1e-5)) << i;
   }
 }
 
@@ -270,7 +311,7 @@ TEST_F(GraphedStepTest, a_replay_notices_that_parameters_were_frozen) {
   EXPECT_GE(run.step->replays(), 1);
   run.student->requires_grad(false);
   EXPECT_THROW(run.step->step(run.tensors(0), run.settings(0, false, 6), 0.1), Error);
-  StepBatch longer = run.tensors(0);
+  nn::Batch longer = run.tensors(0);
   longer.targets = randint({7}, 1, 10).to(kGpu);
   EXPECT_THROW(run.step->step(longer, run.settings(0, false, 6), 0.1), Error);
 }
@@ -278,14 +319,14 @@ TEST_F(GraphedStepTest, a_replay_notices_that_parameters_were_frozen) {
 // Rows held, rows to be computed (new keys every epoch), and rows that the cache has no room for.
 TEST_F(GraphedStepTest, logits_from_a_cache_are_replayed_too) {
   struct Case {
-    nn::Augment augment;
+    const char* augment;
     std::uint64_t rows;  // room for so many
     bool tensors;
   };
-  for (const Case& c : {Case{nn::Augment::kNone, 1000, false},
-                        {nn::Augment::kNone, 1000, true},
-                        {nn::Augment::kNone, 7, false},
-                        {nn::Augment::kCropFlip, 1000, false}}) {
+  for (const Case& c : {Case{"none", 1000, false},
+                        {"none", 1000, true},
+                        {"none", 7, false},
+                        {"crop_flip", 1000, false}}) {
     const Kind setup{.arch = "mlp", .augment = c.augment, .own_teacher_inputs = true};
     Training eager(setup, {.graph = false}), graphed(setup, {.overlap = true});
     for (Training* run : {&eager, &graphed}) {
@@ -298,16 +339,14 @@ TEST_F(GraphedStepTest, logits_from_a_cache_are_replayed_too) {
           run->feed_step(t, t % 2 == 1);
           continue;
         }
-        StepBatch batch = run->tensors(t);
-        std::vector<std::int64_t> samples;
+        nn::Batch batch = run->tensors(t);
         for (std::int64_t i = 0; i < run->place(t).rows; ++i)
-          samples.push_back((run->place(t).begin + i) * 3 % 20);
-        batch.samples = samples;
+          batch.sample.push_back((run->place(t).begin + i) * 3 % 20);
         run->step->step(batch, run->settings(t, t % 2 == 1, run->place(t).rows), Training::rate(t));
       }
       const LogitCacheStatistics statistics = cache->statistics();
       EXPECT_EQ(statistics.entries,
-                c.augment == nn::Augment::kNone
+                std::string(c.augment) == "none"
                     ? std::min<std::int64_t>(20, static_cast<std::int64_t>(c.rows))
                     : 80);
       EXPECT_EQ(statistics.hits + statistics.misses, 80u);
@@ -342,9 +381,10 @@ TEST_F(GraphedStepTest, a_next_batch_that_does_not_come_is_no_harm) {
   for (Training* run : {&eager, &graphed}) {
     run->set_order(0);
     for (int t = 0; t < 12; ++t) {
-      const FeedBatch at{t % 3 * 6, 6, 0, 5}, wrong{(t + 2) % 3 * 6, 6, 0, 5};
+      constexpr std::uint64_t kSeed = Training::kSeed;
+      const FeedBatch at{t % 3 * 6, 6, 0, kSeed}, wrong{(t + 2) % 3 * 6, 6, 0, kSeed};
       if (t == 9) run->set_order(1);  // the same places, other samples
-      const FeedBatch right{(t + 1) % 3 * 6, 6, 0, 5};
+      const FeedBatch right{(t + 1) % 3 * 6, 6, 0, kSeed};
       run->step->step(*run->feed, at, run->settings(t, false, 6), 0.01, t == 8 ? &right : &wrong);
     }
   }
@@ -443,7 +483,7 @@ TEST_F(GraphedStepTest, what_cannot_be_captured_runs_eagerly_and_says_why) {
         StepSettings settings = r.settings(t, true, 6);
         settings.micro_batch = 4;
         r.set_order(0);
-        r.step->step(*r.feed, {0, 6, 0, 1}, settings, 0.1);
+        r.step->step(*r.feed, {0, 6, 0, Training::kSeed}, settings, 0.1);
       };
     };
     EXPECT_THAT(reason_of(run, cut(run)), HasSubstr("micro-batches"));
@@ -462,12 +502,12 @@ TEST_F(GraphedStepTest, what_cannot_be_captured_runs_eagerly_and_says_why) {
 class Curious : public nn::Model {
  public:
   explicit Curious(std::shared_ptr<nn::Model> inner) : inner_(add_module("inner", inner)) {}
-  nn::ForwardResult forward(const Tensor& x, bool hidden) override {
-    nn::ForwardResult result = inner_.forward(x, hidden);
+  nn::Outputs forward(const nn::Inputs& x, const nn::Want& want) override {
+    nn::Outputs result = inner_.forward(x, want);
     if (training()) last = result.logits.to_vector<float>()[0];
     return result;
   }
-  std::int64_t classes() const override { return inner_.classes(); }
+  nn::ModelFacts facts() const override { return inner_.facts(); }
   float last = 0;
 
  private:
@@ -486,7 +526,8 @@ TEST_F(GraphedStepTest, a_step_that_reads_back_falls_back_and_trains_on) {
     config.decay_norm_and_bias = false;
     return config;
   }());
-  run.step = std::make_unique<GraphedStep>(run.teacher.get(), curious, *run.optimizer, run.meter);
+  run.step = std::make_unique<GraphedStep>(run.run_teachers(), run.terms, curious, *run.optimizer,
+                                           run.meter);
   for (int t = 0; t < 11; ++t) {
     plain.feed_step(t, false);
     run.feed_step(t, false);
@@ -507,7 +548,7 @@ TEST_F(GraphedStepTest, a_replay_is_one_launch_without_new_memory) {
   run.set_order(1);
   const std::int64_t replays = run.step->replays();
   for (; t < 9; ++t)
-    run.step->step(*run.feed, {t % 5 * 4, 4, 1, 9}, run.settings(t, false, 4), 0.01);
+    run.step->step(*run.feed, {t % 5 * 4, 4, 1, Training::kSeed}, run.settings(t, false, 4), 0.01);
   EXPECT_EQ(run.step->replays(), replays + 4);
   EXPECT_EQ(cuda_runtime.launches(), launches);
   const MemoryStatistics after = memory_statistics(kGpu);

@@ -15,11 +15,12 @@ class LinearModel : public nn::Model {
   LinearModel(std::int64_t in, std::int64_t classes)
       : weight_(add_parameter("weight", {classes, in}, nn::Init::linear_default(in))),
         bias_(add_parameter("bias", {classes}, nn::Init::linear_default(in))) {}
-  nn::ForwardResult forward(const Tensor& x, bool) override {
+  nn::Outputs forward(const nn::Inputs& x, const nn::Want& want) override {
+    check_want("linear", want);
     ++forwards;
-    return {linear(x, weight_, bias_), {}, {}};
+    return {linear(x.values, weight_, bias_), {}, {}, x.values};
   }
-  std::int64_t classes() const override { return weight_.dim(0); }
+  nn::ModelFacts facts() const override { return {.classes = weight_.dim(0)}; }
   void set(const std::vector<float>& weight, const std::vector<float>& bias) {
     weight_.detach().copy_from(Tensor::from(weight, weight_.shape()));
     bias_.detach().copy_from(Tensor::from(bias, bias_.shape()));
@@ -46,20 +47,26 @@ class TinyMlp : public nn::Model {
     }
     initialize(seed);
   }
-  nn::ForwardResult forward(const Tensor& x, bool want_hidden) override {
-    nn::ForwardResult result;
-    Tensor h = x;
-    for (std::size_t i = 0; i < weight_.size(); ++i) {
+  nn::Outputs forward(const nn::Inputs& x, const nn::Want& want) override {
+    check_want("tiny", want);
+    nn::Outputs out;
+    Tensor h = x.values;
+    const std::size_t hidden = weight_.size() - 1,
+                      layers = want.layers > 0 ? static_cast<std::size_t>(want.layers) : hidden;
+    for (std::size_t i = 0; i < layers; ++i) {
       h = linear(h, *weight_[i], *bias_[i]);
-      if (i + 1 == weight_.size()) break;
-      if (want_hidden) result.pre.push_back(h);
+      if (want.hidden) out.pre.push_back(h);
       h = relu(h);
-      if (want_hidden) result.post.push_back(h);
+      if (want.hidden) out.post.push_back(h);
     }
-    result.logits = h;
-    return result;
+    if (want.layers > 0) return out;
+    out.features = h;
+    out.logits = linear(h, *weight_[hidden], *bias_[hidden]);
+    return out;
   }
-  std::int64_t classes() const override { return classes_; }
+  nn::ModelFacts facts() const override {
+    return {.classes = classes_, .hidden_layers = static_cast<std::int64_t>(weight_.size()) - 1};
+  }
 
  private:
   std::int64_t classes_;

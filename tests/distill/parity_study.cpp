@@ -1,14 +1,16 @@
-#include "distill/experiments/parity.h"
+#include "tests/distill/parity_study.h"
 
 #include <numeric>
 
-#include "distill/metrics/evaluation.h"
 #include "engine/autograd/autograd.h"
 #include "nn/data/parity.h"
 #include "nn/models/mlp.h"
+#include "tests/distill/metrics/evaluation_meter.h"
 
-namespace retort::distill {
+namespace retort::test {
 namespace {
+
+using namespace distill;
 
 std::shared_ptr<nn::Mlp> make_network(const ParitySettings& s, std::int64_t width,
                                       std::uint64_t seed) {
@@ -31,20 +33,19 @@ std::shared_ptr<const Teacher> frozen_copy(const ParitySettings& s, const nn::Mo
 class Samples {
  public:
   Samples(const ParitySettings& s, std::uint64_t seed, bool held_out)
-      : data_({.n = s.bits,
-               .k = s.support,
-               .size = std::int64_t{1} << 40,
-               .seed = seed,
-               .held_out = held_out}) {}
+      : data_(std::make_shared<nn::ParityDataset>(
+            nn::ParityOptions{.n = s.bits, .k = s.support, .held_out = held_out})),
+        source_(data_->source({.seed = seed})) {}
   nn::Batch rows(std::int64_t first, std::int64_t count) {
     indices_.resize(static_cast<std::size_t>(count));
     std::iota(indices_.begin(), indices_.end(), first);
-    return data_.make_batch(indices_, {});
+    return source_->make(indices_);
   }
-  const nn::ParityDataset& data() const { return data_; }
+  const nn::ParityDataset& data() const { return *data_; }
 
  private:
-  nn::ParityDataset data_;
+  std::shared_ptr<const nn::ParityDataset> data_;
+  std::shared_ptr<const nn::Source> source_;
   std::vector<std::int64_t> indices_;
 };
 
@@ -55,7 +56,7 @@ constexpr std::uint64_t kTeacherStream = 0x7EAC'0000'0000'0000u,
 
 double accuracy_on(nn::Model& model, const nn::Batch& batch) {
   const NoGrad no_grad;
-  return accuracy_of(model.forward(batch.inputs).logits, batch.targets);
+  return accuracy_of(model.forward(batch.inputs[0]).logits, batch.targets);
 }
 
 OptimizerFactory sgd(const ParitySettings& s) {
@@ -113,8 +114,7 @@ ParityTeacher train_parity_teacher(const ParitySettings& s, std::uint64_t seed) 
   bool reached = false;
   for (std::int64_t step = 0; step < s.teacher_steps; ++step) {
     const nn::Batch batch = training.rows(step * s.batch, s.batch);
-    run.step({.inputs = batch.inputs, .teacher_inputs = {}, .targets = batch.targets}, labels_only,
-             s.learning_rate);
+    run.step(batch, labels_only, s.learning_rate);
     if ((step + 1) % s.evaluate_steps != 0 && step + 1 != s.teacher_steps) continue;
     result.accuracy = accuracy_on(*model, evaluation);
     if (!result.checkpoint && result.accuracy > s.checkpoint_above) {
@@ -140,16 +140,15 @@ ParityRun run_parity_student(const ParitySettings& s, ParityArm arm, const Parit
   Samples training(s, kStudentStream + student_seed, false), held_out(s, 0, true),
       calibration(s, kCalibration + student_seed, false);
   const nn::Batch evaluation = held_out.rows(0, s.evaluation_samples);
-  StagedDistillation run(*student, {teacher.trained, teacher.checkpoint, teacher.untrained},
+  StagedDistillation run(*student, {{teacher.trained}, {teacher.checkpoint}, {teacher.untrained}},
                          stages_of(s, arm, student_seed), sgd(s),
-                         [&] { return calibration.rows(0, s.calibration_samples).inputs; });
+                         [&] { return calibration.rows(0, s.calibration_samples); });
   const StepSettings settings{.lambda = {arm == ParityArm::kLabels ? 0.0f : 1.0f}};
   ParityRun result;
   result.steps = s.cap;
   for (std::int64_t step = 0; step < s.cap; ++step) {
     const nn::Batch batch = training.rows(step * s.batch, s.batch);
-    run.step({.inputs = batch.inputs, .teacher_inputs = {}, .targets = batch.targets}, settings,
-             s.learning_rate);
+    run.step(batch, settings, s.learning_rate);
     if ((step + 1) % s.evaluate_steps != 0) continue;
     result.accuracy = accuracy_on(*student, evaluation);
     result.accuracies.emplace_back(step + 1, result.accuracy);
@@ -166,8 +165,10 @@ DegreeOneResult probe_parity_teacher(const ParitySettings& s, const Teacher& tea
   Samples samples(s, 1, true);
   return degree_one_probe(
       teacher,
-      [&](std::int64_t first, std::int64_t count) { return samples.rows(first, count).inputs; },
+      [&](std::int64_t first, std::int64_t count) {
+        return samples.rows(first, count).inputs[0].values;
+      },
       samples.data().support(), options);
 }
 
-}  // namespace retort::distill
+}  // namespace retort::test

@@ -9,7 +9,11 @@
 #include "distill/metrics/degree_one.h"
 #include "distill/schedules/staged.h"
 
-namespace retort::distill {
+namespace retort::test {
+
+using distill::DegreeOneOptions;
+using distill::DegreeOneResult;
+using distill::Teacher;
 
 /// Defaults are the settings of the published comparison: (40, 5) parity, two-layer ReLU networks
 /// with logits (f, -f), softmax CE and KL at temperature 1, SGD 0.1, fresh samples in every step.
@@ -60,8 +64,7 @@ struct ParityRun {
 };
 
 /// One student of one arm, until it reaches the target or the cap. A pure function of its
-/// arguments: runs of different arms and seeds may go on in several threads at once
-/// (Note [Parallel runs] in README.md).
+/// arguments: runs of different arms and seeds may go on in several threads at once.
 ParityRun run_parity_student(const ParitySettings& settings, ParityArm arm,
                              const ParityTeacher& teacher, std::uint64_t student_seed);
 
@@ -69,4 +72,4 @@ ParityRun run_parity_student(const ParitySettings& settings, ParityArm arm,
 DegreeOneResult probe_parity_teacher(const ParitySettings& settings, const Teacher& teacher,
                                      const DegreeOneOptions& options = {});
 
-}  // namespace retort::distill
+}  // namespace retort::test

@@ -49,15 +49,14 @@ TEST(PhaseTimer, a_step_is_the_sum_of_its_phases) {
     TinyMlp student(60, {80, 70}, 3, 1);
     const auto teacher = std::make_shared<Teacher>(
         std::make_shared<TinyMlp>(60, std::vector<std::int64_t>{200, 190}, 3, 2));
-    const Tensor inputs = randn({512, 60}, 1);
+    const nn::Batch batch(randn({512, 60}, 1), randint({512}, 2, 3));
     StagedDistillation run(
-        student, {teacher}, projection ? extraction_stages(2, {.width = 5}) : one_shot_stages(),
+        student, {{teacher}}, projection ? extraction_stages(2, {.width = 5}) : one_shot_stages(),
         [](const nn::TrainedModules& modules) {
           return std::make_unique<nn::Sgd>(modules, nn::SgdConfig{});
         },
-        [&] { return inputs; });
+        [&] { return batch; });
     PhaseTimer timer(Device::kCpu);
-    const StepBatch batch{.inputs = inputs, .teacher_inputs = {}, .targets = randint({512}, 2, 3)};
     StepSettings settings{.lambda = {0.5f}, .timer = &timer};
     run.step(batch, settings, 0.1);  // begins the stage
     timer.clear();
@@ -78,8 +77,7 @@ TEST(PhaseTimer, a_step_is_the_sum_of_its_phases) {
   // Without a teacher no time is the teacher's.
   TinyMlp alone(6, {8}, 3, 1);
   PhaseTimer timer(Device::kCpu);
-  distill_step(nullptr, alone,
-               {.inputs = randn({4, 6}, 1), .teacher_inputs = {}, .targets = randint({4}, 2, 3)},
+  distill_step(nullptr, alone, {randn({4, 6}, 1), randint({4}, 2, 3)},
                {.lambda = {0}, .timer = &timer}, [] {});
   EXPECT_EQ(timer.seconds(Phase::kTeacher), 0);
   EXPECT_GT(timer.seconds(Phase::kStudent), 0);

@@ -28,9 +28,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     expect(dataset->size() > 0 && dataset->size() <= static_cast<std::int64_t>(content.size()));
     std::vector<std::int64_t> all(static_cast<std::size_t>(dataset->size()));
     std::iota(all.begin(), all.end(), 0);
-    nn::BatchOptions options;
-    options.augment = nn::Augment::kCropFlip;
-    const nn::Batch batch = dataset->make_batch(all, options);
+    const nn::Batch batch = dataset->source({.treatment = {{"augment", "crop_flip"}}})->make(all);
     for (const std::int32_t target : batch.targets.to_vector<std::int32_t>())
       expect(target >= 0 && target < dataset->classes());
   } catch (const Error& e) {

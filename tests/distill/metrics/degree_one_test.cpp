@@ -30,11 +30,11 @@ class FirstBit : public nn::Model {
     weight_.detach().copy_from(
         Tensor::from<float>({1, 0, 0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0}, {2, 8}));
   }
-  nn::ForwardResult forward(const Tensor& x, bool) override {
-    const Tensor pre = linear(x, weight_, {});
-    return {pre, {pre}, {relu(pre)}};
+  nn::Outputs forward(const nn::Inputs& x, const nn::Want&) override {
+    const Tensor pre = linear(x.values, weight_, {});
+    return {pre, {pre}, {relu(pre)}, {}};
   }
-  std::int64_t classes() const override { return 2; }
+  nn::ModelFacts facts() const override { return {.classes = 2, .hidden_layers = 1}; }
 
  private:
   Tensor& weight_;

@@ -7,23 +7,30 @@ namespace {
 
 using namespace distill;
 
+const Term& only_term(const Stage& stage) {
+  EXPECT_EQ(stage.terms.size(), 1u);
+  EXPECT_EQ(stage.terms[0].weight, 1);
+  return *stage.terms[0].term;
+}
+
 TEST(Stages, one_shot_is_one_endless_stage) {
   const auto s = one_shot_stages(3);
   ASSERT_EQ(s.size(), 1u);
-  EXPECT_EQ(s[0].teacher, 3u);
+  EXPECT_EQ(s[0].teachers, (std::vector<std::size_t>{3}));
   EXPECT_EQ(s[0].until.steps, 0);
-  EXPECT_EQ(s[0].loss, StageLoss::kDistill);
+  EXPECT_EQ(only_term(s[0]).name(), "soft_targets");
+  EXPECT_FALSE(s[0].partial());
 }
 
 TEST(Stages, progressive_is_checkpoints_then_the_final_teacher) {
   const std::vector<ProgressivePart> parts{{4, 1000}, {7, 500}};
   const auto s = progressive_stages(parts, 9);
   ASSERT_EQ(s.size(), 3u);
-  EXPECT_EQ(s[0].teacher, 4u);
+  EXPECT_EQ(s[0].teachers, (std::vector<std::size_t>{4}));
   EXPECT_EQ(s[0].until.steps, 1000);
   EXPECT_FALSE(s[0].fresh_optimizer);
   EXPECT_EQ(s[1].until.steps, 500);
-  EXPECT_EQ(s[2].teacher, 9u);
+  EXPECT_EQ(s[2].teachers, (std::vector<std::size_t>{9}));
   EXPECT_EQ(s[2].until.steps, 0);
   EXPECT_THROW(progressive_stages(std::vector<ProgressivePart>{{0, 0}}, 1), Error);
 }
@@ -32,13 +39,17 @@ TEST(Stages, extraction_is_a_projection_per_layer_then_distillation) {
   const auto s = extraction_stages(
       2, {.variant = ProjectionVariant::kHead, .width = 8, .seed = 5, .projection_teacher = 1});
   ASSERT_EQ(s.size(), 3u);
-  EXPECT_EQ(s[0].loss, StageLoss::kProjection);
-  EXPECT_EQ(s[0].student_layer, 1);
-  EXPECT_EQ(s[1].student_layer, 2);
-  EXPECT_EQ(s[1].teacher, 1u);
-  EXPECT_EQ(s[1].width, 8);
-  EXPECT_EQ(s[2].loss, StageLoss::kDistill);
-  EXPECT_EQ(s[2].teacher, 0u);
+  for (const std::size_t i : {0u, 1u}) {
+    const Term& term = only_term(s[i]);
+    EXPECT_EQ(term.name(), "projection");
+    EXPECT_EQ(term.of_student(), (nn::Want{static_cast<std::int64_t>(i) + 1, true}));  // its layer
+    EXPECT_EQ(term.key(), join("projection head 8 ", i + 1));                          // and width
+    EXPECT_EQ(s[i].teachers, (std::vector<std::size_t>{1}));
+    EXPECT_TRUE(s[i].partial());
+  }
+  EXPECT_EQ(only_term(s[2]).name(), "soft_targets");
+  EXPECT_EQ(s[2].teachers, (std::vector<std::size_t>{0}));
+  EXPECT_FALSE(s[2].partial());
   EXPECT_TRUE(s[2].fresh_optimizer);
   EXPECT_THROW(extraction_stages(0, {}), Error);
   EXPECT_THROW(extraction_stages(1, {.until = {.steps = 0}}), Error);

@@ -15,7 +15,7 @@ using namespace distill;
 
 // Inputs are one-hot rows of the label times 4; an identity teacher is right on all of them.
 struct Data {
-  Tensor inputs, targets;
+  nn::Batch batch;
   explicit Data(std::int64_t n) {
     std::vector<float> x(static_cast<std::size_t>(n) * 4);
     std::vector<std::int32_t> y;
@@ -23,8 +23,7 @@ struct Data {
       x[i * 4 + i % 4] = 4;
       y.push_back(static_cast<std::int32_t>(i % 4));
     }
-    inputs = Tensor::from(x, {n, 4});
-    targets = Tensor::from(y, {n});
+    batch = nn::Batch(Tensor::from(x, {n, 4}), Tensor::from(y, {n}));
   }
 };
 std::shared_ptr<LinearModel> diagonal(float value) {
@@ -37,7 +36,7 @@ std::shared_ptr<LinearModel> diagonal(float value) {
 std::string refusal(const Teacher& teacher, const Data& data, std::int64_t classes = 4,
                     bool allow = false) {
   try {
-    preflight(teacher, data.inputs, data.targets, classes, allow);
+    preflight(teacher, data.batch, classes, allow);
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kBadInput);
     return error.what();
@@ -47,7 +46,7 @@ std::string refusal(const Teacher& teacher, const Data& data, std::int64_t class
 
 TEST(Preflight, accepts_a_good_teacher_and_reports_it) {
   const Data data(400);
-  const PreflightReport r = preflight(Teacher(diagonal(1), "good"), data.inputs, data.targets, 4);
+  const PreflightReport r = preflight(Teacher(diagonal(1), "good"), data.batch, 4);
   EXPECT_EQ(r.teacher, "good");
   EXPECT_EQ(r.accuracy, 1);
   EXPECT_DOUBLE_EQ(r.chance, 0.25);
@@ -64,7 +63,7 @@ TEST(Preflight, refuses_zero_weights_and_chance_unless_allowed) {
   EXPECT_NE(text.find("all its weights are zero"), std::string::npos) << text;
   EXPECT_NE(text.find("not above chance"), std::string::npos) << text;
   EXPECT_NE(text.find("allow_untrained"), std::string::npos) << text;
-  const PreflightReport r = preflight(zero, data.inputs, data.targets, 4, true);
+  const PreflightReport r = preflight(zero, data.batch, 4, true);
   EXPECT_TRUE(r.allowed_untrained);
   EXPECT_TRUE(r.all_zero_weights);
   EXPECT_TRUE(r.at_chance);
@@ -95,14 +94,25 @@ TEST(Preflight, majority_guessing_is_chance) {
   const auto m = std::make_shared<LinearModel>(4, 4);
   m->set(std::vector<float>(16), {5, 0, 0, 0});
   const Teacher teacher(m);
-  EXPECT_THROW(preflight(teacher, randn({300, 4}, 1), Tensor::from(labels, {300}), 4), Error);
+  EXPECT_THROW(preflight(teacher, {randn({300, 4}, 1), Tensor::from(labels, {300})}, 4), Error);
 }
 
 TEST(Preflight, errors) {
   const Teacher teacher(diagonal(1));
-  EXPECT_THROW(preflight(teacher, randn({2, 4}, 1), randint({3}, 1, 4), 4), Error);
-  EXPECT_THROW(preflight(teacher, randn({1, 4}, 1), Tensor::from<std::int32_t>({4}, {1}), 4),
+  EXPECT_THROW(preflight(teacher, {randn({2, 4}, 1), randint({3}, 1, 4)}, 4), Error);
+  EXPECT_THROW(preflight(teacher, {randn({1, 4}, 1), Tensor::from<std::int32_t>({4}, {1})}, 4),
                Error);
+  EXPECT_THROW(preflight(teacher, {randn({1, 4}, 1), Tensor()}, 4), Error);
+  EXPECT_THROW(preflight(teacher, {}, 4), Error);
+}
+
+TEST(Preflight, samples_beyond_one_pass_count_like_the_first) {
+  const Data few(256), many(1000);
+  const Teacher teacher(diagonal(0.25f));
+  const PreflightReport a = preflight(teacher, few.batch, 4), b = preflight(teacher, many.batch, 4);
+  EXPECT_EQ(b.samples, 1000);
+  EXPECT_EQ(b.accuracy, 1);
+  EXPECT_TRUE(close(b.loss, a.loss, 1e-6, 0));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <thread>
 
+#include "nn/checkpoint/weights.h"
 #include "nn/models/registry.h"
 #include "tests/distill/models.h"
 #include "tests/support/close.h"
@@ -48,8 +49,8 @@ TEST(Teacher, folds_for_good_only_what_nobody_else_holds) {
   const auto resnet = [] { return nn::make_model({.arch = "resnet8", .classes = 5, .seed = 4}); };
   const auto shared = resnet(), reference = resnet();
   const Teacher of_shared(shared), of_its_own(resnet());
-  EXPECT_EQ(weights_hash(*shared), weights_hash(*reference));
-  EXPECT_NE(weights_hash(of_its_own.model()), weights_hash(*reference));
+  EXPECT_EQ(nn::weights_hash(*shared), nn::weights_hash(*reference));
+  EXPECT_NE(nn::weights_hash(of_its_own.model()), nn::weights_hash(*reference));
   EXPECT_EQ(of_its_own.hash(), of_shared.hash());
   const Tensor x = randn({3, 32, 32, 3}, 2);
   EXPECT_TRUE(same_bytes(of_its_own.logits(x), of_shared.logits(x)));
@@ -135,7 +136,7 @@ TEST(LogitCache, a_file_that_does_not_fit_is_not_used_and_can_be_replaced) {
   first.save();
   for (const LogitCacheKey& other :
        {LogitCacheKey{"other", "teacher", 3}, LogitCacheKey{"data", "other", 3},
-        LogitCacheKey{"data", "teacher", 2}}) {
+        LogitCacheKey{"data", "teacher", 2}, LogitCacheKey{"data", "teacher", 3, "f32"}}) {
     const LogitCacheStatistics s = LogitCache(other, 1 << 20, folder.file()).statistics();
     EXPECT_EQ(s.entries, 0);
     EXPECT_NE(s.note.find("was not used"), std::string::npos) << s.note;
@@ -165,6 +166,7 @@ TEST(LogitCache, store_shares_one_cache_per_key) {
   const auto a = store.get({"data", "teacher", 3});
   EXPECT_EQ(a, store.get({"data", "teacher", 3}));
   EXPECT_NE(a, store.get({"data", "teacher2", 3}));
+  EXPECT_NE(a, store.get({"data", "teacher", 3, "f32 normalize=\"cifar\""}));
   a->insert(std::vector<std::int64_t>{1}, {}, std::vector<float>{1, 2, 3});
   store.save();
   EXPECT_EQ(LogitCacheStore(1 << 20, folder.path.string())

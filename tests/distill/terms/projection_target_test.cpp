@@ -1,4 +1,4 @@
-#include "distill/losses/projection.h"
+#include "distill/terms/projection_target.h"
 
 #include <gtest/gtest.h>
 

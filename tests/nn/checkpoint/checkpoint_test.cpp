@@ -385,7 +385,8 @@ TEST(Checkpoint, settings_that_make_no_sense_are_refused) {
 
 TEST(Checkpoint, resumed_training_equals_uninterrupted_training_byte_for_byte) {
   const TemporaryFolder folder;
-  const ModelConfig architecture{.arch = "resnet8", .classes = 3, .seed = 4, .shortcut = "B"};
+  const ModelConfig architecture{
+      .arch = "resnet8", .classes = 3, .seed = 4, .options = {{"shortcut", "B"}}};
   SgdConfig config;
   config.momentum = 0.9;
   config.weight_decay = 1e-4;
@@ -420,10 +421,10 @@ TEST(Checkpoint, resumed_training_equals_uninterrupted_training_byte_for_byte) {
 
 TEST(Checkpoint, several_modules_under_their_prefixes) {
   const TemporaryFolder folder;
-  const auto a = make_model({.arch = "mlp", .seed = 1, .inputs = 3}),
-             b = make_model({.arch = "mlp", .seed = 2, .inputs = 3}),
-             c = make_model({.arch = "mlp", .seed = 3, .inputs = 3}),
-             d = make_model({.arch = "mlp", .seed = 4, .inputs = 3});
+  const auto a = make_model({.arch = "mlp", .seed = 1, .input = {3}}),
+             b = make_model({.arch = "mlp", .seed = 2, .input = {3}}),
+             c = make_model({.arch = "mlp", .seed = 3, .input = {3}}),
+             d = make_model({.arch = "mlp", .seed = 4, .input = {3}});
   const TrainedModules trained{{"", a.get()}, {"head.", b.get()}};
   Sgd sgd(trained, {});
   write_checkpoint(folder.path(), checkpoint_of(1, trained, sgd, Json::object()));
@@ -445,7 +446,7 @@ TEST(Checkpoint, carries_the_choices_of_convolutions) {
                               false,
                               true};
   kernels::Conv2dChoices& choices = kernels::conv2d_choices();
-  const auto model = make_model({.arch = "mlp", .seed = 1, .inputs = 3});
+  const auto model = make_model({.arch = "mlp", .seed = 1, .input = {3}});
   const auto save = [&](const TemporaryFolder& folder, Json state) {  // as kdtrain does
     write_checkpoint(folder.path(), {1, std::move(state), {{"model", weights_of(*model)}}});
     return *read_newest_valid(folder.path());

@@ -30,7 +30,8 @@ std::string error_of(Module& module, const std::string& path) {
 }
 
 std::shared_ptr<Model> net(std::uint64_t seed, const std::string& shortcut = "B") {
-  return make_model({.arch = "resnet8", .classes = 3, .seed = seed, .shortcut = shortcut});
+  return make_model(
+      {.arch = "resnet8", .classes = 3, .seed = seed, .options = {{"shortcut", shortcut}}});
 }
 
 TEST(Weights, round_trip_gives_the_same_bytes) {

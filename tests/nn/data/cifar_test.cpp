@@ -9,7 +9,7 @@
 #include <fstream>
 
 #include "engine/io/file.h"
-#include "nn/data/open.h"
+#include "nn/data/image_source.h"
 #include "nn/data/packed_file.h"
 #include "tests/fuzz/cifar_fuzz.cpp"
 #include "tests/support/close.h"
@@ -89,8 +89,10 @@ TEST(Cifar, reads_both_formats_in_file_order) {
     const auto data = read_cifar(format, folder.path.string(), {"a.bin", "b.bin"});
     ASSERT_EQ(data->size(), 7);
     EXPECT_EQ(data->classes(), format == CifarFormat::kCifar10 ? 10 : 100);
-    EXPECT_EQ(data->input_shape(), (Shape{32, 32, 3}));
-    for (int i = 0; i < 7; ++i) EXPECT_EQ(data->label(i), i);
+    EXPECT_EQ(data->facts().gives, Reads::kImages);
+    EXPECT_EQ(data->facts().input, (Shape{32, 32, 3}));
+    EXPECT_EQ(data->facts().epoch_size, 7);
+    EXPECT_EQ(data->labels(), (std::vector<std::int32_t>{0, 1, 2, 3, 4, 5, 6}));
     EXPECT_EQ(data->images().data<std::uint8_t>()[6 * 3072 + 2100],
               static_cast<std::uint8_t>(6 * 31 + 2100 * 7 + 2));
     EXPECT_EQ(data->hash(), parse_cifar(all, format, "all")->hash());
@@ -116,15 +118,64 @@ TEST(Cifar, finds_the_folder_of_the_official_archive) {
   fs::create_directory(folder.path / "cifar-10-batches-bin");
   for (const std::string& name : cifar_standard_files(CifarFormat::kCifar10, true))
     folder.write("cifar-10-batches-bin/" + name, records(CifarFormat::kCifar10, 2));
-  DataConfig config;
-  config.format = "cifar10";
-  config.root = folder.path.string();
-  config.train_range = "1:3,9";
-  const auto data = open_dataset(config, true);
-  EXPECT_EQ(data->size(), 3);
-  EXPECT_EQ(data->label(0), 1);
-  EXPECT_EQ(data->label(1), 0);
-  EXPECT_EQ(code_of([&] { open_dataset(config, false); }), ErrorCode::kIo);
+  DataRequest request{"cifar10", "train", {{"root", folder.path.string()}}};
+  EXPECT_EQ(open_data(request)->labels(),
+            (std::vector<std::int32_t>{0, 1, 0, 1, 0, 1, 0, 1, 0, 1}));
+  request.split = "test";
+  EXPECT_EQ(code_of([&] { open_data(request); }), ErrorCode::kIo);
+}
+
+TEST(Cifar, splits_are_named_files_and_their_first_samples) {
+  const Folder folder;
+  fs::create_directory(folder.path / "cifar10");  // a folder called like the format
+  for (const std::string& name : cifar_standard_files(CifarFormat::kCifar10, true))
+    folder.write("cifar10/" + name, records(CifarFormat::kCifar10, 3));
+  folder.write("cifar10/test_batch.bin", records(CifarFormat::kCifar10, 6));
+  const std::string root = folder.path.string();
+  const auto labels = [&](const std::string& split, Options options) {
+    options.set("root", root);
+    return open_data({"cifar10", split, std::move(options)})->labels();
+  };
+  using Labels = std::vector<std::int32_t>;
+  EXPECT_EQ(labels("train", {}).size(), 15u);
+  EXPECT_EQ(labels("train", {{"train_per_file", std::int64_t{2}}}),
+            (Labels{0, 1, 0, 1, 0, 1, 0, 1, 0, 1}));
+  EXPECT_EQ(labels("train", {{"train_limit", std::int64_t{4}}}), (Labels{0, 1, 2, 0}));
+  EXPECT_EQ(
+      labels("train", {{"train_per_file", std::int64_t{1}}, {"train_limit", std::int64_t{2}}}),
+      (Labels{0, 0}));
+  EXPECT_EQ(labels("train", {{"train_files", Strings{"data_batch_2.bin"}}}), (Labels{0, 1, 2}));
+  EXPECT_EQ(labels("train", {{"train_limit", std::int64_t{1000}}}).size(), 15u);  // all there are
+  // The limits of one split are not those of another.
+  EXPECT_EQ(labels("test", {{"train_limit", std::int64_t{1}}, {"train_per_file", std::int64_t{1}}}),
+            (Labels{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(labels("test", {{"test_limit", std::int64_t{2}}}), (Labels{0, 1}));
+  // Nobody named a validation set, and it has no standard name.
+  EXPECT_EQ(open_data({"cifar10", "validation", {{"root", root}}}), nullptr);
+  EXPECT_EQ(labels("validation", {{"validation_files", Strings{"test_batch.bin"}},
+                                  {"validation_limit", std::int64_t{3}}}),
+            (Labels{0, 1, 2}));
+}
+
+TEST(Cifar, messages_about_folders_name_what_was_tried) {
+  const Folder folder;
+  const auto open = [](const Options& options, std::string* text) {
+    return code_of([&] { open_data({"cifar10", "train", options}); }, text);
+  };
+  std::string text;
+  EXPECT_EQ(open({}, &text), ErrorCode::kUsage);
+  EXPECT_NE(text.find("expected data.root=DIR"), std::string::npos) << text;
+  EXPECT_EQ(open({{"root", (folder.path / "gone").string()}}, &text), ErrorCode::kIo);
+  EXPECT_NE(text.find("there is no folder " + (folder.path / "gone").string()), std::string::npos)
+      << text;
+  const std::string root = folder.path.string();
+  EXPECT_EQ(open({{"root", root}}, &text), ErrorCode::kIo);
+  EXPECT_NE(text.find("no file data_batch_1.bin nor data_batch_1.bin.xz in " + root + ", " + root +
+                      "/cifar10 or a folder cifar-10-batches-bin there"),
+            std::string::npos)
+      << text;
+  EXPECT_EQ(open({{"root", root}, {"train_file", Strings{}}}, &text), ErrorCode::kUsage);
+  EXPECT_NE(text.find("did you mean 'train_files'?"), std::string::npos) << text;
 }
 
 TEST(Cifar, hostile_files_are_clear_errors) {
@@ -242,41 +293,41 @@ TEST(Cifar, fuzz_corpus) {
 TEST(ImageDataset, normalises_to_nhwc_for_student_and_teacher) {
   const auto data = parse_cifar(records(CifarFormat::kCifar10, 3), CifarFormat::kCifar10, "x");
   for (const Device device : retort::test::devices()) {
-    BatchOptions options;
-    options.device = device;
-    options.normalize = Normalize::named("cifar");
-    options.teacher_normalize = Normalize::named("imagenet");
+    SourceOptions options{.device = device};
+    options.readings = {Reading{DType::kF32, {{"normalize", "cifar"}}},
+                        Reading{DType::kF32, {{"normalize", "imagenet"}}}};
     const std::vector<std::int64_t> samples{2, 0};
-    const Batch batch = data->make_batch(samples, options);
-    EXPECT_EQ(batch.inputs.shape(), (Shape{2, 32, 32, 3}));
+    const Batch batch = data->source(options)->make(samples);
+    EXPECT_EQ(batch.inputs[0].values.shape(), (Shape{2, 32, 32, 3}));
     EXPECT_EQ(batch.targets.to_vector<std::int32_t>(), (std::vector<std::int32_t>{2, 0}));
     EXPECT_EQ(batch.sample, samples);
-    EXPECT_EQ(batch.augment, (std::vector<std::uint32_t>{0, 0}));
-    const auto x = batch.inputs.to_vector<float>(), t = batch.teacher_inputs.to_vector<float>();
+    EXPECT_EQ(batch.variant, (std::vector<std::uint32_t>{0, 0}));
+    const auto x = batch.inputs[0].values.to_vector<float>(),
+               t = batch.inputs[1].values.to_vector<float>();
     // Row 0 is sample 2: its pixel (h, w) = (5, 9) of channel 1.
     const double pixel = ((2 * 31 + (1024 + 169) * 7 + 1) & 255) / 255.0;
     const std::size_t at = (5 * 32 + 9) * 3 + 1;
     EXPECT_FLOAT_EQ(x[at], static_cast<float>((pixel - 0.4822) / 0.2435));
     EXPECT_FLOAT_EQ(t[at], static_cast<float>((pixel - 0.456) / 0.224));
-    options.teacher_normalize = options.normalize;
-    const Batch shared = data->make_batch(samples, options);
-    EXPECT_EQ(shared.inputs.raw(), shared.teacher_inputs.raw());
+    options.readings[1] = options.readings[0];
+    const Batch shared = data->source(options)->make(samples);
+    EXPECT_EQ(shared.inputs[0].values.raw(), shared.inputs[1].values.raw());
   }
 }
 
 TEST(ImageDataset, augmentation_is_keyed_by_seed_epoch_and_sample_alone) {
   const auto data = parse_cifar(records(CifarFormat::kCifar10, 6), CifarFormat::kCifar10, "x");
-  BatchOptions options;
-  options.augment = Augment::kCropFlip;
-  options.seed = 5, options.epoch = 3;
+  const auto source = data->source({.seed = 5, .treatment = {{"augment", "crop_flip"}}});
   const std::vector<std::int64_t> some{4, 1}, others{1, 2, 3, 4};
-  const Batch a = data->make_batch(some, options), b = data->make_batch(others, options);
-  EXPECT_EQ(a.augment[0], b.augment[3]);
-  EXPECT_TRUE(same_bytes(a.inputs.slice(0, 1), b.inputs.slice(3, 4)));
-  EXPECT_TRUE(same_bytes(a.inputs.slice(1, 2), b.inputs.slice(0, 1)));
-  options.epoch = 4;
-  const Batch c = data->make_batch(others, options);
-  EXPECT_NE(b.augment, c.augment);
+  const Batch a = source->make(some, 3), b = source->make(others, 3);
+  EXPECT_EQ(a.variant[0], b.variant[3]);
+  EXPECT_TRUE(same_bytes(a.inputs[0].values.slice(0, 1), b.inputs[0].values.slice(3, 4)));
+  EXPECT_TRUE(same_bytes(a.inputs[0].values.slice(1, 2), b.inputs[0].values.slice(0, 1)));
+  EXPECT_EQ(source->variants(others, 3), b.variant);
+  const Batch c = source->make(others, 4);
+  EXPECT_NE(b.variant, c.variant);
+  const auto other = data->source({.seed = 6, .treatment = {{"augment", "crop_flip"}}});
+  EXPECT_NE(other->make(others, 3).variant, b.variant);
 }
 
 TEST(ImageDataset, subsets_are_renumbered_copies_with_their_own_hash) {
@@ -284,24 +335,36 @@ TEST(ImageDataset, subsets_are_renumbered_copies_with_their_own_hash) {
   const std::vector<std::int64_t> picked{5, 2};
   const auto part = data->subset(picked);
   EXPECT_EQ(part->size(), 2);
-  EXPECT_EQ(part->label(0), 5);
+  EXPECT_EQ(part->labels(), (std::vector<std::int32_t>{5, 2}));
   EXPECT_NE(part->hash(), data->hash());
   const std::vector<std::int64_t> first{0};
   const std::vector<std::int64_t> fifth{5};
-  EXPECT_TRUE(same_bytes(part->make_batch(first, {}).inputs, data->make_batch(fifth, {}).inputs));
-  const std::vector<std::int64_t> outside{6};
-  EXPECT_THROW(data->subset(outside), Error);
-  EXPECT_THROW(data->make_batch(outside, {}), Error);
-  EXPECT_THROW(data->label(-1), Error);
+  const auto whole = data->source({});
+  EXPECT_TRUE(same_bytes(part->source({})->make(first).inputs[0].values,
+                         whole->make(fifth).inputs[0].values));
+  for (const std::int64_t outside : {6, -1}) {
+    EXPECT_THROW(data->subset(std::span(&outside, 1)), Error);
+    EXPECT_THROW(whole->make(std::span(&outside, 1)), Error);
+  }
+  EXPECT_THROW(data->subset({}), Error);
+  EXPECT_EQ(first_samples(*whole, 2).sample, (std::vector<std::int64_t>{0, 1}));
+  EXPECT_EQ(first_samples(*whole, 100).size(), 6);
 }
 
-TEST(ImageDataset, index_ranges) {
-  EXPECT_EQ(parse_index_ranges("", 3), (std::vector<std::int64_t>{0, 1, 2}));
-  EXPECT_EQ(parse_index_ranges("3:, 0:2", 5), (std::vector<std::int64_t>{3, 4, 0, 1}));
-  EXPECT_EQ(parse_index_ranges("4", 5), (std::vector<std::int64_t>{4}));
-  for (const char* bad : {"5", "0:6", "2:2", "3:1", "a", "0:2,", "0:2,1", "-1:2", "0:2:3", "1.5",
-                          "99999999999999999999"})
-    EXPECT_THROW(parse_index_ranges(bad, 5), Error) << bad;
+TEST(ImageDataset, options_that_images_do_not_have_are_refused) {
+  const auto data = parse_cifar(records(CifarFormat::kCifar10, 1), CifarFormat::kCifar10, "x");
+  std::string text;
+  EXPECT_EQ(code_of(
+                [&] {
+                  data->source({.treatment = {{"augmnt", "none"}}});
+                },
+                &text),
+            ErrorCode::kUsage);
+  EXPECT_NE(text.find("did you mean 'augment'?"), std::string::npos) << text;
+  EXPECT_THROW(data->source({.treatment = {{"augment", "cutout"}}}), Error);
+  EXPECT_THROW(data->source({.readings = {Reading{DType::kF32, {{"normalize", "cifar10"}}}}}),
+               Error);
+  EXPECT_THROW(data->source({.readings = {}}), Error);
 }
 
 TEST(ImageDataset, normalisations_by_name_and_number) {
@@ -319,6 +382,29 @@ TEST(ImageDataset, normalisations_by_name_and_number) {
   EXPECT_EQ(Normalize{}.table(2).to_vector<float>()[256 + 51], 0.2f);
 }
 
+TEST(ImageDataset, normalisations_of_options) {
+  EXPECT_EQ(Normalize::of("imagenet", 3), Normalize::named("imagenet"));
+  EXPECT_EQ(Normalize::of(Floats{0.5, 0.25}, 2), Normalize::custom({0.5, 0.5}, {0.25, 0.25}));
+  EXPECT_EQ(Normalize::of(Floats{0.1, 0.2, 0.3, 1, 2, 3}, 3),
+            Normalize::custom({0.1, 0.2, 0.3}, {1, 2, 3}));
+  for (const OptionValue& bad :
+       {OptionValue("cifar10"), OptionValue(Floats{}), OptionValue(Floats{1, 2, 3}),
+        OptionValue(Floats{0.5, 0}), OptionValue(true)})
+    EXPECT_EQ(code_of([&] { Normalize::of(bad, 1); }), ErrorCode::kUsage) << to_toml(bad);
+}
+
+TEST(ImageDataset, a_normalisation_comes_back_from_its_text) {
+  const retort::test::CommaLocale locale;
+  for (const Normalize& n : {Normalize::named("cifar"), Normalize::named("imagenet"), Normalize{},
+                             Normalize::custom({0.1, 1.0 / 3, -2}, {1e-7, 0.3, 123456789.5})})
+    EXPECT_EQ(Normalize::of(Normalize::parse(n.str()), 3), n) << n.str();
+  EXPECT_EQ(Normalize::parse("cifar"), OptionValue("cifar"));
+  EXPECT_EQ(Normalize::parse("[0.5, 0.25]"), OptionValue(Floats{0.5, 0.25}));
+  for (const char* bad : {"", "cifar10", "0.5", "[0.5]", "[[0.5], [0]]", "[[0.5, 1], [1]]", "[",
+                          "[[0.5], [\"x\"]]", "{}"})
+    EXPECT_EQ(code_of([&] { Normalize::parse(bad); }), ErrorCode::kBadInput) << bad;
+}
+
 TEST(RealCifar, labels_means_and_bytes_are_those_published) {
   const char* const root = std::getenv("RETORT_DATA");
   if (root == nullptr) GTEST_SKIP() << "RETORT_DATA (a folder with cifar10/) is not set";
@@ -326,8 +412,7 @@ TEST(RealCifar, labels_means_and_bytes_are_those_published) {
                                {"test_batch_first1017_exact.bin"});
   ASSERT_EQ(data->size(), 1017);
   std::array<int, 10> histogram{};
-  for (std::int64_t i = 0; i < data->size(); ++i)
-    ++histogram[static_cast<std::size_t>(data->label(i))];
+  for (const std::int32_t label : data->labels()) ++histogram[static_cast<std::size_t>(label)];
   EXPECT_EQ(histogram, (std::array<int, 10>{105, 93, 100, 104, 92, 87, 114, 102, 110, 110}));
   const std::uint8_t* const p = data->images().data<std::uint8_t>();
   std::uint64_t sum = 0;

@@ -39,16 +39,16 @@ std::vector<T> read_numbers(const std::string& path) {
 // Logits of the first n exact test images, (n, 10) row by row.
 std::vector<float> logits_of(Model& model, const Dataset& images, std::int64_t n) {
   const NoGrad no_grad;
-  BatchOptions options;
-  options.normalize = Normalize::named("imagenet");
+  const auto source =
+      images.source({.readings = {Reading{DType::kF32, {{"normalize", "imagenet"}}}}});
   std::vector<float> logits;
   std::vector<std::int64_t> samples(static_cast<std::size_t>(n));
   std::iota(samples.begin(), samples.end(), 0);
   for (std::int64_t begin = 0; begin < n; begin += 128) {
     const std::size_t size = static_cast<std::size_t>(std::min<std::int64_t>(128, n - begin));
-    const Batch batch = images.make_batch(
-        std::span(samples).subspan(static_cast<std::size_t>(begin), size), options);
-    const std::vector<float> y = model.forward(batch.inputs).logits.to_vector<float>();
+    const Batch batch =
+        source->make(std::span(samples).subspan(static_cast<std::size_t>(begin), size));
+    const std::vector<float> y = model.forward(batch.inputs[0]).logits.to_vector<float>();
     logits.insert(logits.end(), y.begin(), y.end());
   }
   return logits;
@@ -87,9 +87,10 @@ TEST_P(Pretrain, golden_logits_and_accuracy) {
   RecordProperty("max_abs_error", std::to_string(worst));
   if (n < 1017) return;
   int correct = 0;
+  const std::vector<std::int32_t> labels = images->labels();
   for (std::int64_t i = 0; i < n; ++i) {
     const float* const row = logits.data() + 10 * i;
-    correct += std::max_element(row, row + 10) - row == images->label(i);
+    correct += std::max_element(row, row + 10) - row == labels[static_cast<std::size_t>(i)];
   }
   EXPECT_EQ(correct, p.correct);
 }

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/autograd/autograd.h"
+#include "engine/ops/linear.h"
 #include "engine/ops/mse.h"
 #include "engine/ops/reduce.h"
 #include "engine/runtime/allocator.h"
@@ -20,8 +21,9 @@ using ::testing::HasSubstr;
 
 std::int64_t count(const std::string& arch, std::int64_t classes,
                    const std::string& shortcut = "") {
-  return make_model({.arch = arch, .classes = classes, .shortcut = shortcut, .initialize = false})
-      ->parameter_count();
+  ModelConfig config{.arch = arch, .classes = classes, .initialize = false};
+  if (!shortcut.empty()) config.options.set("shortcut", shortcut);
+  return make_model(config)->parameter_count();
 }
 
 // Counts of torchvision's documentation, of akamaster/pytorch_resnet_cifar10 and of RepDistiller.
@@ -40,7 +42,8 @@ TEST(Models, parameter_counts_are_the_published_ones) {
 
 TEST(Models, mlp_by_hand) {
   for (const Device device : test::devices()) {
-    const auto model = make_model({.arch = "mlp", .classes = 2, .widths = {2}, .inputs = 2});
+    const auto model =
+        make_model({.arch = "mlp", .classes = 2, .options = {{"hidden", Ints{2}}}, .input = {2}});
     model->visit_parameters([](const std::string& path, Tensor& p) {
       if (path == "fc1.weight") p.copy_from(Tensor::from<float>({1, 2, -1, 1}, {2, 2}));
       if (path == "fc1.bias") p.copy_from(Tensor::from<float>({0, 1}, {2}));
@@ -48,12 +51,13 @@ TEST(Models, mlp_by_hand) {
       if (path == "fc2.bias") p.copy_from(Tensor::from<float>({0.5, 0}, {2}));
     });
     model->to(device);
-    const ForwardResult y =
-        model->forward(Tensor::from<float>({1, 1, 3, -1}, {2, 2}, device), true);
+    const Outputs y =
+        model->forward(Tensor::from<float>({1, 1, 3, -1}, {2, 2}, device), {.hidden = true});
     ASSERT_EQ(y.pre.size(), 1u);
     EXPECT_EQ(y.pre[0].to_vector<float>(), (std::vector<float>{3, 1, 1, -3}));
     EXPECT_EQ(y.post[0].to_vector<float>(), (std::vector<float>{3, 1, 1, 0}));
     EXPECT_EQ(y.logits.to_vector<float>(), (std::vector<float>{3.5, 3, 1.5, 2}));
+    EXPECT_TRUE(same_bytes(y.features, y.post[0]));  // what the last layer reads
   }
 }
 
@@ -61,9 +65,8 @@ TEST(Models, scalar_output_gives_f_and_minus_f) {
   const auto model = make_model({.arch = "mlp",
                                  .classes = 2,
                                  .seed = 3,
-                                 .widths = {8, 4},
-                                 .inputs = 5,
-                                 .scalar_output = true});
+                                 .options = {{"hidden", Ints{8, 4}}, {"output", "scalar"}},
+                                 .input = {5}});
   EXPECT_EQ(model->parameter_count(), 5 * 8 + 8 + 8 * 4 + 4 + 4 + 1);
   const Tensor x = randn({3, 5}, 1);
   const std::vector<float> y = model->forward(x).logits.to_vector<float>();
@@ -79,25 +82,23 @@ TEST(Models, scalar_output_gives_f_and_minus_f) {
 }
 
 TEST(Models, hidden_layers_alone_are_those_of_a_whole_pass) {
-  for (const char* arch : {"mlp", "resnet8", "resnet18_cifar"}) {
+  for (const char* arch : {"mlp", "resnet8", "resnet18_cifar", "plain4"}) {
     const bool mlp = std::string(arch) == "mlp";
     const auto make = [&] {
-      const std::vector<std::int64_t> widths{8, 7, 6};
-      return make_model({.arch = arch,
-                         .classes = 3,
-                         .seed = 4,
-                         .widths = mlp ? widths : std::vector<std::int64_t>{},
-                         .inputs = 8 * 8 * 3});
+      ModelConfig config{.arch = arch, .classes = 3, .seed = 4, .input = {8, 8, 3}};
+      if (mlp) config.options.set("hidden", Ints{8, 7, 6});
+      return make_model(config);
     };
     const Tensor x = mlp ? randn({5, 8 * 8 * 3}, 2) : randn({5, 8, 8, 3}, 2);
     const auto whole = make();
-    const ForwardResult want = whole->forward(x, true);
+    const Outputs want = whole->forward(x, {.hidden = true});
     const auto layers = static_cast<std::int64_t>(want.post.size());
     for (std::int64_t n = 1; n <= layers; ++n) {
       const auto model = make();
       const auto at = static_cast<std::size_t>(n);
-      const ForwardResult y = model->forward_hidden(x, n);
+      const Outputs y = model->forward(x, {.layers = n, .hidden = true});
       EXPECT_FALSE(y.logits.defined());
+      EXPECT_FALSE(y.features.defined());
       ASSERT_EQ(y.pre.size(), at);
       ASSERT_EQ(y.post.size(), at);
       for (std::size_t i = 0; i < at; ++i) {
@@ -107,18 +108,21 @@ TEST(Models, hidden_layers_alone_are_those_of_a_whole_pass) {
       // What lies behind was not computed: training mode would have moved its running statistics.
       if (mlp || n == layers) continue;
       for (const auto& [path, statistics] : model->named_buffers()) {
-        if (path.rfind("layer" + std::to_string(n + 1), 0) != 0 || !path.ends_with("running_mean"))
-          continue;
+        const std::string next = std::to_string(n + 1);
+        if (!path.starts_with("layer" + next) && !path.starts_with("bn" + next + ".")) continue;
+        if (!path.ends_with("running_mean")) continue;
         for (const float v : statistics.to_vector<float>()) EXPECT_EQ(v, 0) << path;
       }
     }
-    EXPECT_THROW(whole->forward_hidden(x, 0), Error);
-    EXPECT_THROW(whole->forward_hidden(x, layers + 1), Error);
+    EXPECT_EQ(whole->facts().hidden_layers, layers) << arch;
+    EXPECT_THROW(whole->forward(x, {.layers = -1, .hidden = true}), Error);
+    EXPECT_THROW(whole->forward(x, {.layers = layers + 1, .hidden = true}), Error);
   }
 }
 
 TEST(Models, mlp_starts_like_nn_linear) {
-  const auto model = make_model({.arch = "mlp", .seed = 1, .widths = {64}, .inputs = 100});
+  const auto model =
+      make_model({.arch = "mlp", .seed = 1, .options = {{"hidden", Ints{64}}}, .input = {100}});
   for (const auto& [path, p] : model->named_parameters()) {
     const double bound = path.substr(0, 3) == "fc1" ? 0.1 : 0.125;
     double largest = 0;
@@ -183,7 +187,7 @@ TEST(Models, shapes_of_logits_and_hidden_activations) {
     const auto model = make_model({.arch = c.arch, .classes = 7, .initialize = small});
     model->eval();
     const Tensor x = randn({2, c.side, c.side, 3}, 5);
-    const ForwardResult y = model->forward(x, true);
+    const Outputs y = model->forward(x, {.hidden = true});
     EXPECT_EQ(y.logits.shape(), (Shape{2, 7})) << c.arch;
     ASSERT_EQ(y.pre.size(), c.hidden.size());
     for (std::size_t i = 0; i < c.hidden.size(); ++i) {
@@ -198,7 +202,7 @@ TEST(Models, shapes_of_logits_and_hidden_activations) {
 }
 
 TEST(Models, every_parameter_gets_a_gradient_and_statistics_move_in_training_only) {
-  const auto model = make_model({.arch = "resnet8", .shortcut = "B"});
+  const auto model = make_model({.arch = "resnet8", .options = {{"shortcut", "B"}}});
   const Tensor x = randn({4, 8, 8, 3}, 5);
   const auto first_mean = [&] { return model->named_buffers()[0].second.to_vector<float>(); };
   const std::vector<float> start = first_mean();
@@ -220,11 +224,12 @@ TEST(Models, cuda_equals_cpu_forward_and_backward) {
   if (!cuda_available()) GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
   const Tensor x = randn({2, 8, 8, 3}, 5), target = randn({2, 4}, 6);
   for (const char* shortcut : {"A", "B"}) {
-    const ModelConfig config{.arch = "resnet8", .classes = 4, .seed = 2, .shortcut = shortcut};
+    const ModelConfig config{
+        .arch = "resnet8", .classes = 4, .seed = 2, .options = {{"shortcut", shortcut}}};
     const auto cpu = make_model(config), cuda = make_model(config);
     cuda->to(Device::kCuda);
-    const ForwardResult a = cpu->forward(x, true);
-    const ForwardResult b = cuda->forward(x.to(Device::kCuda), true);
+    const Outputs a = cpu->forward(x, {.hidden = true});
+    const Outputs b = cuda->forward(x.to(Device::kCuda), {.hidden = true});
     EXPECT_TRUE(all_close(b.logits, a.logits, {1e-4, 1e-5}));  // 9 layers of other sum orders
     EXPECT_TRUE(all_close(b.pre[2], a.pre[2], {1e-4, 1e-5}));
     mse(a.logits, target).backward();
@@ -240,12 +245,13 @@ TEST(Models, cuda_equals_cpu_forward_and_backward) {
 TEST(Models, bf16_inputs_train_f32_parameters) {
   const Tensor x = randn({4, 8, 8, 3}, 5), target = randn({4, 4}, 6);
   for (const Device device : test::devices()) {
-    const ModelConfig config{.arch = "resnet8", .classes = 4, .seed = 2, .shortcut = "B"};
+    const ModelConfig config{
+        .arch = "resnet8", .classes = 4, .seed = 2, .options = {{"shortcut", "B"}}};
     const auto full = make_model(config), mixed = make_model(config);
     full->to(device);
     mixed->to(device);
-    const ForwardResult a = full->forward(x.to(device), true);
-    const ForwardResult b = mixed->forward(x.to(DType::kBF16).to(device), true);
+    const Outputs a = full->forward(x.to(device), {.hidden = true});
+    const Outputs b = mixed->forward(x.to(DType::kBF16).to(device), {.hidden = true});
     EXPECT_EQ(b.post[1].dtype(), DType::kBF16);
     EXPECT_EQ(b.logits.dtype(), DType::kF32);
     EXPECT_TRUE(all_close(b.logits, a.logits, {0.05, 0.05}));  // 8 bits, 9 layers
@@ -275,8 +281,10 @@ TEST(Models, same_seed_same_model) {
 }
 
 TEST(Models, every_name_is_known_and_others_are_refused) {
-  for (const std::string& name : model_names()) {
-    EXPECT_NO_THROW(make_model({.arch = name, .inputs = 4, .initialize = false})) << name;
+  for (const std::string& name : model_kinds().names()) {
+    const bool images = model_kinds().at(name).reads == Reads::kImages;
+    const Shape input = images ? Shape{32, 32, 3} : Shape{4};
+    EXPECT_NO_THROW(make_model({.arch = name, .input = input, .initialize = false})) << name;
   }
   try {
     make_model({.arch = "resnet21"});
@@ -285,15 +293,119 @@ TEST(Models, every_name_is_known_and_others_are_refused) {
     EXPECT_EQ(e.code(), ErrorCode::kUsage);
     EXPECT_THAT(e.what(), HasSubstr("unknown model 'resnet21'; known: mlp, resnet8"));
   }
-  EXPECT_THROW(make_model({.arch = "resnet18", .shortcut = "A"}), Error);
-  EXPECT_THROW(make_model({.arch = "resnet20", .shortcut = "C"}), Error);
+  EXPECT_THROW(make_model({.arch = "resnet18", .options = {{"shortcut", "A"}}}), Error);
+  EXPECT_THROW(make_model({.arch = "resnet20", .options = {{"shortcut", "C"}}}), Error);
   EXPECT_THROW(make_model({.arch = "resnet20", .classes = 0}), Error);
-  EXPECT_THROW(make_model({.arch = "resnet20", .widths = {16, 32, 64}}), Error);
+  EXPECT_THROW(make_model({.arch = "resnet20", .options = {{"widths", Ints{16, 32, 64}}}}), Error);
   EXPECT_THROW(make_model({.arch = "mlp"}), Error);
-  EXPECT_THROW(make_model({.arch = "mlp", .classes = 3, .inputs = 4, .scalar_output = true}),
-               Error);
+  EXPECT_THROW(
+      make_model({.arch = "mlp", .classes = 3, .options = {{"output", "scalar"}}, .input = {4}}),
+      Error);
   const auto model = make_model({.arch = "resnet8"});
   EXPECT_THROW(model->forward(Tensor::zeros({1, 3, 32, 32})), Error);
+}
+
+// Stages are planned from the kind, before there is a model.
+TEST(Models, facts_are_those_of_the_kind) {
+  for (const std::string& name : model_kinds().names()) {
+    const ModelKind& kind = model_kinds().at(name);
+    const bool images = kind.reads == Reads::kImages;
+    ModelConfig config{.arch = name, .classes = 7, .initialize = false};
+    config.input = images ? Shape{32, 32, 3} : Shape{4};
+    const ModelFacts facts = make_model(config)->facts();
+    EXPECT_EQ(facts.reads, kind.reads) << name;
+    EXPECT_EQ(facts.classes, 7) << name;
+    EXPECT_EQ(facts.hidden_layers, kind.hidden_layers(complete(config))) << name;
+  }
+  const ModelConfig deep{.arch = "mlp", .options = {{"hidden", Ints{8, 8, 8}}}, .input = {4}};
+  EXPECT_EQ(make_model(deep)->facts().hidden_layers, 3);
+  EXPECT_EQ(model_kinds().at("mlp").hidden_layers(complete(deep)), 3);
+}
+
+TEST(Models, options_of_another_kind_are_refused_with_the_nearest_of_its_own) {
+  const auto error_of = [](const ModelConfig& config) -> std::string {
+    try {
+      make_model(config);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kUsage);
+      return e.what();
+    }
+    return "accepted";
+  };
+  EXPECT_THAT(error_of({.arch = "mlp", .options = {{"widths", Ints{8}}}, .input = {4}}),
+              HasSubstr("[mlp] does not read 'widths'; it reads hidden, output"));
+  EXPECT_THAT(error_of({.arch = "resnet8", .options = {{"hidden", Ints{8}}}}),
+              HasSubstr("[resnet8] does not read 'hidden'"));
+  EXPECT_THAT(error_of({.arch = "mlp", .options = {{"hidden", Ints{0}}}, .input = {4}}),
+              HasSubstr("[mlp] hidden: expected"));
+  EXPECT_THAT(error_of({.arch = "mlp", .options = {{"hidden", Ints{}}}, .input = {4}}),
+              HasSubstr("[mlp] hidden: expected"));
+  EXPECT_THAT(error_of({.arch = "resnt20"}), HasSubstr("did you mean 'resnet20'?"));
+  // What recipes are checked with says the same before a model is made.
+  const ModelKind& kind = model_kinds().at("resnet8");
+  const auto fault = kind.check(complete("resnet8", kind.options, {{"widths", Ints{1, 2, 3}}}));
+  ASSERT_TRUE(fault.has_value());
+  EXPECT_EQ(fault->key, "widths");
+}
+
+TEST(Models, an_mlp_on_the_sign_of_one_number_has_one_output) {
+  const auto parameters = [](const char* output, bool scalar_target) {
+    return make_model({.arch = "mlp",
+                       .classes = 2,
+                       .options = {{"hidden", Ints{8}}, {"output", output}},
+                       .input = {5},
+                       .scalar_target = scalar_target,
+                       .initialize = false})
+        ->parameter_count();
+  };
+  const std::int64_t hidden = 5 * 8 + 8, one = hidden + 8 + 1, two = hidden + 2 * (8 + 1);
+  EXPECT_EQ(parameters("auto", true), one);
+  EXPECT_EQ(parameters("auto", false), two);
+  EXPECT_EQ(parameters("scalar", false), one);
+  EXPECT_EQ(parameters("classes", true), two);
+}
+
+TEST(Models, a_kind_from_outside_is_made_by_name) {
+  if (model_kinds().find("one_layer") == nullptr)
+    model_kinds().add({.names = {"one_layer"},
+                       .options = {count_option("width", 6, 1, 9, "units", "Hidden units.")},
+                       .hidden_layers = [](const ModelConfig&) { return 1; },
+                       .make = [](const ModelConfig& c) -> std::shared_ptr<Model> {
+                         return make_model({.arch = "mlp",
+                                            .classes = c.classes,
+                                            .options = {{"hidden", c.options.value("width")}},
+                                            .input = c.input,
+                                            .initialize = false});
+                       }});
+  const auto model = make_model({.arch = "one_layer", .classes = 3, .seed = 4, .input = {2}});
+  EXPECT_EQ(model->parameter_count(), 2 * 6 + 6 + 6 * 3 + 3);
+  const auto same = make_model(
+      {.arch = "mlp", .classes = 3, .seed = 4, .options = {{"hidden", Ints{6}}}, .input = {2}});
+  EXPECT_TRUE(same_bytes(model->named_parameters()[0].second, same->named_parameters()[0].second));
+  EXPECT_THROW(model_kinds().add({.names = {"mlp"}}), Error);
+}
+
+TEST(Models, features_are_what_the_last_layer_reads) {
+  const NoGrad no_grad;
+  const struct {
+    const char* arch;
+    Shape input;
+    std::int64_t features;
+  } cases[] = {
+      {"resnet8", {8, 8, 3}, 64}, {"resnet18_cifar", {8, 8, 3}, 512}, {"plain4", {8, 8, 3}, 128}};
+  for (const auto& c : cases) {
+    const auto model = make_model({.arch = c.arch, .classes = 3, .seed = 1, .input = c.input});
+    model->eval();
+    const Outputs y = model->forward(randn({2, 8, 8, 3}, 1));
+    EXPECT_EQ(y.features.shape(), (Shape{2, c.features})) << c.arch;
+    // The logits are the last layer of them.
+    Tensor weight, bias;
+    for (const auto& [path, p] : model->named_parameters()) {
+      if (p.shape() == Shape{3, c.features}) weight = p;
+      if (p.shape() == Shape{3}) bias = p;
+    }
+    EXPECT_TRUE(all_close(y.logits, linear(y.features, weight, bias))) << c.arch;
+  }
 }
 
 // A model whose running statistics are not the initial ones.
@@ -310,16 +422,17 @@ std::shared_ptr<Model> trained_a_little(const std::string& arch) {
 }
 
 TEST(Models, folded_batch_norms_change_rounding_only) {
-  for (const char* arch : {"resnet8", "resnet18_cifar", "resnet50"})
+  for (const char* arch : {"resnet8", "resnet18_cifar", "resnet50", "plain4"})
     for (const Device device : test::devices()) {
       if (device == Device::kCuda && std::string(arch) != "resnet8") continue;  // time
       const auto model = trained_a_little(arch);
       model->to(device);
       const NoGrad no_grad;
       const Tensor x = randn({2, 32, 32, 3}, 9).to(device);
-      const ForwardResult plain = model->forward(x, true);
-      model->fold_batch_norms(true);
-      const ForwardResult folded = model->forward(x, true), again = model->forward(x, true);
+      const Outputs plain = model->forward(x, {.hidden = true});
+      model->freeze(Model::Frozen::kBeside);
+      const Outputs folded = model->forward(x, {.hidden = true}),
+                    again = model->forward(x, {.hidden = true});
       EXPECT_TRUE(all_close(folded.logits, plain.logits, {1e-3, 1e-3})) << arch;
       EXPECT_FALSE(same_bytes(folded.logits, plain.logits)) << arch << ": nothing was folded";
       EXPECT_TRUE(same_bytes(folded.logits, again.logits)) << arch;
@@ -330,13 +443,13 @@ TEST(Models, folded_batch_norms_change_rounding_only) {
       // bf16 uses a copy of its own.
       const Tensor narrow = model->forward(x.to(DType::kBF16)).logits;
       EXPECT_TRUE(all_close(narrow, plain.logits, {0.1, 0.1})) << arch;
-      model->fold_batch_norms(false);
+      model->freeze(Model::Frozen::kOff);
       EXPECT_TRUE(same_bytes(model->forward(x).logits, plain.logits)) << arch;
     }
 }
 
 TEST(Models, batch_norms_folded_for_good_leave_one_copy_of_the_weights) {
-  for (const char* arch : {"resnet8", "resnet50"})
+  for (const char* arch : {"resnet8", "resnet50", "plain4"})
     for (const Device device : test::devices()) {
       if (device == Device::kCuda && std::string(arch) != "resnet8") continue;  // time
       const auto model = trained_a_little(arch);
@@ -344,19 +457,19 @@ TEST(Models, batch_norms_folded_for_good_leave_one_copy_of_the_weights) {
       const NoGrad no_grad;
       const Tensor x = randn({2, 32, 32, 3}, 9).to(device);
       const Tensor plain = model->forward(x).logits;
-      model->fold_batch_norms(true);
+      model->freeze(Model::Frozen::kBeside);
       const auto held = [&] { return memory_statistics(device).current_bytes; };
       const std::size_t before = held();
       const Tensor folded = model->forward(x).logits;
       const std::size_t copies = held() - before;
-      model->fold_batch_norms_for_good();
+      model->freeze(Model::Frozen::kForGood);
       const std::size_t alone = held();
       const Tensor for_good = model->forward(x).logits;
       EXPECT_TRUE(same_bytes(for_good, folded)) << arch;
       EXPECT_LT(held() - alone, copies / 10) << arch;  // shifts, and the logits
-      model->fold_batch_norms(false);                  // layer by layer, it is the same function
+      model->freeze(Model::Frozen::kOff);              // layer by layer, it is the same function
       EXPECT_TRUE(all_close(model->forward(x).logits, plain, {1e-3, 1e-3})) << arch;
-      model->fold_batch_norms_for_good();  // twice is once
+      model->freeze(Model::Frozen::kForGood);  // twice is once
       EXPECT_TRUE(all_close(model->forward(x).logits, for_good, {1e-5, 1e-5})) << arch;
       EXPECT_TRUE(all_close(model->forward(x.to(DType::kBF16)).logits, plain, {0.1, 0.1})) << arch;
     }
@@ -366,13 +479,13 @@ TEST(Models, a_training_pass_drops_folded_weights) {
   const auto model = trained_a_little("resnet8");
   const Tensor x = randn({2, 32, 32, 3}, 9);
   const NoGrad no_grad;
-  model->fold_batch_norms(true);
+  model->freeze(Model::Frozen::kBeside);
   const Tensor before = model->forward(x).logits;
   model->train();
   model->forward(randn({4, 32, 32, 3}, 11));  // moves the running statistics
   model->eval();
   const Tensor after = model->forward(x).logits;
-  model->fold_batch_norms(false);
+  model->freeze(Model::Frozen::kOff);
   const Tensor plain = model->forward(x).logits;
   EXPECT_TRUE(all_close(after, plain, {1e-3, 1e-3}));
   EXPECT_FALSE(all_close(before, plain, {1e-3, 1e-3}));
@@ -383,7 +496,7 @@ TEST(Models, folding_does_not_touch_passes_with_gradients) {
   Tensor x = randn({2, 32, 32, 3}, 9);
   x.set_requires_grad(true);
   const Tensor plain = model->forward(x).logits.detach();
-  model->fold_batch_norms(true);
+  model->freeze(Model::Frozen::kBeside);
   const Tensor y = model->forward(x).logits;
   EXPECT_TRUE(same_bytes(y.detach(), plain));
   sum(y).backward();

@@ -22,7 +22,7 @@ using test::same_bytes;
 using ::testing::HasSubstr;
 
 TEST(Arena, holds_values_and_gradients_of_the_module) {
-  const auto model = make_model({.arch = "mlp", .widths = {5}, .inputs = 3});
+  const auto model = make_model({.arch = "mlp", .options = {{"hidden", Ints{5}}}, .input = {3}});
   const auto before = model->named_parameters();
   Sgd sgd(*model, {});
   const auto after = model->named_parameters();

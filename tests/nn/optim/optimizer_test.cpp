@@ -342,8 +342,8 @@ TEST(Optimizers, several_modules_with_prefixes) {
 
 TEST(Optimizers, training_lowers_the_loss_and_asks_for_no_memory_in_steady_state) {
   for (const Device device : test::devices()) {
-    const auto model =
-        make_model({.arch = "mlp", .classes = 2, .seed = 1, .widths = {16}, .inputs = 4});
+    const auto model = make_model(
+        {.arch = "mlp", .classes = 2, .seed = 1, .options = {{"hidden", Ints{16}}}, .input = {4}});
     model->to(device);
     SgdConfig config;
     config.momentum = 0.9;
@@ -378,7 +378,8 @@ TEST(Optimizers, state_goes_round_by_name_and_training_goes_on_with_the_same_byt
       optimizer.step();
     }
   };
-  const ModelConfig architecture{.arch = "mlp", .seed = 1, .widths = {6}, .inputs = 4};
+  const ModelConfig architecture{
+      .arch = "mlp", .seed = 1, .options = {{"hidden", Ints{6}}}, .input = {4}};
   const auto one = make_model(architecture), two = make_model(architecture);
   AdamWConfig config;
   AdamW a(*one, config);

@@ -1,4 +1,4 @@
-#include "distill/metrics/evaluation.h"
+#include "tests/distill/metrics/evaluation_meter.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,6 @@
 namespace retort::test {
 namespace {
 
-using namespace distill;
 float log_of(double p) { return static_cast<float>(std::log(p)); }
 
 TEST(Evaluation, hand_checked_numbers) {

@@ -1,10 +1,10 @@
-#include "distill/metrics/evaluation.h"
+#include "tests/distill/metrics/evaluation_meter.h"
 
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
-namespace retort::distill {
+namespace retort::test {
 namespace {
 
 struct Row {
@@ -127,4 +127,4 @@ double accuracy_of(const Tensor& logits, const Tensor& targets) {
   return labels.empty() ? 0 : static_cast<double>(right) / static_cast<double>(labels.size());
 }
 
-}  // namespace retort::distill
+}  // namespace retort::test

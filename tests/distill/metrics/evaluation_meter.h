@@ -1,11 +1,11 @@
-// How good a student is, and how close to its teacher.
+// The oracle of distill::measure(): the same numbers in double, row by row on the host.
 #pragma once
 #include <cstdint>
 #include <vector>
 
 #include "engine/tensor/tensor.h"
 
-namespace retort::distill {
+namespace retort::test {
 
 struct EvaluationResult {
   std::int64_t samples = 0;
@@ -51,4 +51,4 @@ class EvaluationMeter {
 /// is cheap. logits (N, V), targets i32 (N); 0 for N = 0. NaN is never right.
 double accuracy_of(const Tensor& logits, const Tensor& targets);
 
-}  // namespace retort::distill
+}  // namespace retort::test
