@@ -66,7 +66,8 @@ struct Measurement {
 };
 
 /// One pass in evaluation mode, in data order; the model's mode is restored. A row's numbers come
-/// from the loss kernel, so they have its rounding (f32), and do not depend on the rows beside it.
+/// from the loss kernel, so they have its rounding (f32); for the same logits they do not depend on
+/// the rows beside it.
 ///
 /// Errors    kNumerics naming the first sample whose logits are NaN.
 Measurement measure(nn::Model& model, const nn::Source& source, const MeasureOptions& options = {});

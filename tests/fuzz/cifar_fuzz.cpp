@@ -3,7 +3,7 @@
 // chooses the format and whether the rest is an xz archive.
 //
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/cifar_fuzz.cpp
-//     nn/data/cifar.cpp nn/data/packed_file.cpp nn/data/image_dataset.cpp
+//     nn/data/cifar.cpp nn/data/packed_file.cpp nn/data/image_dataset.cpp nn/data/image_source.cpp
 //     -Lbuild/lib -lretort -llzma -lxxhash -Wl,-rpath,build/lib -o cifar_fuzz
 #include <cstdint>
 #include <cstdlib>

@@ -23,7 +23,7 @@ double by_hand(const Tensor& a, const Tensor& b) {
     double dot = 0, xx = 0, yy = 0;
     for (std::size_t j = i * m; j < (i + 1) * m; ++j)
       dot += x[j] * y[j], xx += x[j] * x[j], yy += y[j] * y[j];
-    sum += 1 - dot / std::sqrt(xx * yy);
+    sum += xx * yy > 0 ? 1 - dot / std::sqrt(xx * yy) : 1;  // what has no direction: cosine 0
   }
   return sum / static_cast<double>(n);
 }
