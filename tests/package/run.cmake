@@ -37,6 +37,13 @@ step("${kdtrain}" eval --arch skip_net --model "${folder}/arms/ours/seed1/model.
 if(NOT text MATCHES "\"worst_class\":")
   message(FATAL_ERROR "eval does not print the metric: ${text}")
 endif()
+# The pacing acts: without it the student meets other batches.
+step("${kdtrain}" run "${recipe}" curriculum.pacing=none --load "${mine}" --device cpu --out "${WORK}/unpaced")
+file(SHA256 "${folder}/arms/ours/seed1/model.safetensors" paced)
+file(SHA256 "${WORK}/unpaced/arms/ours/seed1/model.safetensors" unpaced)
+if(paced STREQUAL unpaced)
+  message(FATAL_ERROR "curriculum.pacing = \"halves\" changes nothing")
+endif()
 step("${kdtrain}" score "${recipe}" --load "${mine}" --device cpu --out "${WORK}/scores.csv")
 
 # The run names its library, and goes on with that one alone.
