@@ -1,11 +1,14 @@
-// An embedder's program: tensors and a custom op with its own backward, written and checked against
-// the installed headers alone.
+// An embedder's program, written and checked against the installed headers alone: tensors and a
+// custom op with its own backward; rows of its own in the registries. With a run folder of my.toml:
+// whether the run is what these rows say.
 #include <cmath>
 #include <cstdio>
 
 #include "engine/autograd/custom_op.h"
 #include "engine/autograd/opcheck.h"
 #include "engine/tensor/tensor.h"
+#include "in_process.h"
+#include "mine/rows.h"
 
 using retort::CustomOp;
 using retort::Tensor;
@@ -30,7 +33,9 @@ const CustomOp softplus{
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  mine::add_rows();
+  if (argc > 1) return run_is_right(argv[1]) ? 0 : 1;
   Tensor x = Tensor::from<double>({-1, 0, 2}, {3});
   x.set_requires_grad(true);
   const Tensor y = softplus(x);
@@ -39,5 +44,5 @@ int main() {
   std::printf("softplus'(0) = %.3f\n", gradient[1]);
   const retort::OpcheckReport report = retort::opcheck(softplus, {{x}});
   std::printf("%s", report.str().c_str());
-  return std::abs(gradient[1] - 0.5) < 1e-12 && report.ok() ? 0 : 1;
+  return std::abs(gradient[1] - 0.5) < 1e-12 && report.ok() && rows_work() ? 0 : 1;
 }

@@ -1,12 +1,76 @@
-# Installs the build BUILD into a fresh prefix below WORK, builds the consumer against it, runs it.
+# Installs the build BUILD into a fresh prefix below WORK, builds the consumer against it, runs it; then runs the
+# installed kdtrain with the consumer's library of rows, and with libraries that it must refuse. KDTRAIN: built too.
 function(step)
   execute_process(COMMAND ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
   if(NOT status EQUAL 0)
     message(FATAL_ERROR "failed (${status}): ${ARGN}\n${text}")
   endif()
+  set(text "${text}" PARENT_SCOPE)
 endfunction()
+# refused(STATUS REGEX ARGS...): kdtrain ends with the status and one line that matches.
+function(refused wanted regex)
+  execute_process(COMMAND "${kdtrain}" ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE out ERROR_VARIABLE text)
+  if(NOT status STREQUAL wanted OR NOT text MATCHES "${regex}" OR text MATCHES "internal error")
+    message(FATAL_ERROR "kdtrain ${ARGN}: expected ${wanted} and '${regex}', got ${status} and\n${text}${out}")
+  endif()
+endfunction()
+
 file(REMOVE_RECURSE "${WORK}")
 step(${CMAKE_COMMAND} --install "${BUILD}" --prefix "${WORK}/prefix")
 step(${CMAKE_COMMAND} -S "${SOURCE}" -B "${WORK}/build" -G Ninja "-DCMAKE_PREFIX_PATH=${WORK}/prefix" -DCMAKE_BUILD_TYPE=Release)
 step(${CMAKE_COMMAND} --build "${WORK}/build")
 step("${WORK}/build/consumer")
+set(kdtrain "${WORK}/prefix/bin/kdtrain")
+if(NOT EXISTS "${kdtrain}")
+  return()  # RETORT_TOOLS=OFF
+endif()
+
+set(mine "${WORK}/build/libmine.so")
+set(recipe "${SOURCE}/my.toml")
+set(folder "${WORK}/run")
+step("${kdtrain}" schema distill.logit_mse --load "${mine}")
+step("${kdtrain}" validate "${recipe}" --load "${mine}")
+step("${kdtrain}" run "${recipe}" --load "${mine}" --device cpu --out "${folder}")
+step("${WORK}/build/consumer" "${folder}")
+step("${kdtrain}" eval --arch skip_net --model "${folder}/arms/ours/seed1/model.safetensors" --load "${mine}" --device cpu
+     student.skip_width=8 data.format=blobs data.blob_classes=5)
+if(NOT text MATCHES "\"worst_class\":")
+  message(FATAL_ERROR "eval does not print the metric: ${text}")
+endif()
+# The pacing acts: without it the student meets other batches.
+step("${kdtrain}" run "${recipe}" curriculum.pacing=none --load "${mine}" --device cpu --out "${WORK}/unpaced")
+file(SHA256 "${folder}/arms/ours/seed1/model.safetensors" paced)
+file(SHA256 "${WORK}/unpaced/arms/ours/seed1/model.safetensors" unpaced)
+if(paced STREQUAL unpaced)
+  message(FATAL_ERROR "curriculum.pacing = \"halves\" changes nothing")
+endif()
+step("${kdtrain}" score "${recipe}" --load "${mine}" --device cpu --out "${WORK}/scores.csv")
+
+# The run names its library, and goes on with that one alone.
+file(READ "${folder}/recipe.resolved.toml" resolved)
+if(NOT resolved MATCHES "libraries = \\[\"libmine.so [0-9a-f]+\"\\]")
+  message(FATAL_ERROR "recipe.resolved.toml does not name the library")
+endif()
+step("${kdtrain}" run "${recipe}" --load "${mine}" --device cpu --out "${folder}" --resume)
+step("${kdtrain}" validate "${folder}/recipe.resolved.toml" --load "${mine}")
+refused(2 "the recipe wants libmine.so [0-9a-f]+, but --load gave none" validate "${folder}/recipe.resolved.toml")
+file(COPY_FILE "${mine}" "${WORK}/libmine.so")
+file(APPEND "${WORK}/libmine.so" "x")  # the same rows in a file of other bytes
+refused(2 "cannot resume.*libraries was .*libmine.so.*, is " run "${recipe}" --load "${WORK}/libmine.so" --device cpu
+        --out "${folder}" --resume)
+
+refused(2 "there is no file nowhere.so" schema --load nowhere.so)
+refused(2 "is given twice" schema --load "${mine}" --load "${mine}")
+refused(3 "not a file" schema --load "${WORK}")
+refused(3 "no ELF file" schema --load "${recipe}")
+refused(3 "has no RETORT_EXTENSION" schema --load "${WORK}/build/libforeign.so")
+refused(3 "built against another Retort.*headers of long ago" schema --load "${WORK}/build/libstale.so")
+refused(3 "rows were refused: no row today" schema --load "${WORK}/build/libthrows.so")
+refused(3 "rows were refused: .*'skip_net' is there already" schema --load "${mine}" --load "${WORK}/libmine.so")
+refused(3 "threw while it was opened" schema --load "${WORK}/build/libthrows_early.so")
+file(SIZE "${mine}" size)
+foreach(share 2 3 50)
+  math(EXPR bytes "${size} / ${share}")
+  execute_process(COMMAND head -c ${bytes} "${mine}" OUTPUT_FILE "${WORK}/libcut.so")
+  refused(3 "cut short|cannot be opened|RETORT_EXTENSION" schema --load "${WORK}/libcut.so")
+endforeach()

@@ -28,6 +28,25 @@ string(SHA256 RETORT_ABI_HASH "${_text}")
 file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/generated/retort_abi_hash.h"
      CONTENT "#define RETORT_ABI_HASH \"@RETORT_ABI_HASH@\"\n" @ONLY)
 
+# A hash of every public header, for libraries that `kdtrain --load` takes: installed as retort_abi.h, so that what
+# they are built against says it.
+set(_public "")
+foreach(room kernels engine nn distill curriculum)
+  file(GLOB_RECURSE _of_room CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}"
+       "${PROJECT_SOURCE_DIR}/${room}/*.h" "${PROJECT_SOURCE_DIR}/${room}/*.cuh")
+  list(APPEND _public ${_of_room})
+endforeach()
+list(SORT _public)
+set(_text "${PROJECT_VERSION}")
+foreach(header IN LISTS _public)
+  file(SHA256 "${PROJECT_SOURCE_DIR}/${header}" _one)
+  string(APPEND _text " ${header} ${_one}")
+  set_property(DIRECTORY "${PROJECT_SOURCE_DIR}" APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${header}")
+endforeach()
+string(SHA256 RETORT_PUBLIC_HEADERS_HASH "${_text}")
+file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/generated/retort_abi.h"
+     CONTENT "// Generated: which headers these are.\n#pragma once\n#define RETORT_PUBLIC_HEADERS_HASH \"@RETORT_PUBLIC_HEADERS_HASH@\"\n" @ONLY)
+
 # The list of op folders, for the plug-ins' open().
 set(_list "")
 foreach(folder IN LISTS folders)
@@ -70,6 +89,7 @@ foreach(room kernels engine nn distill curriculum)
   install(DIRECTORY "${PROJECT_SOURCE_DIR}/${room}" DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/retort
           FILES_MATCHING PATTERN "*.h" PATTERN "*.cuh")
 endforeach()
+install(FILES "${PROJECT_BINARY_DIR}/generated/retort_abi.h" DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/retort)
 install(EXPORT retort-targets NAMESPACE retort:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/retort)
 configure_package_config_file("${PROJECT_SOURCE_DIR}/tools/cmake/retort-config.cmake.in" "${PROJECT_BINARY_DIR}/retort-config.cmake"
   INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/retort)

@@ -53,27 +53,38 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
         ->check(CLI::Range(1, 4096));
   };
 
+  const auto load_option = [&](CLI::App* sub) {
+    sub->add_option("--load", line->load,
+                    "A library that adds models, data, loss terms, metrics, ...; may be repeated")
+        ->type_name("LIBRARY")
+        ->allow_extra_args(false);
+  };
+
   CLI::App* run =
       command("run", "Run a recipe: a file or an embedded name; default parity_extraction");
   run->add_option("recipe", words, "RECIPE [key=value ...]");
   run->add_option("--out", line->out, "Run folder; default runs/NAME");
   run->add_flag("--resume", line->resume, "Go on from the newest checkpoints in the run folder");
   device_options(run);
+  load_option(run);
 
   command("ls", "List the embedded recipes");
 
   CLI::App* validate = command("validate", "Check a recipe and say what it would run");
   validate->add_option("recipe", words, "RECIPE [key=value ...]");
+  load_option(validate);
 
   CLI::App* plan = command("plan", "Measure what a recipe will take: memory, time, steps, disk");
   plan->add_option("recipe", words, "RECIPE [key=value ...]");
   plan->add_flag("--json", line->json, "As one JSON object");
   device_options(plan);
+  load_option(plan);
 
   CLI::App* score = command("score", "Write a recipe's curriculum without training the students");
   score->add_option("recipe", words, "RECIPE [key=value ...]")->required();
   score->add_option("--out", line->out, "The CSV file to write")->required();
   device_options(score);
+  load_option(score);
 
   CLI::App* eval = command("eval", "Evaluate weights on a data set; prints one JSON object");
   eval->add_option("--model", line->model, "Weights (.safetensors)")->required();
@@ -85,6 +96,7 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
   eval->add_option("--logits", line->logits,
                    "Also write the logits: little-endian f32 (n, classes)");
   device_options(eval);
+  load_option(eval);
 
   CLI::App* tokenize = command(
       "tokenize", "Text to WordPiece ids: a text a line on stdin, a JSON list a line on stdout");
@@ -107,6 +119,7 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
   CLI::App* schema = command("schema", "Every recipe key: type, range, default, meaning");
   schema->add_option("section", line->subject, "A section or a key, such as train");
   schema->add_flag("--json", line->json, "As JSON");
+  load_option(schema);
 
   try {
     app.parse(argc, argv);

@@ -14,6 +14,7 @@ struct CommandLine {
   std::vector<std::string> words;  // key=value, in order
   std::string out;                 // --out
   std::string device = "auto";     // --device
+  std::vector<std::string> load;   // --load, in order
   int threads = 0;                 // --threads; 0 = as the environment says
   bool resume = false;
   bool json = false;

@@ -14,6 +14,7 @@
 #include "kernels/common/check.h"
 #include "kernels/common/parallel.h"
 #include "tools/kdtrain/command_line.h"
+#include "tools/kdtrain/extensions.h"
 #include "tools/kdtrain/signals.h"
 
 namespace {
@@ -26,6 +27,7 @@ constexpr ErrorCode kInternal{1};  // a fault of kdtrain itself
 int dispatch(const CommandLine& line) {
   using namespace retort::tools;
   if (line.threads > 0) retort::set_thread_count(line.threads);
+  load_extensions(line.load);  // before anyone asks for the table of keys
   if (line.command == "run") return run_command(line);
   if (line.command == "plan") return plan_command(line);
   if (line.command == "score") return score_command(line);

@@ -47,6 +47,7 @@ RecipeResult parse_recipe(const std::string& source, std::string_view text,
   result.recipe.source = source;
   merge_recipe(read_recipe(source, text, overrides, &result.problems), &result);
   if (result.problems.empty()) check_together(&result);
+  check_libraries(&result);
   std::stable_sort(result.problems.begin(), result.problems.end(),
                    [&](const auto& a, const auto& b) {
                      return std::tuple(a.file != source, a.place.line, a.place.column) <

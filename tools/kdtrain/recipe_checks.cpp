@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "kernels/distill_loss/distill_loss.h"
+#include "tools/kdtrain/extensions.h"
 #include "tools/kdtrain/recipe_parts.h"
 
 namespace retort::tools {
@@ -260,6 +261,16 @@ std::vector<RecipeProblem> Mistakes::take(std::size_t uses) const {
     problems.push_back(std::move(problem));
   }
   return problems;
+}
+
+void check_libraries(RecipeResult* result) {
+  const nn::Strings& wanted = result->recipe.base.texts("libraries");
+  const nn::Strings& loaded = loaded_extensions();
+  if (wanted.empty() || wanted == loaded) return;
+  Mistakes mistakes(result->recipe);
+  mistakes.add("libraries", "the recipe wants " + shown(list_of(wanted)) + ", but --load gave " +
+                                shown(list_of(loaded)));
+  for (RecipeProblem& problem : mistakes.take(1)) result->problems.push_back(std::move(problem));
 }
 
 void check_together(RecipeResult* result) {

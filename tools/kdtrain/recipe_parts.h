@@ -69,6 +69,10 @@ void merge_recipe(RawRecipe raw, RecipeResult* result);
 /// problems. The place is that of the key that decides.
 void check_together(RecipeResult* result);
 
+/// Adds a problem where the recipe wants other libraries than those that are loaded. Told beside
+/// all others: without a library, names and keys of its rows are unknown.
+void check_libraries(RecipeResult* result);
+
 /// A training that the recipe asks for: an arm or a model in one task.
 struct Use {
   std::string who;  // "arm 'a'", "model 'b', task 'c'"

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "tools/kdtrain/command_line.h"
+#include "tools/kdtrain/extensions.h"
 #include "tools/kdtrain/recipe.h"
 
 namespace retort::tools {
@@ -20,7 +21,11 @@ std::optional<Recipe> checked_recipe(const CommandLine& line) {
   RecipeResult result = parse_recipe(text.source, text.text, line.words);
   for (const std::string& warning : result.warnings)
     std::fprintf(stderr, "kdtrain: note: %s\n", warning.c_str());
-  if (result.problems.empty()) return std::move(result.recipe);
+  if (result.problems.empty()) {
+    if (const auto& libraries = loaded_extensions(); !libraries.empty())
+      result.recipe.base.set("libraries", libraries, "--load");
+    return std::move(result.recipe);
+  }
   std::fputs(format_problems(result, text.text).c_str(), stderr);
   return std::nullopt;
 }

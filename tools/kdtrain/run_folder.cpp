@@ -21,6 +21,10 @@ constexpr const char* kResolved = "recipe.resolved.toml";
 // "a.b = 3" of two resolved recipes, origins left out.
 std::vector<std::string> differing_keys(const Recipe& now, const std::string& saved_text) {
   const RecipeResult saved = parse_recipe("recipe.resolved.toml", saved_text, {});
+  // Before anything else: without its libraries, a recipe's own keys are unknown.
+  const std::string had = to_toml(saved.recipe.base.value("libraries")),
+                    has = to_toml(now.base.value("libraries"));
+  if (had != has) return {"libraries was " + had + ", is " + has};
   if (!saved.problems.empty()) return {"recipe.resolved.toml does not parse"};
   const RecipeResult current = parse_recipe("now", resolved_toml(now), {});
   std::vector<std::string> keys;

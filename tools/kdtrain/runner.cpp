@@ -489,6 +489,7 @@ std::string resume_command(const CommandLine& line, const std::string& folder) {
   std::string again = "kdtrain run";
   if (!line.subject.empty()) again += " " + shell_word(line.subject);
   for (const std::string& word : line.words) again += " " + shell_word(word);
+  for (const std::string& library : line.load) again += " --load " + shell_word(library);
   if (line.device != "auto") again += " --device " + line.device;
   if (line.threads > 0) again += " --threads " + std::to_string(line.threads);
   return again + " --out " + shell_word(folder) + " --resume";

@@ -123,7 +123,10 @@ void experiment_rows(Table* t) {
               .without(kResult),
           ints_option("seeds", {1}, 0, 1e9, "", "Every arm is repeated for each of these.")
               .not_empty(),
-          strings_option("arms", {}, "Names of the arms to run; empty: all.")});
+          strings_option("arms", {}, "Names of the arms to run; empty: all."),
+          strings_option("libraries", {},
+                         "\"FILE HASH\" of each --load, in order: written to "
+                         "recipe.resolved.toml; a recipe that has it wants just these.")});
   t->section("report", false);
   t->add(text_option("baseline", "",
                      "Arm that the others are compared with; empty: the report chooses.")

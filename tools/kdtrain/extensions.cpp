@@ -1,0 +1,115 @@
+#include "tools/kdtrain/extensions.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <string_view>
+
+#include "engine/io/file.h"
+#include "nn/extension.h"
+
+namespace retort::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
+#if defined(__aarch64__)
+constexpr Elf64_Half kMachine = EM_AARCH64;
+#else
+constexpr Elf64_Half kMachine = EM_X86_64;
+#endif
+
+std::vector<std::string>& loaded() {
+  static std::vector<std::string> all;
+  return all;
+}
+
+template <class... Parts>
+[[noreturn]] void refuse(const std::string& path, const Parts&... parts) {
+  fail(ErrorCode::kBadInput, "--load ", escaped(path, 200), ": ", parts...);
+}
+
+// The loader maps what the headers promise: of a file that was cut, it would read past the end.
+void check_shared_library(const std::string& path, std::string_view bytes) {
+  Elf64_Ehdr head;
+  if (bytes.size() < sizeof head || std::memcmp(bytes.data(), ELFMAG, SELFMAG) != 0)
+    refuse(path, "not a shared library (no ELF file)");
+  std::memcpy(&head, bytes.data(), sizeof head);
+  if (head.e_ident[EI_CLASS] != ELFCLASS64 || head.e_ident[EI_DATA] != ELFDATA2LSB ||
+      head.e_machine != kMachine)
+    refuse(path, "a library of another machine");
+  if (head.e_type != ET_DYN) refuse(path, "not a shared library (an ELF file of another type)");
+  const std::uint64_t size = bytes.size();
+  const auto within = [size](std::uint64_t offset, std::uint64_t length) {
+    return offset <= size && length <= size - offset;
+  };
+  constexpr const char* kCut = "the file is cut short";
+  if (head.e_phentsize != sizeof(Elf64_Phdr) ||
+      !within(head.e_phoff, std::uint64_t{head.e_phnum} * sizeof(Elf64_Phdr)))
+    refuse(path, kCut);
+  for (Elf64_Half i = 0; i < head.e_phnum; ++i) {
+    Elf64_Phdr part;
+    std::memcpy(&part, bytes.data() + head.e_phoff + i * sizeof part, sizeof part);
+    if (!within(part.p_offset, part.p_filesz)) refuse(path, kCut);
+  }
+}
+
+void check_abi(const std::string& path, std::string_view bytes) {
+  constexpr std::string_view kMark = RETORT_EXTENSION_MARK, kOurs = RETORT_EXTENSION_ABI;
+  const std::size_t at = bytes.find(kMark);
+  if (at == std::string_view::npos)
+    refuse(path, "no extension of Retort (it has no RETORT_EXTENSION, see nn/extension.h)");
+  const std::string_view rest = bytes.substr(at, kOurs.size() + 100);
+  const std::string_view theirs = rest.substr(0, rest.find('\0'));
+  if (theirs != kOurs)
+    refuse(
+        path, "built against another Retort: rebuild it against the installed headers; expected '",
+        kOurs.substr(kMark.size()), "', found '", escaped(theirs.substr(kMark.size()), 300), "'");
+}
+
+void register_rows(const std::string& path, const std::string& file) {
+  void* library = nullptr;
+  try {
+    library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  } catch (...) {  // its global objects
+    refuse(path, "it threw while it was opened");
+  }
+  if (library == nullptr) refuse(path, "cannot be opened: ", escaped(dlerror(), 300));
+  const auto abi = reinterpret_cast<const char* (*)()>(dlsym(library, "retort_extension_abi"));
+  const auto add =
+      reinterpret_cast<int (*)(char*, std::size_t)>(dlsym(library, "retort_extension_register"));
+  if (abi == nullptr || add == nullptr || std::strcmp(abi(), RETORT_EXTENSION_ABI) != 0)
+    refuse(path,
+           "no extension of Retort (it does not export RETORT_EXTENSION, see nn/extension.h)");
+  char message[1024] = "";
+  if (add(message, sizeof message) != 0)
+    refuse(path, "its rows were refused: ", escaped(message, sizeof message));
+}
+
+void load(const std::string& path) {
+  std::error_code error;
+  RETORT_CHECK(fs::exists(path, error), "--load: there is no file ", escaped(path, 200));
+  if (!fs::is_regular_file(path, error)) refuse(path, "not a file");
+  const std::string bytes = read_file(path, kMostBytes);
+  check_shared_library(path, bytes);
+  check_abi(path, bytes);
+  const std::string name = fs::path(path).filename().string(), hash = hash_bytes(bytes);
+  for (const std::string& other : loaded())
+    RETORT_CHECK(!other.ends_with(" " + hash), "--load: ", escaped(path, 200), " is given twice");
+  register_rows(path, fs::canonical(path).string());  // a path with '/': nothing is searched for
+  loaded().push_back(escaped(name, 200) + " " + hash);
+}
+
+}  // namespace
+
+void load_extensions(const std::vector<std::string>& paths) {
+  for (const std::string& path : paths) load(path);
+}
+
+const std::vector<std::string>& loaded_extensions() { return loaded(); }
+
+}  // namespace retort::tools
