@@ -7,11 +7,12 @@
 #include "nn/data/cifar.h"
 #include "nn/data/packed_file.h"
 #include "nn/data/parity.h"
+#include "nn/data/table.h"
 
 namespace retort::nn {
 
 Registry<DataKind>& data_kinds() {
-  static Registry<DataKind> kinds("data format", {cifar_kind(), parity_kind()});
+  static Registry<DataKind> kinds("data format", {cifar_kind(), parity_kind(), table_kind()});
   return kinds;
 }
 
