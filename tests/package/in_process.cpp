@@ -156,8 +156,8 @@ bool run_is_right(const std::string& folder) {
                  std::string::npos,
              "worst_class in results.json");
 
-  // rank,index,label,score,correct,group: the scores are the teacher's odds, the largest first, behind
-  // the right answers the wrong ones.
+  // rank,index,label,score,correct,group: the scores are the teacher's odds. Right answers come
+  // first, the surest before the others; then wrong ones, the surest last.
   std::string csv;
   for (const auto& entry : std::filesystem::directory_iterator(folder + "/curriculum"))
     csv += retort::read_file(entry.path().string(), 1 << 20);
@@ -177,7 +177,9 @@ bool run_is_right(const std::string& folder) {
       return false;
     const double p = said.largest[static_cast<std::size_t>(index)];
     scores &= std::abs(score * (1 - p) / p - 1) < 1e-2;
-    order &= correct == right_before ? score <= before : right_before == 1;
+    order &= correct != right_before ? right_before == 1
+             : correct == 1          ? score <= before
+                                     : score >= before;
     before = score, right_before = correct;
   }
   good &= expect(count == train->size() && scores, "scores of the curriculum");
