@@ -156,7 +156,8 @@ bool run_is_right(const std::string& folder) {
                  std::string::npos,
              "worst_class in results.json");
 
-  // rank,index,label,score,correct,group: the scores are the teacher's odds, the largest first.
+  // rank,index,label,score,correct,group: the scores are the teacher's odds. Right answers come
+  // first, the surest before the others; then wrong ones, the surest last.
   std::string csv;
   for (const auto& entry : std::filesystem::directory_iterator(folder + "/curriculum"))
     csv += retort::read_file(entry.path().string(), 1 << 20);
@@ -165,17 +166,21 @@ bool run_is_right(const std::string& folder) {
   std::string text;
   std::getline(lines, text);
   double before = INFINITY;
+  long right_before = 1;
   std::int64_t count = 0;
   bool scores = true, order = true;
   for (; std::getline(lines, text); ++count) {
-    long rank = 0, index = 0, label = 0;
+    long rank = 0, index = 0, label = 0, correct = 0;
     double score = 0;
-    if (std::sscanf(text.c_str(), "%ld,%ld,%ld,%lf", &rank, &index, &label, &score) != 4)
+    if (std::sscanf(text.c_str(), "%ld,%ld,%ld,%lf,%ld", &rank, &index, &label, &score, &correct) !=
+        5)
       return false;
     const double p = said.largest[static_cast<std::size_t>(index)];
     scores &= std::abs(score * (1 - p) / p - 1) < 1e-2;
-    order &= score <= before || rank == 0;
-    before = score;
+    order &= correct != right_before ? right_before == 1
+             : correct == 1          ? score <= before
+                                     : score >= before;
+    before = score, right_before = correct;
   }
   good &= expect(count == train->size() && scores, "scores of the curriculum");
   good &= expect(order, "the order of the curriculum");
