@@ -44,7 +44,8 @@ file(SHA256 "${WORK}/unpaced/arms/ours/seed1/model.safetensors" unpaced)
 if(paced STREQUAL unpaced)
   message(FATAL_ERROR "curriculum.pacing = \"halves\" changes nothing")
 endif()
-step("${kdtrain}" score "${recipe}" --load "${mine}" --device cpu --out "${WORK}/scores.csv")
+step("${kdtrain}" score "${recipe}" --load "${mine}" --device cpu --out "${WORK}/scores.csv"
+     "teacher.weights=${folder}/arms/teacher/seed1/model.safetensors")
 
 # The run names its library, and goes on with that one alone.
 file(READ "${folder}/recipe.resolved.toml" resolved)

@@ -3,8 +3,10 @@
 #include <dlfcn.h>
 #include <elf.h>
 
-#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <string_view>
 
@@ -71,13 +73,35 @@ void check_abi(const std::string& path, std::string_view bytes) {
         kOurs.substr(kMark.size()), "', found '", escaped(theirs.substr(kMark.size()), 300), "'");
 }
 
-void register_rows(const std::string& path, const std::string& file) {
-  void* library = nullptr;
+std::string& opening() {
+  static std::string path;
+  return path;
+}
+
+// A global object of the library threw: whether that ends in std::terminate or passes the system's
+// loader is not defined, nor what state it leaves the loader in. So nothing is unwound any more.
+[[noreturn]] void refuse_opening() {
+  std::fprintf(stderr, "kdtrain: error: --load %s: it threw while it was opened\n",
+               opening().c_str());
+  std::_Exit(static_cast<int>(ErrorCode::kBadInput));
+}
+
+void* open_library(const std::string& path, const std::string& file) {
+  opening() = escaped(path, 200);
+  const std::terminate_handler before = std::set_terminate(refuse_opening);
   try {
-    library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-  } catch (...) {  // its global objects
-    refuse(path, "it threw while it was opened");
+    // volatile: dlopen is declared not to throw, and the catch below would be left out.
+    void* (*volatile const open)(const char*, int) = dlopen;
+    void* const library = open(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+    std::set_terminate(before);
+    return library;
+  } catch (...) {
+    refuse_opening();
   }
+}
+
+void register_rows(const std::string& path, const std::string& file) {
+  void* const library = open_library(path, file);
   if (library == nullptr) refuse(path, "cannot be opened: ", escaped(dlerror(), 300));
   const auto abi = reinterpret_cast<const char* (*)()>(dlsym(library, "retort_extension_abi"));
   const auto add =
