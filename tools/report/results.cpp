@@ -244,7 +244,7 @@ RunResults gather_results(const std::vector<LogRecord>& log) {
       arm.result.accuracy[split] = averaged(points, seeds);
     for (const auto& [split, points] : arm.loss) arm.result.loss[split] = averaged(points, seeds);
     arm.result.steps = arm.steps.mean();
-    const bool teacher = name == "teacher";
+    const bool teacher = name == "teacher" || name.starts_with("teacher/");  // in a task
     if (!teacher)
       for (const auto& [metric, values] : arm.result.metrics) metric_names.insert(metric);
     (teacher ? results.teachers : results.arms).push_back(std::move(arm.result));
