@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "curriculum/sampling/sampler.h"
+#include "nn/data/drawn.h"
 #include "nn/data/normalize.h"
 #include "nn/data/registry.h"
 
@@ -25,6 +26,17 @@ std::shared_ptr<const nn::Dataset> open(const nn::DataRequest& request) {
   return data;
 }
 
+// n samples of all, drawn without replacement and left in their order; which they are depends on
+// the two numbers alone.
+std::shared_ptr<const nn::Dataset> sample_of(std::shared_ptr<const nn::Dataset> all,
+                                             std::int64_t n) {
+  if (n == 0 || n == all->size()) return all;
+  RETORT_CHECK(n < all->size(), "[data] data.train_sample = ", n, " of ", all->size(),
+               " training samples");
+  const auto samples = nn::drawn_samples(all->size(), n, 0, "train sample");
+  return all->subset(samples);
+}
+
 }  // namespace
 
 std::string ExperimentData::describe() const {
@@ -35,7 +47,7 @@ ExperimentData open_data(const Settings& settings, bool trains_teacher) {
   ExperimentData data;
   data.kind = &nn::data_kinds().at(settings.text("data.format"));
   const nn::DataRequest train = request_of(settings, "train");
-  data.student = open(train);
+  data.student = sample_of(open(train), settings.integer("data.train_sample"));
   if (trains_teacher) data.teacher = data.student;
   // The rest of a split is what students see whether or not the teacher is trained in this run: a
   // teacher that a run of the same recipe left behind must not score what it was trained on.
@@ -52,6 +64,9 @@ ExperimentData open_data(const Settings& settings, bool trains_teacher) {
              trains_teacher && !files.empty()) {
     nn::DataRequest own = train;
     own.options.set("train_files", files);
+    // What is made of columns is the same for teacher and students, who share batches.
+    if (own.options.has("columns_from") && own.options.texts("columns_from").empty())
+      own.options.set("columns_from", train.options.texts("train_files"));
     own.options.set("train_per_file", std::int64_t{0});
     own.options.set("train_limit", std::int64_t{0});
     data.teacher = open(own);

@@ -165,10 +165,16 @@ void JobList::check_batch(const Settings& s, const std::string& who, const std::
 
 void JobList::check_lengths(const ExperimentData& data) const {
   for (const SourceModel& model : models_) {
-    if (model.given) continue;
+    // The teacher is trained in the first task only: later ones have no samples for it.
+    if (model.given || (model.is_teacher && data.teacher == nullptr)) continue;
     const nn::DataFacts& facts = model.is_teacher ? data.teacher->facts() : data.facts();
     const std::string who = model.is_teacher ? "" : "model '" + model.name + "': ";
     check_batch(*model.settings, who, model.training(), facts);
+    const auto steps = planned_steps(*model.settings, model.training(), facts.epoch_size);
+    for (const SnapshotRule& rule : snapshots_of(static_cast<std::size_t>(&model - &models_[0])))
+      RETORT_CHECK(rule.step <= steps, recipe_.source,
+                   ": distill.progressive.teacher_steps = ", rule.step,
+                   " is behind the last of the ", steps, " steps that ", model.name, " trains");
     if (!model.is_teacher) check_stages(*model.settings, who, facts);
   }
   for (const Arm& arm : recipe_.arms) {

@@ -95,20 +95,26 @@ curriculum::SampleStatistics made_up_scores(std::int64_t samples) {
 // One task of the recipe.
 class Planner {
  public:
-  Planner(const Recipe& recipe, std::string task, Device device)
-      : recipe_(recipe), base_(recipe.base), device_(device), jobs_(recipe, std::move(task)) {}
+  /// first: of the recipe's tasks; later ones go on with its teacher.
+  Planner(const Recipe& recipe, std::string task, bool first, Device device)
+      : recipe_(recipe),
+        base_(recipe.base),
+        first_(first),
+        device_(device),
+        jobs_(recipe, std::move(task)) {}
 
   RunPlan run() {
     const auto start = Clock::now();
     reset_peak_memory(device_);
-    data_ = open_data(base_, jobs_.trains_teacher());
+    data_ = open_data(base_, first_ && jobs_.trains_teacher());
     jobs_.check_lengths(data_);
     plan_.description = data_.describe();
     PhasePlan& reading = add_phase("reading the data", 1);
     reading.peak = memory_statistics(device_).peak_bytes;
     reading.by_role = memory_statistics(device_).peak_by_role;
     for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
-      if (!jobs_.models()[m].given) plan_model(m);
+      const SourceModel& model = jobs_.models()[m];
+      if (!model.given && (first_ || !model.is_teacher)) plan_model(m);
       make_teachers(m);
     }
     plan_students();
@@ -322,6 +328,7 @@ class Planner {
 
   const Recipe& recipe_;
   const Settings& base_;
+  bool first_;
   Device device_;
   JobList jobs_;
   ExperimentData data_;
@@ -333,10 +340,11 @@ class Planner {
 }  // namespace
 
 RunPlan make_plan(const Recipe& recipe, Device device) {
-  if (recipe.tasks.empty()) return Planner(recipe, "", device).run();
+  if (recipe.tasks.empty()) return Planner(recipe, "", true, device).run();
   RunPlan all;
   for (const TaskSpec& task : recipe.tasks) {
-    RunPlan one = Planner(recipe_in_task(recipe, task), task.name, device).run();
+    const bool first = &task == &recipe.tasks.front();
+    RunPlan one = Planner(recipe_in_task(recipe, task), task.name, first, device).run();
     if (all.description.empty()) all.description = one.description;
     for (JobPlan& job : one.jobs) {
       job.arm += " " + task.name;

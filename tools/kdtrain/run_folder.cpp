@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -37,12 +38,29 @@ std::vector<std::string> differing_keys(const Recipe& now, const std::string& sa
   };
   compare(current.recipe.base, saved.recipe.base, "");
   if (!keys.empty()) return keys;
-  if (current.recipe.arms.size() != saved.recipe.arms.size()) return {"the list of arms"};
-  for (std::size_t i = 0; i < now.arms.size(); ++i) {
-    if (current.recipe.arms[i].name != saved.recipe.arms[i].name) return {"the list of arms"};
-    compare(current.recipe.arms[i].settings, saved.recipe.arms[i].settings,
-            "arm." + now.arms[i].name + ".");
-  }
+  // Arms and models: {name, settings, teachers}.
+  const auto compare_all = [&](const auto& a, const auto& b, const std::string& kind) {
+    const auto same_name = [](const auto& x, const auto& y) { return x.name == y.name; };
+    if (!std::equal(a.begin(), a.end(), b.begin(), b.end(), same_name)) {
+      keys.push_back("the list of " + kind + "s");
+      return;
+    }
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      compare(a[i].settings, b[i].settings, kind + "." + a[i].name + ".");
+      if (a[i].teachers != b[i].teachers)
+        keys.push_back(kind + "." + a[i].name + ".teachers was " + to_toml(b[i].teachers) +
+                       ", is " + to_toml(a[i].teachers));
+    }
+  };
+  compare_all(current.recipe.arms, saved.recipe.arms, "arm");
+  compare_all(current.recipe.models, saved.recipe.models, "model");
+  const std::vector<TaskSpec>&tasks = current.recipe.tasks, &before = saved.recipe.tasks;
+  if (!std::equal(tasks.begin(), tasks.end(), before.begin(), before.end(),
+                  [](const TaskSpec& x, const TaskSpec& y) { return x.name == y.name; }))
+    return {"the list of tasks"};
+  for (std::size_t i = 0; i < tasks.size(); ++i)
+    compare(in_task(current.recipe.base, tasks[i]), in_task(saved.recipe.base, before[i]),
+            "task." + tasks[i].name + ".");
   return keys;
 }
 

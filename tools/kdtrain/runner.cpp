@@ -64,7 +64,7 @@ class TaskRun {
   // anything is trained or written.
   void open() {
     data_ = open_data(recipe_.base, trains_teacher_here());
-    if (trains_teacher_here() || jobs_.models().empty()) jobs_.check_lengths(data_);
+    jobs_.check_lengths(data_);
     data_hash_ = hash_of(data_);
     for (const Arm& arm : recipe_.arms)
       if (const std::string& file = arm.settings.text("student.weights"); !file.empty())

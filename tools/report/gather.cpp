@@ -279,7 +279,7 @@ RunResults gather_results(const std::vector<LogRecord>& log, const ReportText& t
       for (const auto& [set, points] : sets)
         arm.result.curves[kind][set] = averaged(points, arm.result.seeds);
     arm.result.steps = arm.steps.mean();
-    const bool teacher = name == "teacher";
+    const bool teacher = name == "teacher" || name.starts_with("teacher/");  // in a task
     if (!teacher)
       for (const auto& [metric, values] : arm.result.metrics) metric_names.insert(metric);
     (teacher ? results.teachers : results.arms).push_back(std::move(arm.result));

@@ -26,8 +26,8 @@ class FlatObject final : public JsonHandler {
   void string(std::string& value) override {
     expect(inside_);
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
-    const bool name =
-        key_ == "arm" || key_ == "split" || key_ == "stage" || key_ == "text" || key_ == "reason";
+    const bool name = key_ == "arm" || key_ == "split" || key_ == "stage" || key_ == "text" ||
+                      key_ == "reason" || key_ == "task";
     if (!name && value == "nan") return number(std::numeric_limits<double>::quiet_NaN());
     if (!name && value == "inf") return number(kInfinity);
     if (!name && value == "-inf") return number(-kInfinity);
@@ -53,6 +53,13 @@ class FlatObject final : public JsonHandler {
 // What a long run writes is some hundred MiB.
 constexpr std::uintmax_t kMaxFile = std::uintmax_t{4} << 30;
 constexpr std::size_t kMaxLine = std::size_t{1} << 20;
+
+// What an arm did in one task of a recipe is an arm of its own: "kd/finetune".
+void tell_task(LogRecord* record) {
+  const auto task = record->texts.find("task");
+  if (task != record->texts.end() && !task->second.empty())
+    record->texts["arm"] += "/" + task->second;
+}
 
 std::ifstream open(const std::filesystem::path& file) {
   std::error_code error;
@@ -88,6 +95,7 @@ std::vector<LogRecord> parse_run_log(std::istream& in, const std::string& name) 
     try {
       parse_json(line, handler, join(name, ":", number), 0, 1);
       records.push_back(std::move(handler.record));
+      tell_task(&records.back());
     } catch (const Error& error) {
       pending_error = error.what();  // forgiven on the last line
     }
@@ -110,6 +118,11 @@ std::vector<CurriculumRow> parse_curriculum(std::istream& in, const std::string&
     const char* at = line.data();
     const char* const end = at + line.size();
     for (double& value : field) {
+      // Who scored by a file or without labels was neither right nor wrong.
+      if (&value == &field[4] && at != end && *at == ',') {
+        value = 1;
+        continue;
+      }
       const auto [next, status] = std::from_chars(at, end, value);
       RETORT_CHECK_AS(kBadInput, status == std::errc() && (next == end || *next == ','), name, ":",
                       number, ": expected rank,index,label,score,correct,...");

@@ -1,0 +1,119 @@
+// Who may score a curriculum beside the teacher: files, and the student as it starts.
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "tests/tools/table_fixture.h"
+
+namespace retort::tools {
+namespace {
+
+constexpr const char* kOrder = "train.order = \"curriculum\"\ncurriculum.stratify = false\n";
+
+class KdtrainScorers : public KdtrainTable {
+ protected:
+  // The curricula of a run, whatever they are called.
+  std::vector<std::string> curricula(const std::string& out) const {
+    std::vector<std::string> all;
+    for (const auto& entry : fs::directory_iterator(folder_ / out / "curriculum"))
+      all.push_back(fs::relative(entry.path(), folder_).string());
+    return all;
+  }
+};
+
+TEST_F(KdtrainScorers, a_file_feeds_what_score_wrote) {
+  const std::string file = recipe(arm("a", kOrder));
+  run_into("x", {file});
+  const std::string teacher = "teacher.weights=" + weights("x", "teacher");
+  const Result scored = run({"score", file, teacher, "--out", "scores.csv"});
+  EXPECT_EQ(scored.status, 0) << scored.err;
+  EXPECT_EQ(read(folder_ / "scores.csv"), read(folder_ / "x/curriculum/logit_unstratified.csv"));
+  run_into("y", {file, teacher, "arm.a.curriculum.scorer=file",
+                 "arm.a.curriculum.file=" + path("scores.csv")});
+  EXPECT_EQ(values(weights("y", "a")), values(weights("x", "a")));
+  ASSERT_EQ(curricula("y").size(), 1u);
+  EXPECT_EQ(column(curricula("y")[0], 1), column("scores.csv", 1));
+
+  // Scores alone, of the samples in their own order: sorted here.
+  const auto order = column("scores.csv", 1);
+  std::string scores = "index,score\n";
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const auto rank = std::find(order.begin(), order.end(), static_cast<double>(i));
+    scores += std::to_string(i) + "," + std::to_string(order.end() - rank) + "\n";
+  }
+  write("own.csv", scores);
+  run_into("z", {file, teacher, "arm.a.curriculum.scorer=file",
+                 "arm.a.curriculum.file=" + path("own.csv")});
+  ASSERT_EQ(curricula("z").size(), 1u);
+  EXPECT_EQ(column(curricula("z")[0], 1), order);
+}
+
+TEST_F(KdtrainScorers, samples_without_a_score_are_refused_or_left_out) {
+  std::string scores = "index,score\n";
+  for (int i = 5; i < 40; ++i) scores += std::to_string(i) + "," + std::to_string(i) + "\n";
+  write("some.csv", scores);
+  const std::string file =
+      recipe(arm("a", kOrder + ("distill.lambda = 0.0\ncurriculum.scorer = \"file\"\n"
+                                "curriculum.file = \"" +
+                                path("some.csv") + "\"")));
+  const Result refused = run({"run", file, "--device", "cpu", "--out", "x"});
+  EXPECT_NE(refused.status, 0);
+  EXPECT_THAT(refused.err, HasSubstr("5"));
+  run_into("y", {file, "arm.a.curriculum.nan=drop"});
+  ASSERT_EQ(curricula("y").size(), 1u);
+  std::vector<double> index = column(curricula("y")[0], 1);
+  EXPECT_EQ(index.front(), 39);  // the largest score is the easiest
+  std::sort(index.begin(), index.end());
+  std::vector<double> all(35);
+  std::iota(all.begin(), all.end(), 5);
+  EXPECT_EQ(index, all);
+}
+
+TEST_F(KdtrainScorers, the_student_as_it_starts_sorts_by_its_own_loss) {
+  const std::string file = recipe(
+      arm("a", kOrder + std::string("curriculum.scorer = \"student\"\ncurriculum.score = \"loss\"\n"
+                                    "distill.lambda = 0.0\ntrain.lr = 0.0")));
+  run_into("x", {file});
+  // At rate 0 the weights are still those of the start.
+  const Result logits =
+      run({"eval", "--model", weights("x", "a"), "--arch", "mlp", "student.hidden=[8]",
+           "data.format=table", "data.root=data", "data.train_files=[\"train.csv\"]",
+           "data.test_files=[\"test.csv\"]", "data.standardize=true", "--split", "train",
+           "--logits", "logits.bin"});
+  ASSERT_EQ(logits.status, 0) << logits.err;
+  const std::string bytes = read(folder_ / "logits.bin");
+  ASSERT_EQ(bytes.size(), 40u * 3 * 4);
+  std::vector<float> z(120);
+  std::memcpy(z.data(), bytes.data(), bytes.size());
+  ASSERT_EQ(curricula("x").size(), 1u);
+  const auto order = column(curricula("x")[0], 1), label = column(curricula("x")[0], 2),
+             score = column(curricula("x")[0], 3);
+  ASSERT_EQ(order.size(), 40u);
+  double before = -1;
+  for (std::size_t rank = 0; rank < 40; ++rank) {
+    const float* row = &z[3 * static_cast<std::size_t>(order[rank])];
+    double sum = 0;
+    for (int c = 0; c < 3; ++c) sum += std::exp(static_cast<double>(row[c]));
+    const double loss =
+        std::log(sum) - static_cast<double>(row[static_cast<std::size_t>(label[rank])]);
+    EXPECT_NEAR(score[rank], loss, 1e-5) << rank;
+    EXPECT_GE(loss, before - 1e-5) << rank;  // easiest first
+    before = loss;
+  }
+}
+
+TEST_F(KdtrainScorers, competence_starts_with_the_easiest_and_goes_on_to_all) {
+  const std::string keys = kOrder + std::string("distill.reliance.mode = \"minmax\"\n");
+  run_into("x",
+           {recipe(arm("all", keys) + arm("paced", keys + "curriculum.pacing = \"competence\"\n"
+                                                          "curriculum.start = 0.25\n"
+                                                          "curriculum.full_at = 0.75"))});
+  // A quarter of 40 is one batch: the easiest ten, as in the first batch of the whole order.
+  const auto all = logged("x", "all", "lambda"), paced = logged("x", "paced", "lambda");
+  ASSERT_EQ(paced.size(), 4u);
+  EXPECT_NEAR(paced[0], all[0], 1e-6);
+  EXPECT_GT(std::abs(paced[3] - paced[0]), 1e-3);
+}
+
+}  // namespace
+}  // namespace retort::tools

@@ -1,0 +1,78 @@
+// [[task]]: each model goes through all tasks, on with the weights of the one before.
+#include "tests/tools/table_fixture.h"
+
+namespace retort::tools {
+namespace {
+
+class KdtrainTasks : public KdtrainTable {
+ protected:
+  std::string tasks() const {
+    table("other.csv", 50, 3);
+    return recipe(R"(
+[[task]]
+name = "pretrain"
+[[task]]
+name = "finetune"
+data.train_files = ["other.csv"]
+)" + arm("a", "distill.lambda = 0.0") +
+                  arm("b"));
+  }
+  std::string in_task(const std::string& out, const std::string& arm,
+                      const std::string& task) const {
+    return path(out + "/arms/" + arm + "/seed1/" + task + "/model.safetensors");
+  }
+};
+
+TEST_F(KdtrainTasks, weights_go_on_to_other_data) {
+  const std::string file = tasks();
+  run_into("x", {file, "task.finetune.train.lr=0.0"});
+  for (const char* name : {"a", "b"})
+    EXPECT_EQ(values(in_task("x", name, "finetune")), values(in_task("x", name, "pretrain")));
+  expect({"run", file, "task.finetune.train.lr=0.1", "--device", "cpu", "--out", "x", "--resume"},
+         2, "task.finetune.train.lr was 0.0, is 0.1");
+  run_into("y", {file});
+  for (const char* name : {"a", "b"})
+    EXPECT_NE(values(in_task("y", name, "finetune")), values(in_task("y", name, "pretrain")));
+  EXPECT_FALSE(fs::exists(path("y/arms/teacher/seed1/finetune")));  // it was trained once
+  // Every line says its task; 40 samples are 4 steps of an epoch, 50 are 5.
+  std::vector<std::string> order;
+  for (const Json& line : lines_of("y", "a")) order.push_back(line.at("task").as_string());
+  EXPECT_EQ(order, (std::vector<std::string>{"pretrain", "pretrain", "pretrain", "pretrain",
+                                             "finetune", "finetune", "finetune", "finetune"}));
+  EXPECT_EQ(logged("y", "a", "epoch"), (std::vector<double>{.25, .5, .75, 1, .2, .4, .6, .8}));
+  // The report keeps them apart: one seed is one run.
+  const Json results = Json::parse(read(folder_ / "y/results.json"), "results.json");
+  for (const Json& arm : results.at("arms").items())
+    EXPECT_EQ(arm.at("n").as_integer(), 1) << arm.at("name").as_string();
+}
+
+TEST_F(KdtrainTasks, plan_names_each_task) {
+  const Result r = run({"plan", tasks(), "--device", "cpu"});
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_THAT(r.out, HasSubstr("pretrain: training teachers"));
+  EXPECT_THAT(r.out, HasSubstr("finetune: students"));
+  EXPECT_THAT(r.out, Not(HasSubstr("finetune: training teachers")));
+}
+
+TEST_F(KdtrainTasks, go_on_after_a_signal) {
+  const std::string file = tasks();
+  const auto args = [&](const std::string& out, bool resume = false) {
+    std::vector<std::string> all{"run", file, "train.steps=60", "train.checkpoint_steps=7"};
+    all.insert(all.end(), {"--device", "cpu"});
+    if (resume) all.push_back("--resume");
+    all.insert(all.end(), {"--out", out});
+    return all;
+  };
+  const Result whole = run(args("x"));
+  ASSERT_EQ(whole.status, 0) << whole.err;
+  const std::size_t log = lines(folder_ / "x" / "metrics.jsonl");
+  for (const std::size_t after : {log / 3, 3 * log / 4}) {
+    EXPECT_EQ(interrupted(args("y"), after, SIGTERM).status, 143);
+    const Result resumed = run(args("y", true));
+    EXPECT_EQ(resumed.status, 0) << resumed.err;
+    EXPECT_EQ(content(folder_ / "y"), content(folder_ / "x")) << after << " of " << log;
+  }
+}
+
+}  // namespace
+}  // namespace retort::tools
