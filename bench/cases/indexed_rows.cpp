@@ -272,9 +272,9 @@ void add_indexed_row_cases(Plan& plan) {
     }
     for (const Size& s : samples) {
       const double both = elements(s) + static_cast<double>(s.table * s.columns);
-      add_case(plan, "segment_mean", s, dtype, both,
+      add_case(plan, "segment_sum", s, dtype, both,
                [=](const Case& c) { return make_segment_sum(s, false, c); });
-      add_case(plan, "segment_mean_backward", s, dtype, both,
+      add_case(plan, "segment_spread", s, dtype, both,
                [=](const Case& c) { return make_segment_sum(s, true, c); });
     }
     for (const Size& s : logits)

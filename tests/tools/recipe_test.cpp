@@ -334,7 +334,7 @@ TEST(Recipe, models_and_data_must_fit) {
 }
 
 TEST(Recipe, embedded_recipes_are_valid_in_every_size) {
-  ASSERT_EQ(embedded_recipes().size(), 3u);
+  ASSERT_EQ(embedded_recipes().size(), 4u);
   for (const EmbeddedRecipe& recipe : embedded_recipes()) {
     const RecipeResult result = parse_recipe(recipe.name, recipe.text, {});
     EXPECT_TRUE(result.problems.empty()) << format_problems(result, recipe.text);
