@@ -16,7 +16,8 @@ constexpr std::size_t kMostGraphs = 4;  // shapes beyond that run eagerly
 using Cursor = nn::FeedCursor;
 
 bool same_memory(const Tensor& a, const Tensor& b) {
-  return a.raw() == b.raw() && a.shape() == b.shape() && a.dtype() == b.dtype();
+  return a.defined() && b.defined() && a.raw() == b.raw() && a.shape() == b.shape() &&
+         a.dtype() == b.dtype();
 }
 
 }  // namespace
@@ -103,6 +104,9 @@ std::string GraphedStep::obstacle(const Job& job, const StepSettings& settings) 
     return "the batch is cut into micro-batches";
   if (has_gradient_hooks()) return "a hook waits for gradients on the host";
   if (job.batch.sample_of_row.defined()) return "the number of rows differs from batch to batch";
+  for (const nn::Inputs& inputs : job.batch.inputs)
+    if (inputs.starts.defined() || inputs.segments.defined() || inputs.rows.defined())
+      return "the number of tokens differs from batch to batch";
   return "";
 }
 
@@ -116,8 +120,9 @@ void GraphedStep::run(Job job, const StepSettings& settings, double learning_rat
   RETORT_CHECK(!job.of_teachers || teacher() != nullptr, "[graphed_step] expected a teacher");
   // Logits of one teacher can be had from a cache or ahead of time; all else is asked in the step.
   const bool logits_alone = job.of_teachers == nn::Want{} && teachers_.size() == 1;
-  job.from_cache = logits_alone && teacher()->cache() != nullptr &&
-                   (job.feed != nullptr || !job.batch.sample.empty());
+  job.from_cache =
+      logits_alone && teacher()->cache() != nullptr &&
+      (job.feed != nullptr || (!job.batch.sample.empty() && !job.batch.inputs[0].starts.defined()));
   job.ahead = job.ahead && logits_alone && !job.from_cache;
   optimizer_.set_learning_rate(learning_rate);
   reason_ = obstacle(job, settings);
@@ -163,8 +168,8 @@ GraphedStep::Entry* GraphedStep::entry_of(const Job& job) {
   const auto of = [](const Tensor& t) {
     return t.defined() ? join(name_of(t.dtype()), t.shape()) : std::string("none");
   };
-  std::string source =
-      join(job.feed, " ", job.feed ? job.feed->address() : nullptr, " ", job.samples);
+  std::string source = join(job.feed ? job.feed->id() : 0, " ",
+                            job.feed ? job.feed->address() : nullptr, " ", job.samples);
   for (const nn::Inputs& inputs : job.batch.inputs)
     source += join(" ", of(inputs.values),
                    same_memory(inputs.values, job.batch.inputs[0].values) ? " shared" : "");

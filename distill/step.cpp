@@ -52,6 +52,10 @@ TermLoss loss_of(const Terms& terms, const nn::Outputs& student,
   return all;
 }
 
+double share_of(std::int64_t part, std::int64_t whole) {
+  return static_cast<double>(part) / static_cast<double>(std::max<std::int64_t>(1, whole));
+}
+
 }  // namespace
 
 bool asks_teacher(const StepSettings& settings, std::int64_t samples, bool has_teacher) {
@@ -133,7 +137,10 @@ StepReport one_step(const StepContext& context, const nn::Batch& batch, const Te
     own.sample_of_row = part.sample_of_row;
     own.lambda = part_of(all.lambda, begin, end);
     own.temperature = part_of(all.temperature, begin, end);
-    own.share = all.share * (static_cast<double>(end - begin) / static_cast<double>(samples));
+    own.share = all.share * share_of(end - begin, samples);
+    own.row_share = all.row_share * share_of(part.rows(), batch.rows());
+    own.value_share = all.value_share * share_of(part.inputs[0].values.dim(0),  //
+                                                 batch.inputs[0].values.dim(0));
     TermLoss loss = loss_of(terms, student, answers, own);  // 4
     mark(context.timer, Phase::kLoss);
     loss.total.backward();  // 5

@@ -137,6 +137,7 @@ Tensor TeacherAnswers::logits(std::int64_t number, const nn::Batch& batch) const
     if (at < kept_.size() && kept_[at].defined()) return kept_[at];
   }
   const Tensor made = teacher_->logits(batch.read_by(reading_));
+  synchronize(made.device());  // other threads read it on streams of their own
   const std::lock_guard lock(mutex_);
   if (bytes_ + made.bytes() > max_bytes_) return made;
   if (kept_.size() <= at) kept_.resize(at + 1);

@@ -56,7 +56,7 @@ void Teacher::use_cache(std::shared_ptr<LogitCache> cache) {
 
 Tensor Teacher::logits(const nn::Inputs& inputs, std::span<const std::int64_t> samples,
                        std::span<const std::uint32_t> variants) const {
-  if (!cache_ || samples.empty()) return logits(inputs);
+  if (!cache_ || samples.empty() || inputs.starts.defined()) return logits(inputs);
   const std::int64_t rows = inputs.samples();
   RETORT_CHECK(static_cast<std::int64_t>(samples.size()) == rows, "[teacher] expected ", rows,
                " sample indices, got ", samples.size());
@@ -73,7 +73,10 @@ void Teacher::cached_logits(const std::function<nn::Inputs()>& make_inputs,
   const auto width = static_cast<std::size_t>(classes());
   const std::vector<std::int64_t> missing = cache_->lookup(samples, variants, values);
   if (missing.empty()) return;
-  const Tensor inputs = make_inputs().values;
+  const nn::Inputs whole = make_inputs();
+  RETORT_CHECK(!whole.starts.defined(),
+               "[teacher] the cache expects samples of one shape, got tokens of several lengths");
+  const Tensor& inputs = whole.values;
   for (std::size_t begin = 0; begin < missing.size(); begin += kCachePass) {
     const std::size_t count = std::min(kCachePass, missing.size() - begin);
     Shape shape{static_cast<std::int64_t>(kCachePass)};

@@ -43,9 +43,10 @@ TermLoss Cosine::operator()(const nn::Outputs& student, std::span<const nn::Outp
                             const Rows& rows) const {
   Tensor features = cast(student.features, DType::kF32);  // (N, m)
   if (map_) features = static_cast<const nn::Linear&>(*map_).forward(features);
-  Tensor total =
-      cosine_distance(features, teachers[0].features.detach().to(DType::kF32));  // (N, m)
-  if (rows.share != 1) total = scale(total, rows.share);
+  const Tensor wanted = teachers[0].features.detach().to(DType::kF32);  // (N, m)
+  // A part of a batch may have no rows at all: its mean is nothing, not a mistake.
+  Tensor total = features.dim(0) == 0 ? sum(features) : cosine_distance(features, wanted);
+  if (rows.row_share != 1) total = scale(total, rows.row_share);
   return {total, {{"loss_cos", total.detach(), Per::kStep}}};
 }
 

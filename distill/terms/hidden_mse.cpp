@@ -68,7 +68,7 @@ TermLoss HiddenMse::operator()(const nn::Outputs& student, std::span<const nn::O
     const Tensor loss = mse(mapped, target.to(mapped.dtype()));
     total = total.defined() ? retort::add(total, loss) : loss;
   }
-  if (rows.share != 1) total = scale(total, rows.share);
+  if (rows.value_share != 1) total = scale(total, rows.value_share);
   return {total, {{"loss_hidden", total.detach(), Per::kStep}}};
 }
 

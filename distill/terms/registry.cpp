@@ -37,7 +37,7 @@ nn::Registry<TermKind>& term_kinds() {
 std::vector<nn::OptionSpec> options_of(const TermKind& kind) {
   std::vector<nn::OptionSpec> all{
       nn::number_option("weight", 0, 0, 1e6, "", "Weight in the loss of: " + kind.doc + "; 0: off.")
-          .with(nn::kChangesCost)};
+          .with(nn::kChangesCost | nn::kCostsOnceOn)};
   all.insert(all.end(), kind.options.begin(), kind.options.end());
   return all;
 }

@@ -23,7 +23,9 @@ struct Rows {
   Tensor lambda;  // the teacher's share; undefined: it is 0 everywhere, and no teacher is asked
   Tensor temperature;
   Tensor normalizer;  // Z of the whole batch where these rows are a part of it
-  double share = 1;   // of the batch's samples that these are: the factor of a mean over samples
+  // What part of the whole batch these are: the factor of a mean over its samples, over its rows of
+  // logits, and over what the inputs' first dimension counts (samples, or tokens).
+  double share = 1, row_share = 1, value_share = 1;
 };
 
 /// What a term makes of a batch or a part of it: its parts add up to the whole batch's.

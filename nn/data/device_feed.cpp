@@ -1,10 +1,22 @@
 #include "nn/data/device_feed.h"
 
+#include <atomic>
+
 #include "engine/runtime/allocator.h"
 
 namespace retort::nn {
 
-DeviceFeed::DeviceFeed(std::shared_ptr<const Source> source) : source_(std::move(source)) {
+namespace {
+
+std::uint64_t next_id() {
+  static std::atomic<std::uint64_t> made = 0;
+  return ++made;
+}
+
+}  // namespace
+
+DeviceFeed::DeviceFeed(std::shared_ptr<const Source> source)
+    : source_(std::move(source)), id_(next_id()) {
   RETORT_CHECK(source_ != nullptr, "[device_feed] expected a source");
 }
 
@@ -75,12 +87,12 @@ std::span<const std::int64_t> DeviceFeed::samples_of(const FeedBatch& batch) con
                    batch.begin + batch.rows <= static_cast<std::int64_t>(order_.size()),
                "[device_feed] expected a batch within an order of ", order_.size(), ", got rows ",
                batch.begin, " to ", batch.begin + batch.rows);
+  RETORT_CHECK(batch.seed == source_->options().seed, "[device_feed] expected a batch of seed ",
+               source_->options().seed, ", got one of ", batch.seed);
   return {order_.begin() + batch.begin, order_.begin() + batch.begin + batch.rows};
 }
 
 Batch DeviceFeed::host_batch(const FeedBatch& batch) const {
-  RETORT_CHECK(batch.seed == source_->options().seed, "[device_feed] expected a batch of seed ",
-               source_->options().seed, ", got one of ", batch.seed);
   return source_->make(samples_of(batch), static_cast<std::uint32_t>(batch.epoch));
 }
 

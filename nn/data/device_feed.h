@@ -63,6 +63,8 @@ class DeviceFeed {
   Names names(const FeedBatch& batch) const;
 
   const Source& source() const { return *source_; }
+  /// Of this feed alone while the process runs: an address is used again.
+  std::uint64_t id() const { return id_; }
 
  protected:
   void check_cursor(const Tensor& cursor, std::int64_t rows) const;
@@ -73,6 +75,7 @@ class DeviceFeed {
 
   std::shared_ptr<const Source> source_;
   std::vector<std::int64_t> order_;
+  std::uint64_t id_;
   std::int64_t uploads_ = 0;
   std::int64_t epoch_ = -1, epoch_begin_ = 0;  // of place(): the epoch uploaded, its first step
   std::vector<std::int64_t> begins_;           // where its steps begin in the order, and the end

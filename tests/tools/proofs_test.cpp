@@ -101,6 +101,17 @@ TEST_F(KdtrainProofs, terms_are_logged_by_name_and_add_up) {
   EXPECT_NE(values(weights("x", "a")), values(weights("x", "plain")));
 }
 
+TEST_F(KdtrainProofs, a_term_asks_the_teacher_without_the_divergence) {
+  const std::string labels = "distill.lambda = 0.0\n";
+  run_into("x",
+           {recipe(arm("plain", labels) + arm("hint", labels + "distill.hidden_mse.weight = 1.0") +
+                   arm("cos", labels + "distill.cosine.weight = 1.0"))});
+  EXPECT_GT(logged("x", "hint", "loss_hidden").at(0), 0);
+  EXPECT_GT(logged("x", "cos", "loss_cos").at(0), 0);
+  for (const char* name : {"hint", "cos"})
+    EXPECT_NE(values(weights("x", name)), values(weights("x", "plain"))) << name;
+}
+
 TEST_F(KdtrainProofs, clipping_bounds_an_arms_step) {
   const std::string one = "train.steps = 1\n";
   run_into("x", {recipe(arm("still", one + "train.lr = 0.0") + arm("free", one) +

@@ -1,4 +1,6 @@
 // [[task]]: each model goes through all tasks, on with the weights of the one before.
+#include <algorithm>
+
 #include "tests/tools/table_fixture.h"
 
 namespace retort::tools {
@@ -72,6 +74,31 @@ TEST_F(KdtrainTasks, go_on_after_a_signal) {
     EXPECT_EQ(resumed.status, 0) << resumed.err;
     EXPECT_EQ(content(folder_ / "y"), content(folder_ / "x")) << after << " of " << log;
   }
+}
+
+TEST_F(KdtrainTasks, what_a_later_task_cannot_have_is_a_mistake) {
+  const std::string file = tasks();
+  const auto refused = [&](const std::string& set, const std::string& why) {
+    expect({"run", file, set, "--device", "cpu", "--out", "x"}, 2, why);
+  };
+  refused("task.finetune.student.weights=other.safetensors", "a task after the first goes on with");
+  refused("task.finetune.student.init=teacher", "a task after the first goes on with");
+  refused("task.pretrain.distill.lambda=0.0", "the first task to learn from it too");
+}
+
+TEST_F(KdtrainTasks, each_task_sorts_its_own_samples_by_what_starts_there) {
+  run_into("x", {tasks(), "train.order=curriculum", "curriculum.scorer=student",
+                 "curriculum.score=loss", "train.lr=0.3"});
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder_ / "x" / "curriculum"))
+    names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  // Both arms start as one student; after the first task they are two.
+  ASSERT_EQ(names.size(), 3u);
+  EXPECT_THAT(names[0], HasSubstr("_a_seed1_finetune"));
+  EXPECT_THAT(names[1], HasSubstr("_b_seed1_finetune"));
+  EXPECT_THAT(names[2], HasSubstr("_seed1_pretrain"));
+  EXPECT_NE(column("x/curriculum/" + names[0], 1), column("x/curriculum/" + names[1], 1));
 }
 
 }  // namespace

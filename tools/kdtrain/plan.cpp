@@ -260,7 +260,8 @@ class Planner {
 
   void plan_arm(const StudentJob& student, int at_once, JobPlan* job) {
     const Settings& s = student.arm->settings;
-    const auto [known, is_new] = measured_.try_emplace(cost_signature(s));
+    const auto [known, is_new] =
+        measured_.try_emplace(cost_signature(s) + "|" + std::to_string(student.judge));
     if (is_new)
       measure_job({&data_, device_, at_once,
                    [&](std::shared_ptr<void>* keep) {

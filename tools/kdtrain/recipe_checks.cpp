@@ -4,6 +4,7 @@
 
 #include "kernels/distill_loss/distill_loss.h"
 #include "tools/kdtrain/extensions.h"
+#include "tools/kdtrain/jobs.h"
 #include "tools/kdtrain/recipe_parts.h"
 
 namespace retort::tools {
@@ -17,6 +18,7 @@ std::vector<Use> uses_of(const Recipe& recipe) {
     if (recipe.tasks.empty()) uses.push_back({who, settings, owned, &teachers});
     for (const TaskSpec& task : recipe.tasks) {
       Use use{who + ", task '" + task.name + "'", in_task(settings, task), owned, &teachers};
+      use.task = task.name;
       for (const Assignment& own : task.own) use.owned.push_back(own.key);
       uses.push_back(std::move(use));
     }
@@ -129,10 +131,11 @@ void check_curriculum(const Use& use, std::map<std::string, std::string>* named,
   const Settings& s = use.settings;
   if (s.text("train.order") != "curriculum") return;
   const std::string name = curriculum_name(s), signature = order_signature(s);
+  const std::string as_file = use.task.empty() ? name : name + "_" + use.task;  // of each task
   if (!valid_name(name))
     mistakes->add(use, "curriculum.name",
                   "expected " + std::string(kNameRule) + ", found " + to_toml(Value(shown(name))));
-  else if (named->emplace(name, signature).first->second != signature)
+  else if (named->emplace(as_file, signature).first->second != signature)
     mistakes->add(use, "curriculum.name",
                   "a curriculum of other settings is called '" + name + "' too");
   if (s.text("curriculum.scorer") == "file" && s.text("curriculum.file").empty())
@@ -202,6 +205,27 @@ void check_start(const Use& use, Mistakes* mistakes) {
       mistakes->add(
           use, "student.init_layers",
           "expected \"student_prefix=teacher_prefix\", found " + to_toml(Value(shown(layer))));
+}
+
+// Tasks after the first go on with the weights and the teachers of the one before.
+void check_later_task(const Use& use, const Use& first, Mistakes* mistakes) {
+  for (const char* key : {"student.weights", "student.init", "student.init_layers"})
+    if (use.settings.value(key) != first.settings.value(key))
+      mistakes->add(use, key,
+                    "a task after the first goes on with the weights of the one before: expected "
+                    "it to be as in the first");
+  if (uses_teacher(use.settings) && !uses_teacher(first.settings))
+    mistakes->add(use, "distill.lambda",
+                  "its teacher is trained in the first task, which learns from none: expected "
+                  "the first task to learn from it too");
+  const auto known = snapshots_of(first.settings);
+  for (const SnapshotRule& rule : snapshots_of(use.settings))
+    if (std::find(known.begin(), known.end(), rule) == known.end()) {
+      mistakes->add(use, "distill.method",
+                    "its teacher is trained in the first task, which asks for no such moment of "
+                    "it: expected the moments of the first task");
+      break;
+    }
 }
 
 }  // namespace
@@ -291,6 +315,9 @@ void check_together(RecipeResult* result) {
     check_progressive(recipe, use, &mistakes);
     check_start(use, &mistakes);
   }
+  const std::size_t tasks = std::max<std::size_t>(1, recipe.tasks.size());
+  for (std::size_t i = 0; i < uses.size(); ++i)
+    if (i % tasks != 0) check_later_task(uses[i], uses[i - i % tasks], &mistakes);
   check_unread(
       uses, "curriculum.file",
       [](const Use& use) {

@@ -79,6 +79,7 @@ struct Use {
   Settings settings;
   std::vector<std::string> owned;  // keys that the arm, model or task sets itself
   const Teachers* teachers;
+  std::string task = {};  // empty: the recipe has none
 };
 
 /// [teacher] is one of those it learns from.

@@ -115,6 +115,11 @@ class TaskRun {
       if (!run_model(m)) return false;
     return run_students();
   }
+  // The tasks behind it need its files alone.
+  void release() {
+    sets_.clear();
+    curricula_.clear();
+  }
 
  private:
   struct LoggedJob {
@@ -251,6 +256,9 @@ class TaskRun {
     std::size_t model, teacher;
     std::int64_t seed, number;
     std::string name;
+    bool is_model;
+    // A model and a student of one seed start from different weights.
+    const char* purpose() const { return is_model ? name.c_str() : "student"; }
   };
 
   std::shared_ptr<const NamedCurriculum> curriculum_for(const Asker& asker) {
@@ -264,7 +272,11 @@ class TaskRun {
       if (set->model != "teacher") name += "_" + set->model;
       if (jobs_.several_teachers()) name += "_teacher" + std::to_string(set->seed);
     }
-    if (by_student) name += "_seed" + std::to_string(asker.number);
+    if (by_student) {
+      // Its start hangs on who it is where it is a model, or went through a task already.
+      if (before_ != nullptr || asker.is_model) name += "_" + asker.name;
+      name += "_seed" + std::to_string(asker.number);
+    }
     if (!name_.empty()) name += "_" + name_;
     auto& slot = curricula_[name];
     if (slot) return slot;
@@ -282,7 +294,7 @@ class TaskRun {
     const Settings& s = *asker.settings;
     TrainingPlan plan;
     plan.section = "train";
-    plan.model = build_model(s, "student", data_.facts(), derive_key(asker.seed, "student"));
+    plan.model = build_model(s, "student", data_.facts(), derive_key(asker.seed, asker.purpose()));
     plan.reading = reading_of(s, "student", *data_.kind, precision_of(s, "train.precision"));
     start_weights(s, asker.teacher, asker.name, asker.number, &plan);
     plan.model->to(shared_.device);
@@ -291,12 +303,12 @@ class TaskRun {
   }
 
   static Asker asker_of(const StudentJob& job) {
-    return {&job.arm->settings, job.model, job.teacher, job.seed, job.number, job.arm->name};
+    return {&job.arm->settings, job.model, job.teacher, job.seed, job.number, job.arm->name, false};
   }
   Asker asker_of(std::size_t m, std::size_t t) const {
     const SourceModel& model = jobs_.models()[m];
     const std::int64_t seed = jobs_.teacher_seeds()[t];
-    return {model.settings, model.learns_from, t, seed, seed, model.name};
+    return {model.settings, model.learns_from, t, seed, seed, model.name, true};
   }
 
   bool run_students() {
@@ -428,8 +440,10 @@ class Run {
     context_.progress = &progress_;
     context_.device = shared_.device;
     list_jobs();
-    for (const auto& task : tasks_)
+    for (const auto& task : tasks_) {
       if (!task->run()) return stop_requested() == 0 ? -1 : stop_requested();
+      task->release();
+    }
     shared_.next_phase();
     progress_.line("memory of tensors: " + memory_text(shared_.peak) + "; the process at most " +
                    std::to_string(process_peak_mib()) + " MiB");

@@ -214,8 +214,9 @@ void distillation_rows(Table* t) {
                      "Weight of the distillation term; 1 - lambda weighs the cross-entropy. 0: "
                      "no teacher.")
            .unless(0.0),
-       number_option("cutoff", 0, 0, 1, "fraction of the run",
-                     "From here on lambda is 0: labels alone; 0 or 1: never."),
+       number_option(
+           "cutoff", 0, 0, 1, "fraction of the run",
+           "From here on lambda is 0: labels, and terms with a weight, alone; 0 or 1: never."),
        number_option("temperature", 4, 1e-3, 1e4, "",
                      "Softmax temperature of the distillation term (tau^2 is inside the loss)."),
        choice_option("divergence", "forward_kl", divergences(),

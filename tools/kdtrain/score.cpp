@@ -16,6 +16,10 @@ int score_command(const CommandLine& line) {
   for (const Arm& arm : recipe->arms)
     if (has_curriculum(arm.settings)) {
       settings = &arm.settings;
+      RETORT_CHECK(settings->text("curriculum.scorer") != kScorerStudent &&
+                       arm.teachers == Teachers{"teacher"},
+                   "[score] expected a curriculum by [teacher], but arm '", arm.name,
+                   "' has one by its student or by another model: a run writes it to curriculum/");
       break;
     }
   const std::string& weights = base.text("teacher.weights");
