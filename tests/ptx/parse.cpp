@@ -1,5 +1,5 @@
 // PTX text -> Module. Accepts what nvcc emits: directives, one scope per pair of braces, labels per
-// scope. Any bytes give a Module or a Fault (tests/fuzz/ptx_fuzz.cpp).
+// scope. Any bytes give a Module or a Fault (tests/fuzz/ptx_fuzz.cpp). One grammar, one file.
 #include <algorithm>
 #include <bit>
 #include <cctype>
