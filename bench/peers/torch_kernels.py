@@ -171,7 +171,110 @@ class BatchNorm(Kernel):
         self.result = self.call()
 
 
+class Attention(Kernel):
+    """q, k and v side by side in one tensor. `expert`: padded to the longest sequence with a mask, as models run it;
+    `loop`: one sequence after another, without padding. The faster one counts."""
+
+    variants = ("expert", "loop", "users")
+
+    def __init__(self, variant, _dtype, tensors, which, heads, size, _name):
+        super().__init__(variant, tensors)
+        heads, size = int(heads), int(size)
+        width, at = heads * size, tensors["starts"].tolist()
+        lengths = [b - a for a, b in zip(at, at[1:])]
+        longest, full = max(lengths), len(set(lengths)) == 1
+        fused = getattr(F, "scaled_dot_product_attention", None)
+
+        def attend(q, k, v, mask):
+            if fused:
+                return fused(q, k, v, attn_mask=mask)
+            z = (q @ k.transpose(-1, -2)) * size ** -0.5
+            return torch.softmax(z if mask is None else z + mask, -1) @ v
+
+        qkv, dout = tensors["qkv"], tensors["dout"]
+        rows = [torch.arange(n) + i * longest for i, n in enumerate(lengths)]
+        self.rows = torch.cat(rows)
+        if variant == "loop":
+            def forward(qkv):
+                parts = []
+                for part in qkv.split(lengths):
+                    q, k, v = part.view(1, -1, 3, heads, size).permute(2, 0, 3, 1, 4)
+                    parts.append(attend(q, k, v, None)[0].transpose(0, 1).reshape(-1, width))
+                return torch.cat(parts)
+            self.rows = None
+        else:
+            def padded(x):
+                y = x.new_zeros(len(lengths) * longest, x.shape[1])
+                y[self.rows] = x
+                return y
+            qkv, dout = padded(qkv), padded(dout)
+            mask = None
+            if not full:
+                mask = torch.zeros(len(lengths), 1, 1, longest, dtype=qkv.dtype)
+                for i, n in enumerate(lengths):
+                    mask[i, :, :, n:] = torch.finfo(qkv.dtype).min / 2
+
+            def forward(qkv):
+                q, k, v = qkv.view(-1, longest, 3, heads, size).permute(2, 0, 3, 1, 4)
+                return attend(q, k, v, mask).transpose(1, 2).reshape(-1, width)
+
+        if which is None:
+            def call():
+                with torch.no_grad():
+                    return (forward(qkv),)
+        else:
+            qkv = qkv.clone().requires_grad_()
+            y = forward(qkv) if which == "_backward" else None
+
+            def call():
+                out = y if y is not None else forward(qkv)
+                (gradient,) = torch.autograd.grad(out, qkv, dout, retain_graph=y is not None)
+                return (gradient,) if y is not None else (out, gradient)
+        self.call = call
+
+    def run(self):
+        self.result = self.call()
+
+    def digest(self):
+        self.run()
+        return [(r if self.rows is None else r[self.rows]).detach().double().norm().item() for r in self.result]
+
+
+class LayerNorm(Kernel):
+    def __init__(self, variant, dtype, tensors, residual, which, _rows, channels):
+        super().__init__(variant, tensors)
+        t = dict(tensors)
+        kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+        t["weight"], t["bias"] = t["weight"].to(kind), t["bias"].to(kind)
+        names = ["x"] + (["residual"] if residual else []) + ["weight", "bias"]
+
+        def forward():
+            x = t["x"] + t["residual"] if residual else t["x"]
+            return F.layer_norm(x, (int(channels),), t["weight"], t["bias"], 1e-5)
+
+        if which is None:
+            def call():
+                with torch.no_grad():
+                    return (forward(),)
+        else:
+            for name in names:
+                t[name].requires_grad_()
+            y = forward() if which == "_backward" else None
+
+            def call():
+                out = y if y is not None else forward()
+                gradients = torch.autograd.grad(out, [t[n] for n in names], t["dy"], retain_graph=y is not None)
+                results = (gradients[0], *gradients[-2:])
+                return results if y is not None else (out, *results)
+        self.call = call
+
+    def run(self):
+        self.result = self.call()
+
+
 CASES = [
+    (r"attention(_backward|_both)?/(\d+)x(\d+)/(\S+)", Attention),
+    (r"layer_norm(_residual)?(_backward|_both)?/(\d+)x(\d+)", LayerNorm),
     (r"(log_)?softmax(_backward)?/(\d+)x(\d+)", Softmax),
     (r"gemm/(nt_bias|nn|tn)/(\d+)x(\d+)x(\d+)", Product),
     (r"conv2d(_backward_data|_backward_weight)?/(\d+)x(\d+)x(\d+)_(\d+)_k(\d+)s(\d+)", Convolution),
