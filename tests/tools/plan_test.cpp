@@ -157,8 +157,9 @@ teachers = ["small"]
 )");
   const Result r = run({"plan", file, "--device", "cpu", "--json"});
   ASSERT_EQ(r.status, 0) << r.err;
+  const Json plan = Json::parse(r.out, "plan");
   std::map<std::string, double> seconds;
-  for (const Json& job : Json::parse(r.out, "plan").at("jobs").items())
+  for (const Json& job : plan.at("jobs").items())
     seconds[job.at("arm").as_string()] = job.at("stages").items().at(0).at("step_s").as_number();
   EXPECT_EQ(seconds.at("a"), seconds.at("again"));  // one measurement serves both
   EXPECT_NE(seconds.at("a"), seconds.at("b"));
