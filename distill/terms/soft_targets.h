@@ -6,7 +6,7 @@
 namespace retort::distill {
 
 struct SoftTargetsOptions {
-  Divergence divergence = Divergence::kForwardKl;
+  AnyDivergence divergence = Divergence::kForwardKl;
   double parameter = -1;  // of the divergence; -1: its default
 };
 

@@ -1,432 +1,31 @@
-// `kdtrain run`: data, teachers, curricula, then arms x seeds.
+// `kdtrain run`: a folder, and the recipe's tasks in it, one after the other.
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
-#include <mutex>
 
-#include "distill/student/initialize.h"
-#include "engine/io/file.h"
-#include "engine/runtime/allocator.h"
-#include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/command_line.h"
-#include "tools/kdtrain/job_log.h"
-#include "tools/kdtrain/jobs.h"
-#include "tools/kdtrain/models.h"
 #include "tools/kdtrain/signals.h"
 #include "tools/kdtrain/step_costs.h"
-#include "tools/kdtrain/teachers.h"
-#include "tools/kdtrain/train_loop.h"
+#include "tools/kdtrain/task_run.h"
 #include "tools/report/report.h"
 
 namespace retort::tools {
 namespace {
 
-// What the whole run keeps while tasks and phases come and go.
-struct Shared {
-  const Recipe& recipe;  // as checked, before any task
-  Device device;
-  RunFolder& folder;
-  MetricsLog& log;
-  Progress& progress;
-  RunContext& context;
-  MemoryStatistics peak = {};
-  std::mutex mutex = {};
-
-  // Peaks count anew; the whole run's are kept. Blocks that the last phase left in the cache have
-  // sizes that the next one hardly asks for.
-  void next_phase() {
-    const MemoryStatistics now = memory_statistics(device);
-    peak.peak_bytes = std::max(peak.peak_bytes, now.peak_bytes);
-    for (std::size_t r = 0; r < now.peak_by_role.size(); ++r)
-      peak.peak_by_role[r] = std::max(peak.peak_by_role[r], now.peak_by_role[r]);
-    reset_peak_memory(device);
-    release_cached_memory(device);
-  }
-};
-
-// A recipe as one of its tasks has it: settings of everybody, data, jobs, teachers, curricula.
-class TaskRun {
- public:
-  // before: the task whose weights this one goes on with; null for the first.
-  TaskRun(Shared& shared, Recipe recipe, std::string name, const TaskRun* before)
-      : shared_(shared),
-        recipe_(std::move(recipe)),
-        name_(std::move(name)),
-        before_(before),
-        jobs_(recipe_, name_) {}
-
-  // Files that are missing or do not fit, and a given teacher that knows nothing, are told before
-  // anything is trained or written.
-  void open() {
-    data_ = open_data(recipe_.base, trains_teacher_here());
-    jobs_.check_lengths(data_);
-    data_hash_ = hash_of(data_);
-    for (const Arm& arm : recipe_.arms)
-      if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
-        nn::load_weights(*build_model(arm.settings, "student", data_.facts(), 0),
-                         find_weights(recipe_.base, file));
-    sets_.resize(jobs_.models().size());
-    for (std::size_t m = 0; m < jobs_.models().size(); ++m)
-      if (jobs_.models()[m].given)
-        sets_[m].push_back(load_teacher_set(
-            jobs_, m, 0, data_, shared_.device,
-            {find_weights(recipe_.base, recipe_.base.text("teacher.weights")), ""}));
-  }
-
-  // Adds the jobs to the log; the steps that they will take.
-  double list() {
-    double steps = 0;
-    logged_models_.resize(jobs_.models().size());
-    for (std::size_t m = 0; m < jobs_.models().size(); ++m)
-      for (const std::int64_t seed : jobs_.teacher_seeds()) {
-        const SourceModel& model = jobs_.models()[m];
-        if (!trained_here(m)) {
-          logged_models_[m].push_back({shared_.log.add_job("", false), false, true});
-          continue;
-        }
-        logged_models_[m].push_back(add_job(model.name, seed));
-        steps += static_cast<double>(jobs_.model_steps(m, data_));
-      }
-    for (const StudentJob& job : jobs_.students()) {
-      logged_students_.push_back(add_job(job.arm->name, job.number));
-      steps += static_cast<double>(jobs_.student_steps(job, data_));
-    }
-    return steps;
-  }
-  std::int64_t job_count() const {
-    std::size_t count = logged_students_.size();
-    for (const auto& of_model : logged_models_) count += of_model.size();
-    return static_cast<std::int64_t>(count);
-  }
-  const ExperimentData& data() const { return data_; }
-  std::size_t runs() const { return jobs_.students().size() / recipe_.arms.size(); }
-
-  // False after a signal.
-  bool run() {
-    shared_.context.data = &data_;
-    shared_.context.data_hash = data_hash_;
-    shared_.next_phase();
-    for (std::size_t m = 0; m < jobs_.models().size(); ++m)
-      if (!run_model(m)) return false;
-    return run_students();
-  }
-  // The tasks behind it need its files alone.
-  void release() {
-    sets_.clear();
-    curricula_.clear();
-  }
-
- private:
-  struct LoggedJob {
-    std::size_t log_job = 0;
-    bool finished = false;
-    bool elsewhere = false;  // its weights come from a file or another task
-  };
-
-  // The teacher is trained in the first task; later ones go on with it.
-  bool trains_teacher_here() const { return before_ == nullptr && jobs_.trains_teacher(); }
-  bool trained_here(std::size_t m) const {
-    const SourceModel& model = jobs_.models()[m];
-    return !model.given && (!model.is_teacher || before_ == nullptr);
-  }
-
-  LoggedJob add_job(const std::string& arm, std::int64_t seed) {
-    std::optional<JobState> state;
-    if (shared_.folder.resuming())
-      state = read_job_state(shared_.folder.job_folder(arm, seed, name_));
-    const bool finished = state && state->finished;
-    RETORT_CHECK_AS(kBadInput, !state || state->data == data_hash_,
-                    "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
-                    state->data, ", is ", data_hash_);
-    return {shared_.log.add_job(state ? state->lines : "", finished), finished, false};
-  }
-
-  // Jobs side by side; when one fails the others stop at a checkpoint.
-  void run_all(std::size_t count, const std::function<void(std::size_t)>& body) {
-    run_jobs(count, jobs_at_once(recipe_.base, shared_.device, count), [&](std::size_t i) {
-      try {
-        body(i);
-      } catch (...) {
-        shared_.context.abort = true;
-        throw;
-      }
-    });
-  }
-
-  bool stopping() const { return stop_requested() != 0 || shared_.context.abort; }
-
-  // -- models that others learn from --------------------------------------------------------------
-  bool run_model(std::size_t m) {
-    const SourceModel& model = jobs_.models()[m];
-    const std::size_t count = jobs_.teacher_seeds().size();
-    if (trained_here(m) && !model.is_teacher)
-      for (std::size_t t = 0; t < count; ++t) curriculum_for(asker_of(m, t));
-    std::atomic<bool> complete = true;
-    if (trained_here(m))
-      run_all(count, [&](std::size_t t) {
-        if (!train_model(m, t)) complete = false;
-      });
-    if (!complete) return false;
-    for (std::size_t t = 0; t < count; ++t) {
-      if (stop_requested() != 0) return false;
-      if (!model.given) {
-        const std::string folder = shared_.folder.job_folder(
-            model.name, jobs_.teacher_seeds()[t], trained_here(m) ? name_ : before_->first_task());
-        sets_[m].push_back(load_teacher_set(jobs_, m, t, data_, shared_.device,
-                                            {folder + "/model.safetensors", folder}));
-      }
-      TeacherSet& set = sets_[m][t];
-      const auto start = Clock::now();
-      measure_teacher(jobs_, m, data_, shared_.device, &set);
-      for (const Arm& arm : recipe_.arms)
-        if (uses_teacher(arm.settings) && arm.teachers.at(0) == model.name)
-          if (auto notes = notes_of_arm(arm.settings, set, data_, shared_.device); !notes.empty())
-            arm_notes_[{arm.name, t}] = std::move(notes);
-      if (logged_models_[m][t].elsewhere) {
-        TrainingPlan plan;
-        plan.arm = model.name;
-        plan.seed = set.seed;
-        plan.task = name_;
-        plan.model = unfolded_copy(m, t);
-        log_evaluated(plan, data_, set.evaluation, probe(plan.model, m, t), seconds_since(start),
-                      &shared_.log, logged_models_[m][t].log_job);
-        shared_.progress.finish(model.name + "/" + std::to_string(set.seed), 0);
-      }
-    }
-    return true;
-  }
-
-  bool train_model(std::size_t m, std::size_t t) {
-    const SourceModel& model = jobs_.models()[m];
-    const TeacherSet* teacher = nullptr;
-    std::shared_ptr<const NamedCurriculum> curriculum;
-    if (model.learns_from != SourceModel::kNothing) teacher = &sets_[model.learns_from][t];
-    if (!model.is_teacher) {
-      const std::lock_guard lock(shared_.mutex);
-      curriculum = curriculum_for(asker_of(m, t));
-    }
-    TrainingPlan plan = jobs_.model_plan(m, t, data_, teacher, std::move(curriculum));
-    start_weights(*model.settings, t, plan.arm, plan.seed, &plan);
-    plan.final_metrics = [this, m, t](const std::shared_ptr<nn::Model>& trained) {
-      return probe(trained, m, t);
-    };
-    const std::size_t log_job = logged_models_[m][t].log_job;
-    if (run_job(shared_.context, plan, log_job) != Outcome::kFinished) return false;
-    shared_.log.finish(log_job);
-    shared_.progress.finish(model.name + "/" + std::to_string(plan.seed),
-                            jobs_.model_steps(m, data_));
-    return true;
-  }
-
-  // The degree-1 probe as metrics, where the recipe asks for it.
-  distill::Metrics probe(const std::shared_ptr<nn::Model>& model, std::size_t m,
-                         std::size_t t) const {
-    if (!recipe_.base.flag("train.probe") || !jobs_.models()[m].is_teacher) return {};
-    return probe_teacher(model, jobs_.fresh_model(m, t, data_), data_, shared_.device);
-  }
-
-  std::string weights_of(std::size_t m, std::size_t t) const {
-    const SourceModel& model = jobs_.models()[m];
-    if (model.given) return find_weights(recipe_.base, recipe_.base.text("teacher.weights"));
-    return shared_.folder.job_folder(model.name, jobs_.teacher_seeds()[t],
-                                     trained_here(m) ? name_ : before_->first_task()) +
-           "/model.safetensors";
-  }
-  const std::string& first_task() const {
-    return before_ == nullptr ? name_ : before_->first_task();
-  }
-
-  // A model as its file has it: a teacher's own is folded for evaluation.
-  std::shared_ptr<nn::Model> unfolded_copy(std::size_t m, std::size_t t) const {
-    std::shared_ptr<nn::Model> model = jobs_.fresh_model(m, t, data_);
-    nn::load_weights(*model, weights_of(m, t));
-    model->to(shared_.device);
-    return model;
-  }
-
-  // -- students -----------------------------------------------------------------------------------
-  // Who asks for a curriculum: an arm or a model, with a teacher or none, and its own seed.
-  struct Asker {
-    const Settings* settings;
-    std::size_t model, teacher;
-    std::int64_t seed, number;
-    std::string name;
-    bool is_model;
-    // A model and a student of one seed start from different weights.
-    const char* purpose() const { return is_model ? name.c_str() : "student"; }
-  };
-
-  std::shared_ptr<const NamedCurriculum> curriculum_for(const Asker& asker) {
-    const Settings& s = *asker.settings;
-    if (!has_curriculum(s)) return nullptr;
-    const bool by_student = s.text("curriculum.scorer") == kScorerStudent;
-    const TeacherSet* set =
-        asker.model == SourceModel::kNothing ? nullptr : &sets_.at(asker.model).at(asker.teacher);
-    std::string name = curriculum_name(s);
-    if (wants_teacher_scores(s)) {
-      if (set->model != "teacher") name += "_" + set->model;
-      if (jobs_.several_teachers()) name += "_teacher" + std::to_string(set->seed);
-    }
-    if (by_student) {
-      // Its start hangs on who it is where it is a model, or went through a task already.
-      if (before_ != nullptr || asker.is_model) name += "_" + asker.name;
-      name += "_seed" + std::to_string(asker.number);
-    }
-    if (!name_.empty()) name += "_" + name_;
-    auto& slot = curricula_[name];
-    if (slot) return slot;
-    const curriculum::SampleStatistics of_student =
-        by_student ? scores_by_student(asker) : curriculum::SampleStatistics{};
-    slot = make_curriculum(s, name, by_student || set == nullptr ? of_student : set->statistics,
-                           *data_.student, set == nullptr ? asker.seed : set->seed);
-    make_folders(shared_.folder.file("curriculum"));
-    write_file_atomically(shared_.folder.file("curriculum/" + name + ".csv"), slot->curriculum.csv);
-    return slot;
-  }
-
-  // The student as it starts says what is easy for it.
-  curriculum::SampleStatistics scores_by_student(const Asker& asker) const {
-    const Settings& s = *asker.settings;
-    TrainingPlan plan;
-    plan.section = "train";
-    plan.model = build_model(s, "student", data_.facts(), derive_key(asker.seed, asker.purpose()));
-    plan.reading = reading_of(s, "student", *data_.kind, precision_of(s, "train.precision"));
-    start_weights(s, asker.teacher, asker.name, asker.number, &plan);
-    plan.model->to(shared_.device);
-    return score_samples(*plan.model, *plain_source(*data_.student, shared_.device, {plan.reading}),
-                         s.integer("train.evaluate_batch"));
-  }
-
-  static Asker asker_of(const StudentJob& job) {
-    return {&job.arm->settings, job.model, job.teacher, job.seed, job.number, job.arm->name, false};
-  }
-  Asker asker_of(std::size_t m, std::size_t t) const {
-    const SourceModel& model = jobs_.models()[m];
-    const std::int64_t seed = jobs_.teacher_seeds()[t];
-    return {model.settings, model.learns_from, t, seed, seed, model.name, true};
-  }
-
-  bool run_students() {
-    for (const StudentJob& job : jobs_.students()) curriculum_for(asker_of(job));
-    shared_.next_phase();  // the final lines of students tell of students
-    std::atomic<bool> complete = true;
-    run_all(jobs_.students().size(), [&](std::size_t i) {
-      if (!run_student(jobs_.students()[i], logged_students_[i])) complete = false;
-    });
-    return complete;
-  }
-
-  bool run_student(const StudentJob& job, const LoggedJob& logged) {
-    if (!logged.finished) {
-      if (stopping()) return false;
-      const TrainingPlan plan = student_plan(job);
-      if (run_job(shared_.context, plan, logged.log_job) != Outcome::kFinished) return false;
-      shared_.log.finish(logged.log_job);
-      write_report_quietly();
-    }
-    shared_.progress.finish(job.arm->name + "/" + std::to_string(job.number),
-                            jobs_.student_steps(job, data_));
-    return true;
-  }
-
-  TrainingPlan student_plan(const StudentJob& job) {
-    std::shared_ptr<const NamedCurriculum> curriculum;
-    const TeacherSet* teacher = nullptr;
-    if (job.judge != SourceModel::kNothing) teacher = &sets_[job.judge][job.teacher];
-    {
-      const std::lock_guard lock(shared_.mutex);
-      curriculum = curriculum_for(asker_of(job));
-    }
-    TrainingPlan plan = jobs_.student_plan(job, data_, teacher, curriculum);
-    start_weights(job.arm->settings, job.teacher, plan.arm, plan.seed, &plan);
-    if (const auto at = arm_notes_.find({plan.arm, job.teacher}); at != arm_notes_.end())
-      for (const std::string& problem : at->second)
-        plan.notes.push_back("allowed untrained teacher" +
-                             (jobs_.several_teachers() ? " " + std::to_string(teacher->seed) : "") +
-                             ": " + problem);
-    if (curriculum)
-      plan.notes.insert(plan.notes.end(), curriculum->curriculum.warnings.begin(),
-                        curriculum->curriculum.warnings.end());
-    return plan;
-  }
-
-  // What a student begins with beside its seed: the task before, a file, layers of another model.
-  void start_weights(const Settings& s, std::size_t t, const std::string& arm, std::int64_t seed,
-                     TrainingPlan* plan) const {
-    if (plan->section != "train") return;
-    std::string file;
-    if (before_ != nullptr)
-      file = shared_.folder.job_folder(arm, seed, before_->name_) + "/model.safetensors";
-    else if (!s.text("student.weights").empty())
-      file = find_weights(recipe_.base, s.text("student.weights"));
-    if (!file.empty()) {
-      const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
-      take_metadata(info.metadata, s, "student", *data_.kind, &plan->reading);
-    }
-    const std::string& from = s.text("student.init");
-    if (from.empty() || before_ != nullptr) return;
-    for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
-      if (jobs_.models()[m].name != from) continue;
-      distill::copy_layers(*plan->model, *unfolded_copy(m, t),
-                           layer_map(s.texts("student.init_layers")));
-      return;
-    }
-    fail(ErrorCode::kUsage, recipe_.place(s, "student.init"),
-         ": student.init: no arm learns from '", from, "'");
-  }
-
-  static distill::LayerMap layer_map(const std::vector<std::string>& pairs) {
-    distill::LayerMap map;
-    for (const std::string& pair : pairs) {
-      const std::size_t equal = pair.find('=');
-      map.emplace_back(pair.substr(0, equal),
-                       equal == std::string::npos ? pair : pair.substr(equal + 1));
-    }
-    if (map.empty()) map.emplace_back("", "");
-    return map;
-  }
-
-  void write_report_quietly() {
-    if (data_.endless()) return;  // many short jobs: once at the end
-    const std::lock_guard lock(shared_.mutex);
-    try {
-      write_report(shared_.folder.path(), report_text(shared_.recipe));
-    } catch (const Error& e) {  // the next one, or the last, tells
-      shared_.progress.line(std::string("note: no report yet: ") + e.what());
-    }
-  }
-
-  Shared& shared_;
-  Recipe recipe_;
-  std::string name_;
-  const TaskRun* before_;
-  JobList jobs_;
-  ExperimentData data_;
-  std::string data_hash_;
-  std::vector<std::vector<LoggedJob>> logged_models_;  // [model][teacher seed]
-  std::vector<LoggedJob> logged_students_;             // beside jobs_.students()
-  TeacherSets sets_;
-  std::map<std::string, std::shared_ptr<const NamedCurriculum>> curricula_;
-  std::map<std::pair<std::string, std::size_t>, std::vector<std::string>> arm_notes_;  // teacher
-};
-
 class Run {
  public:
   Run(const CommandLine& line, const Recipe& recipe)
       : recipe_(recipe),
+        recipes_(recipes_in_tasks(recipe)),
         folder_(line.out.empty() ? "runs/" + recipe.name : line.out, recipe, line.resume),
         log_(folder_.file("metrics.jsonl")),
         shared_{recipe, open_device(line.device, recipe.base), folder_, log_, progress_, context_} {
-    if (recipe.tasks.empty())
-      tasks_.push_back(std::make_unique<TaskRun>(shared_, recipe, "", nullptr));
-    for (const TaskSpec& task : recipe.tasks)
-      tasks_.push_back(std::make_unique<TaskRun>(shared_, recipe_in_task(recipe, task), task.name,
-                                                 tasks_.empty() ? nullptr : tasks_.back().get()));
+    for (std::size_t i = 0; i < recipes_.size(); ++i)
+      tasks_.push_back(
+          std::make_unique<TaskRun>(shared_, recipes_, i, i == 0 ? nullptr : tasks_.back().get()));
   }
 
   // Returns the signal that stopped the run, or 0.
@@ -479,12 +78,13 @@ class Run {
   }
 
   const Recipe& recipe_;
+  const std::vector<Recipe> recipes_;  // by task
   RunFolder folder_;
   bool started_ = false;
   MetricsLog log_;
   Progress progress_;
   RunContext context_;
-  Shared shared_;
+  RunShared shared_;
   std::vector<std::unique_ptr<TaskRun>> tasks_;
 };
 

@@ -82,7 +82,7 @@ distill::OptimizerFactory optimizer_factory(const Settings& settings, const std:
 
 distill::Terms terms_of(const Settings& settings, std::uint64_t key) {
   distill::SoftTargetsOptions soft;
-  soft.divergence = distill::parse_divergence(settings.text("distill.divergence"));
+  soft.divergence = distill::divergence_kinds().at(settings.text("distill.divergence")).divergence;
   soft.parameter = settings.number("distill.parameter");
   distill::Terms terms = distill::soft_targets(soft);
   for (const auto& kind : distill::term_kinds().rows()) {
