@@ -272,7 +272,115 @@ class LayerNorm(Kernel):
         self.result = self.call()
 
 
+class Embedding(Kernel):
+    """Words, positions and types. Experts let the gathers write into a buffer that is kept."""
+
+    def __init__(self, variant, _dtype, tensors, backward, _rows, _columns, _words):
+        super().__init__(variant, tensors)
+        t = tensors
+        tables = [t[name] for name in ("word", "position", "type")]
+        ids = [t[name].long() for name in ("ids", "at", "segments")]
+        if not backward:
+            y = torch.empty_like(t["dy"])
+
+            def expert():
+                torch.index_select(tables[0], 0, ids[0], out=y)
+                for table, at in zip(tables[1:], ids[1:]):
+                    y.add_(table.index_select(0, at))
+                return y
+
+            def users():
+                return sum(F.embedding(at, table) for at, table in zip(ids, tables))
+
+            def call():
+                with torch.no_grad():
+                    return users() if self.users else expert()
+
+            self.call = call
+            return
+        for table in tables:
+            table.requires_grad_(True)
+        gradients = [torch.zeros_like(table) for table in tables]
+
+        def by_hand():  # added up in place, as an optimizer's buffers allow
+            for gradient, at in zip(gradients, ids):
+                gradient.zero_().index_add_(0, at, t["dy"])
+            return gradients
+
+        def by_autograd():
+            y = sum(F.embedding(at, table) for at, table in zip(ids, tables))
+            return torch.autograd.grad(y, tables, t["dy"])
+
+        self.call = by_autograd if self.users else by_hand
+
+    def run(self):
+        self.result = self.call()
+
+
+class LinearLoss(Kernel):
+    """Logits of student and teacher from their last layers' inputs, (1 - lambda) CE + lambda tau^2 KL with lambda
+    0.5 and tau 2 (or CE alone), and the gradients of features, weight and bias."""
+
+    variants = ("expert", "users", "compile")
+
+    def __init__(self, variant, _dtype, tensors, kind, _recompute, rows, _columns, _classes):
+        super().__init__(variant, tensors)
+        t, tau, rows = tensors, 2.0, int(rows)
+        x, weight, bias = (t[name] for name in ("features", "weight", "bias"))
+        targets, taught = t["targets"].long(), kind == "kd"
+        leaves = [v.requires_grad_(True) for v in (x, weight, bias)]
+
+        def loss():
+            logits = F.linear(x, weight, bias)
+            ce = F.cross_entropy(logits, targets)
+            if not taught:
+                return ce
+            with torch.no_grad():
+                p = F.softmax(F.linear(t["teacher_features"], t["teacher_weight"], t["teacher_bias"]) / tau, -1)
+            kl = F.kl_div(F.log_softmax(logits / tau, -1), p, reduction="batchmean")
+            return 0.5 * ce + 0.5 * tau * tau * kl
+
+        def by_autograd(f):
+            total = f()
+            return [total, *torch.autograd.grad(total, leaves)]
+
+        logits = torch.empty(rows, weight.shape[0], dtype=x.dtype)
+        other = torch.empty_like(logits) if taught else None
+
+        def by_hand():  # two buffers of the logits' size, kept, and the gradient in place
+            with torch.no_grad():
+                torch.addmm(bias, x, weight.t(), out=logits)
+                at = torch.arange(rows)
+                lse = torch.logsumexp(logits, -1)
+                total = (lse - logits[at, targets]).mean()
+                factor = 0.5 if taught else 1.0
+                if taught:
+                    torch.addmm(t["teacher_bias"], t["teacher_features"], t["teacher_weight"].t(), out=other)
+                    other.div_(tau)
+                    log_p, log_q = torch.log_softmax(other, -1), torch.log_softmax(logits / tau, -1)
+                    p, q = log_p.exp(), log_q.exp()
+                    kl = (p * (log_p - log_q)).sum() / rows
+                    total = 0.5 * total + 0.5 * tau * tau * kl
+                ds = logits.sub_(lse[:, None]).exp_()
+                ds[at, targets] -= 1
+                ds.mul_(factor / rows)
+                if taught:
+                    ds.add_(q.sub_(p), alpha=0.5 * tau / rows)
+                return [total, ds @ weight, ds.t() @ x, ds.sum(0)]
+
+        if variant == "compile":
+            f = compiled(loss)
+            self.call = lambda: by_autograd(f)
+        else:
+            self.call = (lambda: by_autograd(loss)) if self.users else by_hand
+
+    def run(self):
+        self.result = self.call()
+
+
 CASES = [
+    (r"embedding(_and_backward)?/(\d+)x(\d+)x(\d+)", Embedding),
+    (r"linear_distillation_loss/(ce|kd)(_recompute)?/(\d+)x(\d+)x(\d+)", LinearLoss),
     (r"attention(_backward|_both)?/(\d+)x(\d+)/(\S+)", Attention),
     (r"layer_norm(_residual)?(_backward|_both)?/(\d+)x(\d+)", LayerNorm),
     (r"(log_)?softmax(_backward)?/(\d+)x(\d+)", Softmax),

@@ -214,8 +214,10 @@ TEST_F(GraphedStepTest, replays_give_the_bytes_of_eager_steps) {
   const auto projection = [] {
     return Terms{{1, std::make_shared<Projection>(ProjectionOptions{.seed = 5})}};
   };
+  const auto parts = [] { return soft_targets({.logits_memory = 100}); };
   const std::vector<Case> cases{
       {{.arch = "mlp"}, false, 14},
+      {{.arch = "mlp", .adamw = true, .terms = parts}, true, 14},
       {{.arch = "mlp", .clip = 0.1, .own_teacher_inputs = true}, true, 14},
       {{.arch = "mlp", .adamw = true, .clip = 0.1, .augment = flip}, true, 14},
       {{.arch = "resnet8", .clip = 0.5, .augment = flip}, true, 9},
