@@ -18,12 +18,16 @@ const char* name_of(Reads reads);
 ///
 /// Shapes    values: images (B, H, W, C), features (B, n), or ids i32 (T) of all sequences, end to
 ///           end and unpadded. The rest is for ids alone: starts i32 (B + 1), sample b is tokens
-///           [starts[b], starts[b+1]); segments i32 (T); rows i32 (N), ascending: the tokens whose
+///           [starts[b], starts[b+1]) (with choices C: i32 (B C + 1), sample b is the sequences
+///           [b C, (b+1) C)); segments i32 (T); rows i32 (N), ascending: the tokens whose
 ///           logits are wanted. Undefined: as the model has it (segment 0; one row a sample, or
 ///           all).
 struct Inputs {
   Tensor values;
   Tensor starts, segments, rows;
+  /// Of ids: sequences that make one sample (multiple choice). Logits are then one row a sample, (B,
+  /// choices): how well each sequence answers.
+  std::int64_t choices = 1;
   /// Of starts and rows, for whoever cuts a batch without asking the device.
   std::vector<std::int32_t> starts_on_host, rows_on_host;
 
