@@ -119,11 +119,13 @@ void GraphedStep::run(Job job, const StepSettings& settings, double learning_rat
   job.of_teachers = want_of_teachers(terms_, rows_in_block(job, job.batch));
   RETORT_CHECK(!job.of_teachers || teacher() != nullptr, "[graphed_step] expected a teacher");
   // Logits of one teacher can be had from a cache or ahead of time; all else is asked in the step.
-  const bool logits_alone = job.of_teachers == nn::Want{} && teachers_.size() == 1;
+  const bool logits_alone =
+      job.of_teachers && job.of_teachers->logits_suffice() && teachers_.size() == 1;
   job.from_cache =
       logits_alone && teacher()->cache() != nullptr &&
       (job.feed != nullptr || (!job.batch.sample.empty() && !job.batch.inputs[0].starts.defined()));
-  job.ahead = job.ahead && logits_alone && !job.from_cache;
+  // Logits that are multiplied out chunk by chunk cannot lie ready.
+  job.ahead = job.ahead && logits_alone && !job.from_cache && !job.of_teachers->head;
   optimizer_.set_learning_rate(learning_rate);
   reason_ = obstacle(job, settings);
   Entry* const entry = reason_.empty() ? entry_of(job) : nullptr;

@@ -101,7 +101,8 @@ std::optional<nn::Want> want_of_teachers(const Terms& terms, const Rows& rows) {
 nn::Outputs answer_of(const Teacher& teacher, const nn::Batch& part, std::size_t reading,
                       const nn::Want& want) {
   const nn::Inputs& inputs = part.read_by(reading);
-  if (want != nn::Want{}) return teacher.forward(inputs, want);
+  if (!want.logits_suffice() || (want.head && teacher.cache() == nullptr))
+    return teacher.forward(inputs, want);
   nn::Outputs answer;
   answer.logits = teacher.logits(inputs, part.sample, part.variant);  // (N, V)
   return answer;

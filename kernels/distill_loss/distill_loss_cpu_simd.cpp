@@ -356,8 +356,14 @@ double BlockRowLoss(const BlockRow& r, PendingGradient& pending) {
 }  // namespace retort::kernels::distill
 HWY_AFTER_NAMESPACE();
 
+#include "kernels/distill_loss/distill_loss_lanes-inl.h"
+
 #if HWY_ONCE
 namespace retort::kernels::distill {
+HWY_EXPORT(LaneRows);
+HWY_EXPORT(LaneCount);
+std::uint32_t lane_rows(LaneGroup& group) { return HWY_DYNAMIC_DISPATCH(LaneRows)(group); }
+std::int64_t lane_count() { return HWY_DYNAMIC_DISPATCH(LaneCount)(); }
 HWY_EXPORT(ExpArray);
 HWY_EXPORT(BlockRowLoss);
 HWY_EXPORT(FinishGradient);

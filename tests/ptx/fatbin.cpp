@@ -5,6 +5,8 @@
 #include <regex>
 #include <sstream>
 
+#include <zstd.h>
+
 #include "tests/ptx/runtime.h"
 
 namespace retort::ptx {
@@ -19,6 +21,28 @@ int architecture() {
   }();
   return known;
 }
+
+namespace {
+
+// As it stands, or a zstd frame (what nvcc 13 makes of it) with what fills it up behind it.
+std::string text_of(const unsigned char* p, std::size_t size) {
+  std::string text(reinterpret_cast<const char*>(p), size);
+  const std::size_t frame = ZSTD_findFrameCompressedSize(p, size);
+  if (!ZSTD_isError(frame)) {
+    constexpr unsigned long long kMost = 1ull << 30;
+    const unsigned long long length = ZSTD_getFrameContentSize(p, frame);
+    text.resize(length <= kMost ? length : 0);
+    if (ZSTD_decompress(text.data(), text.size(), p, frame) != text.size()) text.clear();
+  }
+  while (!text.empty() && text.back() == '\0') text.pop_back();
+  if (text.find(".version") == std::string::npos) {
+    std::fprintf(stderr, "ptx: PTX compressed by an unknown method; build with --no-compress\n");
+    std::abort();
+  }
+  return text;
+}
+
+}  // namespace
 
 void read_fatbin(const unsigned char* p, Image& image) {
   const auto u16_at = [&](std::size_t k) {
@@ -43,17 +67,14 @@ void read_fatbin(const unsigned char* p, Image& image) {
   std::size_t at = u16_at(6);
   const std::size_t end = at + u64_at(8);
   while (at < end) {
-    const u32 kind = u16_at(at), header = u32_at(at + 4), arch = u32_at(at + 28);
+    const u32 kind = u16_at(at), header = u32_at(at + 4);
     const u64 size = u64_at(at + 8);
     if (kind == 1) {
-      std::string text(reinterpret_cast<const char*>(p + at + header), size);
-      while (!text.empty() && text.back() == '\0') text.pop_back();
-      if (text.find(".version") == std::string::npos) {
-        std::fprintf(stderr, "ptx: compressed PTX; build with --no-compress\n");
-        std::abort();
-      }
-      if (arch == 80) image.text[0] = text;
-      if (arch == 90) image.text[1] = text;
+      std::string text = text_of(p + at + header, size);
+      if (text.find("\n.target sm_80\n") != std::string::npos) image.text[0] = std::move(text);
+      // sm_90's is there for chips to come
+      else if (text.find("\n.target sm_90a\n") != std::string::npos)
+        image.text[1] = std::move(text);
     }
     at += header + size;
   }

@@ -29,7 +29,7 @@ struct Image {
   std::string text[2];  // sm_80, sm_90a
   std::unique_ptr<Module> module;
 };
-/// Takes the PTX texts of a fat binary, which must not be compressed.
+/// Takes the PTX texts of a fat binary: plain, or compressed as nvcc 13 does it.
 void read_fatbin(const unsigned char* bytes, Image& image);
 
 /// Parses the text of architecture(), once.

@@ -48,11 +48,18 @@ endif()
 function(retort_cuda_options target)
   set(flags "")
   foreach(a IN LISTS RETORT_CUDA_ARCHS)
-    string(APPEND flags " -gencode=arch=compute_${a},code=sm_${a}")
+    if(RETORT_TESTS)                                     # with the PTX it was made from: tests/ptx runs that
+      string(APPEND flags " -gencode=arch=compute_${a},code=[compute_${a},sm_${a}]")
+    else()
+      string(APPEND flags " -gencode=arch=compute_${a},code=sm_${a}")
+    endif()
   endforeach()
   list(GET RETORT_CUDA_ARCHS -1 newest)
   string(REGEX REPLACE "a$" "" newest "${newest}")       # compute_90a PTX would run on nothing newer
   string(APPEND flags " -gencode=arch=compute_${newest},code=compute_${newest}")
+  if(RETORT_TESTS AND CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 13.0)  # whose compression tests/ptx cannot undo
+    string(APPEND flags " --no-compress")
+  endif()
   # No --threads: files are compiled in parallel already, and two at a time is what small machines have.
   target_compile_options(${target} PRIVATE
     "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:${flags} --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra>")

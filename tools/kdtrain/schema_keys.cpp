@@ -231,6 +231,15 @@ void distillation_rows(Table* t) {
        number_option("parameter", -1, -1, 1, "",
                      "Of the divergence, in [0, 1): jensen_shannon's share of the teacher, the "
                      "skew ones' share of their first argument; -1: the divergence's default.")});
+  t->add({number_option("logits_memory", 0, 0, 1e6, "MiB",
+                        "Logits that may be in memory at a time, of models that leave the product "
+                        "with their last layer's weights to the loss: it goes over the rows in "
+                        "chunks; 0: all logits of a batch at once.")
+              .with(kCost),
+          flag_option("recompute_logits", false,
+                      "With logits_memory: multiply twice, and hold no second gradient of the last "
+                      "layer's weights.")
+              .with(kCost)});
   t->section("distill.reliance");
   t->add(reliance_options());
   t->section("distill.progressive");

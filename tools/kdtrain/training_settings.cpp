@@ -84,6 +84,9 @@ distill::Terms terms_of(const Settings& settings, std::uint64_t key) {
   distill::SoftTargetsOptions soft;
   soft.divergence = distill::parse_divergence(settings.text("distill.divergence"));
   soft.parameter = settings.number("distill.parameter");
+  soft.logits_memory =
+      static_cast<std::int64_t>(std::ceil(settings.number("distill.logits_memory") * (1 << 20)));
+  soft.recompute = settings.flag("distill.recompute_logits");
   distill::Terms terms = distill::soft_targets(soft);
   for (const auto& kind : distill::term_kinds().rows()) {
     const std::string& name = kind->names.front();
