@@ -4,7 +4,7 @@
 #   registers, stack, static shared memory, spills   from what ptxas said while the plug-in was built
 #                                                     (kept by tools/cmake/keep_ptxas_log.sh)
 #   16-byte loads and stores of global memory, mma, wgmma, ex2, cp.async, bulk copies, cluster
-#   barriers                                          from the PTX in the objects (tests/ptx/extract.cpp)
+#   barriers                                          from the PTX in the objects (tools/ptx/extract.cpp)
 #
 # Fails on a warning of nvcc or ptxas, on a remark about lost performance (such as C7515, where ptxas
 # serializes wgmma), on a spill, on more registers, stack or shared memory than budget.txt grants, on fewer
