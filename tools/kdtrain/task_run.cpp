@@ -29,6 +29,15 @@ void TaskRun::open() {
     if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
       nn::load_weights(*build_model(arm.settings, "student", data_.facts(), 0),
                        find_weights(recipe_.base, file));
+  const std::string& start = recipe_.base.text("teacher.train.weights");
+  if (trains_teacher_here() && !start.empty())
+    nn::load_weights(*build_model(recipe_.base, "teacher", data_.facts(), 0),
+                     find_weights(recipe_.base, start));
+  for (const Arm& arm : recipe_.arms)
+    check_vocabularies(arm.settings,
+                       jobs_.models().empty() ? std::vector<std::string>{"student"}
+                                              : std::vector<std::string>{"teacher", "student"},
+                       *data_.student);
   sets_.resize(jobs_.models().size());
   for (std::size_t m = 0; m < jobs_.models().size(); ++m)
     if (jobs_.models()[m].given)
