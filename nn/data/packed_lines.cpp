@@ -5,7 +5,7 @@
 #include <zstd.h>
 
 #include <algorithm>
-#include <array>
+#include <span>
 #include <vector>
 
 #include "nn/text/utf8.h"
@@ -120,7 +120,8 @@ class PackedReader::Gzip : public Decoder {
     while (!done_ && stream_.avail_out == bytes) {
       if (stream_.avail_in == 0) {
         const auto block = more();
-        stream_.next_in = reinterpret_cast<const Bytef*>(block.data());
+        // zlib does not write there.
+        stream_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(block.data()));
         stream_.avail_in = static_cast<uInt>(block.size());
         if (block.empty()) {  // right behind a member only
           if (!between_) refuse(0, "the archive ends too early");

@@ -63,9 +63,16 @@ std::vector<SnapshotRule> snapshots_of(const Settings& settings) {
 
 Recipe recipe_in_task(const Recipe& recipe, const TaskSpec& task) {
   Recipe own = recipe;
-  own.base = in_task(recipe.base, task);
-  for (Arm& arm : own.arms) arm.settings = in_task(arm.settings, task);
-  for (ModelSpec& model : own.models) model.settings = in_task(model.settings, task);
+  // Tasks behind the first go on with weights that are there: they need nobody to start from.
+  const bool first = task.name == recipe.tasks.front().name;
+  const auto settings_of = [&](const Settings& settings) {
+    Settings mine = in_task(settings, task);
+    if (!first) mine.set("student.init", std::string(), mine.origin("student.init"));
+    return mine;
+  };
+  own.base = settings_of(recipe.base);
+  for (Arm& arm : own.arms) arm.settings = settings_of(arm.settings);
+  for (ModelSpec& model : own.models) model.settings = settings_of(model.settings);
   return own;
 }
 
@@ -141,6 +148,13 @@ bool JobList::wants_scores_of(std::size_t model) const {
   const auto learners = learners_of(model);
   return std::any_of(learners.begin(), learners.end(),
                      [](const Settings* s) { return wants_teacher_scores(*s); });
+}
+
+std::int64_t JobList::maskings_of(std::size_t model) const {
+  std::int64_t most = 1;
+  for (const Settings* s : learners_of(model))
+    if (wants_teacher_scores(*s)) most = std::max(most, s->integer("curriculum.maskings"));
+  return most;
 }
 
 bool JobList::wants_untrained(std::size_t model) const {

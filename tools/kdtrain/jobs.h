@@ -52,6 +52,8 @@ class JobList {
   /// samples, itself before training; and whether all of them accept an untrained one.
   std::vector<SnapshotRule> snapshots_of(std::size_t model) const;
   bool wants_scores_of(std::size_t model) const;
+  /// Over how many maskings of a text its scores are means: the most that anybody asks for.
+  std::int64_t maskings_of(std::size_t model) const;
   bool wants_untrained(std::size_t model) const;
   bool all_allow_untrained(std::size_t model) const;
 

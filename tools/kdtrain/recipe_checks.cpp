@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "curriculum/options.h"
 #include "kernels/distill_loss/distill_loss.h"
 #include "tools/kdtrain/extensions.h"
 #include "tools/kdtrain/jobs.h"
@@ -140,6 +141,17 @@ void check_curriculum(const Use& use, std::map<std::string, std::string>* named,
                   "a curriculum of other settings is called '" + name + "' too");
   if (s.text("curriculum.scorer") == "file" && s.text("curriculum.file").empty())
     mistakes->add(use, "curriculum.scorer", "\"file\" needs curriculum.file");
+  const curriculum::ScoreKind& score = curriculum::score_kinds().at(s.text("curriculum.score"));
+  const std::string& scorer = s.text("curriculum.scorer");
+  if (scorer == curriculum::kScorerData && !score.of_data)
+    mistakes->add(use, "curriculum.scorer",
+                  "\"data\" gives scores that need no model, and " + s.text("curriculum.score") +
+                      " is a model's");
+  if (score.of_data && scorer != curriculum::kScorerData && scorer != curriculum::kScorerFile &&
+      scorer != curriculum::kScorerRandom)
+    mistakes->add(use, "curriculum.score",
+                  "no model is asked for " + s.text("curriculum.score") +
+                      ": expected curriculum.scorer = \"data\"");
   const double value = s.number("curriculum.nan_value");
   if (s.text("curriculum.nan") == "quantile" && (value < 0 || value > 1))
     mistakes->add(use, "curriculum.nan_value", "expected a quantile in [0, 1]");
@@ -184,6 +196,16 @@ void check_progressive(const Recipe& recipe, const Use& use, Mistakes* mistakes)
     mistakes->add(use, "distill.method",
                   "progressive needs a teacher trained by the recipe with "
                   "teacher.train.checkpoint_steps > 0");
+}
+
+void check_loss(const Use& use, Mistakes* mistakes) {
+  const Settings& s = use.settings;
+  if (s.text("distill.loss") == "seed_lambda") return;
+  const std::string loss = s.text("distill.loss") + " has shares of its own";
+  if (s.text("distill.reliance.mode") != "off")
+    mistakes->add(use, "distill.reliance.mode", loss + ": expected \"off\"");
+  if (const double cutoff = s.number("distill.cutoff"); cutoff != 0 && cutoff != 1)
+    mistakes->add(use, "distill.cutoff", loss + ": expected 0");
 }
 
 void check_start(const Use& use, Mistakes* mistakes) {
@@ -313,6 +335,7 @@ void check_together(RecipeResult* result) {
     check_curriculum(use, &curricula, &mistakes);
     check_divergence(use, &mistakes);
     check_progressive(recipe, use, &mistakes);
+    check_loss(use, &mistakes);
     check_start(use, &mistakes);
   }
   const std::size_t tasks = std::max<std::size_t>(1, recipe.tasks.size());

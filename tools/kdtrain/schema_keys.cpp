@@ -210,6 +210,11 @@ void distillation_rows(Table* t) {
                      "then the final one; extraction: random projections of the teacher's "
                      "hidden layers, then the final output.")
            .with(kCost),
+       choice_option("loss", "seed_lambda", "seed_lambda|distilbert_triple",
+                     "seed_lambda: (1 - lambda) CE + lambda tau^2 KL; distilbert_triple: 2 CE + 5 "
+                     "tau^2 KL + 1 (1 - cos) of the last hidden states at all positions, whatever "
+                     "lambda is.")
+           .with(kCost),
        number_option("lambda", 0.5, -10, 10, "",
                      "Weight of the distillation term; 1 - lambda weighs the cross-entropy. 0: "
                      "no teacher.")
@@ -274,6 +279,9 @@ void distillation_rows(Table* t) {
 void curriculum_rows(Table* t) {
   t->section("curriculum");
   t->add(curriculum_options());
+  t->add(count_option("maskings", 4, 1, 64, "",
+                      "Scores of a text whose masks are drawn: means over so many drawings.")
+             .with(kChangesOrder));
 }
 
 void training_rows(Table* t) {

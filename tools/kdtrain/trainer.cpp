@@ -106,7 +106,7 @@ void Trainer::set_reliance(const distill::Stage& stage, std::int64_t step,
   else if (step >= cutoff_)
     settings_.lambda = {0.0f};
   else if (!reliance_)
-    settings_.lambda = {static_cast<float>(s_.number("distill.lambda"))};
+    settings_.lambda = {static_cast<float>(lambda_of(s_))};
   else if (reliance_->options().per_sample)
     settings_.lambda = reliance_->of_samples(samples);
   else

@@ -3,11 +3,28 @@
 #include <algorithm>
 #include <cmath>
 
+#include "distill/terms/cosine.h"
 #include "distill/terms/registry.h"
 #include "kernels/common/philox.h"
 #include "tools/kdtrain/curricula.h"
 
 namespace retort::tools {
+
+namespace {
+
+// Sanh et al. 2019: 2 CE + 5 tau^2 KL + 1 cosine.
+constexpr float kTripleCe = 2, kTripleKl = 5, kTripleCosine = 1;
+
+bool is_triple(const Settings& settings) {
+  return settings.text("distill.loss") == "distilbert_triple";
+}
+
+}  // namespace
+
+double lambda_of(const Settings& settings) {
+  if (!is_triple(settings)) return settings.number("distill.lambda");
+  return static_cast<double>(kTripleKl) / static_cast<double>(kTripleCe + kTripleKl);
+}
 
 std::int64_t planned_steps(const Settings& settings, const std::string& section,
                            std::int64_t samples) {
@@ -85,6 +102,12 @@ distill::Terms terms_of(const Settings& settings, std::uint64_t key) {
   soft.divergence = distill::parse_divergence(settings.text("distill.divergence"));
   soft.parameter = settings.number("distill.parameter");
   distill::Terms terms = distill::soft_targets(soft);
+  if (is_triple(settings)) {
+    terms[0].weight = kTripleCe + kTripleKl;
+    const distill::CosineOptions cosine{key ^ (std::uint64_t{path_hash("triple")} << 32),
+                                        distill::CosineOver::kPositions};
+    terms.push_back({kTripleCosine, std::make_shared<distill::Cosine>(cosine)});
+  }
   for (const auto& kind : distill::term_kinds().rows()) {
     const std::string& name = kind->names.front();
     const nn::Options options = options_of(settings, "distill." + name, distill::options_of(*kind));

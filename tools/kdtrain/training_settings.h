@@ -23,8 +23,12 @@ curriculum::RelianceOptions reliance_options(const Settings& settings);
 distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section,
                                             bool bf16_copy);
 
-/// What a distillation stage minimises: the soft targets, and the terms beside them whose weight is
-/// not 0. `key` is of the student: what a term draws is a function of it and the term's name.
+/// The teacher's share of the soft targets where nothing says it batch by batch: distill.lambda, or
+/// that of distill.loss = "distilbert_triple" (of weight 7, so that 2 CE + 5 tau^2 KL come out).
+double lambda_of(const Settings& settings);
+
+/// What a distillation stage minimises: the soft targets, what distill.loss puts beside them, and the
+/// terms whose weight is not 0. `key` is of the student: what a term draws is a function of it and the term's name.
 distill::Terms terms_of(const Settings& settings, std::uint64_t key);
 
 }  // namespace retort::tools

@@ -79,10 +79,12 @@ TEST(Score, what_was_not_measured_is_an_error) {
 TEST(Score, confidence_of_a_loss_is_linear_up_to_its_quantile) {
   const std::vector<float> loss{0, 1, 2, 4, 100};
   // Median 2: C = 1 - min(D, 2) / 2.
-  EXPECT_EQ(confidence_of(kind("loss"), loss, 0.5), (std::vector<float>{1, 0.5f, 0, 0, 0}));
+  EXPECT_EQ(confidence_of(kind("loss"), loss, {.quantile = 0.5}),
+            (std::vector<float>{1, 0.5f, 0, 0, 0}));
   // The sentinel 100 left out, quantile 1 is 4.
-  EXPECT_EQ(confidence_of(kind("loss"), loss, 1, std::vector<std::uint8_t>{0, 0, 0, 0, 1}),
-            (std::vector<float>{1, 0.75f, 0.5f, 0, 0}));
+  EXPECT_EQ(
+      confidence_of(kind("loss"), loss, {.quantile = 1}, std::vector<std::uint8_t>{0, 0, 0, 0, 1}),
+      (std::vector<float>{1, 0.75f, 0.5f, 0, 0}));
   EXPECT_EQ(confidence_of(kind("entropy"), std::vector<float>{0, 0}), (std::vector<float>{1, 1}));
   EXPECT_EQ(confidence_of(kind("logit"), loss), loss);
 }
