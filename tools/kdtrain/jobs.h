@@ -80,7 +80,7 @@ class JobList {
   std::size_t add_model(const std::string& name);
   void check_batch(const Settings& s, const std::string& who, const std::string& section,
                    const nn::DataFacts& data) const;
-  void check_stages(const Settings& s, const std::string& who, const nn::DataFacts& data) const;
+  void check_stages(const Settings& s, const std::string& who, const nn::Dataset& data) const;
 
   const Recipe& recipe_;
   std::string task_;

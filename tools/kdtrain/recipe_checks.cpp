@@ -4,6 +4,7 @@
 
 #include "curriculum/options.h"
 #include "kernels/distill_loss/distill_loss.h"
+#include "nn/data/registry.h"
 #include "tools/kdtrain/extensions.h"
 #include "tools/kdtrain/jobs.h"
 #include "tools/kdtrain/recipe_parts.h"
@@ -105,6 +106,23 @@ void check_order(const Use& use, Mistakes* mistakes) {
   if (s.integer("train.window_shuffle") > 0 && s.text("train.order") == "shuffle")
     mistakes->add(use, "train.window_shuffle",
                   "train.order = \"shuffle\" shuffles everything already");
+}
+
+void check_batch_tokens(const Use& use, Mistakes* mistakes) {
+  const Settings& s = use.settings;
+  if (s.integer("train.batch_tokens") == 0) return;
+  if (nn::data_kinds().at(s.text("data.format")).gives != nn::Reads::kTokens)
+    mistakes->add(use, "train.batch_tokens",
+                  "data " + s.text("data.format") + " has no tokens: expected 0");
+  const bool by_batch =
+      s.text("distill.reliance.mode") != "off" && s.text("distill.reliance.per") == "batch";
+  if (by_batch)
+    mistakes->add(use, "train.batch_tokens",
+                  "lambda by batch is made for batches of train.batch samples: expected 0, or "
+                  "distill.reliance.per = \"sample\"");
+  if (s.text("curriculum.pacing") != "none" || s.integer("train.window_shuffle") > 0)
+    mistakes->add(use, "train.batch_tokens",
+                  "pacing and windows are counted in batches of samples: expected 0");
 }
 
 void check_pacing(const Use& use, Mistakes* mistakes) {
@@ -332,6 +350,7 @@ void check_together(RecipeResult* result) {
     });
     check_stop(use, &mistakes);
     check_order(use, &mistakes);
+    check_batch_tokens(use, &mistakes);
     check_curriculum(use, &curricula, &mistakes);
     check_divergence(use, &mistakes);
     check_progressive(recipe, use, &mistakes);

@@ -85,6 +85,10 @@ std::vector<KeySpec> training_keys() {
                    "Passes over the training data; 0: train by steps."),
       count_option("steps", 0, 0, 1e9, "steps", "Optimizer updates; 0: train by epochs."),
       count_option("batch", 128, 1, 65536, "samples", "Samples in a step.").with(kCost),
+      count_option("batch_tokens", 0, 0, 1e9, "tokens",
+                   "Tokens in a step, on average, instead of batch: the order is cut where its "
+                   "tokens pass multiples of it; 0: by samples.")
+          .with(kCost),
       count_option("micro_batch", 0, 0, 65536, "samples",
                    "Samples that pass the networks at once (gradients are added up, less memory); "
                    "0: the whole batch.")

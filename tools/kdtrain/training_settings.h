@@ -8,14 +8,19 @@
 
 namespace retort::tools {
 
-/// Steps that training will take. `section` is "train" or "teacher.train" in all of these.
+/// Steps of one epoch: of batch samples, or of batch_tokens tokens. `section` is "train" or
+/// "teacher.train" in all of these.
+std::int64_t epoch_steps(const Settings& settings, const std::string& section,
+                         const nn::Dataset& data);
+/// Steps that training will take.
 std::int64_t planned_steps(const Settings& settings, const std::string& section,
-                           std::int64_t samples);
+                           const nn::Dataset& data);
 
 nn::Schedule schedule_of(const Settings& settings, const std::string& section, std::int64_t steps);
 
 curriculum::SamplerOptions sampler_options(const Settings& settings, const std::string& section,
-                                           std::uint64_t key, std::int64_t steps);
+                                           std::uint64_t key, std::int64_t steps,
+                                           const nn::Dataset& data);
 
 curriculum::RelianceOptions reliance_options(const Settings& settings);
 

@@ -1,4 +1,5 @@
 // A corpus of texts, tokenised.
+#include <algorithm>
 #include <chrono>
 
 #include "engine/io/file.h"
@@ -46,6 +47,8 @@ class Corpus : public TokenSamples {
         max_length_(static_cast<std::size_t>(options.max_length)),
         truncation_(options.truncation),
         hash_(hash_of(options)),
+        around_one_(tokenizer_->surround({}).ids.size()),
+        around_pair_(texts_ == 1 ? 0 : tokenizer_->surround({}, {}, 0).ids.size()),
         cache_(open(options, tell)) {
     if (options.format.labelled()) read_labels(options);
     RETORT_CHECK_AS(kBadInput, size() > 0, "[text] expected at least one sample in ",
@@ -85,6 +88,19 @@ class Corpus : public TokenSamples {
       sample.sequences.push_back(
           of(tokenizer_->surround(text, cache_.ids(first + second), max_length_, truncation_)));
     return sample;
+  }
+  std::int64_t token_count(std::int64_t i) const override {
+    const std::uint64_t first = static_cast<std::uint64_t>(i) * texts_;
+    const auto cut = [this](std::size_t own, std::size_t around) {
+      return static_cast<std::int64_t>(max_length_ == 0 ? own + around
+                                                        : std::min(own + around, max_length_));
+    };
+    const std::size_t text = cache_.length(first);
+    if (texts_ == 1) return cut(text, around_one_);
+    std::int64_t count = 0;
+    for (std::uint64_t second = 1; second < texts_; ++second)
+      count += cut(text + cache_.length(first + second), around_pair_);
+    return count;
   }
   std::vector<std::int32_t> text_ids(std::int64_t i) const override {
     const std::uint64_t first = static_cast<std::uint64_t>(i) * texts_;
@@ -147,7 +163,7 @@ class Corpus : public TokenSamples {
 
   // Where one text alone gives way it must be longer than what is to be cut.
   void check_cuts() const {
-    const std::size_t around = tokenizer_->surround({}, {}, 0).ids.size();
+    const std::size_t around = around_pair_;
     for (std::uint64_t t = 0; t < cache_.size(); t += texts_)
       for (std::uint64_t k = 1; k < texts_; ++k) {
         const std::size_t a = cache_.length(t), b = cache_.length(t + k);
@@ -166,6 +182,7 @@ class Corpus : public TokenSamples {
   std::size_t max_length_;
   Truncation truncation_;
   std::string hash_;
+  std::size_t around_one_, around_pair_;  // special tokens
   TokenCache cache_;
   std::vector<std::int32_t> labels_;
 };

@@ -62,6 +62,12 @@ class IdFiles : public TokenSamples {
   std::int32_t label(std::int64_t i) const override {
     return labels_.empty() ? -1 : labels_[static_cast<std::size_t>(i)];
   }
+  std::int64_t token_count(std::int64_t i) const override {
+    std::int64_t count = 0;
+    for (std::int64_t s = i * choices_; s < (i + 1) * choices_; ++s)
+      count += static_cast<std::int64_t>(sequences_[static_cast<std::size_t>(s)].ids.size());
+    return count;
+  }
   TokenSample at(std::int64_t i) const override {
     RETORT_CHECK(i >= 0 && i < size(), "[text] expected a sample below ", size(), ", got ", i);
     TokenSample sample;

@@ -188,6 +188,12 @@ std::vector<std::int32_t> TextDataset::labels() const {
 }
 
 std::vector<float> TextDataset::measured(const std::string& score) const {
+  if (score == "token_count") {
+    std::vector<float> counts;
+    for (std::int64_t i = 0; i < size(); ++i)
+      counts.push_back(static_cast<float>(samples_->token_count(number(i))));
+    return counts;
+  }
   if (samples_->tokenizer() == nullptr) {
     std::vector<float> length;
     if (score == "text_length")

@@ -40,6 +40,7 @@ class TextDataset : public Dataset {
   std::uint64_t hash() const override { return hash_; }
   std::string describe() const override;
   std::vector<std::int32_t> labels() const override;
+  /// Scores of TextMeasures; "token_count": tokens as models read them, special ones included.
   std::vector<float> measured(const std::string& score) const override;
   std::string word(std::int32_t id) const override;
   std::shared_ptr<const Dataset> subset(std::span<const std::int64_t> samples) const override;

@@ -19,12 +19,13 @@ struct TextSample {
 
 /// Where samples stand in files, and which texts are theirs.
 struct TextFormat {
-  std::string kind;  // "text", "jsonl", "tsv", "bioasq"
+  std::string kind = {};  // "text", "jsonl", "tsv", "bioasq"
   TextTask task = TextTask::kMaskedLm;
-  std::string text, second, label;   // fields (jsonl) or columns (tsv: a name or a number from 0)
-  std::vector<std::string> choices;  // fields of the choices; text is what they are about
-  bool header = true;                // tsv: the first line names the columns
-  bool by_snippet = false;           // bioasq: a row a snippet; else a row a question
+  // Fields (jsonl) or columns (tsv: a name or a number from 0).
+  std::string text = {}, second = {}, label = {};
+  std::vector<std::string> choices = {};  // fields of the choices; text is what they are about
+  bool header = true;                     // tsv: the first line names the columns
+  bool by_snippet = false;                // bioasq: a row a snippet; else a row a question
 
   bool labelled() const {
     return task == TextTask::kClassification || task == TextTask::kMultipleChoice;

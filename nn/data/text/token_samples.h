@@ -34,6 +34,8 @@ class TokenSamples {
   /// Errors    kUsage unless 0 <= i < size().
   virtual TokenSample at(std::int64_t i) const = 0;
   virtual std::int32_t label(std::int64_t i) const = 0;
+  /// Tokens of all its sequences, special ones included, without reading them.
+  virtual std::int64_t token_count(std::int64_t i) const = 0;
   virtual std::int64_t choices() const { return 1; }
   /// Of content and order.
   virtual std::string hash() const = 0;
@@ -50,9 +52,9 @@ using Tell = std::function<void(const std::string&)>;
 
 struct CorpusOptions {
   TextFormat format;
-  std::vector<std::string> files;        // as find_packed found them
+  std::vector<std::string> files = {};   // as find_packed found them
   std::int64_t per_file = 0, limit = 0;  // the first samples of each file, of all; 0: all
-  std::string cache;                     // folder of token caches
+  std::string cache = {};                // folder of token caches
   std::int64_t max_length = 512;         // ids of a sequence, special tokens included
   Truncation truncation = Truncation::kLongestFirst;
   /// Another way to the samples of a file than open_text(), and what it is in words that tell it
@@ -81,7 +83,7 @@ std::shared_ptr<const TokenSamples> tokenised_corpus(std::shared_ptr<const Token
 /// ids: they are below it; 0: not known. Errors    kBadInput with file and line.
 struct IdFileOptions {
   TextTask task = TextTask::kMaskedLm;
-  std::vector<std::string> files;
+  std::vector<std::string> files = {};
   std::int64_t per_file = 0, limit = 0, ids = 0, max_length = 0;
 };
 std::shared_ptr<const TokenSamples> samples_of_ids(const IdFileOptions& options);

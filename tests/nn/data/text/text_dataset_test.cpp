@@ -150,6 +150,26 @@ TEST_F(TextData, options_decide_the_hash_and_what_is_cut) {
   EXPECT_EQ(open("text", kTexts, {{"train_per_file", std::int64_t{2}}})->size(), 2);
 }
 
+TEST_F(TextData, token_counts_are_those_of_batches) {
+  const std::string pairs =
+      "{\"text\": \"a b ad\", \"second\": \"c\", \"label\": 0}\n"
+      "{\"text\": \"a\", \"second\": \"c c c c\", \"label\": 1}\n";
+  const Options pair{{"task", std::string("classification")}, {"second", std::string("second")}};
+  for (const std::int64_t most : {0, 6, 64}) {
+    Options cut = pair;
+    cut.set("max_length", most);
+    for (const auto& data :
+         {open("jsonl", pairs, cut), open("text", kTexts, {{"max_length", most}}),
+          open("tokens", R"({"input_ids": [5, 6], "labels": [5, 6]})")}) {
+      const auto counts = data->measured("token_count");
+      ASSERT_EQ(counts.size(), static_cast<std::size_t>(data->size()));
+      for (std::int64_t i = 0; i < data->size(); ++i)
+        EXPECT_EQ(static_cast<std::int64_t>(counts[static_cast<std::size_t>(i)]),
+                  batch_of(*data, {i}).inputs[0].values.numel());
+    }
+  }
+}
+
 TEST_F(TextData, the_last_samples_may_be_held_out) {
   const Options holdout{{"holdout", std::int64_t{1}}};
   EXPECT_EQ(open("text", kTexts, holdout)->measured("text_length"), (std::vector<float>{3, 3, 8}));
