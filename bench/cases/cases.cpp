@@ -41,6 +41,8 @@ Plan all_cases(Device device, bool smoke) {
   add_gemm_cases(plan);
   add_conv2d_cases(plan);
   add_batch_norm_cases(plan);
+  add_attention_cases(plan);
+  add_layer_norm_cases(plan);
   add_image_cases(plan);
   add_row_cases(plan);
   add_indexed_row_cases(plan);

@@ -11,6 +11,8 @@ void add_indexed_row_cases(Plan& plan);  // gather, scatter, segments, ranks, dr
 void add_gemm_cases(Plan& plan);         // matrix products
 void add_conv2d_cases(Plan& plan);       // convolution and its two gradients
 void add_batch_norm_cases(Plan& plan);
+void add_attention_cases(Plan& plan);     // forward, backward, both
+void add_layer_norm_cases(Plan& plan);    // with residual and dropout
 void add_image_cases(Plan& plan);         // pooling, shortcut, batches of images
 void add_distill_loss_cases(Plan& plan);  // all divergences
 void add_optimizer_cases(Plan& plan);     // sgd, adamw, grad_norm

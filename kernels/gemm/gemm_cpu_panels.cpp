@@ -18,14 +18,15 @@
 #include "hwy/foreach_target.h"  // must come before highway.h
 #include "hwy/highway.h"
 #include "kernels/common/thread_space.h"
+#include "kernels/common/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace retort::kernels {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-using D = hn::CappedTag<float, 16>;
+using D = StripTag;
 using V = hn::Vec<D>;
-constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
+constexpr int kLanes = kStripLanes;
 
 // As many sums as the registers hold, beside a row of the panel and a value of A.
 constexpr int kRows = kLanes == 16 ? 12 : kLanes == 8 ? 6 : 4;
@@ -48,49 +49,6 @@ HWY_INLINE void for_each_panel(std::int64_t columns, F&& f) {
 
 // ---- packing ------------------------------------------------------------------------------------
 
-#if HWY_TARGET != HWY_SCALAR
-// Lane 4 i + j of the result is from[4 i * pitch + j]: four values of every fourth row.
-template <class Tag>
-HWY_INLINE hn::Vec<Tag> every_fourth_row(Tag tag, const float* from, std::int64_t pitch) {
-  if constexpr (hn::MaxLanes(tag) <= 4) {
-    return hn::LoadU(tag, from);
-  } else {
-    constexpr std::int64_t half_lanes = static_cast<std::int64_t>(hn::MaxLanes(tag)) / 2;
-    const hn::Half<Tag> half;
-    return hn::Combine(tag, every_fourth_row(half, from + half_lanes * pitch, pitch),
-                       every_fourth_row(half, from, pitch));
-  }
-}
-#endif
-
-// to[p * stride + lane] = from[lane * pitch + p] for `depth` values of kLanes rows.
-HWY_INLINE void pack_vector(const float* from, std::int64_t pitch, std::int64_t depth, float* to,
-                            std::int64_t stride) {
-  std::int64_t p = 0;
-#if HWY_TARGET != HWY_SCALAR
-  const D tag;
-  const hn::RepartitionToWide<D> pairs;
-  for (; p + 4 <= depth; p += 4) {
-    const V r0 = every_fourth_row(tag, from + p, pitch),
-            r1 = every_fourth_row(tag, from + pitch + p, pitch),
-            r2 = every_fourth_row(tag, from + 2 * pitch + p, pitch),
-            r3 = every_fourth_row(tag, from + 3 * pitch + p, pitch);
-    const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(tag, r0, r1)),
-               low23 = hn::BitCast(pairs, hn::InterleaveLower(tag, r2, r3)),
-               high01 = hn::BitCast(pairs, hn::InterleaveUpper(tag, r0, r1)),
-               high23 = hn::BitCast(pairs, hn::InterleaveUpper(tag, r2, r3));
-    float* const out = to + p * stride;
-    hn::StoreU(hn::BitCast(tag, hn::InterleaveLower(pairs, low01, low23)), tag, out);
-    hn::StoreU(hn::BitCast(tag, hn::InterleaveUpper(pairs, low01, low23)), tag, out + stride);
-    hn::StoreU(hn::BitCast(tag, hn::InterleaveLower(pairs, high01, high23)), tag, out + 2 * stride);
-    hn::StoreU(hn::BitCast(tag, hn::InterleaveUpper(pairs, high01, high23)), tag, out + 3 * stride);
-  }
-#endif
-  for (; p < depth; ++p)
-    for (std::int64_t lane = 0; lane < kLanes; ++lane)
-      to[p * stride + lane] = from[lane * pitch + p];
-}
-
 // The `depth` columns of B from `first` on as rows: panel after panel, each row by row. Lanes past
 // the last row of B are 0.
 HWY_INLINE void pack_b(const PanelArgs& g, std::int64_t first, std::int64_t depth, float* to) {
@@ -101,7 +59,7 @@ HWY_INLINE void pack_b(const PanelArgs& g, std::int64_t first, std::int64_t dept
       float* const out = to + at * depth + (column - at);
       const std::int64_t lanes = g.columns - column;  // that exist
       if (lanes >= kLanes) {
-        pack_vector(from, g.ldb, depth, out, stride);
+        transpose_strip(from, g.ldb, depth, out, stride);
         continue;
       }
       for (std::int64_t p = 0; p < depth; ++p)
