@@ -27,6 +27,14 @@ distill_bench steps [OPTION...]      whole steps only
 distill_bench compare A.json B.json [--threshold SHARE] [--allow-missing]
                            B / A; 1 if B is slower by more than SHARE (0.05), wrong, or lacks cases
 distill_bench roofline A.json --out FILE.svg [--device cpu|cuda]
+distill_bench ptx CASES|FILE.cu      no GPU needed: every kernel that the cases (a pattern of names)
+                           launch, or your own program of one CUDA file, run from its PTX:
+                           instructions by class, coverage, sectors and bank passes of each load
+                           and store, hazards of shared memory, by line of source
+  --html FILE              the same as a page
+  --arch 80|90             whose PTX (90)
+  --kernels REGEX          only these in the report
+  anything else            is given to nvcc, for a FILE.cu (-I., -DTILE=64)
 distill_bench worker --case NAME     one case on demand, for bench/peers
 
 run ends with 6 if a result is NaN, further from its definition than its bound, or not the same
@@ -59,9 +67,10 @@ int main(int argc, char** argv) {
     }
     if (command == "compare") return compare_command(arguments);
     if (command == "roofline") return roofline_command(arguments);
+    if (command == "ptx") return ptx_command(arguments, all_cases);
     if (command == "worker") return worker_command(arguments);
     retort::fail(retort::ErrorCode::kUsage, "distill_bench: no command '", command,
-                 "': run, steps, compare, roofline, worker");
+                 "': run, steps, compare, roofline, ptx, worker");
   } catch (const retort::Error& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return static_cast<int>(e.code());

@@ -27,8 +27,8 @@ foreach(room kernels engine nn distill curriculum tools)
         endif()
       endforeach()
     endif()
-    # CUDA headers stay in device code and in the plug-in.
-    if(file MATCHES "\\.(h|cpp)$" AND NOT file MATCHES "/kernels/(simt|plugin)/|_cudnn|_cublas")
+    # CUDA headers stay in device code, in the plug-in and in the runtime that interprets PTX.
+    if(file MATCHES "\\.(h|cpp)$" AND NOT file MATCHES "/kernels/(simt|plugin)/|/tools/ptx/|_cudnn|_cublas")
       file(STRINGS "${file}" lines REGEX "^ *# *include <(cuda|cublas|cudnn|nccl)")
       if(lines)
         message("${file}: CUDA headers belong in .cu, .cuh and kernels/plugin, got ${lines}")

@@ -24,6 +24,10 @@ int compare_command(const Arguments& arguments);
 int roofline_command(const Arguments& arguments);
 /// worker --case NAME: times one case on demand, for bench/peers (protocol in its README).
 int worker_command(const Arguments& arguments);
+/// ptx CASES|FILE.cu [--arch 80|90] [--kernels REGEX] [--text FILE] [--html FILE] [NVCC_OPTION...]:
+/// runs cases, or a program, from their PTX and reports on each kernel (tools/ptx/profile.h).
+/// kNumerics if a case's result is wrong; of a program its own status.
+int ptx_command(const Arguments& arguments, const MakePlan& cases);
 
 /// Takes "--name VALUE" out of the arguments; `otherwise` if it is not there. Error(kUsage) if the
 /// value is missing.

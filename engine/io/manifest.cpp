@@ -104,7 +104,7 @@ std::string FileManifest::problem(const std::string& name) const {
   {
     const std::lock_guard lock(mutex_);
     const auto at = files_.find(name);
-    if (at == files_.end()) return std::string("is not in ") + kFiles;
+    if (at == files_.end()) return join("is not in ", kFiles);
     mark = at->second;
   }
   return mark_problem(folder_ + "/" + name, mark);

@@ -135,6 +135,7 @@ const Conv2dShape kEdgeShapes[] = {
     {   2, 11, 10, 16,  8, 3, 3, 3, 2},   // stride 3
     {   1,  3,  3,  8,  8, 3, 3, 1, 4},   // padding beyond the filter
     {   1,  4,  9,  8, 16, 2, 2, 3, 0},   // gaps between the filters
+    {   1,  4,  3,  8, 68, 3, 3, 1, 1},   // the weight gradient's tiles of 128 filters
 };
 // clang-format on
 

@@ -142,6 +142,54 @@ TEST(Elementwise, cuda_equals_cpu_for_log_and_sqrt) {
       }
 }
 
+// The two that want positive numbers, where no pack of 16 bytes begins.
+TEST(Elementwise, log_and_sqrt_without_alignment) {
+  using kernels::Unary;
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const Unary op : {Unary::kLog, Unary::kSqrt}) {
+        constexpr std::int64_t kN = 259;
+        const Tensor x = randn({kN + 1}, 1, dtype, 1, 8), dy = randn({kN + 1}, 2, dtype);
+        const Tensor x_on = x.to(device).slice(1, kN + 1), dy_on = dy.to(device).slice(1, kN + 1);
+        const Tensor y = Tensor::full({kN + 1}, 7, dtype, device), dx = y.clone();
+        kernels::unary(context_of(device),
+                       {op, y.slice(1, kN + 1).raw(), x_on.raw(), kN, 1, 0, dtype});
+        const Tensor saved = kernels::backward_reads_result(op) ? y.slice(1, kN + 1) : x_on;
+        kernels::unary_backward(context_of(device), {op, dx.slice(1, kN + 1).raw(), dy_on.raw(),
+                                                     saved.raw(), kN, 1, dtype});
+        std::vector<double> want = x.to_vector<double>(), want_dx = dy.to_vector<double>();
+        for (std::size_t i = 1; i < want.size(); ++i) {
+          want_dx[i] /= op == Unary::kLog ? want[i] : 2 * std::sqrt(want[i]);
+          want[i] = op == Unary::kLog ? std::log(want[i]) : std::sqrt(want[i]);
+        }
+        want[0] = want_dx[0] = 7;
+        EXPECT_TRUE(all_close(y, Tensor::from(want, {kN + 1}), tolerance_of(dtype)))
+            << name_of(device) << " " << name_of(dtype) << " " << name_of(op);
+        const Tolerance t = tolerance_of(dtype);
+        EXPECT_TRUE(all_close(dx, Tensor::from(want_dx, {kN + 1}), {2 * t.rtol, t.atol}))
+            << name_of(device) << " " << name_of(dtype) << " " << name_of(op);
+      }
+}
+
+// Rows with gaps, and a first element where no pack begins; what lies beside them stays.
+TEST(Elementwise, fill_of_every_type) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16, DType::kF16, DType::kI64,
+                              DType::kI32, DType::kU8})
+      for (const std::int64_t extra : {0, 3}) {
+        constexpr std::int64_t kRows = 4, kColumns = 37;
+        const std::int64_t pitch = kColumns + extra, n = kRows * pitch + 1;
+        const Tensor memory = Tensor::full({n}, 2, dtype, device);
+        kernels::fill(context_of(device),
+                      {memory.slice(1, n).raw(), 5, dtype, kRows, kColumns, pitch});
+        std::vector<double> want(static_cast<std::size_t>(n), 2);
+        for (std::int64_t r = 0; r < kRows; ++r)
+          for (std::int64_t c = 0; c < kColumns; ++c)
+            want[static_cast<std::size_t>(1 + r * pitch + c)] = 5;
+        EXPECT_EQ(memory.to_vector<double>(), want) << name_of(device) << " " << name_of(dtype);
+      }
+}
+
 TEST(Elementwise, counters_advance_unless_skipped) {
   for (const Device device : devices()) {
     const Tensor counter = Tensor::scalar(3, DType::kI64, device),

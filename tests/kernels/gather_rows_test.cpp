@@ -102,15 +102,23 @@ TEST(GatherRows, scatter_adds_to_what_is_there_as_the_definition_says) {
 
 TEST(GatherRows, scatter_gives_the_same_bits_on_every_device_with_any_threads_and_again) {
   const int before = thread_count();
-  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+#if defined(RETORT_SANITIZED)  // minutes there; the other builds run all
+  const std::vector<DType> dtypes = {DType::kF32};
+  const bool all = false;
+#else
+  const std::vector<DType> dtypes = {DType::kF64, DType::kF32, DType::kBF16};
+  const bool all = true;
+#endif
+  for (const DType dtype : dtypes)
     for (const Sizes& s : edge_sizes())
       for (const std::int64_t pad : {0, 3}) {
         if (pad > 0 && (dtype != DType::kF32 || s.rows > 401)) continue;  // time
+        if (!all && (pad > 0 ? s.table_rows > 256 : s.rows > 401 && s.columns > 1)) continue;
         set_thread_count(1);
         const Tensor one = scatter(s, dtype, Device::kCpu, pad).wide;
         set_thread_count(3);
         for (const Device device : devices())
-          for (int again = dtype == DType::kF32 ? 0 : 1; again < 2; ++again)
+          for (int again = all && dtype == DType::kF32 ? 0 : 1; again < 2; ++again)
             ASSERT_TRUE(same_bytes(scatter(s, dtype, device, pad).wide, one))
                 << name_of(dtype) << " on " << name_of(device) << " " << s.rows << " x "
                 << s.columns << " into " << s.table_rows << " pad " << pad;

@@ -69,7 +69,7 @@ TEST(ImageBatch, every_device_gives_the_same_bytes) {
     GTEST_SKIP() << "no CUDA backend: " << cuda_unavailable_reason();
   std::vector<std::int64_t> entries;
   for (int b = 0; b < 7; ++b) entries.push_back(entry(b % 5, b % 2, b - 3, 4 - b));
-  for (const DType dtype : {DType::kF32, DType::kBF16})
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
     for (const std::int64_t channels : {1, 3, 4})
       for (const std::int64_t size : {1, 5, 32}) {
         const Made cpu = run(Device::kCpu, dtype, channels, size, size + 1, entries);

@@ -46,6 +46,36 @@ TEST(Mse, cuda_and_composed_agree_at_edge_sizes) {
       }
 }
 
+// From the second element on, where no pack of 16 bytes begins.
+TEST(Mse, without_alignment) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const std::int64_t n : {1, 33, 4099}) {
+        const Tensor x = randn({n + 1}, 1, dtype), t = randn({n + 1}, 2, dtype);
+        const Tensor x_on = x.to(device).slice(1, n + 1), t_on = t.to(device).slice(1, n + 1);
+        const Tensor loss = Tensor::empty({}, dtype, device),
+                     dloss = Tensor::full({}, 2.5, dtype, device),
+                     dx = Tensor::full({n + 1}, 7, dtype, device), dt = dx.clone();
+        kernels::mse(context_of(device), {loss.raw(), x_on.raw(), t_on.raw(), n, dtype});
+        kernels::mse_backward(context_of(device),
+                              {dx.slice(1, n + 1).raw(), dt.slice(1, n + 1).raw(), x_on.raw(),
+                               t_on.raw(), dloss.raw(), n, dtype});
+        const auto a = x.to_vector<double>(), b = t.to_vector<double>();
+        double sum = 0;
+        std::vector<double> want_dx(a.size(), 7), want_dt = want_dx;
+        for (std::size_t i = 1; i < a.size(); ++i) {
+          sum += (a[i] - b[i]) * (a[i] - b[i]);
+          want_dx[i] = 2.5 * 2 * (a[i] - b[i]) / static_cast<double>(n);
+          want_dt[i] = -want_dx[i];
+        }
+        const Tolerance tolerance = tolerance_of(dtype);
+        EXPECT_TRUE(close(loss.item(), sum / static_cast<double>(n), tolerance.rtol, 1e-6))
+            << name_of(device) << " " << name_of(dtype) << " n = " << n;
+        EXPECT_TRUE(all_close(dx, Tensor::from(want_dx, {n + 1}), tolerance));
+        EXPECT_TRUE(all_close(dt, Tensor::from(want_dt, {n + 1}), tolerance));
+      }
+}
+
 TEST(Mse, gradients) {
   for (const auto f : {mse, mse_composed}) {
     const auto result = gradcheck([&](const auto& in) { return f(in[0], in[1]); },

@@ -89,6 +89,62 @@ TEST(Reduce, long_flat_sums) {
     }
 }
 
+// Flat sums of what no pack begins with, and rows long enough for a block, in packs and one by one.
+TEST(Reduce, alignment_of_every_type) {
+  using kernels::Sum;
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const std::int64_t offset : {0, 1})
+        for (const std::int64_t columns : {1032, 1033}) {
+          constexpr std::int64_t kRows = 3;
+          const Tensor x = randn({kRows * columns + 1}, 1, dtype, 1, 1);
+          const auto v = x.to_vector<double>();
+          const Tensor on = x.to(device).slice(offset, kRows * columns + offset);
+          const Tensor rows = Tensor::empty({kRows}, dtype, device),
+                       all = Tensor::empty({1}, dtype, device);
+          kernels::sum(context_of(device),
+                       {Sum::kRows, rows.raw(), on.raw(), kRows, columns, columns, 0.5, dtype});
+          kernels::sum(context_of(device),
+                       {Sum::kAll, all.raw(), on.raw(), kRows, columns, columns, 0.5, dtype});
+          std::vector<double> want(kRows);
+          double total = 0;
+          for (std::int64_t i = 0; i < kRows * columns; ++i) {
+            const double term = 0.5 * v[static_cast<std::size_t>(i + offset)];
+            want[static_cast<std::size_t>(i / columns)] += term;
+            total += term;
+          }
+          EXPECT_TRUE(all_close(rows, Tensor::from(want, {kRows}), tolerance_of(dtype)))
+              << name_of(device) << " " << name_of(dtype) << " " << columns << " " << offset;
+          EXPECT_TRUE(all_close(all, Tensor::from<double>({total}, {1}), tolerance_of(dtype)))
+              << name_of(device) << " " << name_of(dtype) << " " << columns << " " << offset;
+        }
+}
+
+TEST(Reduce, expand_is_the_factor_times_what_it_spreads) {
+  using kernels::Sum;
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const Sum kind : {Sum::kAll, Sum::kRows, Sum::kColumns}) {
+        constexpr std::int64_t kRows = 5, kColumns = 67;
+        const Tensor x = randn({kind == Sum::kAll    ? 1
+                                : kind == Sum::kRows ? kRows
+                                                     : kColumns},
+                               1, dtype);
+        const auto v = x.to_vector<double>();
+        const Tensor on = x.to(device), y = Tensor::empty({kRows, kColumns}, dtype, device);
+        kernels::expand(context_of(device),
+                        {kind, y.raw(), on.raw(), kRows, kColumns, 0.25, dtype});
+        std::vector<double> want;
+        for (std::int64_t r = 0; r < kRows; ++r)
+          for (std::int64_t c = 0; c < kColumns; ++c)
+            want.push_back(0.25 * v[static_cast<std::size_t>(kind == Sum::kAll    ? 0
+                                                             : kind == Sum::kRows ? r
+                                                                                  : c)]);
+        EXPECT_TRUE(all_close(y, Tensor::from(want, {kRows, kColumns}), {0, 0}))
+            << name_of(device) << " " << name_of(dtype) << " kind " << static_cast<int>(kind);
+      }
+}
+
 // The order of a sum follows from the sizes, not from the threads.
 TEST(Reduce, the_same_bits_with_any_number_of_threads) {
   const Tensor x = randn({70001}, 3), m = randn({900, 130}, 4);

@@ -53,6 +53,21 @@ TEST(Shortcut, equals_its_definition_at_edge_shapes) {
           }
 }
 
+// The kernel moves elements of any type.
+TEST(Shortcut, bytes) {
+  for (const Device device : devices()) {
+    const Tensor x = Tensor::from<std::uint8_t>({1, 2, 3, 4, 5, 6}, {1, 3, 2, 1}, device),
+                 dy = Tensor::from<std::uint8_t>({1, 2, 3, 4, 5, 6, 7, 8}, {1, 2, 1, 4}, device),
+                 y = Tensor::full({8}, 9, DType::kU8, device),
+                 dx = Tensor::full({6}, 9, DType::kU8, device);
+    kernels::shortcut(context_of(device), {x.raw(), y.raw(), 1, 3, 2, 1, 4, 2, DType::kU8});
+    kernels::shortcut_backward(context_of(device),
+                               {dy.raw(), dx.raw(), 1, 3, 2, 1, 4, 2, DType::kU8});
+    EXPECT_EQ(y.to_vector<std::uint8_t>(), (std::vector<std::uint8_t>{0, 1, 0, 0, 0, 5, 0, 0}));
+    EXPECT_EQ(dx.to_vector<std::uint8_t>(), (std::vector<std::uint8_t>{2, 0, 0, 0, 6, 0}));
+  }
+}
+
 TEST(Shortcut, errors_name_what_is_wrong) {
   const Tensor x = Tensor::zeros({1, 4, 4, 2});
   EXPECT_THROW(shortcut_a(x, 2, 1), Error);

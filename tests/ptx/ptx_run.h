@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/ptx/instructions.h"
+#include "tools/ptx/instructions.h"
 
 namespace retort::ptx {
 

@@ -57,10 +57,12 @@ if(NOT RETORT_HIGHWAY_INCLUDE OR NOT RETORT_HIGHWAY_LIBRARY)
   message(FATAL_ERROR "Highway was not found: install libhwy-dev (tools/install_packages.sh lists everything)")
 endif()
 
-# retort_precompile(TARGET HEADER [ALWAYS]): in sanitizer builds, HEADER is parsed once for all files of TARGET, instead
-# of for a second and more in each. Not in other builds, so that a missing #include shows there, unless ALWAYS is given.
+# retort_precompile(TARGET HEADER [ALWAYS]): HEADER is parsed once for all files of TARGET, instead of for a second and
+# more in each: in sanitizer builds and where RETORT_PRECOMPILE asks for it (tools/test.sh). Not where one works on the
+# sources, so that a missing #include shows there, unless ALWAYS is given.
+option(RETORT_PRECOMPILE "Precompile what most files include" OFF)
 function(retort_precompile target header)
-  if(RETORT_SANITIZE OR "${ARGN}" STREQUAL "ALWAYS")
+  if(RETORT_SANITIZE OR RETORT_PRECOMPILE OR "${ARGN}" STREQUAL "ALWAYS")
     target_precompile_headers(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${PROJECT_SOURCE_DIR}/${header}>")
   endif()
 endfunction()

@@ -2,6 +2,7 @@
 # nvcc is looked for as CMake does (CUDACXX, PATH), then in CUDA_HOME, /usr/local/cuda and the wheel
 # nvidia-cuda-nvcc (nvidia/cu13/bin/nvcc).
 set(RETORT_CUDA_ARCHS "80;90a" CACHE STRING "Real architectures; the last one's PTX is embedded too")
+option(RETORT_LINEINFO "Kernels know their lines of source: for profilers and for tools/ptx" OFF)
 set(RETORT_HAVE_CUDA FALSE)
 include(PythonNvidia)
 if(NOT RETORT_CUDA STREQUAL "OFF")
@@ -48,11 +49,21 @@ endif()
 function(retort_cuda_options target)
   set(flags "")
   foreach(a IN LISTS RETORT_CUDA_ARCHS)
-    string(APPEND flags " -gencode=arch=compute_${a},code=sm_${a}")
+    if(RETORT_TESTS OR RETORT_BENCH)                     # with the PTX it was made from: tools/ptx runs that
+      string(APPEND flags " -gencode=arch=compute_${a},code=[compute_${a},sm_${a}]")
+    else()
+      string(APPEND flags " -gencode=arch=compute_${a},code=sm_${a}")
+    endif()
   endforeach()
   list(GET RETORT_CUDA_ARCHS -1 newest)
   string(REGEX REPLACE "a$" "" newest "${newest}")       # compute_90a PTX would run on nothing newer
   string(APPEND flags " -gencode=arch=compute_${newest},code=compute_${newest}")
+  if((RETORT_TESTS OR RETORT_BENCH) AND CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 13.0)  # whose compression tools/ptx cannot undo
+    string(APPEND flags " --no-compress")
+  endif()
+  if(RETORT_LINEINFO)
+    string(APPEND flags " -lineinfo")
+  endif()
   # No --threads: files are compiled in parallel already, and two at a time is what small machines have.
   target_compile_options(${target} PRIVATE
     "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:${flags} --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra>")

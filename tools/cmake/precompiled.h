@@ -1,4 +1,4 @@
-// What most files include, parsed once a target in the sanitizer builds (retort_precompile).
+// What most files include, parsed once a target (retort_precompile).
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

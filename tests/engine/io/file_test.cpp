@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -122,7 +123,7 @@ TEST(File, what_is_no_regular_file_is_refused_without_waiting) {
   ::close(socket);
 }
 
-bool g_stop = false;
+std::atomic<bool> g_stop{false};
 bool stop() noexcept { return g_stop; }
 
 TEST(File, text_comes_from_a_file_or_a_pipe_that_ends) {

@@ -4,24 +4,22 @@
 #   registers, stack, static shared memory, spills   from what ptxas said while the plug-in was built
 #                                                     (kept by tools/cmake/keep_ptxas_log.sh)
 #   16-byte loads and stores of global memory, mma, wgmma, ex2, cp.async, bulk copies, cluster
-#   barriers                                          from the PTX, which is made here and kept until a
-#                                                     kernel changes
+#   barriers                                          from the PTX in the objects (tools/ptx/extract.cpp)
 #
 # Fails on a warning of nvcc or ptxas, on a remark about lost performance (such as C7515, where ptxas
 # serializes wgmma), on a spill, on more registers, stack or shared memory than budget.txt grants, on fewer
 # of the instructions (more of ex2) than instructions.txt expects, and where the static shared memory and the
 # most dynamic of dynamic.txt do not fit into a block's. Instructions are counted in the text:
 # what a loop repeats counts once. check_test.sh plants one of each.
-# usage: check.sh FOLDER_OF_LOGS NVCC [--update]    --update rewrites both files: review the difference
+# usage: check.sh FOLDER_OF_OBJECTS EXTRACT [--update]    --update rewrites both files: review the difference
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../../.." && pwd)
 if [ "${1:-none}" = "none" ]; then
   echo "skipped: this build has no nvcc"
   exit 77
 fi
 folder=$1
-nvcc=$2
+extract=$2
 update=${3:-}
 logs=$(find "$folder" -name '*_cuda.cu.o.ptxas' | sort)
 if [ -z "$logs" ]; then
@@ -74,17 +72,11 @@ architectures=$(printf '%s\n' "$resources" | cut -d' ' -f1 | sort -u)
 # ---- PTX, one file per op and architecture
 ptx=$folder/ptx
 mkdir -p "$ptx"
-changed=$(find "$root/kernels" -name '*.cuh' -newer "$ptx/stamp" -o -name '*.h' -newer "$ptx/stamp" -o -name '*.cu' -newer "$ptx/stamp" 2>/dev/null | head -1)
-if [ ! -e "$ptx/stamp" ] || [ -n "$changed" ]; then
-  rm -f "$ptx"/*.ptx
-  touch "$ptx/stamp.new"
-  for sm in $architectures; do
-    for source in "$root"/kernels/*/*_cuda.cu; do
-      echo "$source ${sm#sm_} $ptx/$(basename "$source" _cuda.cu).$sm.ptx"
-    done
-  done | xargs -P 2 -n 3 sh -c '"$0" -std=c++20 -I"$1" --expt-relaxed-constexpr -ptx -arch=compute_"$3" "$2" -o "$4" || exit 255' "$nvcc" "$root"
-  mv "$ptx/stamp.new" "$ptx/stamp"
-fi
+for log in $logs; do
+  object=${log%.ptxas}
+  to=$ptx/$(basename "$object" _cuda.cu.o)
+  [ "$to.sm_90a.ptx" -nt "$object" ] || "$extract" "$object" "$to"
+done
 
 # ---- sm ld16 st16 mma wgmma ex2 cp.async bulk cluster kernel
 instructions=$(for sm in $architectures; do

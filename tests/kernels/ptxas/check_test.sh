@@ -5,9 +5,9 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/tests/kernels/ptxas" "$work/kernels/op" "$work/logs"
+mkdir -p "$work/tests/kernels/ptxas" "$work/logs"
 cp "$here/check.sh" "$work/tests/kernels/ptxas/"
-touch "$work/kernels/op/op_cuda.cu"
+touch "$work/logs/op_cuda.cu.o"
 
 # The kernel as ptxas reports it and as nvcc writes it, after the edits that are asked for.
 log=$work/logs/op_cuda.cu.o.ptxas
@@ -20,19 +20,18 @@ ptxas info    : Function properties for _ZN6retort7kernels12simt_on_cuda13op_row
 ptxas info    : Used 40 registers, used 1 barriers, 1024 bytes smem
 LOG
 }
-cat >"$work/nvcc" <<'SH'
+cat >"$work/extract" <<'SH'
 #!/bin/sh
-while [ $# -gt 0 ]; do [ "$1" = -o ] && out=$2; shift; done
-sed -e "$(cat "$(dirname "$0")/ptx.sed")" >"$out" <<'PTX'
+sed -e "$(cat "$(dirname "$0")/ptx.sed")" >"$2.sm_90a.ptx" <<'PTX'
 .visible .entry _ZN6retort7kernels12simt_on_cuda13op_row_kernelIfEEvPKT_(
 	ld.global.nc.v4.f32 {%f1, %f2, %f3, %f4}, [%rd1];
 	wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f1}, %rd2, %rd3, p, 1, 1, 0, 0;
 	ex2.approx.f32 %f5, %f6;
 PTX
 SH
-chmod +x "$work/nvcc"
+chmod +x "$work/extract"
 
-check() { sh "$work/tests/kernels/ptxas/check.sh" "$work/logs" "$work/nvcc" "$@" 2>&1; }
+check() { sh "$work/tests/kernels/ptxas/check.sh" "$work/logs" "$work/extract" "$@" 2>&1; }
 write_ptx() { # SED_SCRIPT
   echo "$1" >"$work/ptx.sed"
   rm -rf "$work/logs/ptx"
