@@ -44,7 +44,12 @@ Inputs Inputs::slice(std::int64_t begin, std::int64_t end) const {
   RETORT_CHECK(begin >= 0 && begin <= end && end <= samples(), "[inputs] expected samples within ",
                samples(), ", got ", begin, " to ", end);
   if (begin == 0 && end == samples()) return *this;
-  if (starts_on_host.empty()) return values.slice(begin, end);
+  const auto keyed = [&](Inputs part) {
+    if (drawn_by.defined()) part.drawn_by = drawn_by.slice(begin * choices, end * choices);
+    part.step = step;
+    return part;
+  };
+  if (starts_on_host.empty()) return keyed(values.slice(begin, end));
   const auto at = [this](std::int64_t s) { return starts_on_host[static_cast<std::size_t>(s)]; };
   const std::int32_t first = at(begin * choices), last = at(end * choices);
   std::vector<std::int32_t> own_starts, own_rows;
@@ -57,7 +62,18 @@ Inputs Inputs::slice(std::int64_t begin, std::int64_t end) const {
     part.rows = Tensor::empty({0}, DType::kI32, values.device());
   part.choices = choices;
   if (segments.defined()) part.segments = segments.slice(first, last);
-  return part;
+  return keyed(std::move(part));
+}
+
+void Inputs::key(std::span<const std::int64_t> numbers, std::int64_t at) {
+  RETORT_CHECK(static_cast<std::int64_t>(numbers.size()) == samples(),
+               "[inputs] expected numbers of ", samples(), " samples, got ", numbers.size());
+  std::vector<std::int64_t> of_sequence;
+  for (const std::int64_t number : numbers)
+    for (std::int64_t c = 0; c < choices; ++c) of_sequence.push_back(number * choices + c);
+  const auto count = static_cast<std::int64_t>(of_sequence.size());
+  drawn_by = Tensor::from(of_sequence, {count}, device());
+  step = Tensor::full({}, static_cast<double>(at), DType::kI64, device());
 }
 
 Want Want::operator|(const Want& other) const {

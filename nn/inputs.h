@@ -1,6 +1,7 @@
 // What one model reads of a batch, and what is wanted of it.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,10 @@ struct Inputs {
   /// Of starts and rows, for whoever cuts a batch without asking the device.
   std::vector<std::int32_t> starts_on_host, rows_on_host;
 
+  /// What a model in training draws numbers by (dropout): a number of each sequence (i64; of each
+  /// sample where values are no ids), and the step, an i64 scalar. Undefined: it may draw none.
+  Tensor drawn_by, step;
+
   Inputs() = default;
   Inputs(Tensor v) : values(std::move(v)) {}  // forward(x) reads well
   /// Ids with their sequences' lengths, all >= 1; `wanted` are rows, empty for undefined.
@@ -42,6 +47,10 @@ struct Inputs {
   std::int64_t samples() const;  // B
   /// Samples [begin, end): views where they can be. Rows are counted from the slice's first token.
   Inputs slice(std::int64_t begin, std::int64_t end) const;
+  /// From now on sample b has this number, and this is the step: a draw is a function of both and
+  /// of its place in the sample, and so the same in any order and split. Sequence c of a sample is
+  /// drawn by samples[b] * choices + c. Errors    kUsage unless there is a number for each sample.
+  void key(std::span<const std::int64_t> samples, std::int64_t at);
 };
 
 /// What of a forward pass is wanted: the largest of what its readers want.
@@ -60,10 +69,13 @@ struct Want {
 ///
 /// Shapes    logits (N, V). features (N, m): what the last layer reads. mlp: one (B, width) each
 ///           per hidden layer. ResNets: one (B, H, W, C) each per stage, of the stage's last block.
+///           Transformers: one (T, H) per layer, its output, in pre and in post; embeddings (T, H):
+///           what the first one reads.
 struct Outputs {
   Tensor logits;
   std::vector<Tensor> pre, post;
   Tensor features;
+  Tensor embeddings;
 };
 
 }  // namespace retort::nn
