@@ -70,6 +70,15 @@ class TaskRun {
       if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
         nn::load_weights(*build_model(arm.settings, "student", data_.facts(), 0),
                          find_weights(recipe_.base, file));
+    const std::string& start = recipe_.base.text("teacher.train.weights");
+    if (trains_teacher_here() && !start.empty())
+      nn::load_weights(*build_model(recipe_.base, "teacher", data_.facts(), 0),
+                       find_weights(recipe_.base, start));
+    for (const Arm& arm : recipe_.arms)
+      check_vocabularies(arm.settings,
+                         jobs_.models().empty() ? std::vector<std::string>{"student"}
+                                                : std::vector<std::string>{"teacher", "student"},
+                         *data_.student);
     sets_.resize(jobs_.models().size());
     for (std::size_t m = 0; m < jobs_.models().size(); ++m)
       if (jobs_.models()[m].given)
@@ -358,26 +367,41 @@ class TaskRun {
   // What a student begins with beside its seed: the task before, a file, layers of another model.
   void start_weights(const Settings& s, std::size_t t, const std::string& arm, std::int64_t seed,
                      TrainingPlan* plan) const {
-    if (plan->section != "train") return;
+    if (plan->section != "train") {  // the teacher
+      if (const std::string& start = s.text("teacher.train.weights"); !start.empty())
+        load_start(find_weights(recipe_.base, start), s, "teacher", plan);
+      return;
+    }
     std::string file;
     if (before_ != nullptr)
       file = shared_.folder.job_folder(arm, seed, before_->name_) + "/model.safetensors";
     else if (!s.text("student.weights").empty())
       file = find_weights(recipe_.base, s.text("student.weights"));
-    if (!file.empty()) {
-      const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
-      take_metadata(info.metadata, s, "student", *data_.kind, &plan->reading);
-    }
+    if (!file.empty()) load_start(file, s, "student", plan);
     const std::string& from = s.text("student.init");
     if (from.empty() || before_ != nullptr) return;
     for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
       if (jobs_.models()[m].name != from) continue;
-      distill::copy_layers(*plan->model, *unfolded_copy(m, t),
-                           layer_map(s.texts("student.init_layers")));
+      const std::shared_ptr<nn::Model> source = unfolded_copy(m, t);
+      const auto* const own = dynamic_cast<const nn::Transformer*>(plan->model.get());
+      const auto* const theirs = dynamic_cast<const nn::Transformer*>(source.get());
+      const auto& named = s.texts("student.init_layers");
+      distill::copy_layers(*plan->model, *source,
+                           named.empty() && own != nullptr && theirs != nullptr
+                               ? distill::every_second_layer(*own, *theirs)
+                               : layer_map(named));
       return;
     }
     fail(ErrorCode::kUsage, recipe_.place(s, "student.init"),
          ": student.init: no arm learns from '", from, "'");
+  }
+
+  void load_start(const std::string& file, const Settings& s, const std::string& section,
+                  TrainingPlan* plan) const {
+    const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
+    take_metadata(info.metadata, s, section, *data_.kind, &plan->reading);
+    if (std::string told = told_of_drawn(info); !told.empty())
+      plan->notes.push_back(std::move(told));
   }
 
   static distill::LayerMap layer_map(const std::vector<std::string>& pairs) {

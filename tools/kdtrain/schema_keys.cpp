@@ -155,8 +155,9 @@ void teacher_rows(Table* t) {
   t->add({choice_option("arch", "resnet20", architectures(), "The teacher's architecture.")
               .with(kCost),
           text_option("weights", "",
-                      "Weights (.safetensors), looked for as given, in data.root and in "
-                      "RETORT_DATA; empty: train it by [teacher.train].")});
+                      "Weights (.safetensors, or a folder of Hugging Face's make), looked for as "
+                      "given, in data.root and in RETORT_DATA; empty: train it by "
+                      "[teacher.train].")});
   t->add(reading_options());
   t->add(model_options());
   t->add({ints_option("seeds", {1}, 0, 99, "",
@@ -178,7 +179,10 @@ void teacher_rows(Table* t) {
              .without(kResult));
   t->section("teacher.train", false);
   t->add(training_keys());
-  t->add({strings_option("files", {}, "Files the teacher trains on; empty: data.train_files."),
+  t->add({text_option("weights", "",
+                      "Weights that its training starts from, a file or a folder, looked for as "
+                      "teacher.weights; what a folder lacks of a head is drawn from the seed."),
+          strings_option("files", {}, "Files the teacher trains on; empty: data.train_files."),
           number_option("split", 0, 0, 0.99, "fraction",
                         "Train the teacher on this part of the training data and everything else "
                         "on the rest (0.6: the 3:2 split), also when teacher.weights names a "
@@ -194,14 +198,16 @@ void student_rows(Table* t) {
   t->add(
       {choice_option("arch", "resnet8", architectures(), "The student's architecture.").with(kCost),
        text_option("weights", "",
-                   "Initial weights (.safetensors); empty: drawn from the seed. A normalisation "
+                   "Initial weights (.safetensors, or a folder of Hugging Face's make, of which "
+                   "parts of a head may lack); empty: drawn from the seed. A normalisation "
                    "that the file names holds unless student.normalize is set."),
        text_option("init", "",
                    "Start from layers of this one of its teachers: \"teacher\" or the name of a "
                    "[[model]]; empty: from student.weights or the seed."),
        strings_option("init_layers", {},
                       "What init copies: \"student_prefix=teacher_prefix\" for parameters whose "
-                      "names begin so; empty: everything.")});
+                      "names begin so; empty: everything; of transformers every second layer, "
+                      "embeddings and head.")});
   t->add(reading_options());
   t->add(model_options());
 }

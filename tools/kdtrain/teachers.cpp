@@ -1,6 +1,7 @@
 #include "tools/kdtrain/teachers.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <numeric>
 
@@ -82,6 +83,8 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
   const auto load = [&](const std::string& file, const std::string& name) {
     std::shared_ptr<nn::Model> fresh = jobs.fresh_model(model, t, data);
     const nn::WeightsInfo info = nn::load_weights(*fresh, file);
+    if (const std::string told = told_of_drawn(info); !told.empty())
+      std::fprintf(stderr, "kdtrain: note: %s: %s\n", name.c_str(), told.c_str());
     take_metadata(info.metadata, *m.settings, m.section(), *data.kind, &set.reading);
     return teacher_of(std::move(fresh), name, device);
   };

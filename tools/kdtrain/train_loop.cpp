@@ -11,6 +11,7 @@
 #include "nn/checkpoint/checkpoint.h"
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/job_log.h"
+#include "tools/kdtrain/models.h"
 #include "tools/kdtrain/signals.h"
 
 namespace retort::tools {
@@ -315,7 +316,9 @@ class Job {
 
   void save_model() const {
     const MemoryRoleScope role(MemoryRole::kData);
-    nn::save_weights(*plan_.model, folder_ + "/model.safetensors", metadata());
+    nn::save_model(*plan_.model, folder_, metadata());
+    if (plan_.model->facts().reads == nn::Reads::kTokens)
+      copy_vocabulary(*plan_.settings, plan_.model_section, folder_);
   }
 
   // -- the end ------------------------------------------------------------------------------------

@@ -130,6 +130,8 @@ std::int64_t Trainer::step() {
             .subspan(static_cast<std::size_t>(place.begin), static_cast<std::size_t>(place.rows));
   } else {
     batch = loader_->at(at);
+    // What a text's model draws in training: by the sample and this step.
+    if (nn::Inputs& own = batch.inputs[0]; own.starts.defined()) own.key(batch.sample, at);
     samples = batch.sample;
   }
   timer_.mark(distill::Phase::kData);
