@@ -187,9 +187,13 @@ TEST(Sampler, batches_of_tokens_keep_the_order_and_their_number) {
             fed.push_back(i);
           }
         }
-        if (feeding == Feeding::kSequential) EXPECT_EQ(fed, order);
+        if (feeding == Feeding::kSequential) {
+          EXPECT_EQ(fed, order);
+        }
         if (epoch == 0) first = fed;
-        if (epoch > 0 && feeding == Feeding::kShuffled) EXPECT_NE(fed, first);
+        if (epoch > 0 && feeding == Feeding::kShuffled) {
+          EXPECT_NE(fed, first);
+        }
         std::sort(fed.begin(), fed.end());
         EXPECT_EQ(fed.size(), 50u);
         EXPECT_EQ(std::unique(fed.begin(), fed.end()), fed.end());

@@ -93,8 +93,8 @@ TEST(Score, other_forms_of_confidence) {
                                 std::exp(-100.0f)}));
   const std::vector<float> rank =
       confidence_of(kind("loss"), loss, {.form = ConfidenceForm::kRank}, sentinel);
-  EXPECT_EQ(std::vector<float>(rank.begin(), rank.begin() + 4),
-            (std::vector<float>{0, 1, 1 - 1.0f / 3, 1 - 1.0f / 3}));
+  const float want[] = {0, 1, 2.0f / 3, 2.0f / 3};
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_FLOAT_EQ(rank[i], want[i]) << i;
   // High is easy: the largest has the highest rank.
   EXPECT_EQ(
       confidence_of(kind("logit"), std::vector<float>{5, 9, 7}, {.form = ConfidenceForm::kRank}),
