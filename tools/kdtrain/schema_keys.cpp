@@ -85,6 +85,10 @@ std::vector<KeySpec> training_keys() {
                    "Passes over the training data; 0: train by steps."),
       count_option("steps", 0, 0, 1e9, "steps", "Optimizer updates; 0: train by epochs."),
       count_option("batch", 128, 1, 65536, "samples", "Samples in a step.").with(kCost),
+      count_option("batch_tokens", 0, 0, 1e9, "tokens",
+                   "Tokens in a step, on average, instead of batch: the order is cut where its "
+                   "tokens pass multiples of it; 0: by samples.")
+          .with(kCost),
       count_option("micro_batch", 0, 0, 65536, "samples",
                    "Samples that pass the networks at once (gradients are added up, less memory); "
                    "0: the whole batch.")
@@ -215,6 +219,11 @@ void distillation_rows(Table* t) {
                      "then the final one; extraction: random projections of the teacher's "
                      "hidden layers, then the final output.")
            .with(kCost),
+       choice_option("loss", "seed_lambda", "seed_lambda|distilbert_triple",
+                     "seed_lambda: (1 - lambda) CE + lambda tau^2 KL; distilbert_triple: 2 CE + 5 "
+                     "tau^2 KL + 1 (1 - cos) of the last hidden states at all positions, whatever "
+                     "lambda is.")
+           .with(kCost),
        number_option("lambda", 0.5, -10, 10, "",
                      "Weight of the distillation term; 1 - lambda weighs the cross-entropy. 0: "
                      "no teacher.")
@@ -283,6 +292,9 @@ void distillation_rows(Table* t) {
 void curriculum_rows(Table* t) {
   t->section("curriculum");
   t->add(curriculum_options());
+  t->add(count_option("maskings", 4, 1, 64, "",
+                      "Scores of a text whose masks are drawn: means over so many drawings.")
+             .with(kChangesOrder));
 }
 
 void training_rows(Table* t) {

@@ -62,7 +62,7 @@ curriculum::SampleStatistics TaskRun::scores_by_student(const Asker& asker) cons
   start_weights(s, asker.teacher, asker.name, asker.number, &plan);
   plan.model->to(shared_.device);
   return score_samples(*plan.model, *plain_source(*data_.student, shared_.device, {plan.reading}),
-                       s.integer("train.evaluate_batch"));
+                       s.integer("train.evaluate_batch"), s.integer("curriculum.maskings"));
 }
 
 TaskRun::Asker TaskRun::asker_of(const StudentJob& job) {
