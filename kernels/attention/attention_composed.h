@@ -1,5 +1,6 @@
 // Attention of one head of one sequence as its contract says it, in double.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
