@@ -14,10 +14,10 @@ namespace retort::kernels {
 ///   path}), block = position[n] * ceil(columns / 4) + c / 4, its word c mod 4
 ///
 /// Shapes    x, y (N, columns), contiguous, of `dtype` (f64, f32, bf16); y may be x. sample (N),
-/// i32
-///           or i64, of which the low 32 bits count; null: n. position (N): which row of its sample
-///           a row is; null: 0. step: one i64 in device memory, so that a captured graph reads that
-///           of its time, of which the low 32 bits count; null: 0.
+///           i32 or i64, of which the low 32 bits count; null: n. position (N): which row of its
+///           sample a row is; null: 0. step: one i64 in device memory, so that a captured graph
+///           reads the one of its time; the low 32 bits count.
+///           Null: 0.
 /// Numerics  the same bits on CPU and CUDA, for any thread count and any split or order of the
 ///           rows. A dropped element is 0 whatever it was.
 /// Cost      reads and writes N columns elements; ten rounds of Philox for four of them. No mask is

@@ -10,9 +10,9 @@ namespace retort::kernels {
 /// y[s] = the sum, or with `mean` the mean, of x[n] over starts[s] <= n < starts[s + 1].
 ///
 /// Shapes    x (N, C) = (rows, columns), rows x_pitch elements apart; starts (S + 1), ascending, 0
-/// to
-///           N; y (S, C), contiguous; `dtype` f64, f32 or bf16. Rows before starts[0] and from
-///           starts[S] on (padding of a captured batch) are not read.
+///           to N; y (S, C), contiguous; `dtype` f64, f32 or bf16.
+///           Rows before starts[0] and from starts[S] on (padding of a captured batch) are not
+///           read.
 /// Masking   an empty segment gives 0, its mean too.
 /// Numerics  summed in double, on CUDA in runs of 64 in the accumulation type, in an order fixed by
 ///           the segment's length and by C; rounded once.

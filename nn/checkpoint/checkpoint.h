@@ -47,8 +47,8 @@ CheckpointContents checkpoint_of(std::int64_t step, const TrainedModules& module
 /// A state that is an object gets one more key, "conv2d_choices", where implementations of
 /// convolutions were chosen by measuring.
 /// Errors    Error(kIo) if the disk is full (asked before writing: 1.05 times the size must be
-/// free)
-///           or the system refuses; what was there before is untouched then.
+///           free) or the system refuses;
+///           what was there before is untouched then.
 void write_checkpoint(const std::string& folder, const CheckpointContents& contents, int keep = 2);
 
 struct FoundCheckpoint {

@@ -8,8 +8,7 @@ namespace retort::nn {
 ///
 /// Shapes    x (N, in), weight (out, in), bias (out), y (N, out).
 /// Numerics  in the weight's dtype: bf16 activations are widened to f32 in front of an f32 layer,
-/// so
-///           that a model that runs in bf16 has f32 logits.
+///           so that a model that runs in bf16 has f32 logits.
 class Linear : public Module {
  public:
   /// Weight and bias from U(-1/sqrt(in), 1/sqrt(in)), as PyTorch, unless `weight_init` is given.

@@ -20,10 +20,10 @@ struct TokenCacheKey {
 /// The ids of every text of a corpus, without special tokens and whole.
 ///
 /// Files    root/<hash of the key>/shard-00000.tok ...: of kShardTexts texts each (the last may
-/// hold
-///          fewer): "RTOK0001", u32 texts, u32 bytes an id (2 if all are below 65,536, else 4), u64
-///          ids; u32 ends[texts], counted from the shard's first id; the ids; XXH3-128 of all that
-///          in hex. Little-endian. done.json, written last, says how many there are.
+///          hold fewer): "RTOK0001", u32 texts, u32 bytes an id (2 if all are below 65,536, else
+///          4), u64 ids; u32 ends[texts], counted from the shard's first id; the ids; XXH3-128 of
+///          all that in hex. Little-endian.
+///          done.json, written last, says how many there are.
 /// Crash    shards appear whole or not at all; building goes on after the last that verifies.
 /// Memory   8 bytes a text when open, one shard while building (about 64 MB at 250 ids a text).
 /// Thread   reading from many threads is safe.
