@@ -231,8 +231,7 @@ Work make_loss(const Setting& s, const Case& c) {
       worst = worse(worst, worst_of(a->head.weight.grad(), few.head.weight.grad()));
       return worse(worst, worst_of(a->head.bias.grad(), few.head.bias.grad()));
     }
-    // The rest has to fit together: a row's logits have a gradient of sum 0, so has the bias; and
-    // dweight^T bias-like sums over classes are those of the features' columns, 0 as well.
+    // Of the rest only this: a row's gradients add up to 0, and so do those of the bias.
     double bias = 0, largest = 0;
     const Host dbias(a->head.bias.grad());
     for (std::size_t v = 0; v < dbias.size(); ++v) {

@@ -161,7 +161,7 @@ TEST(HiddenMse, maps_follow_their_seed_and_keys_their_layers) {
   EXPECT_FALSE(same_bytes(weight(a).detach(), weight(other).detach()));
   EXPECT_EQ(a.key(), other.key());  // they cost the same
   EXPECT_NE(a.key(), more.key());
-  EXPECT_EQ(a.of_teacher({}), (nn::Want{0, true}));
+  EXPECT_EQ(a.of_teacher({}), (nn::Want{0, true, false, true}));
 }
 
 TEST(HiddenMse, errors) {

@@ -26,9 +26,9 @@ class Counting : public nn::Mlp {
   int whole = 0, parts = 0;
 };
 
-struct Run {
-  explicit Run(Device device, const Terms& terms, const StepSettings& settings,
-               bool scalar_output = false)
+struct OneStep {
+  explicit OneStep(Device device, const Terms& terms, const StepSettings& settings,
+                   bool scalar_output = false)
       : student(6, {8}, scalar_output ? 2 : 5, scalar_output),
         teacher_model(
             std::make_shared<Counting>(6, std::vector<std::int64_t>{12}, scalar_output ? 2 : 5)) {
@@ -66,7 +66,7 @@ TEST(SoftTargets, logits_in_parts_give_the_step_of_the_whole) {
     for (const bool recompute : {false, true})
       for (const std::int64_t micro : {0, 4}) {
         const StepSettings settings{.lambda = {0.3f}, .temperature = {2.0f}, .micro_batch = micro};
-        const Run whole(device, soft_targets(), settings),
+        const OneStep whole(device, soft_targets(), settings),
             parts(device, in_parts(recompute), settings);
         EXPECT_GT(whole.student.whole, 0);
         EXPECT_EQ(whole.student.parts, 0);
@@ -88,7 +88,7 @@ TEST(SoftTargets, logits_in_parts_give_the_step_of_the_whole) {
 TEST(SoftTargets, labels_alone_need_no_teacher_in_parts_either) {
   for (const Device device : devices()) {
     const StepSettings settings{.lambda = {0.0f}};
-    const Run whole(device, soft_targets(), settings), parts(device, in_parts(), settings);
+    const OneStep whole(device, soft_targets(), settings), parts(device, in_parts(), settings);
     EXPECT_EQ(parts.teacher_model->parts + parts.teacher_model->whole, 0);
     EXPECT_TRUE(close(parts.report.loss(), whole.report.loss(), 1e-5, 1e-6));
     EXPECT_TRUE(all_close(parts.gradients[2], whole.gradients[2]));
@@ -99,7 +99,7 @@ TEST(SoftTargets, labels_alone_need_no_teacher_in_parts_either) {
 TEST(SoftTargets, a_student_without_a_head_gives_logits) {
   for (const Device device : devices()) {
     const StepSettings settings{.lambda = {0.3f}, .temperature = {2.0f}};
-    const Run whole(device, soft_targets(), settings, true),
+    const OneStep whole(device, soft_targets(), settings, true),
         parts(device, in_parts(), settings, true);
     EXPECT_EQ(parts.student.parts, 0);
     EXPECT_GT(parts.teacher_model->parts, 0);
