@@ -21,6 +21,7 @@ $demangle <"$1" | awk -F '\t' -v table="$here/traffic.txt" -v print_table="${2:-
   }
   function ratio(units, least) { return least > 0 ? units / least : 0 }
   function check(name, what, got, most) {
+    if (most < 1) most = 1
     if (got <= most * 1.03 + 0.005) return
     ++worse
     printf "%s takes %.2f times the %s it could, %s\n", name, got, what, name in sectors ? most " by traffic.txt" : "and is not in traffic.txt"
