@@ -31,11 +31,11 @@ bool mentions(const RecipeResult& result, const std::string& text) {
   model.names = {"reader"};
   model.reads = nn::Reads::kTokens;
   model.options = {
-      nn::count_option("heads", 4, 1, 64, "", "Attention heads.").with(nn::kChangesCost),
+      nn::count_option("reader_heads", 4, 1, 64, "", "Attention heads.").with(nn::kChangesCost),
       nn::choice_option("shortcut", "auto", "auto|C", "Not the first sentence.")};
   model.check = [](const nn::Options& options) -> std::optional<nn::OptionFault> {
-    if (options.integer("heads") % 2 == 0) return std::nullopt;
-    return nn::OptionFault{"heads", "expected an even number"};
+    if (options.integer("reader_heads") % 2 == 0) return std::nullopt;
+    return nn::OptionFault{"reader_heads", "expected an even number"};
   };
   model.hidden_layers = [](const nn::ModelConfig&) { return std::int64_t{0}; };
   nn::model_kinds().add(model);
@@ -318,7 +318,7 @@ TEST(Recipe, models_and_data_must_fit) {
   // Values against the row that reads them.
   refuses(alone + "student.shortcut = \"C\"\n",
           "expected one of auto, A, B for resnet8, found \"C\"");
-  refuses(text + "student.heads = 3\n", "student.heads: expected an even number");
+  refuses(text + "student.reader_heads = 3\n", "student.reader_heads: expected an even number");
   refuses(alone + "student.widths = [1, 2]\n", "student.widths: expected 4");
   const std::string parity =
       "data.format = \"parity\"\nteacher.arch = \"mlp\"\nstudent.arch = \"mlp\"\n";
@@ -334,7 +334,7 @@ TEST(Recipe, models_and_data_must_fit) {
 }
 
 TEST(Recipe, embedded_recipes_are_valid_in_every_size) {
-  ASSERT_EQ(embedded_recipes().size(), 4u);
+  ASSERT_EQ(embedded_recipes().size(), 6u);
   for (const EmbeddedRecipe& recipe : embedded_recipes()) {
     const RecipeResult result = parse_recipe(recipe.name, recipe.text, {});
     EXPECT_TRUE(result.problems.empty()) << format_problems(result, recipe.text);
