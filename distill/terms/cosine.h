@@ -30,11 +30,11 @@ class Cosine : public Term {
  public:
   explicit Cosine(const CosineOptions& options) : options_(options) {}
   std::string name() const override { return "cosine"; }
-  nn::Want of_student() const override { return {0, options_.over == CosineOver::kPositions}; }
-  std::optional<nn::Want> of_teacher(const Rows&) const override {
+  nn::Want of_student() const override {
     const bool hidden = options_.over == CosineOver::kPositions;
-    return nn::Want{0, hidden, !hidden};
+    return {.hidden = hidden, .features = !hidden, .head = true};
   }
+  std::optional<nn::Want> of_teacher(const Rows&) const override { return of_student(); }
   TermLoss operator()(const nn::Outputs& student, std::span<const nn::Outputs> teachers,
                       const Rows& rows) const override;
   void begin(const Calibration& calibration, bool resuming) override;

@@ -5,7 +5,7 @@
 #include "engine/autograd/autograd.h"
 #include "engine/ops/attention.h"
 #include "engine/ops/dropout.h"
-#include "engine/ops/elementwise.h"
+#include "engine/ops/embedding.h"
 #include "engine/ops/gather_rows.h"
 #include "engine/ops/layer_norm.h"
 #include "engine/ops/linear.h"
@@ -27,7 +27,7 @@ bool is_classifier(TextTask head) {
 
 // Where the sequences of a batch lie, and what drawing is keyed by.
 struct Transformer::Sequences {
-  Tensor starts, position;  // position (T): of a token in its sequence
+  Tensor starts;
   std::int64_t count = 0, tokens = 0, longest = 0;
   Noise noise;        // of rows of tokens; without samples: nothing is drawn
   Noise of_sequence;  // of one row a sequence
@@ -179,6 +179,11 @@ Transformer::Sequences Transformer::sequences_of(const Inputs& in) const {
                s.longest);
   RETORT_CHECK(config_.head != TextTask::kMultipleChoice || in.choices == choices_, "[", who,
                "] expected ", choices_, " sequences a sample, got ", in.choices);
+  const bool draws = training() && (config_.dropout > 0 || config_.attention_dropout > 0 ||
+                                    (is_classifier(config_.head) && config_.head_dropout > 0));
+  if (!draws) return s;
+  RETORT_CHECK(in.drawn_by.defined() && in.drawn_by.dim(0) == s.count && in.step.defined(), "[",
+               who, "] dropout in training is keyed by sample and step: expected Inputs::key()");
   std::vector<std::int32_t> sequence, place;  // of each token
   sequence.reserve(static_cast<std::size_t>(s.tokens));
   place.reserve(static_cast<std::size_t>(s.tokens));
@@ -188,30 +193,26 @@ Transformer::Sequences Transformer::sequences_of(const Inputs& in) const {
       place.push_back(t - starts[b]);
     }
   const Device device = in.values.device();
-  s.position = Tensor::from(place, {s.tokens}, device);
-  const bool draws = training() && (config_.dropout > 0 || config_.attention_dropout > 0 ||
-                                    (is_classifier(config_.head) && config_.head_dropout > 0));
-  if (!draws) return s;
-  RETORT_CHECK(in.drawn_by.defined() && in.drawn_by.dim(0) == s.count && in.step.defined(), "[",
-               who, "] dropout in training is keyed by sample and step: expected Inputs::key()");
   const NoGrad no_grad;
   s.of_sequence = {dropout_seed_, in.step, in.drawn_by, {}};
   s.noise = {dropout_seed_, in.step,
              gather_rows(in.drawn_by.view({s.count, 1}), Tensor::from(sequence, {s.tokens}, device))
                  .view({s.tokens}),
-             s.position};
+             Tensor::from(place, {s.tokens}, device)};
   return s;
 }
 
 Tensor Transformer::embed(const Inputs& in, const Sequences& s) const {
-  Tensor h =
-      add(gather_rows(*word_, in.values), gather_rows(*position_, s.position));  // (T, hidden)
+  EmbeddingArgs args;
+  args.word = *word_;
+  args.position = *position_;
   if (type_ != nullptr) {
-    const Tensor segments = in.segments.defined()
-                                ? in.segments
-                                : Tensor::zeros({s.tokens}, DType::kI32, in.values.device());
-    h = add(h, gather_rows(*type_, segments));
+    args.type = *type_;
+    args.segments = in.segments;
   }
+  args.ids = in.values;
+  args.starts = s.starts;
+  Tensor h = embedding(args);  // (T, hidden)
   if (!is_gpt2())
     h = layer_norm(h, *embedding_norm_.weight, *embedding_norm_.bias, config_.epsilon);
   return dropout(h, config_.dropout, s.noise, embedding_drop_, training());
@@ -267,27 +268,27 @@ Tensor Transformer::run_gpt2(Tensor h, const Sequences& s, const Want& want, Out
   return normal;
 }
 
-void Transformer::run_head(const Tensor& h, const Inputs& in, const Sequences& s,
+void Transformer::run_head(const Tensor& h, const Inputs& in, const Sequences& s, const Want& want,
                            Outputs* out) const {
-  if (!is_classifier(config_.head)) {
-    Tensor rows = in.rows.defined() ? gather_rows(h, in.rows) : h;  // (N, hidden)
+  if (is_classifier(config_.head)) {
+    const Tensor first = gather_rows(h, s.starts.slice(0, s.count));  // (S, hidden)
+    const bool bert = config_.family == TransformerFamily::kBert;
+    const Tensor pooled = head_dense_(first, bert ? Activation::kTanh : Activation::kRelu);
+    out->features = dropout(pooled, config_.head_dropout, s.of_sequence, head_drop_, training());
+    out->head = {*head_out_.weight, *head_out_.bias};
+  } else {
+    out->features = in.rows.defined() ? gather_rows(h, in.rows) : h;  // (N, hidden)
     if (config_.head == TextTask::kMaskedLm)
-      rows = layer_norm(head_dense_(rows, config_.activation), *head_norm_.weight, *head_norm_.bias,
-                        config_.epsilon);
-    out->features = rows;
+      out->features = layer_norm(head_dense_(out->features, config_.activation), *head_norm_.weight,
+                                 *head_norm_.bias, config_.epsilon);
     if (config_.head == TextTask::kNone) return;
-    out->logits =
-        linear(rows, *word_, head_out_.bias == nullptr ? Tensor() : *head_out_.bias);  // (N, V)
-    return;
+    out->head = {*word_, head_out_.bias == nullptr ? Tensor() : *head_out_.bias};  // tied
   }
-  const Tensor first = gather_rows(h, s.starts.slice(0, s.count));  // (S, hidden)
-  const bool bert = config_.family == TransformerFamily::kBert;
-  Tensor pooled = head_dense_(first, bert ? Activation::kTanh : Activation::kRelu);
-  pooled = dropout(pooled, config_.head_dropout, s.of_sequence, head_drop_, training());
-  out->features = pooled;
-  out->logits = head_out_(pooled);  // (B, classes)
-  if (config_.head == TextTask::kMultipleChoice)
-    out->logits = reshape(out->logits, {s.count / choices_, choices_});
+  const bool choice = config_.head == TextTask::kMultipleChoice;
+  if (want.head && !choice) return;
+  out->logits = logits_of(*out);  // (N, V) or (B, classes)
+  out->head = {};
+  if (choice) out->logits = reshape(out->logits, {s.count / choices_, choices_});
 }
 
 Outputs Transformer::forward(const Inputs& inputs, const Want& want) {
@@ -298,7 +299,7 @@ Outputs Transformer::forward(const Inputs& inputs, const Want& want) {
   if (want.hidden) out.embeddings = h;
   const Tensor last = is_gpt2() ? run_gpt2(h, s, want, &out) : run_bert(h, s, want, &out);
   out.pre = out.post;
-  if (want.layers == 0) run_head(last, inputs, s, &out);
+  if (want.layers == 0) run_head(last, inputs, s, want, &out);
   return out;
 }
 

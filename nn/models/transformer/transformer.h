@@ -80,7 +80,8 @@ class Transformer : public Model {
   /// What the layers make of the embeddings: what the head reads.
   Tensor run_bert(Tensor h, const Sequences& s, const Want& want, Outputs* out) const;
   Tensor run_gpt2(Tensor h, const Sequences& s, const Want& want, Outputs* out) const;
-  void run_head(const Tensor& h, const Inputs& inputs, const Sequences& s, Outputs* out) const;
+  void run_head(const Tensor& h, const Inputs& inputs, const Sequences& s, const Want& want,
+                Outputs* out) const;
 
   TransformerConfig config_;
   std::uint64_t dropout_seed_;

@@ -264,6 +264,9 @@ TEST(Transformer, want_is_honoured) {
   EXPECT_TRUE(same_bytes(first.post[0], all.post[0]));
   EXPECT_TRUE(model->forward(in).post.empty());
   EXPECT_THROW(model->forward(in, {.layers = 3}), Error);
+  const Outputs open = model->forward(in, {.head = true});  // the product is the loss's
+  EXPECT_FALSE(open.logits.defined());
+  EXPECT_TRUE(same_bytes(logits_of(open), all.logits));
 }
 
 TEST(Transformer, only_the_rows_that_are_wanted_meet_the_vocabulary) {
