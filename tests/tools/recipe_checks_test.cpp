@@ -68,7 +68,7 @@ TEST(RecipeChecks, models_and_data_must_fit) {
   // Values against the row that reads them.
   refuses(alone + "student.shortcut = \"C\"\n",
           "expected one of auto, A, B for resnet8, found \"C\"");
-  refuses(text + "student.heads = 3\n", "student.heads: expected an even number");
+  refuses(text + "student.reader_heads = 3\n", "student.reader_heads: expected an even number");
   refuses(alone + "student.widths = [1, 2]\n", "student.widths: expected 4");
   const std::string parity =
       "data.format = \"parity\"\nteacher.arch = \"mlp\"\nstudent.arch = \"mlp\"\n";

@@ -27,11 +27,11 @@ inline const bool registered = [] {
   model.names = {"reader"};
   model.reads = nn::Reads::kTokens;
   model.options = {
-      nn::count_option("heads", 4, 1, 64, "", "Attention heads.").with(nn::kChangesCost),
+      nn::count_option("reader_heads", 4, 1, 64, "", "Attention heads.").with(nn::kChangesCost),
       nn::choice_option("shortcut", "auto", "auto|C", "Not the first sentence.")};
   model.check = [](const nn::Options& options) -> std::optional<nn::OptionFault> {
-    if (options.integer("heads") % 2 == 0) return std::nullopt;
-    return nn::OptionFault{"heads", "expected an even number"};
+    if (options.integer("reader_heads") % 2 == 0) return std::nullopt;
+    return nn::OptionFault{"reader_heads", "expected an even number"};
   };
   model.hidden_layers = [](const nn::ModelConfig&) { return std::int64_t{0}; };
   nn::model_kinds().add(model);

@@ -179,7 +179,7 @@ TEST(Recipe, models_and_tasks_come_back_from_the_resolved_recipe) {
 }
 
 TEST(Recipe, embedded_recipes_are_valid_in_every_size) {
-  ASSERT_EQ(embedded_recipes().size(), 4u);
+  ASSERT_EQ(embedded_recipes().size(), 6u);
   for (const EmbeddedRecipe& recipe : embedded_recipes()) {
     const RecipeResult result = parse_recipe(recipe.name, recipe.text, {});
     EXPECT_TRUE(result.problems.empty()) << format_problems(result, recipe.text);
