@@ -25,17 +25,6 @@ void check(const DistillationLossArgs& a) {
 
 }  // namespace
 
-Divergence parse_divergence(const std::string& name) {
-  std::string known;
-  for (int i = 0; i < kernels::kDivergences; ++i) {
-    const auto divergence = static_cast<Divergence>(i);
-    if (name == kernels::name_of(divergence)) return divergence;
-    known += (i > 0 ? ", " : "") + std::string(kernels::name_of(divergence));
-  }
-  fail(ErrorCode::kUsage, "[distillation_loss] no divergence is called '", name,
-       "'; known: ", known);
-}
-
 DistillationLossResult distillation_loss(const DistillationLossArgs& a) {
   check(a);
   const Tensor& s = a.student_logits;

@@ -215,7 +215,7 @@ void scale_in_place(const Tensor& x, const Tensor& factor) {
 }  // namespace
 
 std::int64_t default_logits_memory(Device device) {
-  return std::int64_t{1} << (device == Device::kCpu ? 25 : 29);
+  return std::int64_t{1} << (device == Device::kCpu ? 26 : 29);
 }
 
 std::int64_t chunk_rows_of(std::int64_t rows, std::int64_t row_bytes, std::int64_t memory) {

@@ -6,7 +6,7 @@
 namespace retort::distill {
 
 struct SoftTargetsOptions {
-  Divergence divergence = Divergence::kForwardKl;
+  AnyDivergence divergence = Divergence::kForwardKl;
   double parameter = -1;  // of the divergence; -1: its default
   /// Bytes that logits of student and teacher may take at a time, where the models can leave them
   /// to the loss (nn::Want::head); 0: all logits of a batch at once.

@@ -4,302 +4,19 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <cstring>
-#include <limits>
 
 #include "engine/io/file.h"
-#include "engine/runtime/allocator.h"
 #include "nn/data/packed_file.h"
+#include "nn/data/table_cells.h"
 
 namespace retort::nn {
 namespace {
 
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
 
-// -- CSV --------------------------------------------------------------------------------------------
-// A text line by line, cell by cell, and where a message about it points to.
-class CsvReader {
- public:
-  CsvReader(std::string_view text, char delimiter, const std::string& name)
-      : rest_(text), delimiter_(delimiter), name_(escaped(name, 4096)) {
-    if (rest_.starts_with("\xef\xbb\xbf")) rest_.remove_prefix(3);
-  }
-
-  /// The cells of the next line that is not empty. False at the end.
-  bool next(std::vector<std::string>* cells) {
-    while (!rest_.empty()) {
-      ++line_;
-      const std::size_t end = rest_.find('\n');
-      std::string_view line = rest_.substr(0, end);
-      rest_.remove_prefix(end == std::string_view::npos ? rest_.size() : end + 1);
-      if (line.ends_with('\r')) line.remove_suffix(1);
-      if (line.empty()) continue;
-      split(line, cells);
-      return true;
-    }
-    return false;
-  }
-
-  template <class... Parts>
-  [[noreturn]] void refuse(const Parts&... parts) const {
-    fail(ErrorCode::kBadInput, name_, ":", line_, ": ", parts...);
-  }
-
- private:
-  void split(std::string_view line, std::vector<std::string>* cells) const {
-    cells->clear();
-    for (bool more = true; more;) {
-      std::string& cell = cells->emplace_back();
-      if (line.starts_with('"')) line = quoted(line.substr(1), cells->size(), &cell);
-      const std::size_t end = std::min(line.find(delimiter_), line.size());
-      cell += line.substr(0, end);
-      more = end < line.size();
-      line.remove_prefix(more ? end + 1 : end);
-    }
-  }
-
-  // Takes what stands before the closing quote; returns what stands behind it.
-  std::string_view quoted(std::string_view line, std::size_t column, std::string* cell) const {
-    for (std::size_t i = 0; i < line.size(); ++i) {
-      if (line[i] != '"') {
-        *cell += line[i];
-      } else if (line.substr(i + 1).starts_with('"')) {
-        *cell += line[i++];
-      } else {
-        return line.substr(i + 1);
-      }
-    }
-    refuse("column ", column, ": the quote is not closed in its line");
-  }
-
-  std::string_view rest_;
-  char delimiter_;
-  std::string name_;
-  std::size_t line_ = 0;
-};
-
-std::string_view trimmed(std::string_view text) {
-  while (text.starts_with(' ') || text.starts_with('\t')) text.remove_prefix(1);
-  while (text.ends_with(' ') || text.ends_with('\t')) text.remove_suffix(1);
-  return text;
-}
-
-template <class T>
-std::optional<T> number_of(std::string_view text) {
-  text = trimmed(text);
-  if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
-// Rounded to the nearest f32; nothing for what is not finite there.
-std::optional<float> finite_float(double value) {
-  const auto rounded = static_cast<float>(value);
-  return std::isfinite(rounded) ? std::optional(rounded) : std::nullopt;
-}
-
-// The place of the label among the cells of a line.
-std::size_t label_column(const CsvOptions& options, const std::vector<std::string>& first,
-                         const CsvReader& reader) {
-  if (options.header)
-    for (std::size_t c = 0; c < first.size(); ++c)
-      if (trimmed(first[c]) == options.label) return c;
-  const auto number = number_of<std::size_t>(options.label);
-  if (!number || *number >= first.size())
-    reader.refuse("expected a column '", escaped(options.label), "' of labels",
-                  options.header ? ", as a name of this line or a number from 0" : "", " among ",
-                  first.size(), " columns");
-  return *number;
-}
-
 }  // namespace
 
-Table parse_csv(std::string_view text, const CsvOptions& options, const std::string& name) {
-  CsvReader reader(text, options.delimiter, name);
-  Table table;
-  std::vector<std::string> cells, heads;
-  std::size_t label = 0, width = 0;
-  while (reader.next(&cells)) {
-    if (width == 0) {
-      width = cells.size();
-      if (width < 2) reader.refuse("expected a label and at least one number in a row");
-      label = label_column(options, cells, reader);
-      table.columns = static_cast<std::int64_t>(width) - 1;
-      if (options.header) {
-        heads = cells;
-        for (std::size_t c = 0; c < width; ++c)
-          if (c != label) table.names.emplace_back(trimmed(cells[c]));
-        continue;
-      }
-    }
-    if (cells.size() != width) reader.refuse("expected ", width, " cells, got ", cells.size());
-    for (std::size_t c = 0; c < width; ++c) {
-      const auto where = [&] {
-        return join("column ", c + 1, heads.empty() ? "" : " (" + escaped(heads[c]) + ")");
-      };
-      if (c == label) {
-        const auto value = number_of<std::int64_t>(cells[c]);
-        if (!value || *value < 0 || *value >= kMostTableClasses)
-          reader.refuse(where(), ": expected a label in [0, ", kMostTableClasses, "), got '",
-                        escaped(cells[c]), "'");
-        table.labels.push_back(static_cast<std::int32_t>(*value));
-        continue;
-      }
-      const auto value = number_of<double>(cells[c]);
-      const auto rounded = value ? finite_float(*value) : std::nullopt;
-      if (!rounded)
-        reader.refuse(where(), ": expected a finite number, got '", escaped(cells[c]), "'");
-      table.values.push_back(*rounded);
-    }
-  }
-  if (table.rows() == 0) reader.refuse("expected at least one row");
-  return table;
-}
-
-// -- .npy -------------------------------------------------------------------------------------------
-namespace {
-
-// An array as its file has it.
-struct NpyArray {
-  std::string name;  // of the file, for messages
-  char kind = 'f';   // f, i, u
-  std::size_t width = 4;
-  Ints shape;
-  std::string_view bytes;
-};
-
-template <class... Parts>
-[[noreturn]] void refuse_npy(const std::string& name, const Parts&... parts) {
-  fail(ErrorCode::kBadInput, escaped(name, 4096), ": ", parts...);
-}
-
-// The text behind 'key': in the dictionary of the header.
-std::string_view value_behind(std::string_view header, std::string_view key,
-                              const std::string& name) {
-  const std::size_t at = header.find(join("'", key, "':"));
-  if (at == std::string_view::npos) refuse_npy(name, "the .npy header has no '", key, "'");
-  return trimmed(header.substr(at + key.size() + 3));
-}
-
-NpyArray parse_npy(std::string_view content, const std::string& name) {
-  constexpr std::string_view kMagic = "\x93NUMPY";
-  if (!content.starts_with(kMagic) || content.size() < 12)
-    refuse_npy(name, "expected a .npy file, which begins with \\x93NUMPY");
-  const auto byte = [&](std::size_t i) {
-    return static_cast<std::size_t>(static_cast<unsigned char>(content[i]));
-  };
-  const std::size_t version = byte(6);
-  if (version < 1 || version > 3) refuse_npy(name, "expected .npy version 1 to 3, got ", version);
-  const std::size_t begin = version == 1 ? 10 : 12;
-  const std::size_t length = version == 1
-                                 ? byte(8) | byte(9) << 8
-                                 : byte(8) | byte(9) << 8 | byte(10) << 16 | byte(11) << 24;
-  if (length > content.size() - begin)
-    refuse_npy(name, "the header of ", length, " bytes is cut after ", content.size() - begin);
-  const std::string_view header = content.substr(begin, length);
-  NpyArray array;
-  array.name = name;
-  array.bytes = content.substr(begin + length);
-  const std::string_view type = value_behind(header, "descr", name).substr(0, 5);
-  const bool known =
-      type == "'<f4'" || type == "'<f8'" ||
-      (type.size() == 5 && (type[1] == '<' || (type[1] == '|' && type[3] == '1')) &&
-       (type[2] == 'i' || type[2] == 'u') &&
-       std::string_view("1248").find(type[3]) != std::string_view::npos && type[4] == '\'');
-  if (!known)
-    refuse_npy(name, "expected little-endian f4, f8 or integers of 1, 2, 4 or 8 bytes, got ",
-               escaped(type));
-  array.kind = type[2];
-  array.width = static_cast<std::size_t>(type[3] - '0');
-  if (!value_behind(header, "fortran_order", name).starts_with("False"))
-    refuse_npy(name, "expected rows one after the other (fortran_order False)");
-  std::string_view shape = value_behind(header, "shape", name);
-  const std::size_t close = shape.find(')');
-  if (!shape.starts_with('(') || close == std::string_view::npos)
-    refuse_npy(name, "the .npy header has no shape");
-  shape = shape.substr(1, close - 1);
-  std::uint64_t bytes = array.width;
-  while (!trimmed(shape).empty()) {
-    const std::size_t comma = std::min(shape.find(','), shape.size());
-    const auto size = number_of<std::int64_t>(shape.substr(0, comma));
-    if (!size || *size < 0 || array.shape.size() == 2)
-      refuse_npy(name, "expected a shape of one or two sizes, got (", escaped(shape), ")");
-    array.shape.push_back(*size);
-    if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(*size), &bytes))
-      refuse_npy(name, "the shape is larger than any file");
-    shape.remove_prefix(std::min(comma + 1, shape.size()));
-  }
-  if (bytes != array.bytes.size())
-    refuse_npy(name, "expected ", bytes, " bytes behind the header, got ", array.bytes.size());
-  return array;
-}
-
-// Element i, as T has it on a little-endian machine.
-template <class T>
-T element(const NpyArray& array, std::size_t i) {
-  T value;
-  std::memcpy(&value, array.bytes.data() + i * sizeof(T), sizeof(T));
-  return value;
-}
-
-double real(const NpyArray& array, std::size_t i) {
-  return array.width == 4 ? static_cast<double>(element<float>(array, i))
-                          : element<double>(array, i);
-}
-
-// Any integer; what does not fit is as wrong as -1.
-std::int64_t integer(const NpyArray& array, std::size_t i) {
-  const bool has_sign = array.kind == 'i';
-  switch (array.width) {
-    case 1: return has_sign ? element<std::int8_t>(array, i) : element<std::uint8_t>(array, i);
-    case 2: return has_sign ? element<std::int16_t>(array, i) : element<std::uint16_t>(array, i);
-    case 4:
-      return has_sign ? element<std::int32_t>(array, i)
-                      : std::int64_t{element<std::uint32_t>(array, i)};
-    default: return element<std::int64_t>(array, i);
-  }
-}
-
-}  // namespace
-
-Table parse_npy_pair(std::string_view x, const std::string& x_name, std::string_view y,
-                     const std::string& y_name) {
-  const NpyArray values = parse_npy(x, x_name), labels = parse_npy(y, y_name);
-  if (values.kind != 'f' || values.shape.size() != 2 || values.shape[0] < 1 || values.shape[1] < 1)
-    refuse_npy(x_name, "expected an array (N, n) of f4 or f8 with at least one row and column");
-  if (labels.kind == 'f' || labels.shape.size() != 1)
-    refuse_npy(y_name, "expected an array (N) of integers");
-  if (labels.shape[0] != values.shape[0])
-    refuse_npy(y_name, "expected ", values.shape[0], " labels, as many as rows in ",
-               escaped(x_name, 4096), ", got ", labels.shape[0]);
-  Table table;
-  table.columns = values.shape[1];
-  const auto n = static_cast<std::size_t>(table.columns);
-  const std::size_t rows = static_cast<std::size_t>(values.shape[0]);
-  table.values.reserve(rows * n);
-  table.labels.reserve(rows);
-  for (std::size_t i = 0; i < rows * n; ++i) {
-    const auto rounded = finite_float(real(values, i));
-    if (!rounded)
-      refuse_npy(x_name, "row ", i / n, ", column ", i % n, ": expected a finite number, got ",
-                 real(values, i));
-    table.values.push_back(*rounded);
-  }
-  for (std::size_t i = 0; i < rows; ++i) {
-    const std::int64_t label = integer(labels, i);
-    if (label < 0 || label >= kMostTableClasses)
-      refuse_npy(y_name, "row ", i, ": expected a label in [0, ", kMostTableClasses, "), got ",
-                 label);
-    table.labels.push_back(static_cast<std::int32_t>(label));
-  }
-  return table;
-}
-
-// -- the data set -----------------------------------------------------------------------------------
 Standardize Standardize::of(const Table& table) {
   const auto n = static_cast<std::size_t>(table.columns);
   const auto rows = static_cast<double>(table.rows());
@@ -490,11 +207,12 @@ DataKind table_kind() {
   kind.doc = "rows of numbers with a class: CSV, or pairs of .npy files (numbers, then labels)";
   kind.options = file_options();
   std::vector<OptionSpec> own{
-      text_option("label", "label",
-                  "Table: the column of the class, by its name in the first line or its number "
-                  "from 0."),
+      text_option(
+          "label", "label",
+          "Column of the class, by its name in the first line or its number from 0 (jsonl: the "
+          "field); for multiple choice of which one is right."),
       text_option("delimiter", ",", "Table: the character between the cells of a CSV file."),
-      flag_option("header", true, "Table: the first line of a CSV file names the columns."),
+      flag_option("header", true, "The first line of a file names the columns (table, tsv)."),
       flag_option("standardize", false,
                   "Table: columns less their mean, divided by their deviation, both over "
                   "data.train_files."),
@@ -502,8 +220,7 @@ DataKind table_kind() {
                      "Table: files whose rows fix classes and standardisation instead of "
                      "data.train_files (limits count for neither)."),
       count_option("classes", 0, 0, kMostTableClasses, "classes",
-                   "Table: labels are below this; 0: one more than the largest in "
-                   "data.train_files.")
+                   "Labels are below this; 0: one more than the largest in data.train_files.")
           .with(kChangesCost)};
   for (OptionSpec& spec : own) kind.options.push_back(std::move(spec).not_in_arm());
   kind.check = [](const Options& options) -> std::optional<OptionFault> {

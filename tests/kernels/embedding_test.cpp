@@ -38,7 +38,7 @@ struct Sizes {
 };
 const std::vector<Sizes>& edge_sizes() {
   static const std::vector<Sizes> list{{0, 8, 5},   {1, 1, 1},     {1, 8, 3},     {33, 12, 300},
-                                       {70, 33, 7}, {401, 16, 50}, {7, 1271, 11}, {65, 2, 70000}};
+                                       {70, 33, 7}, {401, 16, 50}, {7, 1271, 11}, {65, 2, 3000}};
   return list;
 }
 

@@ -85,6 +85,10 @@ std::vector<KeySpec> training_keys() {
                    "Passes over the training data; 0: train by steps."),
       count_option("steps", 0, 0, 1e9, "steps", "Optimizer updates; 0: train by epochs."),
       count_option("batch", 128, 1, 65536, "samples", "Samples in a step.").with(kCost),
+      count_option("batch_tokens", 0, 0, 1e9, "tokens",
+                   "Tokens in a step, on average, instead of batch: the order is cut where its "
+                   "tokens pass multiples of it; 0: by samples.")
+          .with(kCost),
       count_option("micro_batch", 0, 0, 65536, "samples",
                    "Samples that pass the networks at once (gradients are added up, less memory); "
                    "0: the whole batch.")
@@ -101,8 +105,7 @@ std::vector<KeySpec> training_keys() {
       number_option("weight_decay", 0, 0, 100, "", "L2 (SGD) or decoupled (AdamW) weight decay."),
       flag_option("decay_norm_and_bias", true,
                   "Weight decay also on biases and batch-norm parameters."),
-      choice_option("schedule", "constant", "constant|step|cosine|linear",
-                    "Learning rate over the run."),
+      choice_option("schedule", "constant", schedules(), "Learning rate over the run."),
       floats_option("milestones", {0.5, 0.75}, 0, 1, "fraction of the run",
                     "Where schedule = \"step\" multiplies the rate by gamma."),
       number_option("gamma", 0.1, 1e-9, 1, "", "Factor at each milestone."),
@@ -216,6 +219,11 @@ void distillation_rows(Table* t) {
                      "then the final one; extraction: random projections of the teacher's "
                      "hidden layers, then the final output.")
            .with(kCost),
+       choice_option("loss", "seed_lambda", "seed_lambda|distilbert_triple",
+                     "seed_lambda: (1 - lambda) CE + lambda tau^2 KL; distilbert_triple: 2 CE + 5 "
+                     "tau^2 KL + 1 (1 - cos) of the last hidden states at all positions, whatever "
+                     "lambda is.")
+           .with(kCost),
        number_option("lambda", 0.5, -10, 10, "",
                      "Weight of the distillation term; 1 - lambda weighs the cross-entropy. 0: "
                      "no teacher.")
@@ -224,13 +232,8 @@ void distillation_rows(Table* t) {
            "cutoff", 0, 0, 1, "fraction of the run",
            "From here on lambda is 0: labels, and terms with a weight, alone; 0 or 1: never."),
        number_option("temperature", 4, 1e-3, 1e4, "",
-                     "Softmax temperature of the distillation term (tau^2 is inside the loss)."),
-       choice_option("divergence", "forward_kl", divergences(),
-                     "Divergence between teacher and student.")
-           .with(kCost),
-       number_option("parameter", -1, -1, 1, "",
-                     "Of the divergence, in [0, 1): jensen_shannon's share of the teacher, the "
-                     "skew ones' share of their first argument; -1: the divergence's default.")});
+                     "Softmax temperature of the distillation term (tau^2 is inside the loss).")});
+  t->add(divergence_options());
   t->add({number_option("logits_memory", 0, 0, 1e6, "MiB",
                         "Logits that may be in memory at a time, of models that leave the product "
                         "with their last layer's weights to the loss: it goes over the rows in "
@@ -256,7 +259,7 @@ void distillation_rows(Table* t) {
               .with(kCost),
           flag_option("fresh_optimizer", false, "New optimizer state for every teacher.")});
   t->section("distill.extraction");
-  t->add({choice_option("variant", "post", "post|pre|head",
+  t->add({choice_option("variant", "post", projection_variants(),
                         "Student side: activations, pre-activations, or a trainable linear head on "
                         "the activations.")
               .with(kCost),
@@ -289,6 +292,9 @@ void distillation_rows(Table* t) {
 void curriculum_rows(Table* t) {
   t->section("curriculum");
   t->add(curriculum_options());
+  t->add(count_option("maskings", 4, 1, 64, "",
+                      "Scores of a text whose masks are drawn: means over so many drawings.")
+             .with(kChangesOrder));
 }
 
 void training_rows(Table* t) {

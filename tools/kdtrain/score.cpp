@@ -30,7 +30,7 @@ int score_command(const CommandLine& line) {
   const ExperimentData data = open_data(base, false);
   RETORT_CHECK(!data.endless(), "[score] ", base.text("data.format"),
                " draws fresh samples: there is nothing to order");
-  const JobList jobs(*recipe);
+  const JobList jobs(std::span(&*recipe, 1));
   RETORT_CHECK(!jobs.models().empty() && jobs.models()[0].is_teacher,
                "[score] expected an arm that learns from the teacher");
   TeacherSet teacher =
@@ -39,7 +39,7 @@ int score_command(const CommandLine& line) {
     std::fprintf(stderr, "kdtrain: note: allowed untrained teacher: %s\n", problem.c_str());
   teacher.statistics =
       score_samples(teacher.final->model(), *plain_source(*data.student, device, {teacher.reading}),
-                    base.integer("train.evaluate_batch"));
+                    base.integer("train.evaluate_batch"), settings->integer("curriculum.maskings"));
   const auto made = make_curriculum(*settings, curriculum_name(*settings), teacher.statistics,
                                     *data.student, teacher.seed);
   for (const std::string& warning : made->curriculum.warnings)

@@ -15,6 +15,11 @@ namespace retort::tools {
 namespace {
 
 constexpr std::int64_t kPreflightSamples = 512;
+constexpr std::int64_t kPreflightTexts = 32;  // whose rows are many, and as wide as a vocabulary
+
+bool has_rows_of_words(const nn::DataFacts& data) {
+  return data.task == nn::TextTask::kMaskedLm || data.task == nn::TextTask::kCausalLm;
+}
 
 // Problems that were allowed.
 std::vector<std::string> check_teacher(const distill::Teacher& teacher, const nn::Reading& reading,
@@ -22,7 +27,8 @@ std::vector<std::string> check_teacher(const distill::Teacher& teacher, const nn
   nn::Reading plain = reading;
   plain.dtype = DType::kF32;
   const auto source = plain_source(*data.evaluation.front().data, device, {plain});
-  const nn::Batch batch = nn::first_samples(*source, kPreflightSamples);
+  const nn::Batch batch = nn::first_samples(
+      *source, has_rows_of_words(data.facts()) ? kPreflightTexts : kPreflightSamples);
   return distill::preflight(teacher, batch, data.facts().classes, allow).problems;
 }
 
@@ -113,8 +119,9 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
     set->answers.push_back(std::make_shared<distill::TeacherAnswers>(set->final, 1, room));
   }
   if (jobs.wants_scores_of(model))
-    set->statistics = score_samples(set->final->model(),
-                                    *plain_source(*data.student, device, {set->reading}), batch);
+    set->statistics =
+        score_samples(set->final->model(), *plain_source(*data.student, device, {set->reading}),
+                      batch, jobs.maskings_of(model));
   if (auto cache = make_cache(base, data, device, *set)) set->final->use_cache(std::move(cache));
 }
 

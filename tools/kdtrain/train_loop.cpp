@@ -100,6 +100,55 @@ struct Rhythm {
   }
 };
 
+std::string what_stands(const TrainingPlan& plan) {
+  return "the last checkpoint and all lines before it stand. A smaller " + plan.section +
+         ".lr or a " + plan.section + ".clip_norm may help";
+}
+
+// The sets that a job is evaluated on, as its model and its teacher read them.
+class EvaluationPasses {
+ public:
+  EvaluationPasses(const RunContext& context, const TrainingPlan& plan)
+      : context_(context), plan_(plan) {
+    for (const EvaluationSet& set : context.data->evaluation) {
+      std::vector<nn::Reading> readings{plan.reading};
+      if (plan.teacher != nullptr) readings.push_back(plan.teacher->reading);
+      sources_.push_back(plain_source(*set.data, context.device, std::move(readings)));
+    }
+  }
+  std::size_t size() const { return sources_.size(); }
+  const std::string& name(std::size_t set) const { return context_.data->evaluation[set].name; }
+
+  Evaluated run(std::size_t set, std::int64_t step) const {
+    const auto start = Clock::now();
+    const auto refuse = [&](const std::string& why) {
+      fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed,
+           ": after the update at step ", step, " the model is broken on ", name(set), " (", why,
+           "); ", what_stands(plan_));
+    };
+    distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch")};
+    if (plan_.teacher != nullptr && !plan_.teacher->answers.empty())
+      options.teacher = plan_.teacher->answers[set].get();
+    Evaluated result;
+    try {
+      const distill::Measurement m = distill::measure(*plan_.model, *sources_[set], options);
+      result.rows = static_cast<std::int64_t>(m.targets.size());
+      result.metrics = m.metrics();
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kNumerics) throw;
+      refuse(error.what());
+    }
+    if (!std::isfinite(result.value("loss"))) refuse("its loss is not finite");
+    result.seconds = seconds_since(start);
+    return result;
+  }
+
+ private:
+  const RunContext& context_;
+  const TrainingPlan& plan_;
+  std::vector<std::shared_ptr<const nn::Source>> sources_;
+};
+
 class Job {
  public:
   Job(RunContext& context, const TrainingPlan& plan, std::size_t log_job)
@@ -111,13 +160,8 @@ class Job {
         rhythm_(plan, trainer_.steps_per_epoch()),
         log_(context.log, log_job, plan),
         costs_(trainer_.timer()),
-        stop_(*plan.settings) {
-    for (const EvaluationSet& set : context.data->evaluation) {
-      std::vector<nn::Reading> readings{plan.reading};
-      if (plan.teacher != nullptr) readings.push_back(plan.teacher->reading);
-      sources_.push_back(plain_source(*set.data, context.device, std::move(readings)));
-    }
-  }
+        stop_(*plan.settings),
+        passes_(context, plan) {}
 
   Outcome run() {
     restore();
@@ -212,12 +256,7 @@ class Job {
     const std::int64_t at = step() - static_cast<std::int64_t>(bad->steps_ago);
     fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed, ": the loss is ",
          std::isnan(bad->loss) ? "NaN" : "infinite", " at step ", at, " (epoch ",
-         (at - 1) / trainer_.steps_per_epoch() + 1, "); ", what_stands());
-  }
-
-  std::string what_stands() const {
-    return "the last checkpoint and all lines before it stand. A smaller " + plan_.section +
-           ".lr or a " + plan_.section + ".clip_norm may help";
+         (at - 1) / trainer_.steps_per_epoch() + 1, "); ", what_stands(plan_));
   }
 
   void after_step() {
@@ -239,9 +278,9 @@ class Job {
     fold();
     std::string shown;
     last_.clear();
-    for (std::size_t i = 0; i < sources_.size(); ++i) {
-      const std::string& name = context_.data->evaluation[i].name;
-      const Evaluated e = evaluate(i);
+    for (std::size_t i = 0; i < passes_.size(); ++i) {
+      const std::string& name = passes_.name(i);
+      const Evaluated e = passes_.run(i, step());
       log_.evaluation(trainer_, name, e.metrics, e.rows, e.seconds);
       for (const auto& [metric, value] : e.metrics) last_.emplace_back(name + "." + metric, value);
       char text[96];
@@ -260,30 +299,6 @@ class Job {
   std::string epochs(std::int64_t steps) const {
     const std::int64_t each = trainer_.steps_per_epoch();
     return std::to_string((steps + each - 1) / each);
-  }
-
-  Evaluated evaluate(std::size_t set) {
-    const auto start = Clock::now();
-    const auto refuse = [&](const std::string& why) {
-      fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed,
-           ": after the update at step ", step(), " the model is broken on ",
-           context_.data->evaluation[set].name, " (", why, "); ", what_stands());
-    };
-    distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch")};
-    if (plan_.teacher != nullptr && !plan_.teacher->answers.empty())
-      options.teacher = plan_.teacher->answers[set].get();
-    Evaluated result;
-    try {
-      const distill::Measurement m = distill::measure(*plan_.model, *sources_[set], options);
-      result.rows = static_cast<std::int64_t>(m.targets.size());
-      result.metrics = m.metrics();
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::kNumerics) throw;
-      refuse(error.what());
-    }
-    if (!std::isfinite(result.value("loss"))) refuse("its loss is not finite");
-    result.seconds = seconds_since(start);
-    return result;
   }
 
   void notice(const Evaluated& evaluated) {
@@ -352,7 +367,7 @@ class Job {
   StepSums sums_;
   StepCosts costs_;
   StopRules stop_;
-  std::vector<std::shared_ptr<const nn::Source>> sources_;  // by evaluation set
+  EvaluationPasses passes_;
 
   distill::Metrics last_;       // newest evaluation, for the final line
   std::set<std::string> kept_;  // snapshots

@@ -138,7 +138,8 @@ TEST(LinearDistillationLoss, equals_its_definition_in_any_chunks_and_both_modes)
       for (const TeacherIs teacher : {TeacherIs::kNone, TeacherIs::kLogits, TeacherIs::kLayer})
         for (const bool per_row : {false, true})
           for (const double upstream : {1.0, 2.5}) {
-            if (device == Device::kCuda && dtype == DType::kF64) continue;
+            if (device == Device::kCuda && (dtype == DType::kF64 || (per_row != (upstream != 1))))
+              continue;  // time
             const Problem problem{
                 .teacher = teacher, .dtype = dtype, .device = device, .per_row = per_row};
             LinearDistillationLossArgs a = problem.make();
@@ -164,7 +165,7 @@ TEST(LinearDistillationLoss, every_divergence_and_statistic_is_that_of_the_whole
   for (const Device device : devices())
     for (int d = 0; d < kernels::kDivergences; ++d) {
       Problem problem{.device = device, .divergence = static_cast<Divergence>(d)};
-      problem.classes = 1100;
+      problem.classes = device == Device::kCpu ? 1100 : 70;
       LinearDistillationLossArgs a = problem.make();
       distill::DistillationLossArgs whole = a.rows;
       whole.student_logits = linear(a.features, a.head.weight, a.head.bias);
@@ -287,15 +288,16 @@ TEST(LinearDistillationLoss, gathered_rows_are_as_good_as_all_rows_with_the_othe
 }
 
 TEST(LinearDistillationLoss, no_array_of_rows_by_classes_is_ever_there) {
-  constexpr std::int64_t kRows = 640, kClasses = 1024, kWidth = 16;
   for (const Device device : devices())
     for (const bool recompute : {false, true}) {
+      const std::int64_t rows = 640, classes = device == Device::kCpu ? 1024 : 256, width = 4,
+                         memory = classes << 8;
       Problem problem{.device = device};
-      problem.rows = kRows, problem.classes = kClasses;
+      problem.rows = rows, problem.classes = classes;
       LinearDistillationLossArgs a = problem.make();
-      a.features = randn({kRows, kWidth}, 1).to(device);
-      a.head.weight = randn({kClasses, kWidth}, 2).to(device);
-      a.logits_memory = 256 << 10;
+      a.features = randn({rows, width}, 1).to(device);
+      a.head.weight = randn({classes, width}, 2).to(device);
+      a.logits_memory = memory;
       a.recompute = recompute;
       for (Tensor* t : {&a.features, &a.head.weight, &a.head.bias}) t->set_requires_grad(true);
       for (Tensor* t : {&a.features, &a.head.weight, &a.head.bias}) {
@@ -310,8 +312,9 @@ TEST(LinearDistillationLoss, no_array_of_rows_by_classes_is_ever_there) {
       const std::size_t peak = memory_statistics(device).peak_bytes - before;
       const std::size_t gradients =
           a.features.bytes() + a.head.bias.bytes() + (recompute ? 0 : a.head.weight.bytes());
-      EXPECT_LT(peak, (256u << 10) + gradients + (200u << 10)) << name_of(device) << recompute;
-      EXPECT_LT(peak, static_cast<std::size_t>(kRows * kClasses) * sizeof(float) / 3);
+      EXPECT_LT(peak, static_cast<std::size_t>(memory) + gradients + (100u << 10))
+          << name_of(device) << recompute;
+      EXPECT_LT(peak, static_cast<std::size_t>(rows * classes) * sizeof(float) / 3);
     }
 }
 
@@ -371,6 +374,7 @@ TEST(LinearDistillationLoss, edge_shapes) {
     for (const bool recompute : {false, true}) {
       for (const std::int64_t rows : {0, 1, 7, 33})
         for (const std::int64_t classes : {1, 2, 33, 1271}) {
+          if (device == Device::kCuda && (classes == 1271 || rows == 33)) continue;  // time
           Problem problem{.device = device};
           problem.rows = rows, problem.classes = classes;
           LinearDistillationLossArgs a = problem.make();

@@ -1,0 +1,171 @@
+// The students of a task: curricula, the weights that they begin with, arms x seeds.
+#include <algorithm>
+#include <atomic>
+
+#include "distill/student/initialize.h"
+#include "engine/io/file.h"
+#include "nn/checkpoint/weights.h"
+#include "tools/kdtrain/models.h"
+#include "tools/kdtrain/task_run.h"
+#include "tools/report/report.h"
+
+namespace retort::tools {
+namespace {
+
+distill::LayerMap layer_map(const std::vector<std::string>& pairs) {
+  distill::LayerMap map;
+  for (const std::string& pair : pairs) {
+    const std::size_t equal = pair.find('=');
+    map.emplace_back(pair.substr(0, equal),
+                     equal == std::string::npos ? pair : pair.substr(equal + 1));
+  }
+  if (map.empty()) map.emplace_back("", "");
+  return map;
+}
+
+}  // namespace
+
+std::shared_ptr<const NamedCurriculum> TaskRun::curriculum_for(const Asker& asker) {
+  const Settings& s = *asker.settings;
+  if (!has_curriculum(s)) return nullptr;
+  const bool by_student = s.text("curriculum.scorer") == kScorerStudent;
+  const TeacherSet* set =
+      asker.model == SourceModel::kNothing ? nullptr : &sets_.at(asker.model).at(asker.teacher);
+  std::string name = curriculum_name(s);
+  if (wants_teacher_scores(s)) {
+    if (set->model != "teacher") name += "_" + set->model;
+    if (jobs_.several_teachers()) name += "_teacher" + std::to_string(set->seed);
+  }
+  if (by_student) {
+    // Its start hangs on who it is where it is a model, or went through a task already.
+    if (before_ != nullptr || asker.is_model) name += "_" + asker.name;
+    name += "_seed" + std::to_string(asker.number);
+  }
+  if (!jobs_.task().empty()) name += "_" + jobs_.task();
+  auto& slot = curricula_[name];
+  if (slot) return slot;
+  const curriculum::SampleStatistics of_student =
+      by_student ? scores_by_student(asker) : curriculum::SampleStatistics{};
+  slot = make_curriculum(s, name, by_student || set == nullptr ? of_student : set->statistics,
+                         *data_.student, set == nullptr ? asker.seed : set->seed);
+  make_folders(shared_.folder.file("curriculum"));
+  write_file_atomically(shared_.folder.file("curriculum/" + name + ".csv"), slot->curriculum.csv);
+  return slot;
+}
+
+curriculum::SampleStatistics TaskRun::scores_by_student(const Asker& asker) const {
+  const Settings& s = *asker.settings;
+  TrainingPlan plan;
+  plan.section = "train";
+  plan.model = build_model(s, "student", data_.facts(), derive_key(asker.seed, asker.purpose()));
+  plan.reading = reading_of(s, "student", *data_.kind, precision_of(s, "train.precision"));
+  start_weights(s, asker.teacher, asker.name, asker.number, &plan);
+  plan.model->to(shared_.device);
+  return score_samples(*plan.model, *plain_source(*data_.student, shared_.device, {plan.reading}),
+                       s.integer("train.evaluate_batch"), s.integer("curriculum.maskings"));
+}
+
+TaskRun::Asker TaskRun::asker_of(const StudentJob& job) {
+  return {&job.arm->settings, job.model, job.teacher, job.seed, job.number, job.arm->name, false};
+}
+
+TaskRun::Asker TaskRun::asker_of(std::size_t m, std::size_t t) const {
+  const SourceModel& model = jobs_.models()[m];
+  const std::int64_t seed = jobs_.teacher_seeds()[t];
+  return {model.settings, model.learns_from, t, seed, seed, model.name, true};
+}
+
+bool TaskRun::run_students() {
+  for (const StudentJob& job : jobs_.students()) curriculum_for(asker_of(job));
+  shared_.next_phase();  // the final lines of students tell of students
+  std::atomic<bool> complete = true;
+  run_all(jobs_.students().size(), [&](std::size_t i) {
+    if (!run_student(jobs_.students()[i], logged_students_[i])) complete = false;
+  });
+  return complete;
+}
+
+bool TaskRun::run_student(const StudentJob& job, const LoggedJob& logged) {
+  if (!logged.finished) {
+    if (stopping()) return false;
+    const TrainingPlan plan = student_plan(job);
+    if (run_job(shared_.context, plan, logged.log_job) != Outcome::kFinished) return false;
+    shared_.log.finish(logged.log_job);
+    write_report_quietly();
+  }
+  shared_.progress.finish(job.arm->name + "/" + std::to_string(job.number),
+                          jobs_.student_steps(job, data_));
+  return true;
+}
+
+TrainingPlan TaskRun::student_plan(const StudentJob& job) {
+  std::shared_ptr<const NamedCurriculum> curriculum;
+  const TeacherSet* teacher = nullptr;
+  if (job.judge != SourceModel::kNothing) teacher = &sets_[job.judge][job.teacher];
+  {
+    const std::lock_guard lock(shared_.mutex);
+    curriculum = curriculum_for(asker_of(job));
+  }
+  TrainingPlan plan = jobs_.student_plan(job, data_, teacher, curriculum);
+  start_weights(job.arm->settings, job.teacher, plan.arm, plan.seed, &plan);
+  if (const auto at = arm_notes_.find({plan.arm, job.teacher}); at != arm_notes_.end())
+    for (const std::string& problem : at->second)
+      plan.notes.push_back("allowed untrained teacher" +
+                           (jobs_.several_teachers() ? " " + std::to_string(teacher->seed) : "") +
+                           ": " + problem);
+  if (curriculum)
+    plan.notes.insert(plan.notes.end(), curriculum->curriculum.warnings.begin(),
+                      curriculum->curriculum.warnings.end());
+  return plan;
+}
+
+void TaskRun::load_start(const std::string& file, const Settings& s, const std::string& section,
+                         TrainingPlan* plan) const {
+  const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
+  take_metadata(info.metadata, s, section, *data_.kind, &plan->reading);
+  if (std::string told = told_of_drawn(info); !told.empty())
+    plan->notes.push_back(std::move(told));
+}
+
+void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string& arm,
+                            std::int64_t seed, TrainingPlan* plan) const {
+  if (plan->section != "train") {  // the teacher
+    if (const std::string& start = s.text("teacher.train.weights"); !start.empty())
+      load_start(find_weights(recipe_.base, start), s, "teacher", plan);
+    return;
+  }
+  std::string file;
+  if (before_ != nullptr)
+    file = shared_.folder.job_folder(arm, seed, before_->jobs_.task()) + "/model.safetensors";
+  else if (!s.text("student.weights").empty())
+    file = find_weights(recipe_.base, s.text("student.weights"));
+  if (!file.empty()) load_start(file, s, "student", plan);
+  const std::string& from = s.text("student.init");
+  if (from.empty() || before_ != nullptr) return;
+  for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
+    if (jobs_.models()[m].name != from) continue;
+    const std::shared_ptr<nn::Model> source = unfolded_copy(m, t);
+    const auto* const own = dynamic_cast<const nn::Transformer*>(plan->model.get());
+    const auto* const theirs = dynamic_cast<const nn::Transformer*>(source.get());
+    const auto& named = s.texts("student.init_layers");
+    distill::copy_layers(*plan->model, *source,
+                         named.empty() && own != nullptr && theirs != nullptr
+                             ? distill::every_second_layer(*own, *theirs)
+                             : layer_map(named));
+    return;
+  }
+  fail(ErrorCode::kUsage, recipe_.place(s, "student.init"), ": student.init: no arm learns from '",
+       from, "'");
+}
+
+void TaskRun::write_report_quietly() {
+  if (data_.endless()) return;  // many short jobs: once at the end
+  const std::lock_guard lock(shared_.mutex);
+  try {
+    write_report(shared_.folder.path(), report_text(shared_.recipe));
+  } catch (const Error& e) {  // the next one, or the last, tells
+    shared_.progress.line(std::string("note: no report yet: ") + e.what());
+  }
+}
+
+}  // namespace retort::tools
