@@ -87,7 +87,8 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
   load_option(score);
 
   CLI::App* eval = command("eval", "Evaluate weights on a data set; prints one JSON object");
-  eval->add_option("--model", line->model, "Weights (.safetensors)")->required();
+  eval->add_option("--model", line->model, "Weights: .safetensors, or a folder of them")
+      ->required();
   eval->add_option("--arch", line->arch, "Architecture, as in teacher.arch")->required();
   eval->add_option("overrides", words, "data.key=value ...");
   eval->add_option("--split", line->split, "train, validation or test")
