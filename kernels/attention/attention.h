@@ -5,8 +5,8 @@
 
 #include "kernels/attention/attention_math.h"
 #include "kernels/common/dispatch.h"
+#include "kernels/common/dropout_args.h"
 #include "kernels/common/dtype.h"
-#include "kernels/dropout/dropout.h"
 
 namespace retort::kernels {
 

@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 
-#include "kernels/dropout/dropout_math.h"
+#include "kernels/common/dropout_math.h"
 
 namespace retort::kernels {
 

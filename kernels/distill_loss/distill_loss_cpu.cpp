@@ -191,14 +191,15 @@ void compute_lanes(const DistillLossArgs& a, std::int64_t begin, std::int64_t en
   }
 }
 
-/// Rows [begin, end): of f32 and bf16 by lanes or by block_row, others by the definition.
+/// Rows [begin, end): of f32 and bf16 by lanes (divergences of ours alone) or by block_row, others
+/// by the definition.
 template <class T>
 void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end, double inv_z,
                   double* row_loss) {
   const auto by_definition = [&](std::int64_t i) { row_loss[i] = reference_row<T>(a, i, inv_z); };
   if constexpr (sizeof(T) == 8) {
     for (std::int64_t i = begin; i < end; ++i) by_definition(i);
-  } else if (a.classes <= kMostLaneClasses && lane_count() > 1) {
+  } else if (a.classes <= kMostLaneClasses && lane_count() > 1 && !a.divergence.outside) {
     compute_lanes<T>(a, begin, end, inv_z, row_loss);
   } else {
     constexpr bool kConvert = sizeof(T) == 2;  // bf16 rows are widened, and rounded once at the end

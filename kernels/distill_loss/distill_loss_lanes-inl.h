@@ -300,7 +300,7 @@ HWY_INLINE void finish_lanes(const LaneGroup& g, LaneSums& s, std::int64_t lane)
   const VD sum_s = at(s.sums[kS]), sum_s1 = at(s.sums[kS1]), ce_weight = at(g.ce_weight),
            kd_weight = at(g.kd_weight);
   const auto labelled = hn::Ge(at(g.target), zero), has_ce = hn::Ne(ce_weight, zero);
-  const bool forward = g.args->divergence == Divergence::kForwardKl;
+  const bool forward = g.args->divergence.built_in == Divergence::kForwardKl;
   const VD ce =
       hn::IfThenElseZero(labelled, hn::Sub(at(s.log_s1), hn::Sub(at(g.at_s), at(s.max_s))));
   VD loss = hn::IfThenElseZero(has_ce, hn::Mul(ce_weight, ce));
@@ -435,8 +435,8 @@ std::uint32_t lane_rows(LaneGroup& g) {
       log_lanes(s.sums[kS], s.log_s);
       log_lanes(s.sums[kT], s.log_t);
     }
-    if (g.args->divergence != Divergence::kForwardKl)
-      dispatch_divergence(g.args->divergence, [&]<Divergence kind>() HWY_ATTR {
+    if (g.args->divergence.built_in != Divergence::kForwardKl)
+      dispatch_divergence(g.args->divergence.built_in, [&]<Divergence kind>() HWY_ATTR {
         if constexpr (kind != Divergence::kForwardKl) diverge_lanes<kind>(g, a, s);
       });
   }

@@ -3,8 +3,8 @@
 #include <cstdint>
 
 #include "kernels/common/dispatch.h"
+#include "kernels/common/dropout_args.h"
 #include "kernels/common/dtype.h"
-#include "kernels/dropout/dropout.h"
 
 namespace retort::kernels {
 

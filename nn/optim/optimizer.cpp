@@ -159,7 +159,8 @@ void Optimizer::load_state(const NamedTensors& state) {
   const Tensor steps = take("step", {}, DType::kI64);
   for (const auto& [name, tensor] : given) unexpected += " " + escaped(name);
   const auto some = [](const char* what, const std::string& names) {
-    return names.empty() ? "" : what + (names.size() > 500 ? names.substr(0, 500) + "..." : names);
+    return names.empty() ? std::string()
+                         : join(what, names.substr(0, 500), names.size() > 500 ? "..." : "");
   };
   if (!missing.empty() || !misshaped.empty() || !unexpected.empty())
     fail(ErrorCode::kBadInput, "[optimizer] the saved state does not fit",
