@@ -19,7 +19,8 @@ constexpr const char* kFooter =
     "  kdtrain run cifar10_six_arms data.root=DIR --out runs/six\n"
     "  kdtrain plan cifar10_six_arms data.root=DIR       # memory and time before starting\n"
     "  kdtrain run my.toml train.epochs=10 --resume --out runs/mine\n"
-    "Exit codes: 0 done, 2 usage or recipe, 3 bad input file, 4 I/O, 5 memory, 6 NaN or infinity,\n"
+    "Exit codes: 0 done, 2 usage or recipe, 3 bad input file, 4 I/O, 5 memory, 6 a job met NaN or "
+    "infinity,\n"
     "7 peer, 8 device, 130 stopped by SIGINT or SIGQUIT, 143 by SIGTERM, SIGHUP or SIGUSR1, after "
     "a\n"
     "checkpoint (a second signal quits at once), 1 a fault of kdtrain itself.";
@@ -65,6 +66,8 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
   run->add_option("recipe", words, "RECIPE [key=value ...]");
   run->add_option("--out", line->out, "Run folder; default runs/NAME");
   run->add_flag("--resume", line->resume, "Go on from the newest checkpoints in the run folder");
+  run->add_flag("--retry-failed", line->retry_failed,
+                "With --resume: try jobs again that failed, each from its last checkpoint");
   device_options(run);
   load_option(run);
 

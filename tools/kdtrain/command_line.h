@@ -17,6 +17,7 @@ struct CommandLine {
   std::vector<std::string> load;   // --load, in order
   int threads = 0;                 // --threads; 0 = as the environment says
   bool resume = false;
+  bool retry_failed = false;
   bool json = false;
   std::string model, arch, logits;      // eval
   std::string split = "test";           // eval

@@ -6,11 +6,12 @@
 
 namespace retort::tools {
 
-curriculum::SampleStatistics score_samples(nn::Model& model, const nn::Source& source,
-                                           std::int64_t batch) {
+curriculum::SampleStatistics score_samples(
+    nn::Model& model, const nn::Source& source, std::int64_t batch,
+    std::function<void(const nn::Batch&, const nn::Outputs&)> each) {
   using namespace kernels;
-  const distill::Measurement m =
-      distill::measure(model, source, {.batch = batch, .statistics = true});
+  const distill::Measurement m = distill::measure(
+      model, source, {.batch = batch, .statistics = true, .each = std::move(each)});
   std::vector<std::uint8_t> correct;
   for (std::size_t i = 0; i < m.targets.size(); ++i)
     correct.push_back(m.targets[i] == m.predictions[i] ? 1 : 0);

@@ -16,8 +16,10 @@ inline constexpr const char* kScorerTeacher = "teacher";
 inline constexpr const char* kScorerStudent = "student";  // as it starts
 
 /// What a model says about every sample of a source: one pass of measure().
-curriculum::SampleStatistics score_samples(nn::Model& model, const nn::Source& source,
-                                           std::int64_t batch);
+/// each: as of MeasureOptions.
+curriculum::SampleStatistics score_samples(
+    nn::Model& model, const nn::Source& source, std::int64_t batch,
+    std::function<void(const nn::Batch&, const nn::Outputs&)> each = {});
 
 struct NamedCurriculum {
   std::string name;  // of curriculum/<name>.csv

@@ -7,11 +7,16 @@
 namespace retort::tools {
 namespace {
 
-Json begin_line(const TrainingPlan& plan) {
+Json begin_line(const std::string& arm, std::int64_t seed, const std::string& task) {
   Json line = Json::object();
-  line.set("arm", plan.arm).set("seed", plan.seed);
-  if (!plan.task.empty()) line.set("task", plan.task);
+  line.set("arm", arm).set("seed", seed);
+  if (!task.empty()) line.set("task", task);
   return line;
+}
+Json begin_line(const TrainingPlan& plan) { return begin_line(plan.arm, plan.seed, plan.task); }
+
+Json& set_failure(Json& line, std::int64_t step, const std::string& reason) {
+  return line.set("split", "failed").set("step", step).set("reason", reason);
 }
 
 }  // namespace
@@ -19,7 +24,7 @@ Json begin_line(const TrainingPlan& plan) {
 void JobLog::write(const Json& line) {
   const std::string text = line.dump();
   log_.write(job_, text);
-  lines_ += text + "\n";
+  own_->append(text + "\n");
 }
 
 Json JobLog::begin() const { return begin_line(plan_); }
@@ -39,6 +44,11 @@ Json JobLog::head(const Trainer& trainer, const std::string& split) const {
 void JobLog::note(const std::string& text) {
   Json line = begin();
   write(line.set("split", "note").set("text", text));
+}
+
+void JobLog::failed(std::int64_t step, const std::string& reason) {
+  Json line = begin();
+  write(set_failure(line, step, reason));
 }
 
 void JobLog::training(const Trainer& trainer, StepSums* sums, StepCosts* costs) {
@@ -81,6 +91,13 @@ void JobLog::final_line(const Trainer& trainer, const StepSums& sums,
   line.set("parameters", plan_.model->parameter_count());
   line.set("wall_s", std::round(1e3 * wall_s) / 1e3);
   write(line);
+}
+
+void log_not_begun(const std::string& arm, std::int64_t seed, const std::string& task,
+                   const std::string& reason, MetricsLog* log, std::size_t log_job) {
+  Json line = begin_line(arm, seed, task);
+  log->write(log_job, set_failure(line, 0, reason).dump());
+  log->finish(log_job);
 }
 
 void log_evaluated(const TrainingPlan& plan, const ExperimentData& data,

@@ -118,6 +118,18 @@ void RunFolder::start(const Recipe& recipe) {
   if (!resuming_) write_file_atomically(file(kResolved), resolved_toml(recipe));
 }
 
+void RunFolder::write_once(const std::string& name, const std::string& text) {
+  const FileMark mark{text.size(), hash_bytes(text)};
+  const auto known = files_->files();
+  const auto before = known.find(name);
+  RETORT_CHECK_AS(
+      kBadInput, before == known.end() || before->second == mark, "[resume] ", name,
+      " is not what the run began with: it is made of another file, or by another model");
+  make_folders(parent_folder(file(name)));
+  write_file_atomically(file(name), text);
+  if (before == known.end()) files_->record(name, mark);
+}
+
 ReportText report_text(const Recipe& recipe) {
   ReportText text{
       recipe.name, recipe.base.text("description"), {}, recipe.base.text("report.baseline")};

@@ -39,9 +39,9 @@ class RunFolder {
     return path_ + "/arms/" + arm + "/seed" + std::to_string(seed) +
            (task.empty() ? "" : "/" + task);
   }
-  /// The files of the run that it reads back and that no checkpoint covers, such as curricula: to
-  /// be recorded when they are written and checked before they are read.
-  FileManifest& files() { return *files_; }
+  /// Writes a file that is the same in every sitting, such as a curriculum, and records it.
+  /// Errors    kBadInput if an earlier sitting wrote another content.
+  void write_once(const std::string& name, const std::string& text);
   /// Writes recipe.resolved.toml.
   void start(const Recipe& recipe);
 

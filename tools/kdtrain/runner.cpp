@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <mutex>
+#include <set>
 
 #include "distill/student/initialize.h"
 #include "engine/io/file.h"
@@ -26,6 +27,11 @@
 namespace retort::tools {
 namespace {
 
+// A job without a result.
+struct FailedJob {
+  std::string title, reason;
+};
+
 // What the whole run keeps while tasks and phases come and go.
 struct Shared {
   const Recipe& recipe;  // as checked, before any task
@@ -34,8 +40,10 @@ struct Shared {
   MetricsLog& log;
   Progress& progress;
   RunContext& context;
+  bool retry_failed = false;
   MemoryStatistics peak = {};
   std::mutex mutex = {};
+  std::vector<FailedJob> failed = {};
 
   // Peaks count anew; the whole run's are kept. Blocks that the last phase left in the cache have
   // sizes that the next one hardly asks for.
@@ -66,6 +74,7 @@ class TaskRun {
     data_ = open_data(recipe_.base, trains_teacher_here());
     jobs_.check_lengths(data_);
     data_hash_ = hash_of(data_);
+    failed_models_.resize(jobs_.models().size());
     for (const Arm& arm : recipe_.arms)
       if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
         nn::load_weights(*build_model(arm.settings, "student", data_.facts(), 0),
@@ -86,7 +95,7 @@ class TaskRun {
       for (const std::int64_t seed : jobs_.teacher_seeds()) {
         const SourceModel& model = jobs_.models()[m];
         if (!trained_here(m)) {
-          logged_models_[m].push_back({shared_.log.add_job("", false), false, true});
+          logged_models_[m].push_back({shared_.log.add_job("", false), false, true, ""});
           continue;
         }
         logged_models_[m].push_back(add_job(model.name, seed));
@@ -126,6 +135,7 @@ class TaskRun {
     std::size_t log_job = 0;
     bool finished = false;
     bool elsewhere = false;  // its weights come from a file or another task
+    std::string failure;     // of an earlier sitting
   };
 
   // The teacher is trained in the first task; later ones go on with it.
@@ -137,13 +147,64 @@ class TaskRun {
 
   LoggedJob add_job(const std::string& arm, std::int64_t seed) {
     std::optional<JobState> state;
-    if (shared_.folder.resuming())
-      state = read_job_state(shared_.folder.job_folder(arm, seed, name_));
+    if (shared_.folder.resuming()) {
+      const std::string folder = shared_.folder.job_folder(arm, seed, name_);
+      if (shared_.retry_failed) forget_failure(folder);
+      state = read_job_state(folder);
+    }
     const bool finished = state && state->finished;
     RETORT_CHECK_AS(kBadInput, !state || state->data == data_hash_,
                     "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
                     state->data, ", is ", data_hash_);
-    return {shared_.log.add_job(state ? state->lines : "", finished), finished, false};
+    if (!state) return {shared_.log.add_job("", false), false, false, ""};
+    for (const std::string& damaged : state->rejected)
+      shared_.progress.line("note: a damaged checkpoint is passed over, " + title_of(arm, seed) +
+                            " goes on from step " + std::to_string(state->step) + ": " + damaged);
+    const bool failed = !state->failure.empty();
+    return {shared_.log.add_job(state->lines, finished || failed), finished, false, state->failure};
+  }
+
+  std::string title_of(const std::string& arm, std::int64_t seed) const {
+    return arm + "/" + std::to_string(seed) + (name_.empty() ? "" : " in task " + name_);
+  }
+
+  // A job has failed: the others go on without it.
+  void add_failure(const std::string& arm, std::int64_t seed, const std::string& reason,
+                   std::int64_t steps) {
+    const std::string title = title_of(arm, seed);
+    {
+      const std::lock_guard lock(shared_.mutex);
+      shared_.failed.push_back({title, reason});
+      failed_.insert({arm, seed});
+    }
+    shared_.progress.line(title + " failed: " + reason);
+    shared_.progress.finish(arm + "/" + std::to_string(seed), steps);
+  }
+  bool has_failed(const std::string& arm, std::int64_t seed) const {
+    return failed_.contains({arm, seed});
+  }
+  // Why a job cannot begin, or "": it goes on with weights, and learns from models, that others
+  // made.
+  std::string why_not(const std::string& arm, std::int64_t seed, std::size_t model,
+                      std::size_t t) const {
+    if (before_ != nullptr && before_->has_failed(arm, seed))
+      return "it failed in task " + before_->name_;
+    if (model != SourceModel::kNothing && failed_models_[model].contains(t))
+      return "its teacher " + jobs_.models()[model].name + "/" +
+             std::to_string(jobs_.teacher_seeds()[t]) + " failed";
+    return "";
+  }
+  // True if the job failed before or cannot begin; it is told then.
+  bool passed_over(const std::string& arm, std::int64_t seed, const LoggedJob& logged,
+                   const std::string& why, std::int64_t steps) {
+    if (!logged.failure.empty()) {
+      add_failure(arm, seed, logged.failure, steps);
+      return true;
+    }
+    if (why.empty() || logged.finished) return false;
+    log_not_begun(arm, seed, name_, why, &shared_.log, logged.log_job);
+    add_failure(arm, seed, why, steps);
+    return true;
   }
 
   // Jobs side by side; when one fails the others stop at a checkpoint.
@@ -165,7 +226,10 @@ class TaskRun {
     const SourceModel& model = jobs_.models()[m];
     const std::size_t count = jobs_.teacher_seeds().size();
     if (trained_here(m) && !model.is_teacher)
-      for (std::size_t t = 0; t < count; ++t) curriculum_for(asker_of(m, t));
+      for (std::size_t t = 0; t < count; ++t)
+        if (model.learns_from == SourceModel::kNothing ||
+            !failed_models_[model.learns_from].contains(t))
+          curriculum_for(asker_of(m, t));
     std::atomic<bool> complete = true;
     if (trained_here(m))
       run_all(count, [&](std::size_t t) {
@@ -174,6 +238,15 @@ class TaskRun {
     if (!complete) return false;
     for (std::size_t t = 0; t < count; ++t) {
       if (stop_requested() != 0) return false;
+      const std::int64_t seed = jobs_.teacher_seeds()[t];
+      if (!trained_here(m) && !model.given &&
+          passed_over(model.name, seed, logged_models_[m][t], why_not(model.name, seed, m, t), 0))
+        failed_models_[m].insert(t);
+      if (has_failed(model.name, seed)) {
+        failed_models_[m].insert(t);
+        sets_[m].emplace_back();  // nobody looks at it
+        continue;
+      }
       if (!model.given) {
         const std::string folder = shared_.folder.job_folder(
             model.name, jobs_.teacher_seeds()[t], trained_here(m) ? name_ : before_->first_task());
@@ -182,7 +255,7 @@ class TaskRun {
       }
       TeacherSet& set = sets_[m][t];
       const auto start = Clock::now();
-      measure_teacher(jobs_, m, data_, shared_.device, &set);
+      measure_teacher(jobs_, m, data_, shared_.device, &shared_.progress, &set);
       for (const Arm& arm : recipe_.arms)
         if (uses_teacher(arm.settings) && arm.teachers.at(0) == model.name)
           if (auto notes = notes_of_arm(arm.settings, set, data_, shared_.device); !notes.empty())
@@ -203,6 +276,15 @@ class TaskRun {
 
   bool train_model(std::size_t m, std::size_t t) {
     const SourceModel& model = jobs_.models()[m];
+    const LoggedJob& logged = logged_models_[m][t];
+    const std::int64_t seed = jobs_.teacher_seeds()[t], steps = jobs_.model_steps(m, data_);
+    if (passed_over(model.name, seed, logged, why_not(model.name, seed, model.learns_from, t),
+                    steps))
+      return true;
+    if (logged.finished) {
+      shared_.progress.finish(model.name + "/" + std::to_string(seed), steps);
+      return true;
+    }
     const TeacherSet* teacher = nullptr;
     std::shared_ptr<const NamedCurriculum> curriculum;
     if (model.learns_from != SourceModel::kNothing) teacher = &sets_[model.learns_from][t];
@@ -215,11 +297,18 @@ class TaskRun {
     plan.final_metrics = [this, m, t](const std::shared_ptr<nn::Model>& trained) {
       return probe(trained, m, t);
     };
-    const std::size_t log_job = logged_models_[m][t].log_job;
-    if (run_job(shared_.context, plan, log_job) != Outcome::kFinished) return false;
+    return run_and_tell(plan, logged.log_job, steps);
+  }
+
+  // False after a signal.
+  bool run_and_tell(const TrainingPlan& plan, std::size_t log_job, std::int64_t steps) {
+    const Outcome outcome = run_job(shared_.context, plan, log_job);
+    if (outcome.kind == Outcome::kStopped) return false;
     shared_.log.finish(log_job);
-    shared_.progress.finish(model.name + "/" + std::to_string(plan.seed),
-                            jobs_.model_steps(m, data_));
+    if (outcome.kind == Outcome::kFailed)
+      add_failure(plan.arm, plan.seed, outcome.reason, steps);
+    else
+      shared_.progress.finish(plan.arm + "/" + std::to_string(plan.seed), steps);
     return true;
   }
 
@@ -284,8 +373,7 @@ class TaskRun {
         by_student ? scores_by_student(asker) : curriculum::SampleStatistics{};
     slot = make_curriculum(s, name, by_student || set == nullptr ? of_student : set->statistics,
                            *data_.student, set == nullptr ? asker.seed : set->seed);
-    make_folders(shared_.folder.file("curriculum"));
-    write_file_atomically(shared_.folder.file("curriculum/" + name + ".csv"), slot->curriculum.csv);
+    shared_.folder.write_once("curriculum/" + name + ".csv", slot->curriculum.csv);
     return slot;
   }
 
@@ -298,8 +386,11 @@ class TaskRun {
     plan.reading = reading_of(s, "student", *data_.kind, precision_of(s, "train.precision"));
     start_weights(s, asker.teacher, asker.name, asker.number, &plan);
     plan.model->to(shared_.device);
+    const Beat beat(&shared_.progress,
+                    "scoring with " + asker.name + "/" + std::to_string(asker.number),
+                    data_.student->size());
     return score_samples(*plan.model, *plain_source(*data_.student, shared_.device, {plan.reading}),
-                         s.integer("train.evaluate_batch"));
+                         s.integer("train.evaluate_batch"), beat.of_batches());
   }
 
   static Asker asker_of(const StudentJob& job) {
@@ -312,7 +403,9 @@ class TaskRun {
   }
 
   bool run_students() {
-    for (const StudentJob& job : jobs_.students()) curriculum_for(asker_of(job));
+    for (const StudentJob& job : jobs_.students())
+      if (why_not(job.arm->name, job.number, job.model, job.teacher).empty())
+        curriculum_for(asker_of(job));
     shared_.next_phase();  // the final lines of students tell of students
     std::atomic<bool> complete = true;
     run_all(jobs_.students().size(), [&](std::size_t i) {
@@ -322,22 +415,26 @@ class TaskRun {
   }
 
   bool run_student(const StudentJob& job, const LoggedJob& logged) {
-    if (!logged.finished) {
-      if (stopping()) return false;
-      const TrainingPlan plan = student_plan(job);
-      if (run_job(shared_.context, plan, logged.log_job) != Outcome::kFinished) return false;
-      shared_.log.finish(logged.log_job);
-      write_report_quietly();
+    const std::string& arm = job.arm->name;
+    const std::int64_t steps = jobs_.student_steps(job, data_);
+    if (passed_over(arm, job.number, logged, why_not(arm, job.number, job.model, job.teacher),
+                    steps))
+      return true;
+    if (logged.finished) {
+      shared_.progress.finish(arm + "/" + std::to_string(job.number), steps);
+      return true;
     }
-    shared_.progress.finish(job.arm->name + "/" + std::to_string(job.number),
-                            jobs_.student_steps(job, data_));
+    if (stopping()) return false;
+    if (!run_and_tell(student_plan(job), logged.log_job, steps)) return false;
+    write_report_quietly();
     return true;
   }
 
   TrainingPlan student_plan(const StudentJob& job) {
     std::shared_ptr<const NamedCurriculum> curriculum;
     const TeacherSet* teacher = nullptr;
-    if (job.judge != SourceModel::kNothing) teacher = &sets_[job.judge][job.teacher];
+    if (job.judge != SourceModel::kNothing && !failed_models_[job.judge].contains(job.teacher))
+      teacher = &sets_[job.judge][job.teacher];
     {
       const std::lock_guard lock(shared_.mutex);
       curriculum = curriculum_for(asker_of(job));
@@ -360,9 +457,12 @@ class TaskRun {
                      TrainingPlan* plan) const {
     if (plan->section != "train") return;
     std::string file;
-    if (before_ != nullptr)
-      file = shared_.folder.job_folder(arm, seed, before_->name_) + "/model.safetensors";
-    else if (!s.text("student.weights").empty())
+    if (before_ != nullptr) {
+      const std::string folder = shared_.folder.job_folder(arm, seed, before_->name_);
+      check_job_file(folder, kJobWeights);
+      file = folder + "/" + kJobWeights;
+    }
+    if (before_ == nullptr && !s.text("student.weights").empty())
       file = find_weights(recipe_.base, s.text("student.weights"));
     if (!file.empty()) {
       const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
@@ -408,8 +508,10 @@ class TaskRun {
   JobList jobs_;
   ExperimentData data_;
   std::string data_hash_;
-  std::vector<std::vector<LoggedJob>> logged_models_;  // [model][teacher seed]
-  std::vector<LoggedJob> logged_students_;             // beside jobs_.students()
+  std::vector<std::vector<LoggedJob>> logged_models_;      // [model][teacher seed]
+  std::vector<LoggedJob> logged_students_;                 // beside jobs_.students()
+  std::set<std::pair<std::string, std::int64_t>> failed_;  // jobs by arm or model, and seed
+  std::vector<std::set<std::size_t>> failed_models_;       // [model]: teacher seeds
   TeacherSets sets_;
   std::map<std::string, std::shared_ptr<const NamedCurriculum>> curricula_;
   std::map<std::pair<std::string, std::size_t>, std::vector<std::string>> arm_notes_;  // teacher
@@ -421,7 +523,10 @@ class Run {
       : recipe_(recipe),
         folder_(line.out.empty() ? "runs/" + recipe.name : line.out, recipe, line.resume),
         log_(folder_.file("metrics.jsonl")),
-        shared_{recipe, open_device(line.device, recipe.base), folder_, log_, progress_, context_} {
+        shared_{recipe,           open_device(line.device, recipe.base),
+                folder_,          log_,
+                progress_,        context_,
+                line.retry_failed} {
     if (recipe.tasks.empty())
       tasks_.push_back(std::make_unique<TaskRun>(shared_, recipe, "", nullptr));
     for (const TaskSpec& task : recipe.tasks)
@@ -454,17 +559,18 @@ class Run {
   bool started() const { return started_; }
   /// There is something to go on from.
   bool checkpointed() const { return context_.checkpointed; }
+  std::int64_t jobs() const { return jobs_; }
+  const std::vector<FailedJob>& failed() const { return shared_.failed; }
 
  private:
   void list_jobs() {
     double steps = 0;
-    std::int64_t jobs = 0;
     for (const auto& task : tasks_) {
       steps += task->list();
-      jobs += task->job_count();
+      jobs_ += task->job_count();
     }
     log_.open();
-    progress_.set_total(jobs, steps);
+    progress_.set_total(jobs_, steps);
     const std::size_t arms = recipe_.arms.size(), runs = tasks_.front()->runs();
     std::fprintf(stderr, "%s: %s on %s, %zu arm%s x %zu run%s, folder %s%s\n", recipe_.name.c_str(),
                  tasks_.front()->data().describe().c_str(), name_of(shared_.device), arms,
@@ -481,6 +587,7 @@ class Run {
   const Recipe& recipe_;
   RunFolder folder_;
   bool started_ = false;
+  std::int64_t jobs_ = 0;
   MetricsLog log_;
   Progress progress_;
   RunContext context_;
@@ -547,7 +654,16 @@ int run_command(const CommandLine& line) {
   }
   std::fputs(results_table(run.path(), report_text(*recipe)).c_str(), stdout);
   std::printf("%s/report.html\n", run.path().c_str());
-  return 0;
+  if (run.failed().empty()) return 0;
+  std::fflush(stdout);
+  std::string list;
+  for (const FailedJob& job : run.failed()) list += "\n  " + job.title + ": " + job.reason;
+  fail(
+      ErrorCode::kNumerics, run.failed().size(), " of ", run.jobs(),
+      " jobs failed; the results of the others stand:", list,
+      "\na smaller lr or a clip_norm may help; the failed ones are tried again, each from its last "
+      "checkpoint, by\n  ",
+      resume_command(line, run.path()), " --retry-failed");
 }
 
 }  // namespace retort::tools

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <set>
 
 #include "engine/io/file.h"
@@ -27,6 +26,17 @@ struct Evaluated {
       if (key == name) return value;
     return std::nan("");
   }
+};
+
+// The training broke.
+class Broken : public Error {
+ public:
+  Broken(std::int64_t step, const std::string& reason)
+      : Error(ErrorCode::kNumerics, reason), step_(step) {}
+  std::int64_t step() const { return step_; }
+
+ private:
+  std::int64_t step_;
 };
 
 // When an arm is done before its last step: train.stop_at and train.stop_at_accuracy.
@@ -109,6 +119,7 @@ class Job {
         trainer_(plan, context.device),
         rhythm_(plan, trainer_.steps_per_epoch()),
         log_(context.log, log_job, plan),
+        files_(made(folder_)),
         costs_(trainer_.timer()),
         stop_(*plan.settings) {
     for (const EvaluationSet& set : context.data->evaluation) {
@@ -120,20 +131,42 @@ class Job {
 
   Outcome run() {
     restore();
+    try {
+      return train();
+    } catch (const Broken& broken) {
+      return failed(broken.step(), broken.what());
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kNumerics) throw;
+      return failed(step() + 1, error.what());
+    }
+  }
+
+ private:
+  std::int64_t step() const { return trainer_.steps_done(); }
+
+  static const std::string& made(const std::string& folder) {
+    make_folders(folder);
+    return folder;
+  }
+
+  Outcome train() {
     while (step() < trainer_.steps_planned() && !reached_) {
       if (stop_requested() != 0 || context_.abort.load(std::memory_order_relaxed)) {
         checkpoint(false);
-        return Outcome::kStopped;
+        return {Outcome::kStopped};
       }
       costs_.add(trainer_.step());
       after_step();
     }
     if (!finished_) finish();
-    return Outcome::kFinished;
+    return {Outcome::kFinished};
   }
 
- private:
-  std::int64_t step() const { return trainer_.steps_done(); }
+  Outcome failed(std::int64_t step, const std::string& reason) {
+    log_.failed(step, reason);
+    record_failure(folder_, {step, reason, context_.data_hash, log_.sync()});
+    return {Outcome::kFailed, step, reason};
+  }
 
   // -- checkpoints --------------------------------------------------------------------------------
   Json state(bool finished) const {
@@ -146,8 +179,7 @@ class Job {
     Json last = Json::object(), kept = Json::array();
     for (const auto& [name, value] : last_) last.set(name, value);
     for (const std::string& name : kept_) kept.push(name);
-    out.set("last", std::move(last)).set("kept", std::move(kept));
-    return out.set("lines", log_.lines());
+    return out.set("last", std::move(last)).set("kept", std::move(kept));
   }
 
   std::string teacher_hash() const {
@@ -157,7 +189,9 @@ class Job {
   void checkpoint(bool finished) {
     const auto begin = Clock::now();
     fold();
-    nn::write_checkpoint(folder_, trainer_.checkpoint(state(finished), metadata()),
+    nn::CheckpointContents contents = trainer_.checkpoint(state(finished), metadata());
+    contents.logs[kJobLines] = log_.sync();
+    nn::write_checkpoint(folder_, contents,
                          static_cast<int>(plan_.settings->integer("train.checkpoint_keep")));
     context_.checkpointed = true;
     costs_.leave_out(begin);
@@ -165,11 +199,14 @@ class Job {
 
   void restore() {
     start_ = Clock::now();
-    make_folders(folder_);
-    if (const auto saved = nn::read_newest_valid(folder_))
+    const std::string lines = folder_ + "/" + kJobLines;
+    if (const auto saved = nn::read_newest_valid(folder_)) {
+      log_.open(lines, saved->logs.at(kJobLines));  // read_job_state() saw that there is one
       restore(*saved);
-    else
+    } else {
+      log_.open(lines, {});
       write_first_notes();
+    }
     costs_.start();
   }
 
@@ -179,22 +216,22 @@ class Job {
         kBadInput,
         extra.at("arm").as_string() == plan_.arm && extra.at("seed").as_integer() == plan_.seed,
         "[resume] the checkpoint in ", folder_, " is of another job");
-    RETORT_CHECK_AS(kBadInput, extra.at("teacher").as_string() == teacher_hash(),
+    // Who learns from nobody is only compared with a teacher, and that one may have failed before.
+    const std::string& had = extra.at("teacher").as_string();
+    RETORT_CHECK_AS(kBadInput, had == teacher_hash() || (had.empty() && plan_.teachers.empty()),
                     "[resume] the teacher's weights are not those that ", title_,
-                    " began with: its checkpoint is of teacher ", extra.at("teacher").as_string(),
-                    ", this is ", teacher_hash());
+                    " began with: its checkpoint is of teacher ", had, ", this is ",
+                    teacher_hash());
     trainer_.restore(saved);
     sums_ = StepSums::of(extra.at("sums"));
     stop_.restore(extra.at("steps_to"));
     reached_ = extra.at("reached").as_bool();
     wall_before_ = extra.at("wall_s").as_number();
-    log_.restore(extra.at("lines").as_string());
     for (const auto& [name, value] : extra.at("last").members())
       last_.emplace_back(name, value.as_number());
     for (const Json& name : extra.at("kept").items()) kept_.insert(name.as_string());
     finished_ = extra.at("finished").as_bool();
     context_.checkpointed = true;
-    if (finished_) save_model();
   }
 
   void write_first_notes() {
@@ -209,14 +246,8 @@ class Job {
     const auto bad = sums_.fold(trainer_.meter().take());
     if (!bad) return;
     const std::int64_t at = step() - static_cast<std::int64_t>(bad->steps_ago);
-    fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed, ": the loss is ",
-         std::isnan(bad->loss) ? "NaN" : "infinite", " at step ", at, " (epoch ",
-         (at - 1) / trainer_.steps_per_epoch() + 1, "); ", what_stands());
-  }
-
-  std::string what_stands() const {
-    return "the last checkpoint and all lines before it stand. A smaller " + plan_.section +
-           ".lr or a " + plan_.section + ".clip_norm may help";
+    throw Broken(at, join("the loss is ", std::isnan(bad->loss) ? "NaN" : "infinite", " at step ",
+                          at, " (epoch ", (at - 1) / trainer_.steps_per_epoch() + 1, ")"));
   }
 
   void after_step() {
@@ -264,11 +295,14 @@ class Job {
   Evaluated evaluate(std::size_t set) {
     const auto start = Clock::now();
     const auto refuse = [&](const std::string& why) {
-      fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed,
-           ": after the update at step ", step(), " the model is broken on ",
-           context_.data->evaluation[set].name, " (", why, "); ", what_stands());
+      throw Broken(step(), join("after the update at step ", step(), " the model is broken on ",
+                                context_.data->evaluation[set].name, " (", why, ")"));
     };
-    distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch")};
+    const Beat beat(context_.progress,
+                    "evaluating " + title_ + " on " + context_.data->evaluation[set].name,
+                    context_.data->evaluation[set].data->size());
+    distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch"),
+                                    .each = beat.of_batches()};
     if (plan_.teacher != nullptr && !plan_.teacher->answers.empty())
       options.teacher = plan_.teacher->answers[set].get();
     Evaluated result;
@@ -300,7 +334,7 @@ class Job {
   // The first moment of the kind is what counts.
   void keep(const SnapshotRule& rule) {
     if (!kept_.insert(rule.name()).second) return;
-    nn::save_weights(*plan_.model, folder_ + "/" + rule.name() + ".safetensors", metadata());
+    save(rule.name() + ".safetensors");
   }
 
   std::map<std::string, std::string> metadata() const {
@@ -313,9 +347,10 @@ class Job {
     return all;
   }
 
-  void save_model() const {
+  void save(const std::string& name) {
     const MemoryRoleScope role(MemoryRole::kData);
-    nn::save_weights(*plan_.model, folder_ + "/model.safetensors", metadata());
+    nn::save_weights(*plan_.model, folder_ + "/" + name, metadata());
+    files_.record(name);
   }
 
   // -- the end ------------------------------------------------------------------------------------
@@ -328,7 +363,7 @@ class Job {
       for (const auto& metric : plan_.final_metrics(plan_.model)) metrics.push_back(metric);
     const MemoryStatistics memory = memory_statistics(context_.device);
     log_.final_line(trainer_, sums_, metrics, memory, wall_before_ + seconds_since(start_));
-    save_model();  // before the checkpoint, which says that all is done
+    save(kJobWeights);  // before the checkpoint, which says that all is done
     checkpoint(true);
     if (!context_.data->endless()) return;
     char text[128];
@@ -346,6 +381,7 @@ class Job {
   Trainer trainer_;
   Rhythm rhythm_;
   JobLog log_;
+  FileManifest files_;
   StepSums sums_;
   StepCosts costs_;
   StopRules stop_;
@@ -359,15 +395,6 @@ class Job {
 };
 
 }  // namespace
-
-std::optional<JobState> read_job_state(const std::string& folder) {
-  if (!std::filesystem::is_directory(folder)) return std::nullopt;
-  const auto saved = nn::read_newest_valid(folder);
-  if (!saved) return std::nullopt;
-  const Json& state = saved->state;
-  return JobState{state.at("step").as_integer(), state.at("finished").as_bool(),
-                  state.at("lines").as_string(), state.at("data").as_string()};
-}
 
 Outcome run_job(RunContext& context, const TrainingPlan& plan, std::size_t log_job) {
   return Job(context, plan, log_job).run();
