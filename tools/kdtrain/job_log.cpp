@@ -1,8 +1,11 @@
 #include "tools/kdtrain/job_log.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
+
+#include "tools/kdtrain/event_file.h"
 
 namespace retort::tools {
 namespace {
@@ -19,12 +22,36 @@ Json& set_failure(Json& line, std::int64_t step, const std::string& reason) {
   return line.set("split", "failed").set("step", step).set("reason", reason);
 }
 
+double wall_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// What is measured, by "split/name"; where it stands in the run is not.
+std::string events_of(const Json& line) {
+  std::vector<EventScalar> scalars;
+  std::int64_t step = 0;
+  const std::string& split = line.at("split").as_string();
+  for (const auto& [name, value] : line.members()) {
+    if (name == "step") step = value.as_integer();
+    if (name == "seed" || name == "epoch" || name == "step" || name == "n") continue;
+    if (value.kind() == Json::Kind::kNumber || value.kind() == Json::Kind::kInteger)
+      scalars.push_back({split + "/" + name, value.as_number()});
+  }
+  return scalars.empty() ? "" : event_record(wall_time(), step, scalars);
+}
+
 }  // namespace
+
+void JobLog::open_events(const std::string& path, const FileMark& mark) {
+  events_.emplace(path, mark);
+  if (mark.bytes == 0) events_->append(first_event_record(wall_time()));
+}
 
 void JobLog::write(const Json& line) {
   const std::string text = line.dump();
   log_.write(job_, text);
   own_->append(text + "\n");
+  if (events_) events_->append(events_of(line));
 }
 
 Json JobLog::begin() const { return begin_line(plan_); }

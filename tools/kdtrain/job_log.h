@@ -20,6 +20,9 @@ class JobLog {
   void open(const std::string& path, const FileMark& mark) { own_.emplace(path, mark); }
   /// All lines so far are on the disk; what a checkpoint keeps of them.
   FileMark sync() { return own_->sync(); }
+  /// The numbers of all lines from now on also as TensorBoard's events (event_file.h).
+  void open_events(const std::string& path, const FileMark& mark);
+  FileMark sync_events() { return events_->sync(); }
 
   void note(const std::string& text);
   /// The job ended without a result.
@@ -44,7 +47,7 @@ class JobLog {
   MetricsLog& log_;
   std::size_t job_;
   const TrainingPlan& plan_;
-  std::optional<AppendLog> own_;
+  std::optional<AppendLog> own_, events_;
   std::string progress_;
 };
 

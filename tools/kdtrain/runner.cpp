@@ -3,9 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <mutex>
 #include <set>
@@ -13,11 +11,16 @@
 #include "distill/student/initialize.h"
 #include "engine/io/file.h"
 #include "engine/runtime/allocator.h"
+#include "engine/runtime/device.h"
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/command_line.h"
+#include "tools/kdtrain/curriculum_pictures.h"
 #include "tools/kdtrain/job_log.h"
 #include "tools/kdtrain/jobs.h"
 #include "tools/kdtrain/models.h"
+#include "tools/kdtrain/prepare.h"
+#include "tools/kdtrain/provenance.h"
+#include "tools/kdtrain/recipe_identity.h"
 #include "tools/kdtrain/signals.h"
 #include "tools/kdtrain/step_costs.h"
 #include "tools/kdtrain/teachers.h"
@@ -71,20 +74,24 @@ class TaskRun {
   // Files that are missing or do not fit, and a given teacher that knows nothing, are told before
   // anything is trained or written.
   void open() {
-    data_ = open_data(recipe_.base, trains_teacher_here());
-    jobs_.check_lengths(data_);
+    OpenedTask opened = open_task(jobs_, before_ == nullptr, shared_.device);
+    data_ = std::move(opened.data);
+    sets_ = std::move(opened.sets);
     data_hash_ = hash_of(data_);
     failed_models_.resize(jobs_.models().size());
-    for (const Arm& arm : recipe_.arms)
-      if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
-        nn::load_weights(*build_model(arm.settings, "student", data_.facts(), 0),
-                         find_weights(recipe_.base, file));
-    sets_.resize(jobs_.models().size());
-    for (std::size_t m = 0; m < jobs_.models().size(); ++m)
-      if (jobs_.models()[m].given)
-        sets_[m].push_back(load_teacher_set(
-            jobs_, m, 0, data_, shared_.device,
-            {find_weights(recipe_.base, recipe_.base.text("teacher.weights")), ""}));
+  }
+
+  // Which samples students and teacher train on, where it is a part of the files.
+  void write_origin() const {
+    std::string csv = "part,sample,index\n";
+    const auto add = [&](const char* part, const std::vector<std::int64_t>& origin) {
+      for (std::size_t i = 0; i < origin.size(); ++i)
+        csv += std::string(part) + "," + std::to_string(i) + "," + std::to_string(origin[i]) + "\n";
+    };
+    add("student", data_.student_origin);
+    add("teacher", data_.teacher_origin);
+    if (data_.student_origin.empty() && data_.teacher_origin.empty()) return;
+    shared_.folder.write_once(name_.empty() ? "samples.csv" : "samples_" + name_ + ".csv", csv);
   }
 
   // Adds the jobs to the log; the steps that they will take.
@@ -113,6 +120,14 @@ class TaskRun {
     return static_cast<std::int64_t>(count);
   }
   const ExperimentData& data() const { return data_; }
+  // Hashes of its samples, by split.
+  void add_hashes(std::map<std::string, std::string>* hashes) const {
+    for (const std::string& part : split(data_hash_, ' ')) {
+      const std::size_t colon = part.find(':');
+      (*hashes)[(name_.empty() ? "" : name_ + ".") + part.substr(0, colon)] =
+          part.substr(colon + 1);
+    }
+  }
   std::size_t runs() const { return jobs_.students().size() / recipe_.arms.size(); }
 
   // False after a signal.
@@ -139,7 +154,6 @@ class TaskRun {
   };
 
   // The teacher is trained in the first task; later ones go on with it.
-  bool trains_teacher_here() const { return before_ == nullptr && jobs_.trains_teacher(); }
   bool trained_here(std::size_t m) const {
     const SourceModel& model = jobs_.models()[m];
     return !model.given && (!model.is_teacher || before_ == nullptr);
@@ -153,7 +167,7 @@ class TaskRun {
       state = read_job_state(folder);
     }
     const bool finished = state && state->finished;
-    RETORT_CHECK_AS(kBadInput, !state || state->data == data_hash_,
+    RETORT_CHECK_AS(kBadInput, !state || is_same_data(state->data, data_hash_),
                     "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
                     state->data, ", is ", data_hash_);
     if (!state) return {shared_.log.add_job("", false), false, false, ""};
@@ -374,6 +388,7 @@ class TaskRun {
     slot = make_curriculum(s, name, by_student || set == nullptr ? of_student : set->statistics,
                            *data_.student, set == nullptr ? asker.seed : set->seed);
     shared_.folder.write_once("curriculum/" + name + ".csv", slot->curriculum.csv);
+    write_curriculum_pictures(shared_.folder.path(), *slot, data_);
     return slot;
   }
 
@@ -521,7 +536,9 @@ class Run {
  public:
   Run(const CommandLine& line, const Recipe& recipe)
       : recipe_(recipe),
-        folder_(line.out.empty() ? "runs/" + recipe.name : line.out, recipe, line.resume),
+        line_(line),
+        folder_(line.out.empty() ? "runs/" + recipe.name : line.out, recipe, line.resume,
+                line.retry_failed),
         log_(folder_.file("metrics.jsonl")),
         shared_{recipe,           open_device(line.device, recipe.base),
                 folder_,          log_,
@@ -537,7 +554,12 @@ class Run {
   // Returns the signal that stopped the run, or 0.
   int run() {
     for (const auto& task : tasks_) task->open();
-    folder_.start(recipe_);
+    const Sitting sitting = this_sitting();
+    folder_.start(recipe_, provenance_comment(sitting));
+    begin_provenance(folder_.path(), sitting);
+    for (const auto& task : tasks_) task->write_origin();
+    for (const std::string& change : folder_.changes())
+      progress_.line("changed since the last sitting: " + change);
     started_ = true;
     context_.recipe = &recipe_;
     context_.folder = &folder_;
@@ -550,6 +572,7 @@ class Run {
       task->release();
     }
     shared_.next_phase();
+    finish_provenance(folder_.path());
     progress_.line("memory of tensors: " + memory_text(shared_.peak) + "; the process at most " +
                    std::to_string(process_peak_mib()) + " MiB");
     return 0;
@@ -563,6 +586,14 @@ class Run {
   const std::vector<FailedJob>& failed() const { return shared_.failed; }
 
  private:
+  Sitting this_sitting() const {
+    Sitting sitting{line_.invocation, name_of(shared_.device), {}, hashes_of_files(recipe_)};
+    if (shared_.device == Device::kCuda)
+      sitting.device += std::string(": ") + cuda_device_info().name;
+    for (const auto& task : tasks_) task->add_hashes(&sitting.data);
+    return sitting;
+  }
+
   void list_jobs() {
     double steps = 0;
     for (const auto& task : tasks_) {
@@ -585,6 +616,7 @@ class Run {
   }
 
   const Recipe& recipe_;
+  const CommandLine& line_;
   RunFolder folder_;
   bool started_ = false;
   std::int64_t jobs_ = 0;
@@ -594,17 +626,6 @@ class Run {
   Shared shared_;
   std::vector<std::unique_ptr<TaskRun>> tasks_;
 };
-
-// A word as a shell takes it.
-std::string shell_word(const std::string& word) {
-  const auto plain = [](unsigned char c) {
-    return std::isalnum(c) || std::strchr("_./=:,+-%@", c);
-  };
-  if (!word.empty() && std::all_of(word.begin(), word.end(), plain)) return word;
-  std::string quoted = "'";
-  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
-}
 
 std::string resume_command(const CommandLine& line, const std::string& folder) {
   std::string again = "kdtrain run";

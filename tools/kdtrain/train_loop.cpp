@@ -93,6 +93,37 @@ class StopRules {
   std::vector<Rule> rules_;
 };
 
+// train.keep_best: the metric by which the weights of the best evaluation are kept.
+class BestSoFar {
+ public:
+  explicit BestSoFar(std::string metric) : metric_(std::move(metric)) {
+    const distill::MetricKind* const kind = distill::parse_metric_name(metric_).kind;
+    higher_ = kind != nullptr && kind->better == distill::Better::kHigher;
+  }
+  /// True if this is a value of the metric that is better than all before; of equal ones the first.
+  bool notice(const std::string& metric, double value) {
+    if (metric != metric_ || std::isnan(value)) return false;
+    if (!std::isnan(value_) && (higher_ ? value <= value_ : value >= value_)) return false;
+    value_ = value;
+    return true;
+  }
+  Json json() const {
+    Json out = Json::object();
+    if (!std::isnan(value_)) out.set("metric", metric_).set("value", value_);
+    return out;
+  }
+  /// Of another metric nothing is known yet.
+  void restore(const Json& json) {
+    if (const Json* of = json.find("metric"); of != nullptr && of->as_string() == metric_)
+      value_ = json.at("value").as_number();
+  }
+
+ private:
+  std::string metric_;
+  bool higher_ = false;
+  double value_ = std::nan("");
+};
+
 // The rhythm of a job: what happens after which step.
 struct Rhythm {
   std::int64_t log = 1, evaluate = 1, checkpoint = 0;
@@ -121,7 +152,8 @@ class Job {
         log_(context.log, log_job, plan),
         files_(made(folder_)),
         costs_(trainer_.timer()),
-        stop_(*plan.settings) {
+        stop_(*plan.settings),
+        best_(plan.section == "train" ? plan.settings->text("train.keep_best") : "") {
     for (const EvaluationSet& set : context.data->evaluation) {
       std::vector<nn::Reading> readings{plan.reading};
       if (plan.teacher != nullptr) readings.push_back(plan.teacher->reading);
@@ -174,6 +206,7 @@ class Job {
     out.set("arm", plan_.arm).set("seed", plan_.seed).set("step", step());
     out.set("data", context_.data_hash).set("teacher", teacher_hash());
     out.set("finished", finished);
+    out.set("best", best_.json());
     out.set("sums", sums_.json()).set("steps_to", stop_.json()).set("reached", reached_);
     out.set("wall_s", wall_before_ + seconds_since(start_));
     Json last = Json::object(), kept = Json::array();
@@ -191,6 +224,7 @@ class Job {
     fold();
     nn::CheckpointContents contents = trainer_.checkpoint(state(finished), metadata());
     contents.logs[kJobLines] = log_.sync();
+    if (has_events()) contents.logs[kJobEvents] = log_.sync_events();
     nn::write_checkpoint(folder_, contents,
                          static_cast<int>(plan_.settings->integer("train.checkpoint_keep")));
     context_.checkpointed = true;
@@ -202,12 +236,20 @@ class Job {
     const std::string lines = folder_ + "/" + kJobLines;
     if (const auto saved = nn::read_newest_valid(folder_)) {
       log_.open(lines, saved->logs.at(kJobLines));  // read_job_state() saw that there is one
+      const auto events = saved->logs.find(kJobEvents);
+      open_events(events == saved->logs.end() ? FileMark() : events->second);
       restore(*saved);
     } else {
       log_.open(lines, {});
+      open_events({});
       write_first_notes();
     }
     costs_.start();
+  }
+
+  bool has_events() const { return context_.recipe->base.flag("log.tensorboard"); }
+  void open_events(const FileMark& mark) {
+    if (has_events()) log_.open_events(folder_ + "/" + kJobEvents, mark);
   }
 
   void restore(const nn::FoundCheckpoint& saved) {
@@ -225,6 +267,7 @@ class Job {
     trainer_.restore(saved);
     sums_ = StepSums::of(extra.at("sums"));
     stop_.restore(extra.at("steps_to"));
+    best_.restore(extra.at("best"));
     reached_ = extra.at("reached").as_bool();
     wall_before_ = extra.at("wall_s").as_number();
     for (const auto& [name, value] : extra.at("last").members())
@@ -273,7 +316,10 @@ class Job {
       const std::string& name = context_.data->evaluation[i].name;
       const Evaluated e = evaluate(i);
       log_.evaluation(trainer_, name, e.metrics, e.rows, e.seconds);
-      for (const auto& [metric, value] : e.metrics) last_.emplace_back(name + "." + metric, value);
+      for (const auto& [metric, value] : e.metrics) {
+        last_.emplace_back(name + "." + metric, value);
+        if (best_.notice(last_.back().first, value)) save(kJobBest);
+      }
       char text[96];
       std::snprintf(text, sizeof text, "  %s %.2f %%", name.c_str(), 100 * e.value("accuracy"));
       shown += text;
@@ -385,6 +431,7 @@ class Job {
   StepSums sums_;
   StepCosts costs_;
   StopRules stop_;
+  BestSoFar best_;
   std::vector<std::shared_ptr<const nn::Source>> sources_;  // by evaluation set
 
   distill::Metrics last_;       // newest evaluation, for the final line
