@@ -220,6 +220,36 @@ TEST_F(Identity, the_best_weights_by_a_metric_are_kept) {
   EXPECT_EQ(Json::parse(e.out, "eval").at("loss").as_number(), best);
 }
 
+TEST_F(Identity, a_knob_of_memory_changes_no_byte) {
+  const auto with = [&](const std::string& cache, const std::string& out) {
+    std::vector<std::string> all{
+        "run", image_recipe(),          "seeds=1",        "--device", "cpu",   "--threads",
+        "1",   "arms=kd_cl_inverse_sr", "train.epochs=2", cache,      "--out", out};
+    EXPECT_EQ(run(all).status, 0);
+    return content(folder_ / out);
+  };
+  const std::string kept = with("teacher.cache=on", "on");
+  EXPECT_EQ(with("teacher.cache=off", "off"), kept);
+  EXPECT_EQ(with("teacher.cache_mib=1", "little"), kept);
+}
+
+TEST_F(Identity, eval_gives_the_number_that_the_run_logged) {
+  for (const char* precision : {"f32", "bf16"}) {
+    ASSERT_EQ(run(args({std::string("train.precision=") + precision}, precision)).status, 0);
+    double logged = 0;
+    std::istringstream log(read(folder_ / precision / "metrics.jsonl"));
+    for (std::string text; std::getline(log, text);) {
+      const Json line = Json::parse(text, "metrics.jsonl");
+      if (line.at("split").as_string() == "test") logged = line.at("loss").as_number();
+    }
+    const Result e =
+        run({"eval", "--model", std::string(precision) + "/arms/unguided/seed1/model.safetensors",
+             "--arch", "resnet8", "data.root=data", "data.test_files=t.bin", "--device", "cpu"});
+    ASSERT_EQ(e.status, 0) << e.err;
+    EXPECT_EQ(Json::parse(e.out, "eval").at("loss").as_number(), logged) << precision;
+  }
+}
+
 TEST_F(Identity, a_pipe_may_hold_a_recipe) {
   image_recipe();
   const std::string command = "cd " + folder_.string() + " && cat images.toml | " + RETORT_KDTRAIN +

@@ -296,6 +296,7 @@ class Planner {
 
   bool is_cached(const JobPlan& job) const {
     return !sets_.empty() && job.stages.front().teacher_s > 0 &&
+           base_.text("teacher.cache") != "off" &&
            make_cache(base_, data_, device_, sets_[0][0]) != nullptr;
   }
 

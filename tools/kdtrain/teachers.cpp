@@ -41,8 +41,11 @@ std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
                                                 const ExperimentData& data, Device device,
                                                 const TeacherSet& set) {
   const std::string& mode = settings.text("teacher.cache");
-  if (data.endless() || mode == "off" || (mode == "auto" && device != Device::kCpu)) return nullptr;
-  const auto bytes = static_cast<std::uint64_t>(settings.number("teacher.cache_mib") * 1048576);
+  if (data.endless() || (mode != "on" && device != Device::kCpu)) return nullptr;
+  // "off" keeps nothing, but asks the teacher in the same passes: a knob of memory changes no byte.
+  const auto bytes =
+      mode == "off" ? 0
+                    : static_cast<std::uint64_t>(settings.number("teacher.cache_mib") * 1048576);
   return std::make_shared<distill::LogitCache>(
       distill::LogitCacheKey{nn::hex(data.student->hash()), set.final->hash(), data.facts().classes,
                              set.reading.str()},

@@ -387,6 +387,7 @@ class Job {
     std::map<std::string, std::string> all =
         metadata_of(plan_.reading, *context_.data->kind, plan_.data->facts());
     all["arch"] = plan_.settings->text(plan_.model_section + ".arch");
+    if (plan_.reading.dtype == DType::kBF16) all["precision"] = "bf16";
     all["arm"] = plan_.arm;
     all["seed"] = std::to_string(plan_.seed);
     all["step"] = std::to_string(step());
