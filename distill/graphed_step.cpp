@@ -119,47 +119,75 @@ void GraphedStep::run(Job job, const StepSettings& settings, double learning_rat
   job.of_teachers = want_of_teachers(terms_, rows_in_block(job, job.batch));
   RETORT_CHECK(!job.of_teachers || teacher() != nullptr, "[graphed_step] expected a teacher");
   // Logits of one teacher can be had from a cache or ahead of time; all else is asked in the step.
-  const bool logits_alone = job.of_teachers == nn::Want{} && teachers_.size() == 1;
+  const bool logits_alone =
+      job.of_teachers && job.of_teachers->logits_suffice() && teachers_.size() == 1;
   job.from_cache =
       logits_alone && teacher()->cache() != nullptr &&
       (job.feed != nullptr || (!job.batch.sample.empty() && !job.batch.inputs[0].starts.defined()));
-  job.ahead = job.ahead && logits_alone && !job.from_cache;
+  // Logits that are multiplied out chunk by chunk cannot lie ready.
+  job.ahead = job.ahead && logits_alone && !job.from_cache && !job.of_teachers->head;
   optimizer_.set_learning_rate(learning_rate);
   reason_ = obstacle(job, settings);
   Entry* const entry = reason_.empty() ? entry_of(job) : nullptr;
-  if (entry == nullptr) {
+  const std::int64_t steps = optimizer_.steps();
+  const bool ahead = job.ahead && entry != nullptr;
+  bool has_row = false;
+  try {
+    if (entry != nullptr) {
+      const std::int64_t row = meter_.begin_row(device_, job.samples, settings.told);
+      has_row = true;
+      return run_entry(std::move(job), *entry, settings, learning_rate, row);
+    }
     ahead_entry_ = nullptr;
     upload(job, settings, learning_rate, 0);
-    return run_eagerly(job, settings);
+    run_eagerly(job, settings);
+  } catch (...) {
+    if (has_row) meter_.drop_row();
+    if (optimizer_.steps() > steps) optimizer_.cancel_step();
+    optimizer_.zero_grad();
+    ahead_entry_ = nullptr;  // its logits may be half of this batch, half of the next
+    if (ahead) join_again();
+    throw;
   }
+}
 
-  const std::int64_t row = meter_.begin_row(device_, job.samples, settings.told);
+// The next step may use what the side stream was given when the one at hand came to no end.
+void GraphedStep::join_again() noexcept {
+  try {
+    join_side_stream();
+  } catch (const Error&) {
+    // The device is lost: the next launch says so.
+  }
+}
+
+void GraphedStep::run_entry(Job job, Entry& entry, const StepSettings& settings,
+                            double learning_rate, std::int64_t row) {
   upload(job, settings, learning_rate, row);
-  stage(job, entry->lasting);
+  stage(job, entry.lasting);
   if (job.from_cache) look_up(job);
-  if (job.ahead) look_ahead(job, *entry);
-  const auto body = [&] { work(job, *entry); };
-  if (entry->ready && !entry->graph->captured()) {
+  if (job.ahead) look_ahead(job, entry);
+  const auto body = [&] { work(job, entry); };
+  if (entry.ready && !entry.graph->captured()) {
     try {
-      entry->graph->capture(body);
+      entry.graph->capture(body);
     } catch (const Error& error) {
       // Once more after another rehearsal: this one may have been the first to keep something.
-      if (++entry->captures >= kMostCaptures) entry->failure = error.what();
+      if (++entry.captures >= kMostCaptures) entry.failure = error.what();
       optimizer_.zero_grad();  // the half that was recorded has marked gradients as written
     }
   }
-  if (entry->graph->captured()) {
-    entry->graph->launch();
-    replayed_ = entry->graph.get();
+  if (entry.graph->captured()) {
+    entry.graph->launch();
+    replayed_ = entry.graph.get();
     ++replays_;
   } else {
-    reason_ = entry->failure.empty() ? "the first runs of a step are eager" : entry->failure;
-    entry->ready = entry->graph->rehearse(body);
-    if (++entry->rehearsals >= kMostRehearsals && !entry->ready)
-      entry->failure = "each run of the step needs more memory than the one before";
+    reason_ = entry.failure.empty() ? "the first runs of a step are eager" : entry.failure;
+    entry.ready = entry.graph->rehearse(body);
+    if (++entry.rehearsals >= kMostRehearsals && !entry.ready)
+      entry.failure = "each run of the step needs more memory than the one before";
   }
-  meter_.name_row(row, entry->names);
-  ahead_entry_ = job.ahead ? entry : nullptr;
+  meter_.name_row(row, entry.names);
+  ahead_entry_ = job.ahead ? &entry : nullptr;
   ahead_ = std::move(job);
 }
 

@@ -34,8 +34,7 @@ using nn::FeedBatch;
 /// reason() says why. Whether a step was replayed does not change a bit of its results.
 ///
 /// Lifetime  student, optimizer and meter must outlive this object; the optimizer reads its
-/// learning
-///           rate and step number here meanwhile. Nobody may move the student's parameters.
+///           learning rate and step number here meanwhile. Nobody may move the student's parameters.
 /// Threads   one thread uses it.
 class GraphedStep {
  public:
@@ -48,7 +47,7 @@ class GraphedStep {
 
   /// One step on a batch in device memory. next: the batch of the next call, if it is there already
   /// (overlap only).
-  /// Errors    those of distill_step.
+  /// Errors    those of distill_step, and as there: nothing of the step is left behind.
   void step(const nn::Batch& batch, const StepSettings& settings, double learning_rate,
             const nn::Batch* next = nullptr);
   /// One step on a batch that the step itself makes. next: that of the next call, if its order is
@@ -97,6 +96,9 @@ class GraphedStep {
   struct Header;
 
   void run(Job job, const StepSettings& settings, double learning_rate);
+  void run_entry(Job job, Entry& entry, const StepSettings& settings, double learning_rate,
+                 std::int64_t row);
+  static void join_again() noexcept;
   std::string obstacle(const Job& job, const StepSettings& settings) const;
   void make_block(std::int64_t samples);
   void upload(const Job& job, const StepSettings& settings, double learning_rate,

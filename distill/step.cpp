@@ -56,6 +56,51 @@ double share_of(std::int64_t part, std::int64_t whole) {
   return static_cast<double>(part) / static_cast<double>(std::max<std::int64_t>(1, whole));
 }
 
+// Steps 1 to 6 of a batch, part by part.
+StepReport run_parts(const StepContext& context, const nn::Batch& batch, const Terms& terms,
+                     const Rows& rows, const nn::Want& of_student,
+                     const std::optional<nn::Want>& of_teachers) {
+  const std::int64_t samples = batch.size(),
+                     slice = context.micro_batch == 0 ? samples : context.micro_batch;
+  StepReport report;
+  report.samples = samples;
+  for (std::int64_t begin = 0; begin < samples; begin += slice) {
+    const std::int64_t end = std::min(begin + slice, samples);
+    const nn::Batch part = batch.slice(begin, end);
+    std::vector<nn::Outputs> answers;  // 2
+    for (std::size_t t = 0; of_teachers && t < context.teachers; ++t)
+      answers.push_back(context.answer(t, part, begin, *of_teachers));
+    if (of_teachers) mark(context.timer, Phase::kTeacher);
+    const nn::Outputs student = context.student.forward(part.inputs[0], of_student);  // 3
+    mark(context.timer, Phase::kStudent);
+    Rows own = rows;
+    own.targets = part.targets;
+    own.sample_of_row = part.sample_of_row;
+    own.lambda = part_of(rows.lambda, begin, end);
+    own.temperature = part_of(rows.temperature, begin, end);
+    own.share = rows.share * share_of(end - begin, samples);
+    own.row_share = rows.row_share * share_of(part.rows(), batch.rows());
+    own.value_share = rows.value_share * share_of(part.inputs[0].values.dim(0),  //
+                                                  batch.inputs[0].values.dim(0));
+    TermLoss loss = loss_of(terms, student, answers, own);  // 4
+    mark(context.timer, Phase::kLoss);
+    loss.total.backward();  // 5
+    loss.total = loss.total.detach();
+    report.parts.push_back(std::move(loss));
+    report.rows.push_back(part.rows());
+    report.targets.push_back(part.targets);
+    if (context.after_part) context.after_part(report);
+    mark(context.timer, Phase::kBackward);
+  }
+  context.update();  // 6
+  mark(context.timer, Phase::kUpdate);
+  return report;
+}
+
+void clear_gradients(nn::Module& module) {
+  module.visit_parameters([](const std::string&, Tensor& parameter) { parameter.zero_grad(); });
+}
+
 }  // namespace
 
 bool asks_teacher(const StepSettings& settings, std::int64_t samples, bool has_teacher) {
@@ -101,7 +146,8 @@ std::optional<nn::Want> want_of_teachers(const Terms& terms, const Rows& rows) {
 nn::Outputs answer_of(const Teacher& teacher, const nn::Batch& part, std::size_t reading,
                       const nn::Want& want) {
   const nn::Inputs& inputs = part.read_by(reading);
-  if (want != nn::Want{}) return teacher.forward(inputs, want);
+  if (!want.logits_suffice() || (want.head && teacher.cache() == nullptr))
+    return teacher.forward(inputs, want);
   nn::Outputs answer;
   answer.logits = teacher.logits(inputs, part.sample, part.variant);  // (N, V)
   return answer;
@@ -121,39 +167,14 @@ StepReport one_step(const StepContext& context, const nn::Batch& batch, const Te
 
   Rows all = rows;
   if (slice < samples && !all.normalizer.defined()) all.normalizer = count_rows(batch);
-  StepReport report;
-  report.samples = samples;
-  for (std::int64_t begin = 0; begin < samples; begin += slice) {
-    const std::int64_t end = std::min(begin + slice, samples);
-    const nn::Batch part = batch.slice(begin, end);
-    std::vector<nn::Outputs> answers;  // 2
-    for (std::size_t t = 0; of_teachers && t < context.teachers; ++t)
-      answers.push_back(context.answer(t, part, begin, *of_teachers));
-    if (of_teachers) mark(context.timer, Phase::kTeacher);
-    const nn::Outputs student = context.student.forward(part.inputs[0], of_student);  // 3
-    mark(context.timer, Phase::kStudent);
-    Rows own = all;
-    own.targets = part.targets;
-    own.sample_of_row = part.sample_of_row;
-    own.lambda = part_of(all.lambda, begin, end);
-    own.temperature = part_of(all.temperature, begin, end);
-    own.share = all.share * share_of(end - begin, samples);
-    own.row_share = all.row_share * share_of(part.rows(), batch.rows());
-    own.value_share = all.value_share * share_of(part.inputs[0].values.dim(0),  //
-                                                 batch.inputs[0].values.dim(0));
-    TermLoss loss = loss_of(terms, student, answers, own);  // 4
-    mark(context.timer, Phase::kLoss);
-    loss.total.backward();  // 5
-    loss.total = loss.total.detach();
-    report.parts.push_back(std::move(loss));
-    report.rows.push_back(part.rows());
-    report.targets.push_back(part.targets);
-    if (context.after_part) context.after_part(report);
-    mark(context.timer, Phase::kBackward);
+  try {
+    return run_parts(context, batch, terms, all, of_student, of_teachers);
+  } catch (...) {
+    clear_gradients(context.student);
+    for (const auto& [weight, term] : terms)
+      if (nn::Module* const more = term->trained()) clear_gradients(*more);
+    throw;
   }
-  context.update();  // 6
-  mark(context.timer, Phase::kUpdate);
-  return report;
 }
 
 StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, nn::Model& student,
@@ -183,7 +204,12 @@ StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, 
       if (first) meter->name_row(row, std::move(names));
     };
   }
-  return one_step(context, batch, terms, rows_of(batch, settings, asks));
+  try {
+    return one_step(context, batch, terms, rows_of(batch, settings, asks));
+  } catch (...) {
+    if (meter != nullptr) meter->drop_row();
+    throw;
+  }
 }
 
 StepReport distill_step(const Teacher* teacher, nn::Model& student, const nn::Batch& batch,

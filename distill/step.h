@@ -67,7 +67,9 @@ struct StepContext {
 /// for what the terms want of them, and not at all if no term does.
 ///
 /// rows: of the whole batch, as Rows says.
-/// Errors    kUsage for a batch that does not fit together; what models and terms throw.
+/// Errors    kUsage for a batch that does not fit together; what models and terms throw. The
+///           gradients of student and terms are cleared then, and no update has been made (running
+///           statistics may have seen a part of the batch).
 StepReport one_step(const StepContext& context, const nn::Batch& batch, const Terms& terms,
                     const Rows& rows);
 
@@ -92,7 +94,8 @@ struct RunTeacher {
 };
 
 /// One step as it runs on its own: one_step() with these teachers' answers; its numbers go to the
-/// meter, if there is one. Errors    those of distill_step().
+/// meter, if there is one; after an error it has no row of this step. Errors    those of
+/// distill_step().
 StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, nn::Model& student,
                       const nn::Batch& batch, const StepSettings& settings, const Update& update,
                       StepMeter* meter = nullptr);

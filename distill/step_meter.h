@@ -31,6 +31,8 @@ class StepMeter {
   static ColumnNames write(const Tensor& meter_rows, std::int64_t row, const Tensor& slot,
                            bool first, const Tensor& total, const Tensor& targets,
                            std::int64_t rows, std::span<const Column> columns);
+  /// Forgets the row that begin_row() gave last: its step came to no end.
+  void drop_row() { waiting_.pop_back(); }
   /// What the row's numbers are called.
   void name_row(std::int64_t row, ColumnNames names);
 

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "engine/ops/cast.h"
+#include "engine/ops/linear.h"
+
 namespace retort::nn {
 
 const char* name_of(Reads reads) {
@@ -59,8 +62,19 @@ Inputs Inputs::slice(std::int64_t begin, std::int64_t end) const {
 
 Want Want::operator|(const Want& other) const {
   const bool everything = layers == 0 || other.layers == 0;
+  // Those of whoever wants only the first layers need no logits either.
+  const auto can_do_without = [](const Want& want) { return want.head || want.layers > 0; };
   return {everything ? 0 : std::max(layers, other.layers), hidden || other.hidden,
-          features || other.features};
+          features || other.features,
+          (head || other.head) && can_do_without(*this) && can_do_without(other)};
+}
+
+Tensor logits_of(const Outputs& outputs) {
+  if (outputs.logits.defined()) return outputs.logits;
+  RETORT_CHECK(outputs.head.defined() && outputs.features.defined(),
+               "[outputs] expected logits, or features and a head");
+  return linear(cast(outputs.features, outputs.head.weight.dtype()), outputs.head.weight,
+                outputs.head.bias);
 }
 
 }  // namespace retort::nn

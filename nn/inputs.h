@@ -45,21 +45,40 @@ struct Want {
   std::int64_t layers = 0;  // only the first so many hidden layers, and no logits; 0: everything
   bool hidden = false;      // pre and post of the layers computed
   bool features = false;    // what the last layer reads: not to be had from a cache of logits
+  /// Features and the last layer's weights do instead of logits, which a model may then leave
+  /// undefined: for who multiplies them part by part. Also said by who reads no logits.
+  bool head = false;
 
   /// Both at once.
   Want operator|(const Want& other) const;
+  /// Whether logits are enough to answer.
+  bool logits_suffice() const { return layers == 0 && !hidden && !features; }
   bool operator==(const Want&) const = default;
+};
+
+/// A last layer that is linear: logits = features weight^T + bias.
+///
+/// Shapes    weight (V, m), bias (V) or undefined; for features (N, m), which are widened to the
+///           weight's dtype.
+struct Head {
+  Tensor weight, bias;
+  bool defined() const { return weight.defined(); }
 };
 
 /// What a model returns. pre and post are filled if hidden layers are wanted: the activations
 /// before and after the nonlinearity, from the input side on.
 ///
-/// Shapes    logits (N, V). features (N, m): what the last layer reads. mlp: one (B, width) each
+/// Shapes    logits (N, V); undefined where features and head stand for them (Want::head).
+///           features (N, m): what the last layer reads. mlp: one (B, width) each
 ///           per hidden layer. ResNets: one (B, H, W, C) each per stage, of the stage's last block.
 struct Outputs {
   Tensor logits;
   std::vector<Tensor> pre, post;
   Tensor features;
+  Head head = {};
 };
+
+/// The logits, multiplied out where features and head stand for them.
+Tensor logits_of(const Outputs& outputs);
 
 }  // namespace retort::nn

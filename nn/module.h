@@ -96,6 +96,22 @@ class Module {
   std::shared_ptr<const void> life_ = std::make_shared<char>();
 };
 
+/// A module in evaluation mode for as long as this lives, whatever is thrown; then in the mode that
+/// it had.
+class Evaluating {
+ public:
+  explicit Evaluating(Module& module) : module_(module), training_(module.training()) {
+    module_.eval();
+  }
+  ~Evaluating() { module_.train(training_); }
+  Evaluating(const Evaluating&) = delete;
+  Evaluating& operator=(const Evaluating&) = delete;
+
+ private:
+  Module& module_;
+  bool training_;
+};
+
 /// Modules that are trained together. The prefix goes in front of their parameters' paths; it is ""
 /// where there is one module only.
 using TrainedModules = std::vector<std::pair<std::string, Module*>>;

@@ -46,6 +46,7 @@ Plan all_cases(Device device, bool smoke) {
   add_image_cases(plan);
   add_row_cases(plan);
   add_indexed_row_cases(plan);
+  add_vocabulary_cases(plan);
   add_elementwise_cases(plan);
   if (device == Device::kCuda) order_for_a_budget(plan.cases);
   return plan;

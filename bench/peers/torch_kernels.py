@@ -171,7 +171,218 @@ class BatchNorm(Kernel):
         self.result = self.call()
 
 
+class Attention(Kernel):
+    """q, k and v side by side in one tensor. `expert`: padded to the longest sequence with a mask, as models run it;
+    `loop`: one sequence after another, without padding. The faster one counts."""
+
+    variants = ("expert", "loop", "users")
+
+    def __init__(self, variant, _dtype, tensors, which, heads, size, _name):
+        super().__init__(variant, tensors)
+        heads, size = int(heads), int(size)
+        width, at = heads * size, tensors["starts"].tolist()
+        lengths = [b - a for a, b in zip(at, at[1:])]
+        longest, full = max(lengths), len(set(lengths)) == 1
+        fused = getattr(F, "scaled_dot_product_attention", None)
+
+        def attend(q, k, v, mask):
+            if fused:
+                return fused(q, k, v, attn_mask=mask)
+            z = (q @ k.transpose(-1, -2)) * size ** -0.5
+            return torch.softmax(z if mask is None else z + mask, -1) @ v
+
+        qkv, dout = tensors["qkv"], tensors["dout"]
+        rows = [torch.arange(n) + i * longest for i, n in enumerate(lengths)]
+        self.rows = torch.cat(rows)
+        if variant == "loop":
+            def forward(qkv):
+                parts = []
+                for part in qkv.split(lengths):
+                    q, k, v = part.view(1, -1, 3, heads, size).permute(2, 0, 3, 1, 4)
+                    parts.append(attend(q, k, v, None)[0].transpose(0, 1).reshape(-1, width))
+                return torch.cat(parts)
+            self.rows = None
+        else:
+            def padded(x):
+                y = x.new_zeros(len(lengths) * longest, x.shape[1])
+                y[self.rows] = x
+                return y
+            qkv, dout = padded(qkv), padded(dout)
+            mask = None
+            if not full:
+                mask = torch.zeros(len(lengths), 1, 1, longest, dtype=qkv.dtype)
+                for i, n in enumerate(lengths):
+                    mask[i, :, :, n:] = torch.finfo(qkv.dtype).min / 2
+
+            def forward(qkv):
+                q, k, v = qkv.view(-1, longest, 3, heads, size).permute(2, 0, 3, 1, 4)
+                return attend(q, k, v, mask).transpose(1, 2).reshape(-1, width)
+
+        if which is None:
+            def call():
+                with torch.no_grad():
+                    return (forward(qkv),)
+        else:
+            qkv = qkv.clone().requires_grad_()
+            y = forward(qkv) if which == "_backward" else None
+
+            def call():
+                out = y if y is not None else forward(qkv)
+                (gradient,) = torch.autograd.grad(out, qkv, dout, retain_graph=y is not None)
+                return (gradient,) if y is not None else (out, gradient)
+        self.call = call
+
+    def run(self):
+        self.result = self.call()
+
+    def digest(self):
+        self.run()
+        return [(r if self.rows is None else r[self.rows]).detach().double().norm().item() for r in self.result]
+
+
+class LayerNorm(Kernel):
+    def __init__(self, variant, dtype, tensors, residual, which, _rows, channels):
+        super().__init__(variant, tensors)
+        t = dict(tensors)
+        kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+        t["weight"], t["bias"] = t["weight"].to(kind), t["bias"].to(kind)
+        names = ["x"] + (["residual"] if residual else []) + ["weight", "bias"]
+
+        def forward():
+            x = t["x"] + t["residual"] if residual else t["x"]
+            return F.layer_norm(x, (int(channels),), t["weight"], t["bias"], 1e-5)
+
+        if which is None:
+            def call():
+                with torch.no_grad():
+                    return (forward(),)
+        else:
+            for name in names:
+                t[name].requires_grad_()
+            y = forward() if which == "_backward" else None
+
+            def call():
+                out = y if y is not None else forward()
+                gradients = torch.autograd.grad(out, [t[n] for n in names], t["dy"], retain_graph=y is not None)
+                results = (gradients[0], *gradients[-2:])
+                return results if y is not None else (out, *results)
+        self.call = call
+
+    def run(self):
+        self.result = self.call()
+
+
+class Embedding(Kernel):
+    """Words, positions and types. Experts let the gathers write into a buffer that is kept."""
+
+    def __init__(self, variant, _dtype, tensors, backward, _rows, _columns, _words):
+        super().__init__(variant, tensors)
+        t = tensors
+        tables = [t[name] for name in ("word", "position", "type")]
+        ids = [t[name].long() for name in ("ids", "at", "segments")]
+        if not backward:
+            y = torch.empty_like(t["dy"])
+
+            def expert():
+                torch.index_select(tables[0], 0, ids[0], out=y)
+                for table, at in zip(tables[1:], ids[1:]):
+                    y.add_(table.index_select(0, at))
+                return y
+
+            def users():
+                return sum(F.embedding(at, table) for at, table in zip(ids, tables))
+
+            def call():
+                with torch.no_grad():
+                    return users() if self.users else expert()
+
+            self.call = call
+            return
+        for table in tables:
+            table.requires_grad_(True)
+        gradients = [torch.zeros_like(table) for table in tables]
+
+        def by_hand():  # added up in place, as an optimizer's buffers allow
+            for gradient, at in zip(gradients, ids):
+                gradient.zero_().index_add_(0, at, t["dy"])
+            return gradients
+
+        def by_autograd():
+            y = sum(F.embedding(at, table) for at, table in zip(ids, tables))
+            return torch.autograd.grad(y, tables, t["dy"])
+
+        self.call = by_autograd if self.users else by_hand
+
+    def run(self):
+        self.result = self.call()
+
+
+class LinearLoss(Kernel):
+    """Logits of student and teacher from their last layers' inputs, (1 - lambda) CE + lambda tau^2 KL with lambda
+    0.5 and tau 2 (or CE alone), and the gradients of features, weight and bias."""
+
+    variants = ("expert", "users", "compile")
+
+    def __init__(self, variant, _dtype, tensors, kind, _recompute, rows, _columns, _classes):
+        super().__init__(variant, tensors)
+        t, tau, rows = tensors, 2.0, int(rows)
+        x, weight, bias = (t[name] for name in ("features", "weight", "bias"))
+        targets, taught = t["targets"].long(), kind == "kd"
+        leaves = [v.requires_grad_(True) for v in (x, weight, bias)]
+
+        def loss():
+            logits = F.linear(x, weight, bias)
+            ce = F.cross_entropy(logits, targets)
+            if not taught:
+                return ce
+            with torch.no_grad():
+                p = F.softmax(F.linear(t["teacher_features"], t["teacher_weight"], t["teacher_bias"]) / tau, -1)
+            kl = F.kl_div(F.log_softmax(logits / tau, -1), p, reduction="batchmean")
+            return 0.5 * ce + 0.5 * tau * tau * kl
+
+        def by_autograd(f):
+            total = f()
+            return [total, *torch.autograd.grad(total, leaves)]
+
+        logits = torch.empty(rows, weight.shape[0], dtype=x.dtype)
+        other = torch.empty_like(logits) if taught else None
+
+        def by_hand():  # two buffers of the logits' size, kept, and the gradient in place
+            with torch.no_grad():
+                torch.addmm(bias, x, weight.t(), out=logits)
+                at = torch.arange(rows)
+                lse = torch.logsumexp(logits, -1)
+                total = (lse - logits[at, targets]).mean()
+                factor = 0.5 if taught else 1.0
+                if taught:
+                    torch.addmm(t["teacher_bias"], t["teacher_features"], t["teacher_weight"].t(), out=other)
+                    other.div_(tau)
+                    log_p, log_q = torch.log_softmax(other, -1), torch.log_softmax(logits / tau, -1)
+                    p, q = log_p.exp(), log_q.exp()
+                    kl = (p * (log_p - log_q)).sum() / rows
+                    total = 0.5 * total + 0.5 * tau * tau * kl
+                ds = logits.sub_(lse[:, None]).exp_()
+                ds[at, targets] -= 1
+                ds.mul_(factor / rows)
+                if taught:
+                    ds.add_(q.sub_(p), alpha=0.5 * tau / rows)
+                return [total, ds @ weight, ds.t() @ x, ds.sum(0)]
+
+        if variant == "compile":
+            f = compiled(loss)
+            self.call = lambda: by_autograd(f)
+        else:
+            self.call = (lambda: by_autograd(loss)) if self.users else by_hand
+
+    def run(self):
+        self.result = self.call()
+
+
 CASES = [
+    (r"embedding(_and_backward)?/(\d+)x(\d+)x(\d+)", Embedding),
+    (r"linear_distillation_loss/(ce|kd)(_recompute)?/(\d+)x(\d+)x(\d+)", LinearLoss),
+    (r"attention(_backward|_both)?/(\d+)x(\d+)/(\S+)", Attention),
+    (r"layer_norm(_residual)?(_backward|_both)?/(\d+)x(\d+)", LayerNorm),
     (r"(log_)?softmax(_backward)?/(\d+)x(\d+)", Softmax),
     (r"gemm/(nt_bias|nn|tn)/(\d+)x(\d+)x(\d+)", Product),
     (r"conv2d(_backward_data|_backward_weight)?/(\d+)x(\d+)x(\d+)_(\d+)_k(\d+)s(\d+)", Convolution),

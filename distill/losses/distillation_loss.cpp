@@ -1,30 +1,11 @@
 #include "distill/losses/distillation_loss.h"
 
+#include "distill/losses/loss_arguments.h"
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/device.h"
 
 namespace retort::distill {
 namespace {
-
-void expect_vector(const char* name, const Tensor& t, DType dtype, std::int64_t size, bool scalar,
-                   Device device) {
-  if (!t.defined()) return;
-  RETORT_CHECK(t.dtype() == dtype, "[distillation_loss] expected ", name, " of ", name_of(dtype),
-               ", got ", name_of(t.dtype()));
-  RETORT_CHECK((t.rank() == 1 && t.dim(0) == size) || (scalar && t.numel() == 1),
-               "[distillation_loss] expected ", name, " ", scalar ? "a scalar or " : "", "(", size,
-               "), got ", t.shape());
-  RETORT_CHECK(t.device() == device, "[distillation_loss] expected ", name, " on ", name_of(device),
-               ", got it on ", name_of(t.device()));
-}
-
-/// S: from the first per-sample tensor that is not a scalar, else N.
-std::int64_t samples_of(const DistillationLossArgs& a, std::int64_t rows) {
-  if (!a.sample_of_row.defined()) return rows;
-  for (const Tensor* t : {&a.lambda, &a.temperature, &a.weights})
-    if (t->defined() && t->rank() == 1 && t->numel() != 1) return t->numel();
-  return a.sample_of_row.dim(0) > 0 ? std::int64_t{1} << 31 : 0;  // only scalars: any sample
-}
 
 void check(const DistillationLossArgs& a) {
   const Tensor& s = a.student_logits;
@@ -39,44 +20,10 @@ void check(const DistillationLossArgs& a) {
                t.defined() ? t.shape().str() : "");
   RETORT_CHECK(!t.defined() || t.device() == device,
                "[distillation_loss] expected teacher_logits on ", name_of(device));
-  RETORT_CHECK(t.defined() || a.targets.defined(),
-               "[distillation_loss] expected teacher_logits, targets, or both");
-  RETORT_CHECK(a.lambda.defined() || !t.defined() || !a.targets.defined(),
-               "[distillation_loss] expected lambda: teacher_logits and targets are both given");
-  const std::int64_t samples = samples_of(a, rows);
-  expect_vector("targets", a.targets, DType::kI32, rows, false, device);
-  expect_vector("lambda", a.lambda, DType::kF32, samples, true, device);
-  expect_vector("temperature", a.temperature, DType::kF32, samples, true, device);
-  expect_vector("weights", a.weights, DType::kF32, samples, true, device);
-  expect_vector("mask", a.mask, DType::kU8, rows, false, device);
-  expect_vector("sample_of_row", a.sample_of_row, DType::kI32, rows, false, device);
-  if (a.normalizer.defined())
-    expect_vector("normalizer", a.normalizer, DType::kF32, 1, true, device);
+  check_rows(a, rows, t.defined(), device);
 }
-
-double parameter_of(const DistillationLossArgs& a) {
-  return a.parameter == -1 ? kernels::default_parameter(a.divergence) : a.parameter;
-}
-
-template <class T>
-T* pointer(const Tensor& t) {
-  return t.defined() && t.numel() > 0 ? t.data<T>() : nullptr;
-}
-
-std::int32_t stride_of(const Tensor& t) { return t.defined() && t.numel() != 1 ? 1 : 0; }
 
 }  // namespace
-
-Divergence parse_divergence(const std::string& name) {
-  std::string known;
-  for (int i = 0; i < kernels::kDivergences; ++i) {
-    const auto divergence = static_cast<Divergence>(i);
-    if (name == kernels::name_of(divergence)) return divergence;
-    known += (i > 0 ? ", " : "") + std::string(kernels::name_of(divergence));
-  }
-  fail(ErrorCode::kUsage, "[distillation_loss] no divergence is called '", name,
-       "'; known: ", known);
-}
 
 DistillationLossResult distillation_loss(const DistillationLossArgs& a) {
   check(a);
@@ -104,28 +51,11 @@ DistillationLossResult distillation_loss(const DistillationLossArgs& a) {
                    : Tensor::empty(s.shape(), dtype, device);
   }
 
-  kernels::DistillLossArgs k;
+  kernels::DistillLossArgs k = kernel_arguments(a, rows, classes, dtype);
   k.student = rows > 0 ? s.raw() : nullptr;
   k.teacher = teacher.defined() && rows > 0 ? teacher.raw() : nullptr;
   k.student_pitch = s.row_pitch();
   k.teacher_pitch = teacher.defined() ? teacher.row_pitch() : 0;
-  k.targets = pointer<std::int32_t>(a.targets);
-  k.lambda = pointer<float>(a.lambda);
-  k.temperature = pointer<float>(a.temperature);
-  k.mask = pointer<std::uint8_t>(a.mask);
-  k.weights = pointer<float>(a.weights);
-  k.sample_of_row = pointer<std::int32_t>(a.sample_of_row);
-  k.normalizer = pointer<float>(a.normalizer);
-  k.lambda_stride = stride_of(a.lambda);
-  k.temperature_stride = stride_of(a.temperature);
-  k.weights_stride = stride_of(a.weights);
-  k.ignore_index = a.ignore_index;
-  k.samples = samples_of(a, rows);
-  k.rows = rows;
-  k.classes = classes;
-  k.dtype = dtype;
-  k.divergence = a.divergence;
-  k.parameter = parameter_of(a);
 
   DistillationLossResult r;
   r.total = Tensor::empty({}, dtype == DType::kF64 ? dtype : DType::kF32, device);
@@ -133,31 +63,9 @@ DistillationLossResult distillation_loss(const DistillationLossArgs& a) {
   k.total = r.total.raw();
   k.invalid_row = r.invalid_row.data<std::int32_t>();
   if (a.statistics) {
-    const Tensor block = Tensor::empty({kernels::kRowStatistics, rows}, DType::kF32, device);
-    const Tensor argmax = Tensor::empty({2, rows}, DType::kI32, device);
-    const Tensor correct = Tensor::empty({2, rows}, DType::kU8, device);
-    if (rows > 0) {
-      k.statistics = block.data<float>();
-      k.argmax = argmax.data<std::int32_t>();
-      k.correct = correct.data<std::uint8_t>();
-    }
-    const auto row = [rows](const Tensor& t, std::int64_t i) {
-      return t.slice(i, i + 1).view({rows});
-    };
-    r.ce = row(block, kernels::kStatCe);
-    r.kd = row(block, kernels::kStatKd);
-    r.student_confidence = row(block, kernels::kStatStudentConfidence);
-    r.teacher_confidence = row(block, kernels::kStatTeacherConfidence);
-    r.teacher_log_confidence = row(block, kernels::kStatTeacherLogConfidence);
-    r.teacher_max_logit = row(block, kernels::kStatTeacherMaxLogit);
-    r.teacher_margin = row(block, kernels::kStatTeacherMargin);
-    r.teacher_entropy = row(block, kernels::kStatTeacherEntropy);
-    r.teacher_p_true = row(block, kernels::kStatTeacherPTrue);
-    r.teacher_log_p_true = row(block, kernels::kStatTeacherLogPTrue);
-    r.student_argmax = row(argmax, 0);
-    r.teacher_argmax = row(argmax, 1);
-    r.student_correct = row(correct, 0);
-    r.teacher_correct = row(correct, 1);
+    const StatisticsBlocks blocks(rows, device);
+    blocks.fill_in(k);
+    blocks.name(r);
   }
   if (wants_gradient) {
     const std::int64_t pitch = gradient.defined() ? gradient.row_pitch() : s.row_pitch();

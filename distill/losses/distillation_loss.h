@@ -2,14 +2,10 @@
 #pragma once
 #include <string>
 
+#include "distill/losses/divergence.h"
 #include "engine/tensor/tensor.h"
-#include "kernels/distill_loss/distill_loss.h"
 
 namespace retort::distill {
-
-using kernels::Divergence;
-/// By name; Error(kUsage) that lists them for another one.
-Divergence parse_divergence(const std::string& name);
 
 /// What goes into distillation_loss. Undefined tensors mean what their comment says.
 struct DistillationLossArgs {
@@ -23,7 +19,7 @@ struct DistillationLossArgs {
   Tensor weights;         // f32 scalar or (S). Undefined: 1
   Tensor sample_of_row;   // i32 (N), in [0, S). Undefined: S = N, row i is sample i
   Tensor normalizer;      // f32 scalar Z. Undefined: the number of rows that count
-  Divergence divergence = Divergence::kForwardKl;
+  AnyDivergence divergence = Divergence::kForwardKl;
   double parameter = -1;  // of the divergence; -1: kernels::default_parameter
   std::int32_t ignore_index = -100;
   bool statistics = true;       // false: only `total` (and invalid_row) is filled
@@ -64,7 +60,8 @@ struct DistillationLossResult {
 DistillationLossResult distillation_loss(const DistillationLossArgs& args);
 
 /// The same loss in plain differentiable ops: its documentation and oracle. Finite logits only;
-/// reads lambda, temperature, mask and the like on the host. Fills total, ce and kd.
+/// reads lambda, temperature, mask and the like on the host. Fills total, ce and kd. Errors    kUsage
+/// for a divergence that is written in its functor alone, such as one from outside.
 DistillationLossResult distillation_loss_composed(const DistillationLossArgs& args);
 
 }  // namespace retort::distill

@@ -50,7 +50,9 @@ Rows rows_of(const DistillationLossArgs& a) {
 }
 
 /// D of each row: (N).
-Tensor divergence_of(Divergence kind, double k, const Tensor& log_p, const Tensor& log_q) {
+Tensor divergence_of(AnyDivergence any, double k, const Tensor& log_p, const Tensor& log_q) {
+  RETORT_CHECK(any.outside == nullptr, "[distillation_loss] no definition in tensor ops of ",
+               name_of(any));
   const Tensor p = exp(log_p), q = exp(log_q);  // (N, V)
   const auto mixture = [](const Tensor& x, double share, const Tensor& y) {
     return add(scale(x, share), scale(y, 1 - share));  // share x + (1 - share) y
@@ -58,7 +60,7 @@ Tensor divergence_of(Divergence kind, double k, const Tensor& log_p, const Tenso
   const auto kl = [](const Tensor& x, const Tensor& log_x, const Tensor& log_y) {
     return sum_rows(multiply(x, subtract(log_x, log_y)));
   };
-  switch (kind) {
+  switch (any.built_in) {
     case Divergence::kForwardKl: return kl(p, log_p, log_q);
     case Divergence::kReverseKl: return kl(q, log_q, log_p);
     case Divergence::kJensenShannon: {
@@ -68,9 +70,9 @@ Tensor divergence_of(Divergence kind, double k, const Tensor& log_p, const Tenso
     case Divergence::kTotalVariation: return scale(sum_rows(abs(subtract(p, q))), 0.5);
     case Divergence::kSkewKl: return kl(p, log_p, log(mixture(p, k, q)));
     case Divergence::kSkewReverseKl: return kl(q, log_q, log(mixture(q, k, p)));
+    default: break;
   }
-  fail(ErrorCode::kUsage, "[distillation_loss] expected a divergence, got ",
-       static_cast<int>(kind));
+  fail(ErrorCode::kUsage, "[distillation_loss] no definition in tensor ops of ", name_of(any));
 }
 
 }  // namespace

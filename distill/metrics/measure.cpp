@@ -107,21 +107,6 @@ class Pass {
   Measurement& all_;
 };
 
-// A model in evaluation mode, until the pass ends or throws.
-class Evaluating {
- public:
-  explicit Evaluating(nn::Model& model) : model_(model), training_(model.training()) {
-    model_.eval();
-  }
-  ~Evaluating() { model_.train(training_); }
-  Evaluating(const Evaluating&) = delete;
-  Evaluating& operator=(const Evaluating&) = delete;
-
- private:
-  nn::Model& model_;
-  bool training_;
-};
-
 }  // namespace
 
 TeacherAnswers::TeacherAnswers(std::shared_ptr<const Teacher> teacher, std::size_t reading,
@@ -173,7 +158,7 @@ Measurement measure(nn::Model& model, const nn::Source& source, const MeasureOpt
   RETORT_CHECK(!facts.endless() && options.batch >= 1,
                "[measure] expected data with an end and a batch of at least 1, got ",
                options.batch);
-  const Evaluating evaluating(model);
+  const nn::Evaluating evaluating(model);
   const NoGrad no_grad;
   Measurement result;
   result.classes = facts.classes;

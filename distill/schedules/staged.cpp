@@ -96,8 +96,7 @@ void StagedDistillation::begin_terms(const Stage& stage, bool resuming) {
   // The loss of one sample tells what it reaches; in evaluation mode, so that no running statistics
   // move.
   const nn::Batch one = batch.slice(0, 1);
-  const bool training = student_.training();
-  student_.eval();
+  const nn::Evaluating evaluating(student_);
   const Answer answer = [&](std::size_t t, const nn::Batch& part, std::int64_t,
                             const nn::Want& want) {
     return teachers[t]->forward(part.read_by(readings[t]), want);
@@ -112,7 +111,6 @@ void StagedDistillation::begin_terms(const Stage& stage, bool resuming) {
   std::vector<Tensor> totals;
   for (const auto& [weight, term] : stage.terms)
     totals.push_back((*term)(outputs, answers, rows).total);
-  student_.train(training);
   frozen_ = std::make_unique<FrozenRest>(student_, totals);
 }
 
@@ -126,18 +124,20 @@ nn::TrainedModules StagedDistillation::trained_with(const Stage& stage) {
 
 void StagedDistillation::begin_stage(bool resuming) {
   const Stage& stage = stages_[index_];
-  const bool other_parameters = frozen_ != nullptr || trains_more_ || stage.partial();
+  graphed_.reset();
+  // Parameters that were frozen or trained beside the student want another optimizer: kept in
+  // optimizer_ itself, so that a beginning that throws can be tried again.
+  if (resuming || stage.fresh_optimizer || frozen_ || trains_more_ || stage.partial())
+    optimizer_.reset();
   frozen_.reset();
   if (!resuming) {
     window_.clear();
     last_window_ = -1;
     plateau_ = false;
-    starts_.push_back(total_);
   }
   begin_terms(stage, resuming);
-  graphed_.reset();
   const nn::TrainedModules modules = trained_with(stage);
-  if (!optimizer_ || resuming || stage.fresh_optimizer || other_parameters || modules.size() > 1) {
+  if (!optimizer_ || modules.size() > 1) {
     optimizer_.reset();
     optimizer_ = make_optimizer_(modules);
     RETORT_CHECK(optimizer_ != nullptr, "[stages] the optimizer factory returned null");
@@ -145,6 +145,7 @@ void StagedDistillation::begin_stage(bool resuming) {
   }
   trains_more_ = modules.size() > 1;
   make_graphed(stage);
+  if (!resuming) starts_.push_back(total_);
   begun_ = true;
 }
 

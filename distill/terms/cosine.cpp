@@ -26,10 +26,8 @@ void Cosine::begin(const Calibration& c, bool /*resuming*/) {
   RETORT_CHECK(c.teachers.size() == 1 && c.teachers[0] != nullptr, "[cosine] expected one teacher");
   const NoGrad no_grad;
   const nn::Batch one = c.batch.slice(0, 1);
-  const bool training = c.student.training();
-  c.student.eval();
+  const nn::Evaluating evaluating(c.student);
   const std::int64_t width = c.student.forward(one.inputs[0]).features.dim(1);
-  c.student.train(training);
   const std::int64_t wanted =
       c.teachers[0]->forward(one.read_by(c.readings[0]), {}).features.dim(1);
   map_.reset();

@@ -20,10 +20,8 @@ class Cosine : public Term {
  public:
   explicit Cosine(const CosineOptions& options) : options_(options) {}
   std::string name() const override { return "cosine"; }
-  nn::Want of_student() const override { return {}; }
-  std::optional<nn::Want> of_teacher(const Rows&) const override {
-    return nn::Want{0, false, true};
-  }
+  nn::Want of_student() const override { return {.features = true, .head = true}; }
+  std::optional<nn::Want> of_teacher(const Rows&) const override { return of_student(); }
   TermLoss operator()(const nn::Outputs& student, std::span<const nn::Outputs> teachers,
                       const Rows& rows) const override;
   void begin(const Calibration& calibration, bool resuming) override;

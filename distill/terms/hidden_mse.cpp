@@ -40,10 +40,8 @@ void HiddenMse::begin(const Calibration& c, bool /*resuming*/) {
   // One sample tells how wide the layers are.
   const NoGrad no_grad;
   const nn::Batch one = c.batch.slice(0, 1);
-  const bool training = c.student.training();
-  c.student.eval();
+  const nn::Evaluating evaluating(c.student);
   const nn::Outputs student = c.student.forward(one.inputs[0], {0, true});
-  c.student.train(training);
   const nn::Outputs taught = teacher.forward(one.read_by(c.readings[0]), {0, true});
   maps_ = std::make_shared<Maps>();
   for (const std::int64_t i : layers) {

@@ -22,8 +22,8 @@ class HiddenMse : public Term {
  public:
   explicit HiddenMse(const HiddenMseOptions& options) : options_(options) {}
   std::string name() const override { return "hidden_mse"; }
-  nn::Want of_student() const override { return {0, true}; }
-  std::optional<nn::Want> of_teacher(const Rows&) const override { return nn::Want{0, true}; }
+  nn::Want of_student() const override { return {0, true, false, true}; }
+  std::optional<nn::Want> of_teacher(const Rows&) const override { return of_student(); }
   TermLoss operator()(const nn::Outputs& student, std::span<const nn::Outputs> teachers,
                       const Rows& rows) const override;
   void begin(const Calibration& calibration, bool resuming) override;

@@ -32,10 +32,8 @@ void Projection::begin(const Calibration& c, bool resuming) {
   }
   // One row tells how wide the student's layer is; evaluation mode, so that no running statistics
   // move.
-  const bool training = c.student.training();
-  c.student.eval();
+  const nn::Evaluating evaluating(c.student);
   const nn::Outputs student = c.student.forward(c.batch.slice(0, 1).inputs[0], of_student());
-  c.student.train(training);
   head_.reset();
   const std::int64_t width = student_side(student).dim(1);
   const bool with_head = options_.variant == ProjectionVariant::kHead;

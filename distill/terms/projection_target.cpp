@@ -21,8 +21,7 @@ const char* name_of(ProjectionVariant variant) {
 }
 
 ProjectionVariant parse_projection_variant(const std::string& text) {
-  for (const ProjectionVariant v :
-       {ProjectionVariant::kPost, ProjectionVariant::kPre, ProjectionVariant::kHead})
+  for (const ProjectionVariant v : kProjectionVariants)
     if (text == name_of(v)) return v;
   fail(ErrorCode::kUsage, "[projection] expected post, pre or head, got '", text, "'");
 }

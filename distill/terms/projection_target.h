@@ -15,6 +15,9 @@ enum class ProjectionVariant : std::uint8_t {
   kHead,  // a trainable linear map of the activations after it, thrown away after the stage
 };
 const char* name_of(ProjectionVariant variant);
+/// All of them.
+inline constexpr ProjectionVariant kProjectionVariants[] = {
+    ProjectionVariant::kPost, ProjectionVariant::kPre, ProjectionVariant::kHead};
 /// "post", "pre" or "head"; anything else throws.
 ProjectionVariant parse_projection_variant(const std::string& text);
 

@@ -6,12 +6,17 @@
 namespace retort::distill {
 
 struct SoftTargetsOptions {
-  Divergence divergence = Divergence::kForwardKl;
+  AnyDivergence divergence = Divergence::kForwardKl;
   double parameter = -1;  // of the divergence; -1: its default
+  /// Bytes that logits of student and teacher may take at a time, where the models can leave them
+  /// to the loss (nn::Want::head); 0: all logits of a batch at once.
+  std::int64_t logits_memory = 0;
+  bool recompute = false;  // as in LinearDistillationLossArgs
 };
 
 /// (1/Z) sum_i [(1 - lambda_i) CE_i + lambda_i tau_i^2 D(p_T || p_S)_i]: one fused pass over the
-/// logits (distillation_loss.h). Without a lambda in the rows: the labels alone.
+/// logits (distillation_loss.h), with logits_memory chunk by chunk (linear_distillation_loss.h).
+/// Without a lambda in the rows: the labels alone.
 ///
 /// Columns   loss_ce (nats a row) where there are targets; loss_kd (nats a row, with tau^2) and
 ///           teacher_accuracy with a teacher; accuracy.
@@ -20,13 +25,16 @@ class SoftTargets : public Term {
  public:
   explicit SoftTargets(const SoftTargetsOptions& options = {}) : options_(options) {}
   std::string name() const override { return "soft_targets"; }
-  nn::Want of_student() const override { return {}; }
+  nn::Want of_student() const override;
   std::optional<nn::Want> of_teacher(const Rows& rows) const override;
   TermLoss operator()(const nn::Outputs& student, std::span<const nn::Outputs> teachers,
                       const Rows& rows) const override;
   std::string key() const override;
 
  private:
+  DistillationLossResult loss_of(const nn::Outputs& student, const nn::Outputs* teacher,
+                                 const Rows& rows) const;
+
   SoftTargetsOptions options_;
 };
 

@@ -14,6 +14,18 @@ struct RowAccess {
   static constexpr int kVec = 16 / sizeof(T);
 };
 
+/// The row of this thread, and its place among the threads of that row: a warp takes one (kThreads
+/// 32, in blocks of several warps), or a block.
+template <int kThreads>
+SIMT_D std::int64_t row_of_thread() {
+  return kThreads == 32 ? std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32
+                        : std::int64_t{blockIdx.x};
+}
+template <int kThreads>
+SIMT_D int rank_in_row() {
+  return static_cast<int>(kThreads == 32 ? threadIdx.x % 32 : threadIdx.x);
+}
+
 /// Elements of the row before its first 16-byte boundary, seen from the boundary before it.
 template <class T>
 SIMT_D int phase_of(const T* row) {

@@ -22,9 +22,10 @@ inline constexpr int kReduceThreads = 1024;
 // L1 or L2) and writes the gradient; each element is read by the thread that writes it, so the
 // gradient may take the place of the logits.
 // Shared: 8 floats a warp where the group is a block. Launch: any N, V < 2^31 - 2^13.
-template <class T, bool kForward, int kThreads>
+template <class T, class Elements, int kThreads>
 __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 512 ? 2 : 3)
     distill_loss_row_kernel(const DistillLossArgs a, const float* z, float* row_loss) {
+  constexpr bool kForward = Elements::kForward;
   constexpr int kVec = RowAccess<T>::kVec;
   constexpr bool kShared = kThreads > 32;
   SIMT_SHARED(float, shared, [kShared ? Group<kThreads>::kSlots * (kThreads / 32) : 1]);
@@ -114,7 +115,7 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
     const float p = exp2_approx((y - max_t) * scale) * inv_t;
     const float q = exp2_approx((x - max_s) * scale) * inv_s;
     const float k = static_cast<float>(a.parameter);
-    return element_of(a.divergence, p, q, ly - log_t, lx - log_s, k);
+    return element_by(Elements{}, a, row.inv_tau, p, q, ly - log_t, lx - log_s, k);
   };
   float divergence = 0.0f, h_sum = -1.0f;
   if (kForward) {
@@ -232,50 +233,46 @@ __global__ void __launch_bounds__(256)
       x[r * pitch + c] = from_float<T>(to_float(x[r * pitch + c]) * factor);
 }
 
-template <class T, bool kForward, int kThreads>
+template <class T, class Elements, int kThreads>
 void launch_two_pass(const char* name, const DistillLossArgs& a, const float* z, float* row_loss,
                      cudaStream_t stream) {
   constexpr int kRows = kThreads > 32 ? 1 : 128 / kThreads;  // a block's
   simt::launch({name, static_cast<unsigned>((a.rows + kRows - 1) / kRows),
                 static_cast<unsigned>(kRows * kThreads), 0, stream},
-               distill_loss_row_kernel<T, kForward, kThreads>, a, z, row_loss);
+               distill_loss_row_kernel<T, Elements, kThreads>, a, z, row_loss);
 }
 
-template <class T, bool kForward>
+template <class T, class Elements>
 void launch_rows(const RowPlan& plan, const DistillLossArgs& a, const float* z, float* row_loss,
                  cudaStream_t stream) {
   switch (plan.kernel) {
     case RowKernel::kFourLanes:
-      return launch_two_pass<T, kForward, 4>("distill_loss (four lanes a row)", a, z, row_loss,
+      return launch_two_pass<T, Elements, 4>("distill_loss (four lanes a row)", a, z, row_loss,
                                              stream);
     case RowKernel::kWarp:
-      return launch_two_pass<T, kForward, 32>("distill_loss (a warp a row)", a, z, row_loss,
+      return launch_two_pass<T, Elements, 32>("distill_loss (a warp a row)", a, z, row_loss,
                                               stream);
     case RowKernel::kCluster:
       return simt::launch(
           {"distill_loss (a cluster a row)", static_cast<unsigned>(a.rows * plan.cluster),
            kClusterThreads, plan.shared_bytes, stream, static_cast<unsigned>(plan.cluster)},
-          distill_loss_cluster_kernel<T, kForward>, a, z, row_loss, plan.slice_chunks);
+          distill_loss_cluster_kernel<T, Elements>, a, z, row_loss, plan.slice_chunks);
     case RowKernel::kBlockTwoPass: break;
   }
-  launch_two_pass<T, kForward, kBlockThreads<kForward>>("distill_loss (a block a row)", a, z,
-                                                        row_loss, stream);
+  launch_two_pass<T, Elements, kBlockThreads<Elements::kForward>>("distill_loss (a block a row)", a,
+                                                                  z, row_loss, stream);
 }
 
-}  // namespace SIMT_NS
-
-inline void count_rows_launch(const Context& context, const CountRowsArgs& a) {
-  using namespace SIMT_NS;
+inline void launch_count_rows(const Context& context, const CountRowsArgs& a) {
   RETORT_CHECK(a.rows < std::int64_t{1} << 31, "[count_rows] expected fewer than 2^31 rows, got ",
                a.rows);
   simt::launch({"count_rows", 1, kReduceThreads, 0, static_cast<cudaStream_t>(context.stream)},
                count_rows_one_block_kernel, a);
 }
 
-/// `plan` is plan_rows() of these arguments, or another one that fits (tests).
-inline void distill_loss_launch(const Context& context, const DistillLossArgs& a,
-                                const RowPlan& plan) {
-  using namespace SIMT_NS;
+// Elements are those of the divergence in the arguments.
+template <class Elements>
+void launch_loss(const Context& context, const DistillLossArgs& a, const RowPlan& plan) {
   RETORT_CHECK(a.dtype == DType::kF32 || a.dtype == DType::kBF16,
                "[distill_loss] expected f32 or bf16 on cuda, got ", name_of(a.dtype));
   RETORT_CHECK(a.rows < std::int64_t{1} << 31 && a.classes < (std::int64_t{1} << 31) - 8192,
@@ -288,25 +285,40 @@ inline void distill_loss_launch(const Context& context, const DistillLossArgs& a
   const float* z = a.normalizer;
   if (a.rows > 0) {
     if (!z) {
-      count_rows_launch(context, {a.targets, a.mask, a.ignore_index, a.rows, scratch});
+      launch_count_rows(context, {a.targets, a.mask, a.ignore_index, a.rows, scratch});
       z = scratch;
     }
-    const bool forward = a.divergence == Divergence::kForwardKl;
     if (a.dtype == DType::kF32)
-      forward ? launch_rows<float, true>(plan, a, z, row_loss, stream)
-              : launch_rows<float, false>(plan, a, z, row_loss, stream);
+      launch_rows<float, Elements>(plan, a, z, row_loss, stream);
     else
-      forward ? launch_rows<bf16, true>(plan, a, z, row_loss, stream)
-              : launch_rows<bf16, false>(plan, a, z, row_loss, stream);
+      launch_rows<bf16, Elements>(plan, a, z, row_loss, stream);
   }
   simt::launch({"distill_loss (total)", 1, kReduceThreads, 0, stream}, distill_loss_total_kernel, a,
                row_loss);
 }
 
-inline void distill_loss_launch(const Context& context, const DistillLossArgs& a) {
+}  // namespace SIMT_NS
+
+inline void count_rows_launch(const Context& context, const CountRowsArgs& a) {
+  SIMT_NS::launch_count_rows(context, a);
+}
+
+/// `plan` is plan_rows() of these arguments, or another one that fits (tests).
+inline void distill_loss_launch(const Context& context, const DistillLossArgs& a,
+                                const RowPlan& plan) {
+  using namespace SIMT_NS;
+  if (a.divergence == Divergence::kForwardKl)
+    launch_loss<ForwardElements>(context, a, plan);
+  else
+    launch_loss<LibraryElements>(context, a, plan);
+}
+
+inline RowPlan plan_rows(const DistillLossArgs& a) {
   const std::size_t element = a.dtype == DType::kBF16 ? 2 : 4;  // others are refused
-  distill_loss_launch(context, a,
-                      plan_rows(a.rows, a.classes, element, a.teacher ? 2 : 1, simt::capability()));
+  return plan_rows(a.rows, a.classes, element, a.teacher ? 2 : 1, simt::capability());
+}
+inline void distill_loss_launch(const Context& context, const DistillLossArgs& a) {
+  distill_loss_launch(context, a, plan_rows(a));
 }
 
 inline void scale_rows_launch(const Context& context, const ScaleRowsArgs& a) {

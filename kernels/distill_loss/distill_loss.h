@@ -5,31 +5,9 @@
 
 #include "kernels/common/dispatch.h"
 #include "kernels/common/dtype.h"
+#include "kernels/distill_loss/divergence.h"
 
 namespace retort::kernels {
-
-/// D(p, q) between the teacher's p and the student's q.
-enum class Divergence : std::uint8_t {
-  kForwardKl,       // sum p log(p / q): Hinton's soft targets
-  kReverseKl,       // sum q log(q / p)
-  kJensenShannon,   // b KL(p || m) + (1 - b) KL(q || m),  m = b p + (1 - b) q
-  kTotalVariation,  // 1/2 sum |p - q|
-  kSkewKl,          // KL(p || a p + (1 - a) q)
-  kSkewReverseKl,   // KL(q || a q + (1 - a) p)
-};
-inline constexpr int kDivergences = 6;
-constexpr const char* name_of(Divergence d) {
-  constexpr const char* names[] = {"forward_kl",      "reverse_kl", "jensen_shannon",
-                                   "total_variation", "skew_kl",    "skew_reverse_kl"};
-  return names[static_cast<int>(d)];
-}
-/// The parameter b of kJensenShannon (0.5) or a of the skew divergences (0.1); 0 where there is
-/// none.
-constexpr double default_parameter(Divergence d) {
-  return d == Divergence::kJensenShannon                               ? 0.5
-         : d == Divergence::kSkewKl || d == Divergence::kSkewReverseKl ? 0.1
-                                                                       : 0.0;
-}
 
 /// Rows of the f32 statistics block (kRowStatistics, N). Teacher statistics are at tau = 1.
 enum RowStatistic : int {
@@ -85,8 +63,11 @@ enum RowStatistic : int {
 /// Cost      reads 2NV, writes NV elements; on CUDA for V > 1024 only where clusters exist (sm_90)
 ///           and eight blocks hold a row pair (V up to 458,745 in bf16), else it reads 4NV through
 ///           L2. Four exponentials a class for tau 1, 2 and 4. Scratch 4 bytes a row on CUDA.
-///           Divergences other than the forward KL read the logits once more, from where they lie.
-/// Errors    Error if V < 1, a pitch < V, a parameter outside [0, 1) ((0, 1) for kJensenShannon).
+///           Divergences other than the forward KL read the logits once more, from where they lie;
+///           on the CPU those from outside are computed element by element, not in vectors.
+///           With a tau_power n of the divergence other than 2, tau_i^2 D is tau_i^n D throughout.
+/// Errors    Error if V < 1, a pitch < V, a parameter outside the divergence's range; on CUDA if a
+///           divergence from outside has no kernel there.
 ///           CPU: Error naming row and value if a target is outside [0, V), tau <= 0, lambda != 0
 ///           without a teacher, sample_of_row outside [0, S), or Z is not > 0 with a row that
 ///           counts; nothing is written then. CUDA: that row's loss and gradient, and the total,
@@ -122,7 +103,7 @@ struct DistillLossArgs {
   std::int64_t rows = 0;     // N
   std::int64_t classes = 0;  // V
   DType dtype = DType::kF32;
-  Divergence divergence = Divergence::kForwardKl;
+  AnyDivergence divergence = Divergence::kForwardKl;
   double parameter = 0;
 };
 
@@ -153,11 +134,17 @@ inline void distill_loss(const Context& context, const DistillLossArgs& args) {
                "[distill_loss] expected all of statistics, argmax and correct, or none");
   RETORT_CHECK(args.dstudent != args.student || args.dstudent_pitch == args.student_pitch,
                "[distill_loss] expected the pitch of the student's logits for a gradient in place");
-  const bool jensen = args.divergence == Divergence::kJensenShannon;
-  RETORT_CHECK(args.parameter >= 0 && args.parameter < 1 && (!jensen || args.parameter > 0),
-               "[distill_loss] expected a parameter in ", jensen ? "(0, 1)" : "[0, 1)", " for ",
-               name_of(args.divergence), ", got ", args.parameter);
-  dispatch("distill_loss", context, args, distill_loss_cpu, distill_loss_cuda);
+  const DivergenceFacts& facts = facts_of(args.divergence);
+  RETORT_CHECK(in_range(facts, args.parameter), "[distill_loss] expected a parameter in ",
+               facts.above_least ? "(" : "[", facts.least, ", ", facts.most, ") for ", facts.name,
+               ", got ", args.parameter);
+  const DivergenceOps* const outside = args.divergence.outside;
+  RETORT_CHECK_AS(kDevice,
+                  outside == nullptr || outside->cuda != nullptr || context.device == Device::kCpu,
+                  "[distill_loss] the divergence ", facts.name,
+                  " has no CUDA kernel: nobody compiled it with divergence.cuh");
+  dispatch("distill_loss", context, args, distill_loss_cpu,
+           outside != nullptr ? outside->cuda : distill_loss_cuda);
 }
 
 /// *count := how many of the N rows count: mask[i] is not 0 and targets[i] is not ignore_index. The

@@ -101,10 +101,11 @@ SIMT_D ThreadSums merge_blocks(BlockPart* part, int size, bool has_teacher, floa
 // forward KL take one more sweep, and one more exchange, before it. The gradient may take the place
 // of the logits: all reads of a slice are done when they arrive. Shared: two slices of slice_chunks
 // * 16 bytes (one without a teacher), dynamic. Launch: N clusters of kClusterThreads, on sm_90.
-template <class T, bool kForward>
+template <class T, class Elements>
 __global__ void __launch_bounds__(kClusterThreads, 3)
     distill_loss_cluster_kernel(const DistillLossArgs a, const float* z, float* row_loss,
                                 int slice_chunks) {
+  constexpr bool kForward = Elements::kForward;
   constexpr int kVec = RowAccess<T>::kVec;
   SIMT_DYNAMIC_SHARED(T, slices);
   SIMT_SHARED(TileBarrier, full, [kParts]);
@@ -223,7 +224,7 @@ __global__ void __launch_bounds__(kClusterThreads, 3)
     const float p = exp2_approx((y - max_t) * scale) * inv_t;
     const float q = exp2_approx((x - max_s) * scale) * inv_s;
     const float k = static_cast<float>(a.parameter);
-    return element_of(a.divergence, p, q, ly - log_t, lx - log_s, k);
+    return element_by(Elements{}, a, row.inv_tau, p, q, ly - log_t, lx - log_s, k);
   };
   float divergence = 0.0f, h_sum = -1.0f;
   if (kForward) {

@@ -12,7 +12,7 @@ namespace retort::kernels {
 /// A row that counts. c is its weight over Z.
 struct DistillRowSettings {
   double lambda = 0, tau = 1, c = 1;
-  Divergence divergence = Divergence::kForwardKl;
+  AnyDivergence divergence = Divergence::kForwardKl;
   double parameter = 0;
   std::size_t target = 0;
 };
@@ -33,13 +33,16 @@ inline std::vector<double> log_softmax_composed(const std::vector<double>& x, do
   return y;
 }
 
-/// D(p, q), and in h, up to a multiple of q, h_v = q_v dD/dq_v; of the logarithms of p and q.
-inline double divergence_composed(Divergence kind, double k, const std::vector<double>& log_p,
+/// D(p, q), and in h, up to a multiple of q, h_v = q_v dD/dq_v; of the logarithms of p and q. The
+/// first six are written out once more, from their formulas; all others are their functor's in
+/// double.
+inline double divergence_composed(AnyDivergence any, double k, const std::vector<double>& log_p,
                                   const std::vector<double>& log_q, std::vector<double>* h) {
+  const Divergence kind = any.built_in;
   const auto times_log = [](double x, double y) { return x > 0 ? x * y : 0; };  // 0 log 0 = 0
   double d = 0;
   h->clear();
-  for (std::size_t v = 0; v < log_p.size(); ++v) {
+  for (std::size_t v = 0; any.outside == nullptr && v < log_p.size(); ++v) {
     const double lp = log_p[v], lq = log_q[v], p = std::exp(lp), q = std::exp(lq);
     const double m = kind == Divergence::kSkewReverseKl ? k * q + (1 - k) * p : k * p + (1 - k) * q;
     const double p_over_m = times_log(p, std::log(p / m)), q_over_m = times_log(q, std::log(q / m));
@@ -68,7 +71,18 @@ inline double divergence_composed(Divergence kind, double k, const std::vector<d
         d += q_over_m;
         h->push_back(q > 0 ? q_over_m - k * q * q / m : 0);
         break;
+      default: {
+        const auto e = divergence::element_of(kind, p, q, lp, lq, k);
+        d += e.d;
+        h->push_back(e.h);
+      }
     }
+  }
+  for (std::size_t v = 0; any.outside != nullptr && v < log_p.size(); ++v) {
+    const auto e =
+        any.outside->element(std::exp(log_p[v]), std::exp(log_q[v]), log_p[v], log_q[v], k);
+    d += e.d;
+    h->push_back(e.h);
   }
   return d;
 }
@@ -82,6 +96,7 @@ inline DistillRow distill_row_composed(const DistillRowSettings& s,
   };
   DistillRow r;
   auto& stat = r.statistics;
+  const int power = facts_of(s.divergence).tau_power;
   const std::vector<double> student1 = log_softmax_composed(student, 1);
   r.argmax_student = largest(student);
   stat[kStatCe] = -student1[s.target];
@@ -93,7 +108,7 @@ inline DistillRow distill_row_composed(const DistillRowSettings& s,
       !teacher.empty() && std::isfinite(teacher[static_cast<std::size_t>(best)]);
   if (has_teacher) {
     log_q = log_softmax_composed(student, s.tau);
-    stat[kStatKd] = s.tau * s.tau *
+    stat[kStatKd] = std::pow(s.tau, power) *
                     divergence_composed(s.divergence, s.parameter,
                                         log_softmax_composed(teacher, s.tau), log_q, &h);
     for (const double v : h) sum_h += v;
@@ -119,7 +134,7 @@ inline DistillRow distill_row_composed(const DistillRowSettings& s,
   r.loss = term(ce_weight, stat[kStatCe]) + term(kd_weight, stat[kStatKd]);
   for (std::size_t v = 0; v < student.size(); ++v) {
     const double hard = std::exp(student1[v]) - (v == s.target ? 1 : 0);
-    const double soft = s.tau * (h[v] - std::exp(log_q[v]) * sum_h);
+    const double soft = std::pow(s.tau, power - 1) * (h[v] - std::exp(log_q[v]) * sum_h);
     r.gradient.push_back(term(ce_weight, hard) + term(kd_weight, soft));
   }
   return r;

@@ -3,6 +3,7 @@
 
 #include "kernels/common/parallel.h"
 #include "kernels/common/thread_space.h"
+#include "kernels/distill_loss/distill_loss_lanes.h"
 #include "kernels/distill_loss/distill_loss_math.h"
 #include "kernels/distill_loss/distill_loss_rows.h"
 
@@ -16,10 +17,24 @@ namespace {
 
 using namespace distill;
 
+/// Whether rows that count differ in their targets alone.
+bool rows_are_alike(const DistillLossArgs& a) {
+  return !a.sample_of_row && (!a.lambda || a.lambda_stride == 0) &&
+         (!a.temperature || a.temperature_stride == 0) && (!a.weights || a.weights_stride == 0);
+}
+
 /// Throws for the first row that cannot be computed, before anything is written. Returns Z.
 double check_rows(const DistillLossArgs& a) {
   std::int64_t counted = 0;
+  const bool alike = rows_are_alike(a);
   for (std::int64_t i = 0; i < a.rows; ++i) {
+    if (alike && counted > 0) {
+      if (is_ignored(a, i)) continue;
+      if (!a.targets || (a.targets[i] >= 0 && a.targets[i] < a.classes)) {
+        ++counted;
+        continue;
+      }
+    }
     const Row<float> row = row_of<float>(a, i);
     if (row.state == RowState::kIgnored) continue;
     ++counted;
@@ -43,13 +58,148 @@ double check_rows(const DistillLossArgs& a) {
   return z;
 }
 
-/// Rows [begin, end): of f32 and bf16 by block_row, others by the definition.
+TauKind tau_kind_of(double tau) {
+  return tau == 1   ? TauKind::kOne
+         : tau == 2 ? TauKind::kTwo
+         : tau == 4 ? TauKind::kFour
+                    : TauKind::kOther;
+}
+
+/// Row i by block_row. ds: where its gradient goes, null for none; space: block_scratch_floats(V).
+double single_row(const DistillLossArgs& a, std::int64_t i, const Row<double>& parameters,
+                  double inv_z, const float* s, const float* t, float* ds, float* space) {
+  BlockRow row{};
+  row.args = &a;
+  row.index = i;
+  row.row = parameters;
+  row.inv_z = inv_z;
+  row.has_teacher = t != nullptr;
+  row.ones = parameters.ce_weight != 0 || a.statistics;
+  row.s = s, row.t = t, row.ds = ds;
+  set_scratch(row, space, a.classes);
+  PendingGradient pending;
+  const double loss = block_row(row, pending);
+  finish_gradient(pending);
+  return loss;
+}
+
+/// compute_rows for few classes: Note [Lanes across rows].
+template <class T>
+void compute_lanes(const DistillLossArgs& a, std::int64_t begin, std::int64_t end, double inv_z,
+                   double* row_loss) {
+  constexpr bool kConvert = sizeof(T) == 2;  // bf16 rows are widened, and rounded once at the end
+  const std::int64_t lanes = lane_count(), classes = a.classes;
+  const std::int64_t block = block_scratch_floats(classes),
+                     transposed = lane_scratch_floats(classes);
+  float* const space = thread_space(
+      static_cast<std::size_t>(block + transposed + (kConvert ? 3 * lanes * classes : 0)));
+  float* const for_block = space + transposed;  // a multiple of a cache line
+  float* const wide = for_block + block;
+  const auto student = [&](std::int64_t i) {
+    return static_cast<const T*>(a.student) + i * a.student_pitch;
+  };
+  const auto teacher = [&](std::int64_t i) {
+    return static_cast<const T*>(a.teacher) + i * a.teacher_pitch;
+  };
+  const auto gradient = [&](std::int64_t i) {
+    return a.dstudent ? static_cast<T*>(a.dstudent) + i * a.dstudent_pitch : nullptr;
+  };
+  const bool alike = rows_are_alike(a);
+  Row<double> row{RowState::kIgnored, -1, 1, 1, 0, 0};
+  LaneGroup group;
+  group.args = &a;
+  group.gradient = a.dstudent != nullptr;
+  group.space = space;
+  for (std::int64_t first = begin; first < end; first += lanes) {
+    // What each lane holds. kinds: a bit for each lane, by temperature and, last, without a teacher.
+    constexpr std::size_t kKinds = 5;
+    std::uint32_t kinds[kKinds] = {};
+    Row<double> rows[kMostLanes];
+    const std::int64_t count = std::min(lanes, end - first);
+    std::int64_t some = -1;  // a lane whose row counts
+    for (std::int64_t lane = 0; lane < count; ++lane) {
+      const std::int64_t i = first + lane;
+      const auto k = static_cast<std::size_t>(lane);
+      if (alike && row.state == RowState::kCounts && !is_ignored(a, i)) {
+        if (a.targets) row.target = a.targets[i];
+      } else {
+        row = row_of<double>(a, i);
+      }
+      rows[k] = row;
+      if (row.state != RowState::kCounts) {
+        row_loss[i] = reference_row<T>(a, i, inv_z);
+        continue;
+      }
+      some = lane;
+      const bool has_teacher = a.teacher && (row.kd_weight != 0 || a.statistics);
+      kinds[has_teacher ? static_cast<std::size_t>(tau_kind_of(row.tau)) : kKinds - 1] |= 1u
+                                                                                          << lane;
+      if constexpr (kConvert) {
+        float* const own = wide + lane * classes;
+        for (std::int64_t v = 0; v < classes; ++v) own[v] = to_float(student(i)[v]);
+        group.s[k] = own;
+        float* const its = own + lanes * classes;
+        for (std::int64_t v = 0; a.teacher && v < classes; ++v) its[v] = to_float(teacher(i)[v]);
+        group.t[k] = its;
+        group.ds[k] = its + lanes * classes;
+      } else {
+        group.s[k] = student(i);
+        group.t[k] = a.teacher ? teacher(i) : nullptr;
+        group.ds[k] = gradient(i);
+      }
+      const std::int64_t target = std::max<std::int64_t>(row.target, 0);
+      group.tau[k] = row.tau, group.inv_tau[k] = row.inv_tau;
+      group.ce_weight[k] = row.ce_weight * inv_z, group.kd_weight[k] = row.kd_weight * inv_z;
+      group.target[k] = row.target;
+      group.at_s[k] = static_cast<double>(group.s[k][target]);
+      group.at_t[k] = a.teacher ? static_cast<double>(group.t[k][target]) : 0;
+    }
+    if (some < 0) continue;
+    for (std::int64_t lane = 0; lane < lanes; ++lane) {  // lanes without a row take another's
+      if (lane < count && rows[lane].state == RowState::kCounts) continue;
+      group.s[lane] = group.s[some], group.t[lane] = group.t[some], group.ds[lane] = nullptr;
+      group.tau[lane] = group.tau[some], group.inv_tau[lane] = group.inv_tau[some];
+      group.ce_weight[lane] = group.kd_weight[lane] = group.at_s[lane] = group.at_t[lane] = 0;
+      group.target[lane] = -1;
+    }
+    group.first = first;
+    group.row_loss = row_loss + first;
+    std::uint32_t counted = 0;
+    for (std::size_t kind = 0; kind < kKinds; ++kind) {
+      if (kinds[kind] == 0) continue;
+      counted |= kinds[kind];
+      group.active = kinds[kind];
+      group.teacher = kind != kKinds - 1;
+      group.tau_kind = group.teacher ? static_cast<TauKind>(kind) : TauKind::kOne;
+      std::uint32_t left = lane_rows(group);
+      for (std::int64_t lane = 0; left != 0; ++lane, left >>= 1) {
+        if ((left & 1u) == 0) continue;
+        const auto k = static_cast<std::size_t>(lane);
+        row_loss[first + lane] = single_row(a, first + lane, rows[k], inv_z, group.s[k],
+                                            group.teacher ? group.t[k] : nullptr,
+                                            a.dstudent ? group.ds[k] : nullptr, for_block);
+      }
+    }
+    if (!a.dstudent) continue;
+    for (std::int64_t lane = 0; lane < count; ++lane) {
+      if ((counted >> lane & 1u) == 0) continue;
+      T* const ds = gradient(first + lane);
+      if constexpr (kConvert)
+        for (std::int64_t v = 0; v < classes; ++v) ds[v] = to_bf16(group.ds[lane][v]);
+      fill_row(ds + classes, a.gradient_padding, 0.0f);
+    }
+  }
+}
+
+/// Rows [begin, end): of f32 and bf16 by lanes or by block_row, others by the definition.
 template <class T>
 void compute_rows(const DistillLossArgs& a, std::int64_t begin, std::int64_t end, double inv_z,
                   double* row_loss) {
   const auto by_definition = [&](std::int64_t i) { row_loss[i] = reference_row<T>(a, i, inv_z); };
   if constexpr (sizeof(T) == 8) {
     for (std::int64_t i = begin; i < end; ++i) by_definition(i);
+  } else if (a.classes <= kMostLaneClasses && lane_count() > 1) {
+    compute_lanes<T>(a, begin, end, inv_z, row_loss);
   } else {
     constexpr bool kConvert = sizeof(T) == 2;  // bf16 rows are widened, and rounded once at the end
     const std::int64_t needed = block_scratch_floats(a.classes) + (kConvert ? 3 * a.classes : 0);

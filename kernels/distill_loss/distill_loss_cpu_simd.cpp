@@ -216,47 +216,60 @@ void sum_row(const BlockRow& r, BlockSums& sums, const PendingGradient& pending)
   sums.t.next = static_cast<double>(next_t);
 }
 
-/// One vector of a divergence's elements: as element_of in distill_loss_math.h, from p, q and
-/// u = log(q / p). Logarithms of mixtures go by log1p and expm1 of u, so that they stay accurate
-/// where p and q are close.
-template <Divergence kind>
-HWY_INLINE void elements_of(V p, V q, V u, V k, V& part, V& h) {
-  const F d;
-  const V zero = hn::Zero(d), one = hn::Set(d, 1.0f);
-  const auto has_p = hn::Ne(p, zero), has_q = hn::Ne(q, zero);  // NaN has
-  const V rest = hn::Sub(one, k);
-  if constexpr (kind == Divergence::kReverseKl) {
-    part = h = hn::IfThenElseZero(has_q, hn::Mul(q, u));
-  } else if constexpr (kind == Divergence::kJensenShannon) {
-    const V m_over_p = hn::Log1p(d, hn::Mul(rest, hn::Expm1(d, u)));
-    const V m_over_q = hn::Log1p(d, hn::Mul(k, hn::Expm1(d, hn::Neg(u))));
-    h = hn::IfThenElseZero(has_q, hn::Neg(hn::Mul(hn::Mul(rest, q), m_over_q)));
-    part = hn::Sub(h, hn::IfThenElseZero(has_p, hn::Mul(hn::Mul(k, p), m_over_p)));
-  } else if constexpr (kind == Divergence::kTotalVariation) {
-    // The sign is u's: the compiler may round q - p once instead of three times, and then equal
-    // logits would differ.
-    const V half = hn::Set(d, 0.5f);
-    const auto differ = hn::Ne(u, zero);
-    part = hn::IfThenElseZero(differ, hn::Mul(half, hn::Abs(hn::Sub(q, p))));
-    h = hn::IfThenElseZero(differ, hn::Mul(half, hn::CopySignToAbs(q, u)));
-  } else if constexpr (kind == Divergence::kSkewKl) {
-    const V m_over_p = hn::Mul(rest, hn::Expm1(d, u));  // less 1
-    part = hn::IfThenElseZero(has_p, hn::Neg(hn::Mul(p, hn::Log1p(d, m_over_p))));
-    h = hn::IfThenElseZero(has_p, hn::Neg(hn::Div(hn::Mul(rest, q), hn::Add(one, m_over_p))));
-  } else {
-    static_assert(kind == Divergence::kSkewReverseKl);
-    const V m_over_q = hn::Mul(rest, hn::Expm1(d, hn::Neg(u)));  // less 1
-    part = hn::IfThenElseZero(has_q, hn::Neg(hn::Mul(q, hn::Log1p(d, m_over_q))));
-    h = hn::Sub(part, hn::IfThenElseZero(has_q, hn::Div(hn::Mul(q, k), hn::Add(one, m_over_q))));
-  }
+// One vector of a divergence's elements: as its functor's element(), from p, q and u = log(q / p).
+// Logarithms of mixtures go by log1p and expm1 of u, so that they stay accurate where p and q are
+// close. A functor without such a function is computed element by element.
+HWY_INLINE void elements_of(divergence::ReverseKl, V, V q, V u, V, V& part, V& h) {
+  part = h = hn::IfThenElseZero(hn::Ne(q, hn::Zero(F())), hn::Mul(q, u));  // NaN is not 0
 }
+HWY_INLINE void elements_of(divergence::JensenShannon, V p, V q, V u, V k, V& part, V& h) {
+  const F d;
+  const auto has_p = hn::Ne(p, hn::Zero(d)), has_q = hn::Ne(q, hn::Zero(d));
+  const V rest = hn::Sub(hn::Set(d, 1.0f), k);
+  const V m_over_p = hn::Log1p(d, hn::Mul(rest, hn::Expm1(d, u)));
+  const V m_over_q = hn::Log1p(d, hn::Mul(k, hn::Expm1(d, hn::Neg(u))));
+  h = hn::IfThenElseZero(has_q, hn::Neg(hn::Mul(hn::Mul(rest, q), m_over_q)));
+  part = hn::Sub(h, hn::IfThenElseZero(has_p, hn::Mul(hn::Mul(k, p), m_over_p)));
+}
+HWY_INLINE void elements_of(divergence::TotalVariation, V p, V q, V u, V, V& part, V& h) {
+  const F d;
+  // The sign is u's: the compiler may round q - p once instead of three times, and then equal
+  // logits would differ.
+  const V half = hn::Set(d, 0.5f);
+  const auto differ = hn::Ne(u, hn::Zero(d));
+  part = hn::IfThenElseZero(differ, hn::Mul(half, hn::Abs(hn::Sub(q, p))));
+  h = hn::IfThenElseZero(differ, hn::Mul(half, hn::CopySignToAbs(q, u)));
+}
+HWY_INLINE void elements_of(divergence::SkewKl, V p, V q, V u, V k, V& part, V& h) {
+  const F d;
+  const V one = hn::Set(d, 1.0f), rest = hn::Sub(one, k);
+  const auto has_p = hn::Ne(p, hn::Zero(d));
+  const V m_over_p = hn::Mul(rest, hn::Expm1(d, u));  // less 1
+  part = hn::IfThenElseZero(has_p, hn::Neg(hn::Mul(p, hn::Log1p(d, m_over_p))));
+  h = hn::IfThenElseZero(has_p, hn::Neg(hn::Div(hn::Mul(rest, q), hn::Add(one, m_over_p))));
+}
+HWY_INLINE void elements_of(divergence::SkewReverseKl, V, V q, V u, V k, V& part, V& h) {
+  const F d;
+  const V one = hn::Set(d, 1.0f), rest = hn::Sub(one, k);
+  const auto has_q = hn::Ne(q, hn::Zero(d));
+  const V m_over_q = hn::Mul(rest, hn::Expm1(d, hn::Neg(u)));  // less 1
+  part = hn::IfThenElseZero(has_q, hn::Neg(hn::Mul(q, hn::Log1p(d, m_over_q))));
+  h = hn::Sub(part, hn::IfThenElseZero(has_q, hn::Div(hn::Mul(q, k), hn::Add(one, m_over_q))));
+}
+template <class D>
+concept HasVectors = requires(V v) {
+  elements_of(D{}, v, v, v, v, v, v);
+};
+
+template <class D>
+constexpr DivergenceOps kOpsOf = divergence_ops<D>();
 
 struct DivergenceSums {
   double d = 0, h = 0;
 };
 
 /// Second pass of divergences other than the forward KL: sums their elements, and replaces et by h.
-template <Divergence kind>
+template <class D>
 DivergenceSums diverge(const BlockRow& r, const BlockSums& sums) {
   const F d;
   const std::int64_t classes = r.args->classes;
@@ -280,7 +293,7 @@ DivergenceSums diverge(const BlockRow& r, const BlockSums& sums) {
       const V q = hn::Mul(hn::LoadU(d, r.es + begin + v), to_q);
       const V p = hn::Mul(hn::LoadU(d, r.et + begin + v), to_p);
       V part, h;
-      elements_of<kind>(p, q, u, k, part, h);
+      elements_of(D{}, p, q, u, k, part, h);
       if (v + lanes > n) {  // beyond the end p and q are 0, but u is NaN
         const auto inside = hn::FirstN(d, static_cast<std::size_t>(n - v));
         part = hn::IfThenElseZero(inside, part);
@@ -290,6 +303,51 @@ DivergenceSums diverge(const BlockRow& r, const BlockSums& sums) {
       sum_d = hn::Add(sum_d, part);
       sum_h = hn::Add(sum_h, h);
     });
+    total.d += sum_of(sum_d);
+    total.h += sum_of(sum_h);
+  }
+  return total;
+}
+
+/// diverge() without a vector form: p, q and their logarithms in vectors, the elements by the
+/// functor's own loop, a few hundred at a time (the arrays stay in the first level cache).
+DivergenceSums diverge_by_element(const BlockRow& r, const BlockSums& sums,
+                                  const DivergenceOps& ops) {
+  const F d;
+  constexpr std::int64_t kRun = 256;
+  static_assert(kRowBlock % kRun == 0 && kRun % static_cast<std::int64_t>(hn::MaxLanes(F())) == 0);
+  HWY_ALIGN float p[kRun], q[kRun], log_p[kRun], log_q[kRun], part[kRun], h[kRun];
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const std::int64_t classes = r.args->classes;
+  const V inv_tau = hn::Set(d, static_cast<float>(r.row.inv_tau));
+  const V max_s = hn::Set(d, static_cast<float>(sums.s.max)),
+          max_t = hn::Set(d, static_cast<float>(sums.t.max)),
+          log_s = hn::Set(d, static_cast<float>(hd_log(sums.s.sum))),
+          log_t = hn::Set(d, static_cast<float>(hd_log(sums.t.sum))),
+          factor = hn::Set(d, static_cast<float>(tau_factor(ops.facts.tau_power, r.row.inv_tau)));
+  DivergenceSums total;
+  for (std::int64_t begin = 0; begin < classes; begin += kRun) {
+    const std::int64_t n = classes - begin < kRun ? classes - begin : kRun;
+    const BlockFactors f = factors_of(r, sums, begin / kRowBlock);
+    const V to_q = hn::Set(d, static_cast<float>(f.s / sums.s.sum)),
+            to_p = hn::Set(d, static_cast<float>(f.t / sums.t.sum));
+    for_each_vector(n, [&](std::int64_t v, const auto& load) HWY_ATTR {
+      const V x = hn::Mul(hn::Sub(load(r.s + begin), max_s), inv_tau),
+              y = hn::Mul(hn::Sub(load(r.t + begin), max_t), inv_tau);
+      hn::Store(hn::Mul(hn::LoadU(d, r.es + begin + v), to_q), d, q + v);
+      hn::Store(hn::Mul(hn::LoadU(d, r.et + begin + v), to_p), d, p + v);
+      hn::Store(hn::Sub(x, log_s), d, log_q + v);
+      hn::Store(hn::Sub(y, log_t), d, log_p + v);
+    });
+    ops.block({p, q, log_p, log_q, static_cast<float>(r.args->parameter), n, part, h});
+    for (std::int64_t v = n; v < n + lanes && v < kRun; ++v) part[v] = h[v] = 0;
+    V sum_d = hn::Zero(d), sum_h = sum_d;
+    for (std::int64_t v = 0; v < n; v += lanes) {
+      const V own = hn::Mul(hn::Load(d, h + v), factor);
+      hn::StoreU(own, d, r.et + begin + v);
+      sum_d = hn::MulAdd(hn::Load(d, part + v), factor, sum_d);
+      sum_h = hn::Add(sum_h, own);
+    }
     total.d += sum_of(sum_d);
     total.h += sum_of(sum_h);
   }
@@ -308,9 +366,15 @@ double row_loss(const BlockRow& r, PendingGradient& pending) {
   const bool other = kTeacher && a.divergence != Divergence::kForwardKl;
   DivergenceSums divergence;
   if (kTeacher && sums.s.sum != 0 && sums.t.sum != 0) {
-    if (other)
-      dispatch_divergence(a.divergence, [&]<Divergence kind>() HWY_ATTR {
-        if constexpr (kind != Divergence::kForwardKl) divergence = diverge<kind>(r, sums);
+    if (a.divergence.outside != nullptr)
+      divergence = diverge_by_element(r, sums, *a.divergence.outside);
+    else if (other)
+      dispatch_divergence(a.divergence.built_in, [&]<Divergence kind>() HWY_ATTR {
+        using D = typename FunctorOf<kind>::Type;
+        if constexpr (HasVectors<D>)
+          divergence = diverge<D>(r, sums);
+        else
+          divergence = diverge_by_element(r, sums, kOpsOf<D>);
       });
     else
       divergence.d =
@@ -356,8 +420,14 @@ double BlockRowLoss(const BlockRow& r, PendingGradient& pending) {
 }  // namespace retort::kernels::distill
 HWY_AFTER_NAMESPACE();
 
+#include "kernels/distill_loss/distill_loss_lanes-inl.h"
+
 #if HWY_ONCE
 namespace retort::kernels::distill {
+HWY_EXPORT(LaneRows);
+HWY_EXPORT(LaneCount);
+std::uint32_t lane_rows(LaneGroup& group) { return HWY_DYNAMIC_DISPATCH(LaneRows)(group); }
+std::int64_t lane_count() { return HWY_DYNAMIC_DISPATCH(LaneCount)(); }
 HWY_EXPORT(ExpArray);
 HWY_EXPORT(BlockRowLoss);
 HWY_EXPORT(FinishGradient);

@@ -12,6 +12,34 @@ using namespace distill;
 
 inline constexpr float kLog2E = 1.4426950408889634f;
 
+// ---- whose elements a row's kernel sums ---------------------------------------------------------
+
+// element() is as a functor's, with what the launch and the row are told beside it.
+struct ForwardElements {  // the forward KL: by its own sums, in the first pass
+  static constexpr bool kForward = true;
+};
+struct LibraryElements {  // any other of the library, one for the whole launch
+  static constexpr bool kForward = false;
+};
+template <class D>
+struct FunctorElements {  // one from outside
+  static constexpr bool kForward = false;
+};
+template <class D>
+SIMT_D Element<float> element_by(FunctorElements<D>, const DistillLossArgs&, float inv_tau, float p,
+                                 float q, float lp, float lq, float k) {
+  const Element<float> e = D::element(p, q, lp, lq, k);
+  if constexpr (D::facts.tau_power == 2) return e;
+  constexpr int power = D::facts.tau_power;
+  const float factor = tau_factor(power, inv_tau);
+  return {factor * e.d, factor * e.h};
+}
+template <class Elements>
+SIMT_D Element<float> element_by(Elements, const DistillLossArgs& a, float, float p, float q,
+                                 float lp, float lq, float k) {
+  return element_of(a.divergence.built_in, p, q, lp, lq, k);
+}
+
 // ---- a row's group of threads: a few lanes, one warp, or the whole block ------------------------
 
 /// Merges over the group, in an order fixed by the number of threads; every thread gets the result.

@@ -1,5 +1,5 @@
-// Arithmetic of the distillation loss that CPU and CUDA share: what a row's parameters are, the
-// divergences, and what follows from a row's sums.
+// Arithmetic of the distillation loss that CPU and CUDA share: what a row's parameters are, and what
+// follows from a row's sums and its divergence (divergence.h).
 #pragma once
 #if !defined(__CUDACC_RTC__)
 #include <cmath>
@@ -10,17 +10,8 @@
 #include "kernels/distill_loss/distill_loss.h"
 
 namespace retort::kernels::distill {
+using namespace divergence;
 
-RETORT_HD float hd_exp(float x) { return ::expf(x); }
-RETORT_HD double hd_exp(double x) { return ::exp(x); }
-RETORT_HD float hd_log(float x) { return ::logf(x); }
-RETORT_HD double hd_log(double x) { return ::log(x); }
-
-/// Smallest normal number: probabilities below it count as 0 in the divergences.
-template <class A>
-RETORT_HD A tiny() {
-  return sizeof(A) == 4 ? static_cast<A>(1.17549435e-38f) : static_cast<A>(2.2250738585072014e-308);
-}
 /// A finite number below every finite logit: the maximum of nothing. (-inf would make NaN.)
 template <class A>
 RETORT_HD A lowest() {
@@ -80,74 +71,6 @@ RETORT_HD Row<A> row_of(const DistillLossArgs& a, std::int64_t i) {
   r.ce_weight = a.targets ? weight * (A(1) - lambda) : A(0);
   r.kd_weight = a.teacher ? weight * lambda : A(0);
   return r;
-}
-
-// --------------------------------------------------------------------------------- divergences
-
-/// One element's part of D, and of h = q dD/dq. Constants added to h / q change no gradient.
-template <class A>
-struct Element {
-  A d, h;
-};
-
-/// p, q: probabilities; lp, lq: their logarithms (-inf where a logit is). k: the parameter.
-template <Divergence kind, class A>
-RETORT_HD Element<A> element_of(A p, A q, A lp, A lq, [[maybe_unused]] A k) {
-  [[maybe_unused]] const bool has_p = !(p < tiny<A>()), has_q = !(q < tiny<A>());  // NaN has
-  if constexpr (kind == Divergence::kForwardKl) {
-    return {has_p ? p * (lp - lq) : A(0), -p};
-  } else if constexpr (kind == Divergence::kReverseKl) {
-    const A d = has_q ? q * (lq - lp) : A(0);
-    return {d, d};
-  } else if constexpr (kind == Divergence::kJensenShannon) {
-    const A p_over_m = has_p ? -hd_log(k + (A(1) - k) * (q / p)) : A(0);  // log(p / m)
-    const A q_over_m = has_q ? -hd_log(k * (p / q) + (A(1) - k)) : A(0);
-    const A h = (A(1) - k) * q * q_over_m;
-    return {k * p * p_over_m + h, h};
-  } else if constexpr (kind == Divergence::kTotalVariation) {
-    const A difference = q - p;
-    return {A(0.5) * (difference < A(0) ? -difference : difference),
-            A(0.5) * (difference > A(0)   ? q
-                      : difference < A(0) ? -q
-                                          : A(0) * difference)};
-  } else if constexpr (kind == Divergence::kSkewKl) {
-    if (!has_p) return {A(0), A(0)};
-    const A m_over_p = k + (A(1) - k) * (q / p);
-    return {-p * hd_log(m_over_p), -(A(1) - k) * q / m_over_p};
-  } else {  // kSkewReverseKl
-    if (!has_q) return {A(0), A(0)};
-    const A m_over_q = k + (A(1) - k) * (p / q);
-    const A d = -q * hd_log(m_over_q);
-    return {d, d - q * k / m_over_q};
-  }
-}
-
-/// The same with the divergence known only at run time (it is one for the whole launch).
-template <class A>
-RETORT_HD Element<A> element_of(Divergence d, A p, A q, A lp, A lq, A k) {
-  switch (d) {
-    case Divergence::kForwardKl: return element_of<Divergence::kForwardKl>(p, q, lp, lq, k);
-    case Divergence::kReverseKl: return element_of<Divergence::kReverseKl>(p, q, lp, lq, k);
-    case Divergence::kJensenShannon: return element_of<Divergence::kJensenShannon>(p, q, lp, lq, k);
-    case Divergence::kTotalVariation:
-      return element_of<Divergence::kTotalVariation>(p, q, lp, lq, k);
-    case Divergence::kSkewKl: return element_of<Divergence::kSkewKl>(p, q, lp, lq, k);
-    case Divergence::kSkewReverseKl: break;
-  }
-  return element_of<Divergence::kSkewReverseKl>(p, q, lp, lq, k);
-}
-
-template <class F>
-decltype(auto) dispatch_divergence(Divergence d, F&& f) {
-  switch (d) {
-    case Divergence::kForwardKl: return f.template operator()<Divergence::kForwardKl>();
-    case Divergence::kReverseKl: return f.template operator()<Divergence::kReverseKl>();
-    case Divergence::kJensenShannon: return f.template operator()<Divergence::kJensenShannon>();
-    case Divergence::kTotalVariation: return f.template operator()<Divergence::kTotalVariation>();
-    case Divergence::kSkewKl: return f.template operator()<Divergence::kSkewKl>();
-    case Divergence::kSkewReverseKl: return f.template operator()<Divergence::kSkewReverseKl>();
-  }
-  fail(ErrorCode::kUsage, "[distill_loss] expected a divergence, got ", static_cast<int>(d));
 }
 
 // ----------------------------------------------------------------------------------- row sums

@@ -57,16 +57,17 @@ double reference_row(const DistillLossArgs& a, std::int64_t i, double inv_z) {
   const double at_t =
       row.target >= 0 && has_teacher ? static_cast<double>(to_float(t[row.target])) : 0;
 
-  return dispatch_divergence(a.divergence, [&]<Divergence kind>() {
+  // kForward: D by its sums. element_at: an element by p, q and their logarithms.
+  const auto finish = [&]<bool kForward>(const auto& element_at) {
     const auto element = [&](std::int64_t v) {
       const double x = (static_cast<double>(to_float(s[v])) - ss.max) * row.inv_tau;
       const double y = (static_cast<double>(to_float(t[v])) - ts.max) * row.inv_tau;
       const double p = hd_exp(y) / ts.sum, q = hd_exp(x) / ss.sum;
-      return element_of<kind>(p, q, y - log_t, x - log_s, a.parameter);
+      return element_at(p, q, y - log_t, x - log_s);
     };
     double divergence = 0, h_sum = 0;
     if (both) {
-      if constexpr (kind == Divergence::kForwardKl) {
+      if constexpr (kForward) {
         for (std::int64_t v = 0; v < classes; ++v) {
           const double y = static_cast<double>(to_float(t[v])) - ts.max;
           const double x = static_cast<double>(to_float(s[v])) - ss.max;
@@ -100,6 +101,19 @@ double reference_row(const DistillLossArgs& a, std::int64_t i, double inv_z) {
         ds[v] = from_float<T>(static_cast<float>(g));
     }
     return r.loss;
+  };
+  if (const DivergenceOps* const outside = a.divergence.outside) {
+    const double factor = tau_factor(outside->facts.tau_power, row.inv_tau);
+    return finish.template operator()<false>([&](double p, double q, double lp, double lq) {
+      const Element<double> e = outside->element(p, q, lp, lq, a.parameter);
+      return Element<double>{factor * e.d, factor * e.h};
+    });
+  }
+  return dispatch_divergence(a.divergence.built_in, [&]<Divergence kind>() {
+    return finish.template operator()<kind == Divergence::kForwardKl>(
+        [&](double p, double q, double lp, double lq) {
+          return element_of<kind>(p, q, lp, lq, a.parameter);
+        });
   });
 }
 

@@ -77,7 +77,7 @@ SIMT_D void drop_elements(const DropoutArgs& drop, const DropoutKey& key, float 
 // of 16 bytes belongs to thread c mod kThreads.
 // Shared: a float a warp where a block takes the row. Launch: any rows, channels up to
 // kThreads * kChunks vectors.
-template <class T, int kThreads, int kChunks>
+template <class T, int kThreads, int kChunks, bool kDrops>
 __global__ void __launch_bounds__(kLayerNormThreads)
     layer_norm_row_kernel(const LayerNormArgs a, bool whole) {
   constexpr int kVec = RowAccess<T>::kVec;
@@ -90,23 +90,23 @@ __global__ void __launch_bounds__(kLayerNormThreads)
   const T* const x = static_cast<const T*>(a.x) + r * a.x_pitch;
   const T* const residual =
       a.residual ? static_cast<const T*>(a.residual) + r * a.residual_pitch : nullptr;
-  const bool drops = a.drop.p > 0;
-  const DropoutKey key = dropout_key(a.drop);
-  const float kept = static_cast<float>(1 / (1 - a.drop.p));
+  [[maybe_unused]] const DropoutKey key = dropout_key(a.drop);
+  [[maybe_unused]] const float kept = static_cast<float>(1 / (1 - a.drop.p));
   float s[kChunks][kVec];
   float total = 0.0f;
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
     const int v = (rank + i * kThreads) * kVec;
     load_elements<T, kVec>(x, v, n, whole, s[i]);
-    if (drops && v < n) drop_elements<kVec>(a.drop, key, kept, r, v, s[i]);
+    if constexpr (kDrops)
+      if (v < n) drop_elements<kVec>(a.drop, key, kept, r, v, s[i]);
     if (residual != nullptr) {
       float more[kVec];
       load_elements<T, kVec>(residual, v, n, whole, more);
 #pragma unroll
       for (int j = 0; j < kVec; ++j) s[i][j] += more[j];
     }
-    if (drops || residual != nullptr) {
+    if (kDrops || residual != nullptr) {
 #pragma unroll
       for (int j = 0; j < kVec; ++j) s[i][j] = to_float(from_float<T>(s[i][j]));
     }
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kLayerNormThreads)
 // are added in order and become partial[band] (2, channels).
 // Shared: 2 * 32 * kChunks vectors of floats where warps take rows, dynamic; a float a warp.
 // Launch: grid of bands, block 256.
-template <class T, int kThreads, int kChunks>
+template <class T, int kThreads, int kChunks, bool kDrops>
 __global__ void __launch_bounds__(kLayerNormThreads, 1)
     layer_norm_backward_band_kernel(const LayerNormBackwardArgs a, float* partial, bool whole) {
   constexpr int kVec = RowAccess<T>::kVec;
@@ -157,9 +157,8 @@ __global__ void __launch_bounds__(kLayerNormThreads, 1)
   const std::int64_t first = std::int64_t{blockIdx.x} * kLayerNormBand,
                      last = first + kLayerNormBand < a.rows ? first + kLayerNormBand : a.rows;
   const float count = static_cast<float>(n);
-  const bool drops = a.dx != nullptr;
-  const DropoutKey key = dropout_key(a.drop);
-  const float kept = static_cast<float>(1 / (1 - a.drop.p));
+  [[maybe_unused]] const DropoutKey key = dropout_key(a.drop);
+  [[maybe_unused]] const float kept = static_cast<float>(1 / (1 - a.drop.p));
   const float* const weight = static_cast<const float*>(a.weight);
   float dweight[kChunks][kVec], dbias[kChunks][kVec];
 #pragma unroll
@@ -214,7 +213,8 @@ __global__ void __launch_bounds__(kLayerNormThreads, 1)
         for (int j = 0; j < kVec; ++j) all[j] += d[i][j];
         store_elements<T, kVec>(ds, v, n, whole, all);
       }
-      if (drops && v < n) {
+      if constexpr (kDrops) {
+        if (v >= n) continue;
         drop_elements<kVec>(a.drop, key, kept, r, v, d[i]);
         store_elements<T, kVec>(static_cast<T*>(a.dx) + r * n, v, n, whole, d[i]);
       }
@@ -274,7 +274,8 @@ void layer_norm_dispatch(const char* name, DType dtype, std::int64_t channels, F
     const auto with = [&]<int kThreads>() {
       const std::int64_t vectors = (channels + kVec - 1) / kVec,
                          each = (vectors + kThreads - 1) / kThreads;
-      if (each <= 1) return f.template operator()<T, kThreads, 1>();
+      if constexpr (kThreads == 32 || kVec == 8)  // a block's row has more than 1,024 elements
+        if (each <= 1) return f.template operator()<T, kThreads, 1>();
       if (each <= 2) return f.template operator()<T, kThreads, 2>();
       if (each <= 4) return f.template operator()<T, kThreads, 4>();
       if constexpr (kVec == 4) return f.template operator()<T, kThreads, 8>();
@@ -310,7 +311,9 @@ inline void layer_norm_launch(const Context& context, const LayerNormArgs& given
     RETORT_CHECK(blocks < std::int64_t{1} << 31, "[layer_norm] expected fewer rows, got ", a.rows);
     simt::launch({"layer_norm", static_cast<unsigned>(blocks), kLayerNormThreads, 0,
                   static_cast<cudaStream_t>(context.stream)},
-                 layer_norm_row_kernel<T, kThreads, kChunks>, a, whole);
+                 a.drop.p > 0 ? layer_norm_row_kernel<T, kThreads, kChunks, true>
+                              : layer_norm_row_kernel<T, kThreads, kChunks, false>,
+                 a, whole);
   });
 }
 
@@ -334,7 +337,10 @@ inline void layer_norm_backward_launch(const Context& context, const LayerNormBa
               kThreads == 32 ? sizeof(float) * 2 * 32 * kChunks * RowAccess<T>::kVec : 0;
           simt::launch({"layer_norm_backward", static_cast<unsigned>(bands), kLayerNormThreads,
                         shared, stream},
-                       layer_norm_backward_band_kernel<T, kThreads, kChunks>, a, partial, whole);
+                       a.dx != nullptr
+                           ? layer_norm_backward_band_kernel<T, kThreads, kChunks, true>
+                           : layer_norm_backward_band_kernel<T, kThreads, kChunks, false>,
+                       a, partial, whole);
         });
   if (a.dweight != nullptr)
     simt::launch(

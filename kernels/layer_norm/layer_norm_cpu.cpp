@@ -1,5 +1,5 @@
 // A row is kept as floats in memory of the thread while mean, variance and result are computed: it
-// stays in the first cache. The loops are plain where GCC vectorises them as they are.
+// stays in the first cache. f64, which checks alone run, has plain loops.
 #include "kernels/layer_norm/layer_norm.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -12,6 +12,7 @@
 #include "hwy/foreach_target.h"  // must come before highway.h
 #include "hwy/highway.h"
 #include "kernels/common/parallel.h"
+#include "kernels/common/vector_io-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace retort::kernels {
@@ -69,8 +70,6 @@ void load_row(A* __restrict s, const T* x, const T* residual, const A* m, T* sum
     for (std::int64_t c = 0; c < n; ++c) s[c] = to_float(x[c]);
   if (residual != nullptr)
     for (std::int64_t c = 0; c < n; ++c) s[c] += to_float(residual[c]);
-  if (std::is_same_v<T, bf16> && (m != nullptr || residual != nullptr))
-    for (std::int64_t c = 0; c < n; ++c) s[c] = to_float(from_float<T>(s[c]));
   if (sum != nullptr)
     for (std::int64_t c = 0; c < n; ++c) sum[c] = from_float<T>(s[c]);
 }
@@ -163,6 +162,120 @@ void backward_rows(const LayerNormBackwardArgs& a, std::int64_t begin, std::int6
   }
 }
 
+// ---- f32 and bf16, by vectors --------------------------------------------------------------------
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// v m, and 0 where m is 0 whatever v is.
+HWY_INLINE FloatVector masked(FloatVector v, FloatVector m) {
+  return hn::IfThenElseZero(hn::Ne(m, hn::Zero(FloatTag())), hn::Mul(v, m));
+}
+
+template <class T>
+void forward_vectors(const LayerNormArgs& a, std::int64_t begin, std::int64_t end) {
+  const FloatTag d;
+  const std::int64_t n = a.channels;
+  const auto count = static_cast<double>(n);
+  const float *const weight = static_cast<const float*>(a.weight), *const bias =
+                                                                       static_cast<const float*>(
+                                                                           a.bias);
+  const bool drops = a.drop.p > 0, rounds = std::is_same_v<T, bf16> && (drops || a.residual);
+  std::vector<float> row(static_cast<std::size_t>(n)),
+      mask(static_cast<std::size_t>(drops ? mask_size(n) : 0));
+  std::vector<T> rounded(static_cast<std::size_t>(rounds ? n : 0));
+  float* const s = row.data();
+  const float* const m = mask.data();
+  const DropoutKey key = dropout_key(a.drop);
+  for (std::int64_t r = begin; r < end; ++r) {
+    const T *const x = static_cast<const T*>(a.x) + r * a.x_pitch,
+                   *const residual = a.residual
+                                         ? static_cast<const T*>(a.residual) + r * a.residual_pitch
+                                         : nullptr;
+    T* const sum = a.sum ? static_cast<T*>(a.sum) + r * n : nullptr;
+    if (drops) mask_of_row(mask.data(), a.drop, key, r, n, static_cast<float>(1 / (1 - a.drop.p)));
+    FloatVector total = hn::Zero(d);
+    for_each_floats(n, 0.0f, [&](std::int64_t, const auto& load, const auto& store) HWY_ATTR {
+      FloatVector v = load(x);
+      if (drops) v = masked(v, load(m));
+      if (residual != nullptr) v = hn::Add(v, load(residual));
+      if (rounds) {
+        store(v, rounded.data());
+        v = load(rounded.data());
+      }
+      if (sum != nullptr) store(v, sum);
+      store(v, s);
+      total = hn::Add(total, v);
+    });
+    const auto mean = static_cast<float>(sum_of_lanes(total) / count);
+    const FloatVector vmean = hn::Set(d, mean);
+    FloatVector squares = hn::Zero(d);
+    for_each_floats(n, mean, [&](std::int64_t, const auto& load, const auto&) HWY_ATTR {
+      const FloatVector e = hn::Sub(load(s), vmean);
+      squares = hn::MulAdd(e, e, squares);
+    });
+    const auto rstd = static_cast<float>(1 / std::sqrt(sum_of_lanes(squares) / count + a.epsilon));
+    const FloatVector vrstd = hn::Set(d, rstd);
+    T* const y = static_cast<T*>(a.y) + r * n;
+    for_each_floats(n, 0.0f, [&](std::int64_t, const auto& load, const auto& store) HWY_ATTR {
+      const FloatVector xhat = hn::Mul(hn::Sub(load(s), vmean), vrstd);
+      store(hn::MulAdd(xhat, load(weight), load(bias)), y);
+    });
+    if (a.mean != nullptr)
+      static_cast<float*>(a.mean)[r] = mean, static_cast<float*>(a.rstd)[r] = rstd;
+  }
+}
+
+template <class T>
+void backward_vectors(const LayerNormBackwardArgs& a, std::int64_t begin, std::int64_t end,
+                      float* partial) {
+  const FloatTag tag;
+  const std::int64_t n = a.channels;
+  const auto count = static_cast<double>(n);
+  const float* const weight = static_cast<const float*>(a.weight);
+  const bool drops = a.dx != nullptr, sums = partial != nullptr;
+  std::vector<float> mask(static_cast<std::size_t>(drops ? mask_size(n) : 0));
+  const float* const m = mask.data();
+  float *const dweight = partial, *const dbias = sums ? partial + n : nullptr;
+  if (sums) std::fill_n(partial, 2 * n, 0.0f);
+  const DropoutKey key = dropout_key(a.drop);
+  for (std::int64_t r = begin; r < end; ++r) {
+    const T *const dy = static_cast<const T*>(a.dy) + r * a.dy_pitch, *const s =
+                                                                          static_cast<const T*>(
+                                                                              a.s) +
+                                                                          r * a.s_pitch;
+    const FloatVector mean = hn::Set(tag, static_cast<const float*>(a.mean)[r]),
+                      rstd = hn::Set(tag, static_cast<const float*>(a.rstd)[r]);
+    FloatVector sum_g = hn::Zero(tag), sum_gx = hn::Zero(tag);
+    for_each_floats(n, 0.0f, [&](std::int64_t, const auto& load, const auto& store) HWY_ATTR {
+      const FloatVector d = load(dy), xhat = hn::Mul(hn::Sub(load(s), mean), rstd),
+                        g = hn::Mul(d, load(weight));
+      if (sums) {
+        store(hn::MulAdd(d, xhat, load(dweight)), dweight);
+        store(hn::Add(d, load(dbias)), dbias);
+      }
+      sum_g = hn::Add(sum_g, g);
+      sum_gx = hn::MulAdd(g, xhat, sum_gx);
+    });
+    if (a.ds == nullptr && a.dx == nullptr) continue;
+    const FloatVector mean_g = hn::Set(tag, static_cast<float>(sum_of_lanes(sum_g) / count)),
+                      mean_gx = hn::Set(tag, static_cast<float>(sum_of_lanes(sum_gx) / count));
+    if (drops) mask_of_row(mask.data(), a.drop, key, r, n, static_cast<float>(1 / (1 - a.drop.p)));
+    T *const ds = a.ds ? static_cast<T*>(a.ds) + r * n : nullptr, *const dx =
+                                                                      drops
+                                                                          ? static_cast<T*>(a.dx) +
+                                                                                r * n
+                                                                          : nullptr;
+    for_each_floats(n, 0.0f, [&](std::int64_t, const auto& load, const auto& store) HWY_ATTR {
+      const FloatVector xhat = hn::Mul(hn::Sub(load(s), mean), rstd);
+      const FloatVector less = hn::MulAdd(xhat, mean_gx, mean_g);
+      const FloatVector v = hn::Mul(rstd, hn::MulSub(load(dy), load(weight), less));
+      if (drops) store(masked(v, load(m)), dx);
+      if (ds == nullptr) return;
+      store(a.add_to_ds ? hn::Add(load(ds), v) : v, ds);
+    });
+  }
+}
+
 template <class T>
 void backward_bands(const Context& context, const LayerNormBackwardArgs& a) {
   using A = accumulator_t<T>;
@@ -172,7 +285,11 @@ void backward_bands(const Context& context, const LayerNormBackwardArgs& a) {
     partial = static_cast<A*>(
         context.scratch->get(static_cast<std::size_t>((2 * bands + 1) * n) * sizeof(A)));
   parallel_for(a.rows, kLayerNormBand, [=, &a](std::int64_t begin, std::int64_t end) {
-    backward_rows<T>(a, begin, end, partial ? partial + begin / kLayerNormBand * 2 * n : nullptr);
+    A* const part = partial ? partial + begin / kLayerNormBand * 2 * n : nullptr;
+    if constexpr (std::is_same_v<T, double>)
+      backward_rows<T>(a, begin, end, part);
+    else
+      backward_vectors<T>(a, begin, end, part);
   });
   if (partial == nullptr) return;
   parallel_for(2 * n, 512, [=, &a](std::int64_t begin, std::int64_t end) {
@@ -189,7 +306,12 @@ void backward_bands(const Context& context, const LayerNormBackwardArgs& a) {
 void layer_norm_rows(const LayerNormArgs& a) {
   dispatch_float(a.dtype, "layer_norm", [&]<class T>() {
     parallel_for(a.rows, std::max<std::int64_t>(1, (std::int64_t{1} << 15) / a.channels),
-                 [&](std::int64_t begin, std::int64_t end) { forward_rows<T>(a, begin, end); });
+                 [&](std::int64_t begin, std::int64_t end) {
+                   if constexpr (std::is_same_v<T, double>)
+                     forward_rows<T>(a, begin, end);
+                   else
+                     forward_vectors<T>(a, begin, end);
+                 });
   });
 }
 void layer_norm_backward_bands(const Context& context, const LayerNormBackwardArgs& a) {

@@ -15,6 +15,7 @@ struct RandomParams {
   std::uint64_t seed;
   std::uint32_t sample, epoch, path;
   const std::int64_t* epoch_pointer;
+  bool packs;  // y may be written by four elements at a time
 };
 
 // One thread per four elements (one Philox block; of kSigns a 32nd of one), grid-stride.
@@ -35,9 +36,16 @@ __global__ void __launch_bounds__(256) random_thread_per_block_kernel(T* y, Rand
       random_block<kKind>(philox(p.seed, static_cast<std::uint32_t>(i), p.sample, epoch, p.path),
                           p.a, p.b, values);
     }
+    Pack<T, 4> four;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) four.v[k] = from_float<T>(values[k]);
+    if (p.packs && i * 4 + 4 <= p.n) {
+      store_pack(y + i * 4, four);
+      continue;
+    }
 #pragma unroll
     for (int k = 0; k < 4; ++k)
-      if (i * 4 + k < p.n) y[i * 4 + k] = from_float<T>(values[k]);
+      if (i * 4 + k < p.n) y[i * 4 + k] = four.v[k];
   }
 }
 
@@ -45,15 +53,17 @@ __global__ void __launch_bounds__(256) random_thread_per_block_kernel(T* y, Rand
 
 inline void random_launch(const Context& context, const RandomArgs& args) {
   using namespace SIMT_NS;
-  const RandomParams p{args.n,
-                       static_cast<float>(args.a),
-                       static_cast<float>(args.b),
-                       args.seed,
-                       args.sample,
-                       args.epoch,
-                       args.path,
-                       args.epoch_pointer};
+  RandomParams p{args.n,
+                 static_cast<float>(args.a),
+                 static_cast<float>(args.b),
+                 args.seed,
+                 args.sample,
+                 args.epoch,
+                 args.path,
+                 args.epoch_pointer,
+                 false};
   dispatch_float(args.dtype, "random", [&]<class T>() {
+    p.packs = packs_aligned<4>(static_cast<const T*>(args.y));
     const auto run = [&](auto kernel) {
       simt::launch(
           {"random", blocks_for(args.n, 4), 256, 0, static_cast<cudaStream_t>(context.stream)},

@@ -18,11 +18,9 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads)
     row_rank_row_kernel(const RowRankArgs a) {
   constexpr int kVec = RowAccess<T>::kVec;
   SIMT_SHARED(int, s_before, [kThreads / 32]);
-  const std::int64_t n = kThreads == 32
-                             ? std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32
-                             : std::int64_t{blockIdx.x};
+  const std::int64_t n = row_of_thread<kThreads>();
   if (n >= a.rows) return;
-  const int rank = static_cast<int>(kThreads == 32 ? threadIdx.x % 32 : threadIdx.x);
+  const int rank = rank_in_row<kThreads>();
   const int classes = static_cast<int>(a.classes), target = a.targets[n];
   const T* const s = static_cast<const T*>(a.logits) + n * a.pitch;
   const bool ignored = target == a.ignore_index, inside = target >= 0 && target < classes;

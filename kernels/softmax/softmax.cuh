@@ -34,11 +34,9 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads)
                        std::int64_t y_pitch, std::int64_t x_pitch, bool log) {
   constexpr int kVec = RowAccess<T>::kVec;
   SIMT_SHARED(float, shared, [kThreads / 32]);
-  const std::int64_t i = kThreads == 32
-                             ? std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32
-                             : std::int64_t{blockIdx.x};
+  const std::int64_t i = row_of_thread<kThreads>();
   if (i >= rows) return;
-  const int rank = kThreads == 32 ? threadIdx.x % 32 : threadIdx.x;
+  const int rank = rank_in_row<kThreads>();
   const T* const x = x_base + i * x_pitch;
   T* const y = y_base + i * y_pitch;
   const int phase = phase_of(x);
@@ -78,11 +76,9 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads)
     softmax_backward_row_kernel(const SoftmaxBackwardArgs a) {
   constexpr int kVec = RowAccess<T>::kVec;
   SIMT_SHARED(float, shared, [kThreads / 32]);
-  const std::int64_t i = kThreads == 32
-                             ? std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32
-                             : std::int64_t{blockIdx.x};
+  const std::int64_t i = row_of_thread<kThreads>();
   if (i >= a.rows) return;
-  const int rank = kThreads == 32 ? threadIdx.x % 32 : threadIdx.x;
+  const int rank = rank_in_row<kThreads>();
   const int classes = static_cast<int>(a.classes);
   const T* const dy = static_cast<const T*>(a.dy) + i * a.dy_pitch;
   const T* const y = static_cast<const T*>(a.y) + i * a.y_pitch;

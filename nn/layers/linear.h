@@ -17,6 +17,7 @@ class Linear : public Module {
   Linear(std::int64_t in, std::int64_t out, const Init& weight_init);
   Tensor forward(const Tensor& x) const;
   Tensor forward_relu(const Tensor& x) const;  // max(y, 0), the same bytes as relu(forward(x))
+  Head head() const { return {weight_, bias_}; }
 
  private:
   Tensor& weight_;

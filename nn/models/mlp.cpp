@@ -51,6 +51,10 @@ Outputs Mlp::forward(const Inputs& inputs, const Want& want) {
   }
   if (want.layers > 0) return out;
   out.features = h;
+  if (want.head && !scalar_output_) {
+    out.head = layers_.back()->head();
+    return out;
+  }
   h = layers_.back()->forward(h);  // (B, classes) or (B, 1)
   if (scalar_output_) {
     if (signs_.device() != h.device() || signs_.dtype() != h.dtype())

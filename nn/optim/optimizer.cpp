@@ -86,7 +86,12 @@ void Optimizer::set_learning_rate(double learning_rate) {
 
 void Optimizer::step() {
   begin_step();
-  update();
+  try {
+    update();
+  } catch (...) {
+    cancel_step();
+    throw;
+  }
 }
 
 void Optimizer::begin_step() {

@@ -41,6 +41,7 @@ class Optimizer {
   void step();
   void begin_step();  // checks the parameters, counts the step, uploads the numbers that change
   void update();      // kernels only
+  void cancel_step() { --steps_; }  // takes begin_step() back: no update() follows
   void zero_grad() { arena_.zero_gradients(); }
 
   /// From now on update() reads the learning rate (f32) and the number of the update (i64, from 1)

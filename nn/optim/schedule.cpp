@@ -43,13 +43,17 @@ void Schedule::check() const {
   RETORT_CHECK(std::isfinite(gamma) && gamma > 0, "[schedule] expected gamma > 0, got ", gamma);
 }
 
+const std::vector<std::string>& schedule_names() {
+  static const std::vector<std::string> names{"constant", "step", "cosine", "linear"};
+  return names;
+}
+
 Schedule::Kind parse_schedule(const std::string& name) {
-  if (name == "constant") return Schedule::Kind::kConstant;
-  if (name == "step") return Schedule::Kind::kStep;
-  if (name == "cosine") return Schedule::Kind::kCosine;
-  RETORT_CHECK(name == "linear", "[schedule] expected constant, step, cosine or linear, got '",
+  const std::vector<std::string>& names = schedule_names();
+  const auto at = std::find(names.begin(), names.end(), name);
+  RETORT_CHECK(at != names.end(), "[schedule] expected constant, step, cosine or linear, got '",
                name, "'");
-  return Schedule::Kind::kLinear;
+  return static_cast<Schedule::Kind>(at - names.begin());
 }
 
 }  // namespace retort::nn

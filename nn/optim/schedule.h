@@ -6,9 +6,8 @@
 
 namespace retort::nn {
 
-/// Units    `step`, `total`, `warmup` and `milestones` count in one unit, optimiser steps or
-/// epochs, as
-///          the caller likes.
+/// Units    `step`, `total`, `warmup` and `milestones` count in one unit: optimiser steps, or
+///          epochs, as the caller likes.
 ///
 ///   warm-up (s < warmup)   base * (f + (1 - f) s / warmup),  f = warmup_start
 ///   then, with t = s - warmup and T = total - warmup:
@@ -34,7 +33,9 @@ struct Schedule {
   void check() const;
 };
 
-/// "constant", "step", "cosine", "linear"; throws Error(kUsage) for others.
+/// "constant", "step", "cosine", "linear": in the order of the kinds.
+const std::vector<std::string>& schedule_names();
+/// Error(kUsage) for another name.
 Schedule::Kind parse_schedule(const std::string& name);
 
 }  // namespace retort::nn

@@ -16,6 +16,8 @@
 #include "nn/checkpoint/checkpoint.h"
 #include "nn/data/image_source.h"
 #include "nn/models/registry.h"
+#include "tests/distill/breaks.h"
+#include "tests/distill/models.h"
 #include "tests/support/close.h"
 #include "tests/support/own_convolution.h"
 #include "tests/support/random.h"
@@ -212,8 +214,10 @@ TEST_F(GraphedStepTest, replays_give_the_bytes_of_eager_steps) {
   const auto projection = [] {
     return Terms{{1, std::make_shared<Projection>(ProjectionOptions{.seed = 5})}};
   };
+  const auto parts = [] { return soft_targets({.logits_memory = 100}); };
   const std::vector<Case> cases{
       {{.arch = "mlp"}, false, 14},
+      {{.arch = "mlp", .adamw = true, .terms = parts}, true, 14},
       {{.arch = "mlp", .clip = 0.1, .own_teacher_inputs = true}, true, 14},
       {{.arch = "mlp", .adamw = true, .clip = 0.1, .augment = flip}, true, 14},
       {{.arch = "resnet8", .clip = 0.5, .augment = flip}, true, 9},
@@ -316,6 +320,77 @@ TEST_F(GraphedStepTest, a_replay_notices_that_parameters_were_frozen) {
   EXPECT_THROW(run.step->step(longer, run.settings(0, false, 6), 0.1), Error);
 }
 
+// In each rehearsal, in the capture (which falls back), and never again; eager and captured.
+TEST_F(GraphedStepTest, a_step_that_throws_leaves_nothing_behind) {
+  struct Case {
+    GraphOptions options;
+    std::int64_t micro_batch;
+  };
+  constexpr int kSteps = 6;
+  const GraphOptions eager{.graph = false}, captured{}, overlapped{.overlap = true};
+  for (const Case& c : {Case{eager, 0}, {eager, 4}, {captured, 0}, {overlapped, 0}}) {
+    std::shared_ptr<Breaks> breaks;  // of the training made last
+    const Kind setup{.arch = "mlp", .terms = [&] {
+                       breaks = std::make_shared<Breaks>();
+                       return Terms{soft_targets()[0], {1, breaks}};
+                     }};
+    const auto step = [&](Training& run, int t) {
+      StepSettings settings = run.settings(t, false, 6);
+      settings.micro_batch = c.micro_batch;
+      const FeedBatch next = run.place(t + 1);
+      if (t == 0) run.set_order(0);
+      run.step->step(*run.feed, {run.place(t % 3).begin, 6, 0, Training::kSeed}, settings, 0.1,
+                     t % 3 == 2 ? nullptr : &next);
+    };
+    Training plain(setup, c.options);
+    for (int t = 0; t < kSteps; ++t) step(plain, t);
+    const std::vector<StepNumbers> want = plain.meter.take();
+    for (int at = 1; at <= 4; ++at) {
+      Training broken(setup, c.options);
+      breaks->at = at;
+      int thrown = 0;
+      for (int t = 0; t < kSteps; ++t) {
+        const std::int64_t before = broken.optimizer->steps();
+        try {
+          step(broken, t);
+        } catch (const Error&) {
+          ++thrown;
+          EXPECT_EQ(broken.optimizer->steps(), before);
+          EXPECT_EQ(broken.meter.size(), t);
+          step(broken, t);
+        }
+      }
+      EXPECT_LE(thrown, 1);
+      EXPECT_TRUE(thrown == 1 || c.options.graph) << at;
+      expect_same(plain, broken, want, join("at ", at));
+    }
+  }
+}
+
+TEST_F(GraphedStepTest, a_lookup_that_throws_before_a_replay_leaves_nothing_behind) {
+  const Kind setup{.arch = "mlp"};
+  Training plain(setup, {}), broken(setup, {});
+  for (Training* run : {&plain, &broken}) {
+    run->teacher->use_cache(std::make_shared<LogitCache>(
+        LogitCacheKey{nn::hex(run->data->hash()), run->teacher->hash(), run->teacher->classes()}));
+    const auto step = [&](std::size_t samples) {
+      nn::Batch batch = run->tensors(0);
+      for (std::size_t i = 0; i < samples; ++i)
+        batch.sample.push_back(static_cast<std::int64_t>(i));
+      run->step->step(batch, run->settings(0, false, 6), 0.1);
+    };
+    for (int t = 0; t < 8; ++t) {
+      if (run == &broken && t > 3) {
+        EXPECT_THROW(step(5), Error);
+      }
+      step(6);
+    }
+    EXPECT_GE(run->step->replays(), 3) << run->step->reason();
+    EXPECT_EQ(run->optimizer->steps(), 8);
+  }
+  expect_same(plain, broken, plain.meter.take(), "lookup");
+}
+
 // Rows held, rows to be computed (new keys every epoch), and rows that the cache has no room for.
 TEST_F(GraphedStepTest, logits_from_a_cache_are_replayed_too) {
   struct Case {
@@ -372,6 +447,27 @@ TEST_F(GraphedStepTest, a_cache_may_come_and_go) {
     }
   EXPECT_GE(graphed.step->replays(), 15) << graphed.step->reason();
   expect_same(eager, graphed, eager.meter.take(), "with and without");
+}
+
+// The memory of a feed that is gone may be a new one's: its steps are captured anew.
+TEST_F(GraphedStepTest, a_feed_made_anew_is_not_taken_for_the_one_before) {
+  const Kind setup{.arch = "mlp"};
+  Training eager(setup, {.graph = false}), graphed(setup, {});
+  for (Training* run : {&eager, &graphed})
+    for (int t = 0; t < 24; ++t) {
+      if (t == 12) {
+        run->feed.reset();
+        const nn::SourceOptions options = run->source->options();
+        std::vector<std::int32_t> labels(20, 3);
+        run->data = std::make_shared<nn::ImageDataset>(
+            randint({20, 1, 6, 6}, 6, 256).to(DType::kU8), labels, 10, "test");
+        run->source = run->data->source(options);
+        run->feed = run->source->device_feed();
+      }
+      run->feed_step(t, false);
+    }
+  EXPECT_GE(graphed.step->replays(), 6) << graphed.step->reason();
+  expect_same(eager, graphed, eager.meter.take(), "two feeds");
 }
 
 // A next batch that was named and did not come must not lend its teacher's logits to another.
@@ -513,6 +609,20 @@ class Curious : public nn::Model {
  private:
   nn::Model& inner_;
 };
+
+TEST_F(GraphedStepTest, tokens_are_not_captured) {
+  TinyMlp student(4, {6}, 3, 1);
+  student.to(kGpu);
+  nn::Sgd optimizer(student, {});
+  StepMeter meter;
+  GraphedStep step({}, soft_targets(), student, optimizer, meter);
+  nn::Batch batch(nn::Inputs(randn({6, 4}, 1).to(kGpu)), randint({6}, 2, 3).to(kGpu));
+  batch.inputs[0].starts = Tensor::from<std::int32_t>({0, 1, 2, 3, 4, 5, 6}, {7}, kGpu);
+  batch.inputs[0].starts_on_host = {0, 1, 2, 3, 4, 5, 6};
+  for (int t = 0; t < 5; ++t) step.step(batch, {.lambda = {0}}, 0.1);
+  EXPECT_EQ(step.replays(), 0);
+  EXPECT_THAT(step.reason(), HasSubstr("the number of tokens differs"));
+}
 
 TEST_F(GraphedStepTest, a_step_that_reads_back_falls_back_and_trains_on) {
   const Kind setup{.arch = "mlp"};

@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
 
 #include "engine/ops/axpy.h"
+#include "tests/distill/breaks.h"
 #include "tests/distill/models.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
@@ -67,6 +69,34 @@ TEST(DistillStep, any_split_gives_the_same_loss_and_gradient) {
         EXPECT_TRUE(all_close(f.gradients[i], gradients[i])) << micro;
     }
   }
+}
+
+// Parts before the one that throws have left gradients and numbers.
+TEST(DistillStep, a_step_that_throws_leaves_nothing_behind) {
+  for (const Device device : devices())
+    for (const std::int64_t micro : {0, 3}) {
+      Fixture f(device);
+      const auto breaks = std::make_shared<Breaks>();
+      const Terms terms = {soft_targets()[0], {1, breaks}};
+      StepMeter meter;
+      const StepSettings settings{.micro_batch = micro};
+      const double want = f.step(settings, meter, terms).loss();
+      const auto gradients = f.gradients;
+      breaks->at = breaks->calls + (micro == 0 ? 1 : 3);
+      EXPECT_THROW(f.step(settings, meter, terms), Error);
+      EXPECT_EQ(meter.size(), 1);
+      for (const auto& [name, p] : f.student.named_parameters())
+        EXPECT_EQ(p.grad().to_vector<float>(),
+                  std::vector<float>(static_cast<std::size_t>(p.numel())))
+            << name;
+      EXPECT_EQ(f.step(settings, meter, terms).loss(), want);
+      for (std::size_t i = 0; i < gradients.size(); ++i)
+        EXPECT_TRUE(same_bytes(f.gradients[i], gradients[i])) << i;
+      const std::vector<StepNumbers> steps = meter.take();
+      ASSERT_EQ(steps.size(), 2u);
+      EXPECT_EQ(steps[1].loss(), steps[0].loss());
+      EXPECT_EQ(steps[1].mean("mean"), steps[0].mean("mean"));
+    }
 }
 
 // Rows of target -100 are as good as absent, however the batch is cut.
@@ -323,20 +353,51 @@ TEST(DistillStep, terms_are_summed_with_their_weights) {
   }
 }
 
-// Three texts of 1, 3 and 0 rows: settings are by sample, the loss is by row.
+// A model of tokens in small: a row of logits is its token alone.
+class Tokens : public TinyMlp {
+ public:
+  Tokens() : TinyMlp(6, {8}, 4, 2) {}
+  nn::Outputs forward(const nn::Inputs& in, const nn::Want& want) override {
+    const auto n = static_cast<std::int64_t>(in.rows_on_host.size());
+    const auto ids = in.values.to_vector<std::int32_t>();
+    std::vector<float> x;
+    for (const std::int32_t row : in.rows_on_host)
+      for (int k = 0; k < 6; ++k)
+        x.push_back(static_cast<float>((ids[static_cast<std::size_t>(row)] * 7 + k * 3) % 5) - 2);
+    return TinyMlp::forward(Tensor::from(x, {n, 6}), want);
+  }
+};
+
+// A term that is told what part of the batch its rows are.
+class Shares : public SoftTargets {
+ public:
+  TermLoss operator()(const nn::Outputs& student, std::span<const nn::Outputs> teachers,
+                      const Rows& rows) const override {
+    told.push_back({rows.share, rows.row_share, rows.value_share});
+    return SoftTargets::operator()(student, teachers, rows);
+  }
+  mutable std::vector<std::array<double, 3>> told;
+};
+
+// Three texts of 1, 3 and 1 tokens, of which 1, 2 and 1 are rows.
+TEST(DistillStep, a_part_knows_its_share_of_samples_rows_and_values) {
+  nn::Batch batch(nn::Inputs::tokens(Tensor::from<std::int32_t>({3, 8, 4, 1, 9}, {5}), {0, 1, 4, 5},
+                                     {0, 1, 2, 4}),
+                  Tensor::from<std::int32_t>({0, 1, 2, 3}, {4}));
+  batch.set_rows({0, 1, 1, 2});
+  Tokens student;
+  const auto shares = std::make_shared<Shares>();
+  distill_step(nullptr, student, batch, {.lambda = {0}, .micro_batch = 1}, [] {}, {{1, shares}});
+  ASSERT_EQ(shares->told.size(), 3u);
+  const double want[3][3] = {
+      {1. / 3, 1. / 4, 1. / 5}, {1. / 3, 2. / 4, 3. / 5}, {1. / 3, 1. / 4, 1. / 5}};
+  for (std::size_t i = 0; i < 3; ++i)
+    for (std::size_t k = 0; k < 3; ++k)
+      EXPECT_DOUBLE_EQ(shares->told[i][k], want[i][k]) << i << " " << k;
+}
+
+// Three texts of 1, 3 and 1 rows: settings are by sample, the loss is by row.
 TEST(DistillStep, rows_that_are_not_samples_weigh_alike_in_any_split) {
-  // One sample's inputs are its rows' inputs here: a model of tokens in small.
-  class Tokens : public TinyMlp {
-   public:
-    Tokens() : TinyMlp(6, {8}, 4, 2) {}
-    nn::Outputs forward(const nn::Inputs& in, const nn::Want& want) override {
-      const auto n = static_cast<std::int64_t>(in.rows_on_host.size());
-      std::vector<float> x;
-      for (const std::int32_t id : in.values.to_vector<std::int32_t>())
-        for (int k = 0; k < 6; ++k) x.push_back(static_cast<float>((id * 7 + k * 3) % 5) - 2);
-      return TinyMlp::forward(Tensor::from(x, {n, 6}), want);
-    }
-  };
   nn::Batch batch(nn::Inputs::tokens(Tensor::from<std::int32_t>({3, 8, 4, 1, 9}, {5}), {0, 1, 4, 5},
                                      {0, 1, 2, 3, 4}),
                   Tensor::from<std::int32_t>({0, 1, 2, 3, -100}, {5}));

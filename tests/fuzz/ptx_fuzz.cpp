@@ -1,7 +1,7 @@
 // libFuzzer target of the PTX parser and of lowering. By hand:
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -DRETORT_FUZZ_MAIN -mavx2 -mfma
 //     -mf16c -I. tests/fuzz/ptx_fuzz.cpp
-//     tools/ptx/{parse,lower,fuse,alu,integers,floats,conversions,
+//     tools/ptx/{parse,lower,fuse,registers,classes,alu,integers,floats,conversions,
 //     address,load_store,async,collective,matrix,wgmma,machine,step}.cpp -o ptx_fuzz && ./ptx_fuzz
 // tests/ptx/parse_test.cpp replays a fixed set of mutations in every test run.
 #include <cstdint>

@@ -276,6 +276,7 @@ const Conv2dShape kFusedShapes[] = {
     {   1,  9,  9,  3, 10, 7, 7, 2, 3},
     {   5,  6,  5, 64, 72, 1, 1, 1, 0},   // a chunk and a part of one
     {   1,  1,  1,  8,  8, 1, 1, 1, 0},   // one row
+    {   2,  5,  5,  3, 40, 3, 3, 1, 1},   // 64 columns, channels one by one
 };
 // clang-format on
 

@@ -28,7 +28,7 @@ struct Case {
   std::vector<std::int32_t> targets;    // none if empty
   std::vector<float> lambda, tau, weights;
   std::vector<std::uint8_t> mask;
-  Divergence divergence = Divergence::kForwardKl;
+  kernels::AnyDivergence divergence = Divergence::kForwardKl;
   std::int64_t pitch = 0;   // 0: classes
   std::int64_t offset = 0;  // elements before the first row: alignment
   bool in_place = false;

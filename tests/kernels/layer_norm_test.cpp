@@ -129,7 +129,8 @@ TEST(LayerNorm, equals_its_definition_at_edge_sizes) {
     for (const std::int64_t c : {1, 2, 31, 32, 33, 128, 384, 770})
       for (const bool residual : {false, true}) check_case(rows, c, residual, {}, c % 2 ? 3 : 0);
   check_case(130, 40, true, {}, 0);
-  check_case(2, 1300, true, {}, 0);  // a block a row on CUDA
+  // Every number of vectors that a thread of CUDA holds, of a warp's rows and of a block's.
+  for (const std::int64_t c : {200, 1300, 3000, 6000}) check_case(2, c, true, {}, 0);
 }
 
 TEST(LayerNorm, no_rows) {
@@ -158,7 +159,8 @@ ResidualDropout with_dropout(std::int64_t rows) {
 }
 
 TEST(LayerNorm, dropout_is_that_of_the_op_of_that_name) {
-  for (const std::int64_t c : {5, 32, 66, 1300}) check_case(7, c, true, with_dropout(7), 0);
+  for (const std::int64_t c : {5, 66, 200, 384, 770, 1300, 3000, 6000})
+    check_case(4, c, true, with_dropout(4), 0);
   ResidualDropout plain{0.5, {}, 1};
   check_case(7, 12, true, plain, 1);
 }

@@ -77,6 +77,16 @@ TEST(Inputs, tokens_that_do_not_fit_their_starts_are_refused) {
   EXPECT_THROW(Inputs::tokens(ids(4), {0, 4}, {4}), Error);
 }
 
+TEST(Want, logits_are_computed_if_one_reader_needs_them) {
+  const Want logits{}, head{.head = true}, first{1, true}, features{0, false, true, true};
+  EXPECT_FALSE((head | logits).head);
+  EXPECT_TRUE((head | head).head && (head | features).head);
+  EXPECT_EQ(head | first, (Want{0, true, false, true}));  // the first layers need no logits
+  EXPECT_FALSE((first | logits).head);
+  EXPECT_TRUE(logits.logits_suffice() && head.logits_suffice());
+  EXPECT_FALSE(first.logits_suffice() || features.logits_suffice());
+}
+
 TEST(Want, joined_is_the_larger_of_both) {
   const Want logits{}, first{1, true}, second{2, true}, features{0, false, true};
   EXPECT_EQ(first | second, (Want{2, true}));

@@ -10,6 +10,7 @@
 #include "curriculum/ordering/order_file.h"
 #include "curriculum/pacing/pacing.h"
 #include "curriculum/scoring/score.h"
+#include "distill/losses/distillation_loss.h"
 #include "distill/metrics/metric.h"
 #include "distill/terms/registry.h"
 #include "engine/io/file.h"
@@ -84,10 +85,34 @@ double worst_class_of(const Said& said, const nn::Dataset& data) {
   return worst;
 }
 
+// Of logits (0, x) for the student and (1, 0) for the teacher, k = 0.25.
+double alpha_of(double x) {
+  const double p = 1 / (1 + std::exp(-1.0)), q = 1 / (1 + std::exp(x)), k = 0.25;
+  const double both =
+      std::pow(p, k) * std::pow(q, 1 - k) + std::pow(1 - p, k) * std::pow(1 - q, 1 - k);
+  return (1 - both) / (k * (1 - k));
+}
+
+bool alpha_works() {
+  retort::distill::DistillationLossArgs args;
+  args.student_logits = Tensor::from<float>({0, 2}, {1, 2});
+  args.student_logits.set_requires_grad(true);
+  args.teacher_logits = Tensor::from<float>({1, 0}, {1, 2});
+  args.divergence = retort::distill::divergence_kinds().at("alpha").divergence;
+  args.parameter = 0.25;
+  const Tensor logits = args.student_logits;
+  const auto loss = retort::distill::distillation_loss(args);
+  loss.total.backward();
+  const double slope = (alpha_of(2 + 1e-5) - alpha_of(2 - 1e-5)) / 2e-5;
+  const auto gradient = logits.grad().to_vector<float>();
+  return expect(near(loss.total.item(), alpha_of(2)), "alpha") &&
+         expect(near(gradient[1], slope) && near(gradient[0], -slope), "gradient of alpha");
+}
+
 }  // namespace
 
 bool rows_work() {
-  bool good = true;
+  bool good = alpha_works();
   const auto data = blobs("test");
   const nn::Batch batch = nn::first_samples(*data->source({}), 3);
   good &= expect(batch.targets.to_vector<std::int32_t>() == std::vector<std::int32_t>{0, 1, 2},

@@ -44,6 +44,25 @@ file(SHA256 "${WORK}/unpaced/arms/ours/seed1/model.safetensors" unpaced)
 if(paced STREQUAL unpaced)
   message(FATAL_ERROR "curriculum.pacing = \"halves\" changes nothing")
 endif()
+# So does the divergence. It has no CUDA kernel, and that is said before anything starts.
+step("${kdtrain}" run "${recipe}" distill.divergence=forward_kl distill.parameter=-1 --load "${mine}" --device cpu
+     --out "${WORK}/forward")
+file(SHA256 "${WORK}/forward/arms/ours/seed1/model.safetensors" forward)
+if(paced STREQUAL forward)
+  message(FATAL_ERROR "distill.divergence = \"alpha\" changes nothing")
+endif()
+step("${kdtrain}" schema distill.divergence --load "${mine}")
+if(NOT text MATCHES "alpha: .*on the CPU alone")
+  message(FATAL_ERROR "schema does not say where alpha runs: ${text}")
+endif()
+refused(2 "expected a number in \\(0, 1\\) for alpha" validate "${recipe}" distill.parameter=0 --load "${mine}")
+set(emulated "${BUILD}/lib/libretort_cuda_emulated.so")
+if(EXISTS "${emulated}")
+  set(ENV{RETORT_CUDA_LIBRARY} "${emulated}")
+  refused(2 "my.toml.*distill.divergence = \"alpha\" has no CUDA kernel" run "${recipe}" --load "${mine}" --device cuda
+          --out "${WORK}/nowhere")
+  unset(ENV{RETORT_CUDA_LIBRARY})
+endif()
 step("${kdtrain}" score "${recipe}" --load "${mine}" --device cpu --out "${WORK}/scores.csv"
      "teacher.weights=${folder}/arms/teacher/seed1/model.safetensors")
 

@@ -71,6 +71,86 @@ TEST(PtxShared, what_was_not_written_is_refused_or_told) {
   expect_words(run(text, 32, 1, [](Options& o) { o.strict = false; }), [](u32) { return ~0u; });
   EXPECT_NE(testing::internal::GetCapturedStderr().find("note:"), std::string::npos);
 }
+// Four blocks of 32 threads on one word, or each on its own: by %ctaid.
+std::string blocks_text(const std::string& body) {
+  return ".version 9.0\n.target sm_90a\n.address_size 64\n"
+         ".visible .entry k(.param .u64 out)\n{\n"
+         ".reg .pred %p<9>; .reg .b32 %r<40>; .reg .b64 %rd<20>;\n"
+         "ld.param.u64 %rd1, [out];\nmov.u32 %r1, %ctaid.x;\nmul.wide.u32 %rd2, %r1, 4;\n"
+         "add.s64 %rd3, %rd1, %rd2;\nmov.u32 %r2, %tid.x;\nsetp.ne.u32 %p1, %r2, 0;\n"
+         "@%p1 bra done;\n" +
+         body + "\ndone:\nret;\n}\n";
+}
+Result run_blocks(const std::string& body) {
+  Result r;
+  std::vector<u8> room(1024);
+  u8* const at = room.data() + (256 - reinterpret_cast<u64>(room.data()) % 256);
+  const u64 begin = reinterpret_cast<u64>(at) + kDeviceBias;
+  memory().add(begin, 64, at);
+  try {
+    const auto module = parse(blocks_text(body));
+    Machine machine;
+    machine.options.global = true;
+    Launch launch;
+    launch.grid.x = 4;
+    launch.block.x = 32;
+    launch.params.resize(8);
+    std::memcpy(launch.params.data(), &begin, 8);
+    for (int twice = 0; twice < 2; ++twice) {  // launches do not race with each other
+      std::memset(at, 0, 64);
+      machine.run(*module, *module->functions.at("k"), launch);
+    }
+  } catch (const Fault& e) {
+    r.fault = e.what();
+  }
+  r.out.resize(16);
+  std::memcpy(r.out.data(), at, 64);
+  memory().remove(begin);
+  return r;
+}
+TEST(PtxGlobal, blocks_must_not_touch_what_another_writes) {
+  EXPECT_EQ(run_blocks("st.global.u32 [%rd3], %r1;").fault, "");
+  EXPECT_EQ(run_blocks("ld.global.u32 %r3, [%rd1+32];\nst.global.u32 [%rd3], %r3;").fault, "");
+  expect_fault(run_blocks("st.global.u32 [%rd1], %r1;"), "race between blocks: this write");
+  expect_fault(run_blocks("st.global.u32 [%rd3], %r1;\nld.global.u32 %r3, [%rd1];"),
+               "race between blocks: this read");
+  expect_fault(run_blocks("ld.global.u32 %r3, [%rd1+12];\nst.global.u32 [%rd3], %r1;"),
+               "a read by several blocks");
+  EXPECT_EQ(run_blocks("atom.global.add.u32 %r3, [%rd1], 1;").out[0], 4u);
+  EXPECT_EQ(run_blocks("add.s64 %rd3, %rd1, %rd2;\nst.global.u8 [%rd3], %r1;").fault, "");
+}
+TEST(PtxGlobal, threads_of_a_block_need_their_barrier) {
+  const auto global = [](Options& o) { o.global = true; };
+  const std::string write = "st.global.u32 [%rd3], %r1;\n",
+                    neighbour =
+                        "xor.b32 %r6, %r1, 1;\nmul.wide.u32 %rd4, %r6, 4;\nadd.s64 %rd4, %rd1, "
+                        "%rd4;\nld.global.u32 %r7, [%rd4];\n",
+                    back = "st.global.u32 [%rd3], %r7;\n";
+  expect_fault(run(write + neighbour, 32, 1, global), "race: this read of global memory");
+  expect_fault(run(write + "bar.sync 0;\n" + neighbour + back, 64, 1, global),
+               "race: this write of global memory");
+  expect_words(run(write + "bar.sync 0;\n" + neighbour + "bar.sync 0;\n" + back, 64, 1, global),
+               [](u32 t) { return t ^ 1; });
+  expect_words(
+      run(write + "bar.warp.sync -1;\n" + neighbour + "bar.warp.sync -1;\n" + back, 32, 1, global),
+      [](u32 t) { return t ^ 1; });
+}
+// The block that counts last adds up what the others wrote and published.
+TEST(PtxGlobal, the_last_block_idiom_needs_its_fence_and_its_count) {
+  const std::string write = "add.u32 %r4, %r1, 5;\nst.global.u32 [%rd3], %r4;\n",
+                    count =
+                        "atom.global.add.u32 %r3, [%rd1+32], 1;\nsetp.ne.u32 %p2, %r3, 3;\n@%p2 "
+                        "bra done;\n",
+                    sum =
+                        "ld.global.u32 %r5, [%rd1];\nld.global.u32 %r6, [%rd1+4];\nadd.u32 %r5, "
+                        "%r5, %r6;\nst.global.u32 [%rd1+48], %r5;\n";
+  const Result right = run_blocks(write + "membar.gl;\n" + count + sum);
+  EXPECT_EQ(right.fault, "");
+  EXPECT_EQ(right.out[12], 11u);
+  expect_fault(run_blocks(write + count + sum), "race between blocks");
+  expect_fault(run_blocks(write + "membar.cta;\n" + count + sum), "race between blocks");
+  expect_fault(run_blocks(write + "membar.gl;\n" + sum), "race between blocks");
+}
 TEST(PtxShared, bounds) {
   expect_fault(run("mov.u32 %r5, 64;\nst.shared.u32 [%r5], %r1;"), "the block has");
   expect_fault(run("mov.u32 %r5, dynamic;\nst.shared.u32 [%r5+16384], %r1;"), "the block has");

@@ -137,6 +137,34 @@ TEST_F(KdtrainPlan, the_papers_size_steps) {
   }
 }
 
+// Arms that differ in nothing but what they learn from cost what that costs.
+TEST_F(KdtrainPlan, an_arm_is_measured_with_its_own_teacher) {
+  const std::string file = write("judges.toml", R"(
+name = "judges"
+data = { format = "parity", bits = 12, support = 3 }
+teacher = { arch = "mlp", hidden = [64], train = { steps = 4 } }
+student = { arch = "mlp", hidden = [8] }
+train = { steps = 4, batch = 8 }
+[[model]]
+name = "small"
+[[arm]]
+name = "a"
+[[arm]]
+name = "again"
+[[arm]]
+name = "b"
+teachers = ["small"]
+)");
+  const Result r = run({"plan", file, "--device", "cpu", "--json"});
+  ASSERT_EQ(r.status, 0) << r.err;
+  const Json plan = Json::parse(r.out, "plan");
+  std::map<std::string, double> seconds;
+  for (const Json& job : plan.at("jobs").items())
+    seconds[job.at("arm").as_string()] = job.at("stages").items().at(0).at("step_s").as_number();
+  EXPECT_EQ(seconds.at("a"), seconds.at("again"));  // one measurement serves both
+  EXPECT_NE(seconds.at("a"), seconds.at("b"));
+}
+
 TEST_F(KdtrainPlan, says_it_in_words_and_refuses_what_the_run_would_refuse) {
   const std::string recipe = image_recipe();
   expect({"plan", recipe, "--device", "cpu"}, 0, "nothing was written");

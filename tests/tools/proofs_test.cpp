@@ -40,6 +40,24 @@ TEST_F(KdtrainProofs, micro_batches_add_up_to_the_batch) {
       2, "train.micro_batch was 3, is 5");
 }
 
+TEST_F(KdtrainProofs, logits_in_parts_give_the_loss_of_the_whole) {
+  // 32 bytes hold the logits of student and teacher for two rows, or one.
+  const std::string little = "distill.logits_memory = 3e-5";
+  run_into("x", {recipe(arm("whole") + arm("parts", little) +
+                        arm("twice", little + "\ndistill.recompute_logits = true"))});
+  const auto loss = logged("x", "whole", "loss"), accuracy = logged("x", "whole", "accuracy");
+  const auto whole = values(weights("x", "whole"));
+  for (const char* name : {"parts", "twice"}) {
+    const auto other = logged("x", name, "loss");
+    ASSERT_EQ(other.size(), loss.size());
+    for (std::size_t i = 0; i < loss.size(); ++i) EXPECT_NEAR(other[i], loss[i], 1e-6) << name;
+    EXPECT_EQ(logged("x", name, "accuracy"), accuracy);
+    const double apart = distance(values(weights("x", name)), whole);
+    EXPECT_LT(apart, 1e-5) << name;
+    EXPECT_GT(apart, 0) << name;  // summed in another order: it did pass in parts
+  }
+}
+
 TEST_F(KdtrainProofs, the_parameter_reaches_the_divergence) {
   const std::string skew = "distill.divergence = \"skew_kl\"\n";
   run_into("x", {recipe(arm("kl") + arm("none", skew + "distill.parameter = 0.0") +

@@ -48,6 +48,19 @@ TEST_F(KdtrainScorers, a_file_feeds_what_score_wrote) {
   EXPECT_EQ(column(curricula("z")[0], 1), order);
 }
 
+// `score` has no student that starts, and one teacher.
+TEST_F(KdtrainScorers, score_refuses_what_only_a_run_can_order) {
+  const std::string file = recipe(arm("a", kOrder));
+  run_into("x", {file});
+  const std::string teacher = "teacher.weights=" + weights("x", "teacher");
+  expect({"score", file, teacher, "curriculum.scorer=student", "--out", "s.csv"}, 2,
+         "arm 'a' has one by its student or by another model");
+  const std::string chain = recipe("[[model]]\nname = \"mid\"\n" +
+                                   arm("a", kOrder + std::string("teachers = [\"mid\"]\n")));
+  expect({"score", chain, teacher, "--out", "s.csv"}, 2, "by its student or by another model");
+  EXPECT_FALSE(fs::exists(path("s.csv")));
+}
+
 TEST_F(KdtrainScorers, samples_without_a_score_are_refused_or_left_out) {
   std::string scores = "index,score\n";
   for (int i = 5; i < 40; ++i) scores += std::to_string(i) + "," + std::to_string(i) + "\n";

@@ -83,7 +83,51 @@ TEST_F(KdtrainTasks, what_a_later_task_cannot_have_is_a_mistake) {
   };
   refused("task.finetune.student.weights=other.safetensors", "a task after the first goes on with");
   refused("task.finetune.student.init=teacher", "a task after the first goes on with");
-  refused("task.pretrain.distill.lambda=0.0", "the first task to learn from it too");
+}
+
+// The first task trains what any later one needs.
+TEST_F(KdtrainTasks, a_teacher_that_only_a_later_task_needs_is_trained_in_the_first) {
+  const std::string file = tasks();
+  const std::string alone = "task.pretrain.distill.lambda=0.0";
+  run_into("x", {file});
+  run_into("y", {file, alone});
+  EXPECT_EQ(values(in_task("y", "teacher", "pretrain")),
+            values(in_task("x", "teacher", "pretrain")));
+  EXPECT_FALSE(fs::exists(path("y/arms/teacher/seed1/finetune")));
+  for (const Json& line : lines_of("y", "b"))
+    EXPECT_EQ(line.find("loss_kd") != nullptr, line.at("task").as_string() == "finetune");
+  // Moments of the teacher, too.
+  const std::string moments = "task.finetune.distill.";
+  run_into("z", {file, alone, moments + "method=progressive", moments + "progressive.steps=1",
+                 moments + "progressive.teacher_steps=[10]"});
+  EXPECT_TRUE(fs::exists(path("z/arms/teacher/seed1/pretrain/step_10.safetensors")));
+  EXPECT_NE(values(in_task("z", "b", "finetune")), values(in_task("y", "b", "finetune")));
+  expect({"plan", file, alone, "--device", "cpu"}, 0, "pretrain: training teachers");
+}
+
+TEST_F(KdtrainTasks, a_model_goes_through_the_tasks_before_the_one_that_needs_it) {
+  const std::string file =
+      write("chain.toml", read(tasks()) + "[[model]]\nname = \"mid\"\nstudent.hidden = [12]\n" +
+                              arm("c", "teachers = [\"mid\"]"));
+  run_into("x", {file, "task.pretrain.distill.lambda=0.0"});
+  EXPECT_NE(values(in_task("x", "mid", "pretrain")), values(in_task("x", "mid", "finetune")));
+  for (const Json& line : lines_of("x", "c"))
+    EXPECT_EQ(line.find("loss_kd") != nullptr, line.at("task").as_string() == "finetune");
+}
+
+// The teacher is held once, however many tasks went before.
+TEST_F(KdtrainTasks, what_a_task_held_is_gone_in_the_next) {
+  run_into("x", {tasks(), "teacher.hidden=[400]", "train.jobs=1"});
+  const std::vector<double> held = logged("x", "b", "memory_parameters_mib", "final");
+  ASSERT_EQ(held.size(), 2u);
+  EXPECT_GT(held[0], 0);
+  EXPECT_LT(held[1], 1.5 * held[0]);
+}
+
+TEST_F(KdtrainTasks, curricula_of_one_name_are_of_each_tasks_data) {
+  run_into("x", {tasks(), "train.order=curriculum", "curriculum.name=mine"});
+  EXPECT_EQ(column("x/curriculum/mine_pretrain.csv", 0).size(), 40u);
+  EXPECT_EQ(column("x/curriculum/mine_finetune.csv", 0).size(), 50u);
 }
 
 TEST_F(KdtrainTasks, each_task_sorts_its_own_samples_by_what_starts_there) {

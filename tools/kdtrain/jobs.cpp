@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "distill/losses/divergence.h"
 #include "engine/runtime/device.h"
 #include "kernels/common/parallel.h"
 #include "tools/kdtrain/models.h"
@@ -43,6 +44,45 @@ std::vector<distill::Stage> stages_of(const Settings& s, const TrainingPlan& pla
   return distill::extraction_stages(hidden_layers(s, "student", data), options, terms);
 }
 
+const ModelSpec& model_named(const Recipe& recipe, const std::string& name) {
+  const auto spec = std::find_if(recipe.models.begin(), recipe.models.end(),
+                                 [&](const ModelSpec& m) { return m.name == name; });
+  RETORT_CHECK(spec != recipe.models.end(), "[recipe] there is no model '", name, "'");
+  return *spec;
+}
+
+// What the arms learn from, and what that learns from, by name.
+std::vector<std::string> models_needed(const Recipe& recipe) {
+  std::vector<std::string> names;
+  const auto add = [&](const auto& again, const Settings& s, const Teachers& teachers) -> void {
+    if (!uses_teacher(s)) return;
+    const std::string& name = teachers.at(0);
+    if (std::find(names.begin(), names.end(), name) != names.end()) return;
+    if (name != "teacher") {
+      const ModelSpec& model = model_named(recipe, name);
+      again(again, model.settings, model.teachers);
+    }
+    names.push_back(name);
+  };
+  for (const Arm& arm : recipe.arms) add(add, arm.settings, arm.teachers);
+  return names;
+}
+
+// The settings of the arms that learn from a model, and of the models that arms need.
+std::vector<const Settings*> learners_in(const Recipe& recipe, const std::string& name) {
+  std::vector<const Settings*> learners;
+  const auto add = [&](const Settings& s, const Teachers& teachers) {
+    if (uses_teacher(s) && teachers.at(0) == name) learners.push_back(&s);
+  };
+  for (const Arm& arm : recipe.arms) add(arm.settings, arm.teachers);
+  for (const std::string& needed : models_needed(recipe)) {
+    if (needed == "teacher") continue;
+    const ModelSpec& model = model_named(recipe, needed);
+    add(model.settings, model.teachers);
+  }
+  return learners;
+}
+
 }  // namespace
 
 bool uses_untrained_teacher(const Settings& settings) {
@@ -61,12 +101,15 @@ std::vector<SnapshotRule> snapshots_of(const Settings& settings) {
   return rules;
 }
 
-Recipe recipe_in_task(const Recipe& recipe, const TaskSpec& task) {
-  Recipe own = recipe;
-  own.base = in_task(recipe.base, task);
-  for (Arm& arm : own.arms) arm.settings = in_task(arm.settings, task);
-  for (ModelSpec& model : own.models) model.settings = in_task(model.settings, task);
-  return own;
+std::vector<Recipe> recipes_in_tasks(const Recipe& recipe) {
+  std::vector<Recipe> all(std::max<std::size_t>(1, recipe.tasks.size()), recipe);
+  for (std::size_t i = 0; i < recipe.tasks.size(); ++i) {
+    const TaskSpec& task = recipe.tasks[i];
+    all[i].base = in_task(recipe.base, task);
+    for (Arm& arm : all[i].arms) arm.settings = in_task(arm.settings, task);
+    for (ModelSpec& model : all[i].models) model.settings = in_task(model.settings, task);
+  }
+  return all;
 }
 
 Device open_device(const std::string& name, const Settings& settings) {
@@ -78,21 +121,34 @@ Device open_device(const std::string& name, const Settings& settings) {
   return device;
 }
 
-JobList::JobList(const Recipe& recipe, std::string task) : recipe_(recipe), task_(std::move(task)) {
-  teacher_seeds_ = recipe.base.integers("teacher.seeds");
+JobList::JobList(std::span<const Recipe> recipes, std::size_t task)
+    : recipe_(recipes[task]),
+      later_(recipes.subspan(task + 1)),
+      first_(task == 0),
+      task_(recipe_.tasks.empty() ? "" : recipe_.tasks[task].name) {
+  teacher_seeds_ = recipe_.base.integers("teacher.seeds");
   std::vector<std::size_t> of_arm;
-  for (const Arm& arm : recipe.arms)
+  for (const Arm& arm : recipe_.arms)
     of_arm.push_back(uses_teacher(arm.settings) ? add_model(arm.teachers.at(0))
                                                 : SourceModel::kNothing);
-  if (!trains_teacher()) teacher_seeds_.resize(1);
+  for (const Recipe& later : later_)
+    for (const std::string& name : models_needed(later))
+      if (first_ || name != "teacher") add_model(name);
+  if (std::all_of(models_.begin(), models_.end(), [](const SourceModel& m) { return m.given; }))
+    teacher_seeds_.resize(1);
   // An arm that learns from nobody is compared with the last model of the chain all the same.
   const std::size_t judge = models_.empty() ? SourceModel::kNothing : models_.size() - 1;
-  for (std::size_t a = 0; a < recipe.arms.size(); ++a)
+  for (std::size_t a = 0; a < recipe_.arms.size(); ++a)
     for (std::size_t t = 0; t < teacher_seeds_.size(); ++t)
-      for (const std::int64_t seed : recipe.base.integers("seeds"))
-        students_.push_back({&recipe.arms[a], of_arm[a],
+      for (const std::int64_t seed : recipe_.base.integers("seeds"))
+        students_.push_back({&recipe_.arms[a], of_arm[a],
                              of_arm[a] == SourceModel::kNothing ? judge : of_arm[a], t, seed,
                              several_teachers() ? 100 * teacher_seeds_[t] + seed : seed});
+}
+
+bool JobList::trains_teacher() const {
+  return std::any_of(models_.begin(), models_.end(),
+                     [](const SourceModel& m) { return m.is_teacher && !m.given; });
 }
 
 // The index of a model, added with what it learns from if it is not there yet.
@@ -106,11 +162,9 @@ std::size_t JobList::add_model(const std::string& name) {
     model.settings = &recipe_.base;
     model.given = !recipe_.base.text("teacher.weights").empty();
   } else {
-    const auto spec = std::find_if(recipe_.models.begin(), recipe_.models.end(),
-                                   [&](const ModelSpec& m) { return m.name == name; });
-    RETORT_CHECK(spec != recipe_.models.end(), "[recipe] there is no model '", name, "'");
-    model.settings = &spec->settings;
-    if (uses_teacher(spec->settings)) model.learns_from = add_model(spec->teachers.at(0));
+    const ModelSpec& spec = model_named(recipe_, name);
+    model.settings = &spec.settings;
+    if (uses_teacher(spec.settings)) model.learns_from = add_model(spec.teachers.at(0));
   }
   models_.push_back(std::move(model));
   return models_.size() - 1;
@@ -128,7 +182,11 @@ std::vector<const Settings*> JobList::learners_of(std::size_t model) const {
 
 std::vector<SnapshotRule> JobList::snapshots_of(std::size_t model) const {
   std::vector<SnapshotRule> all;
-  for (const Settings* s : learners_of(model))
+  std::vector<const Settings*> learners = learners_of(model);
+  if (first_ && models_[model].is_teacher)
+    for (const Recipe& later : later_)
+      for (const Settings* s : learners_in(later, models_[model].name)) learners.push_back(s);
+  for (const Settings* s : learners)
     for (const SnapshotRule& rule : tools::snapshots_of(*s))
       if (std::find(all.begin(), all.end(), rule) == all.end()) all.push_back(rule);
   std::sort(all.begin(), all.end(), [](const SnapshotRule& a, const SnapshotRule& b) {
@@ -181,6 +239,20 @@ void JobList::check_lengths(const ExperimentData& data) const {
     check_batch(arm.settings, "arm '" + arm.name + "': ", "train", data.facts());
     check_stages(arm.settings, "arm '" + arm.name + "': ", data.facts());
   }
+}
+
+void JobList::check_device(Device device) const {
+  const auto check = [&](const Settings& s, const std::string& who) {
+    const distill::DivergenceKind& kind =
+        distill::divergence_kinds().at(s.text("distill.divergence"));
+    RETORT_CHECK(device == Device::kCpu || kind.on_cuda() || !uses_teacher(s),
+                 recipe_.place(s, "distill.divergence"), ": ", who, "distill.divergence = \"",
+                 kind.names.front(),
+                 "\" has no CUDA kernel in the library that brought it: expected --device cpu");
+  };
+  for (const SourceModel& model : models_)
+    if (!model.is_teacher) check(*model.settings, "model '" + model.name + "': ");
+  for (const Arm& arm : recipe_.arms) check(arm.settings, "arm '" + arm.name + "': ");
 }
 
 void JobList::check_stages(const Settings& s, const std::string& who,

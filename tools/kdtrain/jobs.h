@@ -1,6 +1,7 @@
 // The jobs of a recipe: models that others learn from first, then arms x seeds, and what each trains.
 #pragma once
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,21 +35,31 @@ struct StudentJob {
 /// Teachers of all models: [model][teacher seed].
 using TeacherSets = std::vector<std::vector<TeacherSet>>;
 
-/// Keeps references to the recipe. `task`: of the recipe's tasks, "" where it has none.
+/// The recipe as each of its tasks has it, in their order: everybody's settings with the task's own.
+/// One, as it is, where it has no tasks.
+std::vector<Recipe> recipes_in_tasks(const Recipe& recipe);
+
+/// The jobs of one task. Keeps references.
 class JobList {
  public:
-  explicit JobList(const Recipe& recipe, std::string task = "");
+  /// recipes: recipes_in_tasks(), or one recipe alone; task: index of the one that these jobs are of.
+  explicit JobList(std::span<const Recipe> recipes, std::size_t task = 0);
 
-  /// Those that some arm learns from, each after what it learns from itself.
+  /// "" where the recipe has no tasks.
+  const std::string& task() const { return task_; }
+  /// Those that some arm learns from, each after what it learns from itself. Models go through all
+  /// tasks before the last that needs them, and the teacher is trained in the first one: they are in
+  /// it where only a later one needs them.
   const std::vector<SourceModel>& models() const { return models_; }
-  bool trains_teacher() const { return !models_.empty() && !models_[0].given; }
+  bool trains_teacher() const;
   bool several_teachers() const { return teacher_seeds_.size() > 1; }
   const std::vector<std::int64_t>& teacher_seeds() const { return teacher_seeds_; }
   const std::vector<StudentJob>& students() const { return students_; }
   const Recipe& recipe() const { return recipe_; }
   const Settings& settings() const { return recipe_.base; }
 
-  /// What arms and models want of a model: kept moments of its training, scores of the students'
+  /// What arms and models want of a model: kept moments of its training (of the teacher in the first
+  /// task what those of all tasks want), scores of the students'
   /// samples, itself before training; and whether all of them accept an untrained one.
   std::vector<SnapshotRule> snapshots_of(std::size_t model) const;
   bool wants_scores_of(std::size_t model) const;
@@ -58,6 +69,9 @@ class JobList {
   /// Error(kUsage), with the key's place, for a batch that is larger than its training samples, and
   /// for stages that leave no step for the one they lead to.
   void check_lengths(const ExperimentData& data) const;
+
+  /// Error(kUsage), with the key's place, for a divergence that has no kernel on the device.
+  void check_device(Device device) const;
 
   std::int64_t model_steps(std::size_t model, const ExperimentData& data) const;
   std::int64_t student_steps(const StudentJob& job, const ExperimentData& data) const;
@@ -81,6 +95,8 @@ class JobList {
   void check_stages(const Settings& s, const std::string& who, const nn::DataFacts& data) const;
 
   const Recipe& recipe_;
+  std::span<const Recipe> later_;  // of the tasks behind this one
+  bool first_;
   std::string task_;
   std::vector<std::int64_t> teacher_seeds_;
   std::vector<SourceModel> models_;
@@ -91,9 +107,6 @@ class JobList {
 bool uses_untrained_teacher(const Settings& settings);
 /// Moments of its teacher that progressive distillation asks for.
 std::vector<SnapshotRule> snapshots_of(const Settings& settings);
-
-/// The recipe as one of its tasks has it: everybody's settings with the task's own.
-Recipe recipe_in_task(const Recipe& recipe, const TaskSpec& task);
 
 /// auto takes the GPU where there is one, but not for features: such networks are so small that the
 /// time to launch a kernel would be all. Its f32 is TF32 from now on where train.tf32 says so.

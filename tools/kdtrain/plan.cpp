@@ -96,13 +96,13 @@ curriculum::SampleStatistics made_up_scores(std::int64_t samples) {
 // One task of the recipe.
 class Planner {
  public:
-  /// first: of the recipe's tasks; later ones go on with its teacher.
-  Planner(const Recipe& recipe, std::string task, bool first, Device device)
-      : recipe_(recipe),
-        base_(recipe.base),
-        first_(first),
+  /// recipes: recipes_in_tasks(). Tasks after the first go on with its teacher.
+  Planner(std::span<const Recipe> recipes, std::size_t task, Device device)
+      : recipe_(recipes[task]),
+        base_(recipe_.base),
+        first_(task == 0),
         device_(device),
-        jobs_(recipe, std::move(task)) {}
+        jobs_(recipes, task) {}
 
   RunPlan run() {
     const auto start = Clock::now();
@@ -342,11 +342,12 @@ class Planner {
 }  // namespace
 
 RunPlan make_plan(const Recipe& recipe, Device device) {
-  if (recipe.tasks.empty()) return Planner(recipe, "", true, device).run();
+  const std::vector<Recipe> recipes = recipes_in_tasks(recipe);
+  if (recipe.tasks.empty()) return Planner(recipes, 0, device).run();
   RunPlan all;
-  for (const TaskSpec& task : recipe.tasks) {
-    const bool first = &task == &recipe.tasks.front();
-    RunPlan one = Planner(recipe_in_task(recipe, task), task.name, first, device).run();
+  for (std::size_t i = 0; i < recipes.size(); ++i) {
+    const TaskSpec& task = recipe.tasks[i];
+    RunPlan one = Planner(recipes, i, device).run();
     if (all.description.empty()) all.description = one.description;
     for (JobPlan& job : one.jobs) {
       job.arm += " " + task.name;

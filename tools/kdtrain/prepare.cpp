@@ -116,6 +116,7 @@ OpenedTask open_task(const JobList& jobs, bool first, Device device) {
   OpenedTask task;
   task.data = open_data(jobs.settings(), first && jobs.trains_teacher());
   jobs.check_lengths(task.data);
+  jobs.check_device(device);
   Checks checks(jobs, task.data);
   checks.best();
   checks.initial_weights();
@@ -130,14 +131,9 @@ OpenedTask open_task(const JobList& jobs, bool first, Device device) {
 }
 
 void check_files(const Recipe& recipe) {
-  if (recipe.tasks.empty()) {
-    open_task(JobList(recipe), true, Device::kCpu);
-    return;
-  }
-  for (const TaskSpec& task : recipe.tasks) {
-    const Recipe own = recipe_in_task(recipe, task);
-    open_task(JobList(own, task.name), &task == &recipe.tasks.front(), Device::kCpu);
-  }
+  const std::vector<Recipe> recipes = recipes_in_tasks(recipe);
+  for (std::size_t task = 0; task < recipes.size(); ++task)
+    open_task(JobList(recipes, task), task == 0, Device::kCpu);
 }
 
 }  // namespace retort::tools

@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "kernels/distill_loss/distill_loss.h"
+#include "curriculum/options.h"
+#include "distill/losses/divergence.h"
+#include "distill/metrics/metric.h"
 #include "tools/kdtrain/extensions.h"
-#include "tools/kdtrain/jobs.h"
 #include "tools/kdtrain/recipe_parts.h"
+#include "tools/kdtrain/schema_parts.h"
 
 namespace retort::tools {
 namespace {
@@ -84,13 +86,30 @@ void check_teacher(const Recipe& recipe, const std::vector<Use>& uses, Mistakes*
 void check_stop(const Use& use, Mistakes* mistakes) {
   const std::string& rule = use.settings.text("train.stop_at");
   if (rule.empty()) return;
-  if (!parse_stop_rule(rule))
+  const auto parsed = parse_stop_rule(rule);
+  if (!parsed)
     mistakes->add(
         use, "train.stop_at",
         "expected a metric, >= or <=, and a number, such as \"accuracy >= 0.99\", found " +
             to_toml(Value(shown(rule))));
+  else if (const auto* const kind = distill::find_metric(parsed->metric); !kind || !kind->of) {
+    nn::Strings measured;
+    for (const auto* const known : distill::metric_kinds())
+      if (known->of) measured.push_back(known->name);
+    const std::string near = nn::nearest_word(parsed->metric, measured);
+    mistakes->add(use, "train.stop_at", "no metric '" + shown(parsed->metric) + "' is measured",
+                  near.empty() ? "metrics: " + list_of(measured) : "did you mean '" + near + "'?");
+  }
   if (use.settings.number("train.stop_at_accuracy") > 0)
     mistakes->add(use, "train.stop_at", "train.stop_at_accuracy is set too: expected one of them");
+}
+
+nn::Options curriculum_of(const Settings& s) {
+  return options_of(s, "curriculum", curriculum_options());
+}
+
+bool paces(const Settings& s) {
+  return curriculum::pacing_kinds().at(s.text("curriculum.pacing")).fraction != nullptr;
 }
 
 void check_order(const Use& use, Mistakes* mistakes) {
@@ -99,30 +118,11 @@ void check_order(const Use& use, Mistakes* mistakes) {
   if (s.text("distill.reliance.mode") != "off" && !curriculum)
     mistakes->add(use, "distill.reliance.mode",
                   "selective reliance needs train.order = \"curriculum\"");
-  if (s.text("curriculum.pacing") != "none" && !curriculum)
+  if (paces(s) && !curriculum)
     mistakes->add(use, "curriculum.pacing", "pacing needs train.order = \"curriculum\"");
   if (s.integer("train.window_shuffle") > 0 && s.text("train.order") == "shuffle")
     mistakes->add(use, "train.window_shuffle",
                   "train.order = \"shuffle\" shuffles everything already");
-}
-
-void check_pacing(const Use& use, Mistakes* mistakes) {
-  const Settings& s = use.settings;
-  const std::string& pacing = s.text("curriculum.pacing");
-  if (pacing == "none") return;
-  if (s.integer("train.window_shuffle") > 0)
-    mistakes->add(use, "train.window_shuffle",
-                  "pacing draws every batch at random: there is nothing to shuffle");
-  if (!pacing.ends_with("_exponential") && pacing != "single_step") return;
-  const std::size_t lengths = s.integers("curriculum.pacing_steps").size();
-  if (lengths == 0 || (lengths > 1 && pacing != "varied_exponential"))
-    mistakes->add(
-        use, "curriculum.pacing_steps",
-        std::string(lengths == 0 ? "expected at least one length" : "expected one length") +
-            " for pacing = \"" + pacing + "\", got " + std::to_string(lengths));
-  if (pacing != "single_step" && !(s.number("curriculum.increase") > 1))
-    mistakes->add(use, "curriculum.increase",
-                  "expected more than 1 for pacing = \"" + pacing + "\"");
 }
 
 // `named` is the signature of each curriculum name so far.
@@ -138,33 +138,29 @@ void check_curriculum(const Use& use, std::map<std::string, std::string>* named,
   else if (named->emplace(as_file, signature).first->second != signature)
     mistakes->add(use, "curriculum.name",
                   "a curriculum of other settings is called '" + name + "' too");
-  if (s.text("curriculum.scorer") == "file" && s.text("curriculum.file").empty())
-    mistakes->add(use, "curriculum.scorer", "\"file\" needs curriculum.file");
-  const double value = s.number("curriculum.nan_value");
-  if (s.text("curriculum.nan") == "quantile" && (value < 0 || value > 1))
-    mistakes->add(use, "curriculum.nan_value", "expected a quantile in [0, 1]");
+  for (const curriculum::Mistake& wrong : curriculum::curriculum_mistakes(curriculum_of(s)))
+    if (wrong.key != "file" || s.text("curriculum.file").empty())  // given and unread: check_unread
+      mistakes->add(use, "curriculum." + wrong.key, wrong.message);
+  if (paces(s) && s.integer("train.window_shuffle") > 0)
+    mistakes->add(use, "train.window_shuffle",
+                  "pacing draws every batch at random: there is nothing to shuffle");
   if (s.text("distill.reliance.mode") == "literal" && s.text("curriculum.score") == "logprob")
     mistakes->add(use, "distill.reliance.mode",
                   "literal divides by the largest score, and no log-probability is above 0: use "
                   "minmax or rank, or another curriculum.score");
-  check_pacing(use, mistakes);
 }
 
 void check_divergence(const Use& use, Mistakes* mistakes) {
   const double given = use.settings.number("distill.parameter");
   if (given == -1) return;
-  const std::string& name = use.settings.text("distill.divergence");
-  for (int i = 0; i < kernels::kDivergences; ++i) {
-    const auto divergence = static_cast<kernels::Divergence>(i);
-    if (name != kernels::name_of(divergence)) continue;
-    const bool open = divergence == kernels::Divergence::kJensenShannon;
-    if (kernels::default_parameter(divergence) == 0)
-      mistakes->add(use, "distill.parameter", name + " has none: expected -1");
-    else if (given < 0 || given >= 1 || (open && given == 0))
-      mistakes->add(use, "distill.parameter",
-                    std::string("expected a number in ") + (open ? "(0, 1)" : "[0, 1)") + " for " +
-                        name + ", or -1");
-  }
+  const distill::DivergenceKind& kind =
+      distill::divergence_kinds().at(use.settings.text("distill.divergence"));
+  if (kind.facts().role == nullptr)
+    mistakes->add(use, "distill.parameter", kind.names.front() + " has none: expected -1");
+  else if (!kind.in_range(given))
+    mistakes->add(
+        use, "distill.parameter",
+        "expected a number in " + kind.range() + " for " + kind.names.front() + ", or -1");
 }
 
 void check_progressive(const Recipe& recipe, const Use& use, Mistakes* mistakes) {
@@ -207,25 +203,13 @@ void check_start(const Use& use, Mistakes* mistakes) {
           "expected \"student_prefix=teacher_prefix\", found " + to_toml(Value(shown(layer))));
 }
 
-// Tasks after the first go on with the weights and the teachers of the one before.
+// Tasks after the first go on with the weights of the one before.
 void check_later_task(const Use& use, const Use& first, Mistakes* mistakes) {
   for (const char* key : {"student.weights", "student.init", "student.init_layers"})
     if (use.settings.value(key) != first.settings.value(key))
       mistakes->add(use, key,
                     "a task after the first goes on with the weights of the one before: expected "
                     "it to be as in the first");
-  if (uses_teacher(use.settings) && !uses_teacher(first.settings))
-    mistakes->add(use, "distill.lambda",
-                  "its teacher is trained in the first task, which learns from none: expected "
-                  "the first task to learn from it too");
-  const auto known = snapshots_of(first.settings);
-  for (const SnapshotRule& rule : snapshots_of(use.settings))
-    if (std::find(known.begin(), known.end(), rule) == known.end()) {
-      mistakes->add(use, "distill.method",
-                    "its teacher is trained in the first task, which asks for no such moment of "
-                    "it: expected the moments of the first task");
-      break;
-    }
 }
 
 }  // namespace

@@ -101,8 +101,7 @@ std::vector<KeySpec> training_keys() {
       number_option("weight_decay", 0, 0, 100, "", "L2 (SGD) or decoupled (AdamW) weight decay."),
       flag_option("decay_norm_and_bias", true,
                   "Weight decay also on biases and batch-norm parameters."),
-      choice_option("schedule", "constant", "constant|step|cosine|linear",
-                    "Learning rate over the run."),
+      choice_option("schedule", "constant", schedules(), "Learning rate over the run."),
       floats_option("milestones", {0.5, 0.75}, 0, 1, "fraction of the run",
                     "Where schedule = \"step\" multiplies the rate by gamma."),
       number_option("gamma", 0.1, 1e-9, 1, "", "Factor at each milestone."),
@@ -226,13 +225,17 @@ void distillation_rows(Table* t) {
            "cutoff", 0, 0, 1, "fraction of the run",
            "From here on lambda is 0: labels, and terms with a weight, alone; 0 or 1: never."),
        number_option("temperature", 4, 1e-3, 1e4, "",
-                     "Softmax temperature of the distillation term (tau^2 is inside the loss)."),
-       choice_option("divergence", "forward_kl", divergences(),
-                     "Divergence between teacher and student.")
-           .with(kCost),
-       number_option("parameter", -1, -1, 1, "",
-                     "Of the divergence, in [0, 1): jensen_shannon's share of the teacher, the "
-                     "skew ones' share of their first argument; -1: the divergence's default.")});
+                     "Softmax temperature of the distillation term (tau^2 is inside the loss).")});
+  t->add(divergence_options());
+  t->add({number_option("logits_memory", 0, 0, 1e6, "MiB",
+                        "Logits that may be in memory at a time, of models that leave the product "
+                        "with their last layer's weights to the loss: it goes over the rows in "
+                        "chunks; 0: all logits of a batch at once.")
+              .with(kCost),
+          flag_option("recompute_logits", false,
+                      "With logits_memory: multiply twice, and hold no second gradient of the last "
+                      "layer's weights.")
+              .with(kCost)});
   t->section("distill.reliance");
   t->add(reliance_options());
   t->section("distill.progressive");
@@ -249,7 +252,7 @@ void distillation_rows(Table* t) {
               .with(kCost),
           flag_option("fresh_optimizer", false, "New optimizer state for every teacher.")});
   t->section("distill.extraction");
-  t->add({choice_option("variant", "post", "post|pre|head",
+  t->add({choice_option("variant", "post", projection_variants(),
                         "Student side: activations, pre-activations, or a trainable linear head on "
                         "the activations.")
               .with(kCost),

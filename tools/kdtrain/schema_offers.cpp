@@ -4,11 +4,13 @@
 
 #include "curriculum/options.h"
 #include "curriculum/schedules/reliance.h"
+#include "distill/losses/divergence.h"
+#include "distill/terms/projection_target.h"
 #include "distill/terms/registry.h"
 #include "kernels/common/check.h"
-#include "kernels/distill_loss/distill_loss.h"
 #include "nn/data/registry.h"
 #include "nn/models/registry.h"
+#include "nn/optim/schedule.h"
 #include "tools/kdtrain/curricula.h"
 #include "tools/kdtrain/schema_parts.h"
 
@@ -70,11 +72,28 @@ std::vector<KeySpec> model_options() {
 std::string architectures() { return joined(nn::model_kinds().names()); }
 std::string data_formats() { return joined(nn::data_kinds().names()); }
 
-std::string divergences() {
+std::string schedules() { return joined(nn::schedule_names()); }
+
+std::string projection_variants() {
   nn::Strings names;
-  for (int i = 0; i < kernels::kDivergences; ++i)
-    names.emplace_back(kernels::name_of(static_cast<kernels::Divergence>(i)));
+  for (const auto variant : distill::kProjectionVariants) names.push_back(name_of(variant));
   return joined(names);
+}
+
+std::vector<KeySpec> divergence_options() {
+  std::string doc = "D(p, q) between the teacher's p and the student's q";
+  double most = 1;
+  bool first = true;
+  for (const auto& kind : distill::divergence_kinds().rows()) {
+    doc += (first ? ": " : "; ") + kind->describe();
+    first = false;
+    if (kind->facts().role != nullptr) most = std::max(most, kind->facts().most);
+  }
+  return {nn::choice_option("divergence", "forward_kl", joined(distill::divergence_kinds().names()),
+                            doc + ".")
+              .with(nn::kChangesCost),
+          nn::number_option("parameter", -1, -1, most, "",
+                            "k of the divergence, in its range; -1: its default.")};
 }
 
 std::vector<KeySpec> term_options() {

@@ -21,9 +21,13 @@ std::vector<KeySpec> reliance_options();
 /// Rows of "distill.": "<term>.<option>" of every term of the loss beside the divergence.
 std::vector<KeySpec> term_options();
 
+/// "divergence" and "parameter" of "distill.".
+std::vector<KeySpec> divergence_options();
+
 /// Names, as choices: "a|b|c".
 std::string architectures();
 std::string data_formats();
-std::string divergences();
+std::string schedules();
+std::string projection_variants();
 
 }  // namespace retort::tools

@@ -31,7 +31,7 @@ int score_command(const CommandLine& line) {
   const ExperimentData data = open_data(base, false);
   RETORT_CHECK(!data.endless(), "[score] ", base.text("data.format"),
                " draws fresh samples: there is nothing to order");
-  const JobList jobs(*recipe);
+  const JobList jobs(std::span(&*recipe, 1));
   RETORT_CHECK(!jobs.models().empty() && jobs.models()[0].is_teacher,
                "[score] expected an arm that learns from the teacher");
   TeacherSet teacher =

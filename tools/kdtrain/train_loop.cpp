@@ -140,6 +140,54 @@ struct Rhythm {
   }
 };
 
+// The sets that a job is evaluated on, as its model and its teacher read them.
+class EvaluationPasses {
+ public:
+  EvaluationPasses(const RunContext& context, const TrainingPlan& plan)
+      : context_(context), plan_(plan) {
+    for (const EvaluationSet& set : context.data->evaluation) {
+      std::vector<nn::Reading> readings{plan.reading};
+      if (plan.teacher != nullptr) readings.push_back(plan.teacher->reading);
+      sources_.push_back(plain_source(*set.data, context.device, std::move(readings)));
+    }
+  }
+  std::size_t size() const { return sources_.size(); }
+  const std::string& name(std::size_t set) const { return context_.data->evaluation[set].name; }
+
+  Evaluated run(std::size_t set, std::int64_t step) const {
+    const auto start = Clock::now();
+    const auto refuse = [&](const std::string& why) {
+      throw Broken(step, join("after the update at step ", step, " the model is broken on ",
+                              name(set), " (", why, ")"));
+    };
+    const Beat beat(
+        context_.progress,
+        "evaluating " + plan_.arm + "/" + std::to_string(plan_.seed) + " on " + name(set),
+        context_.data->evaluation[set].data->size());
+    distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch"),
+                                    .each = beat.of_batches()};
+    if (plan_.teacher != nullptr && !plan_.teacher->answers.empty())
+      options.teacher = plan_.teacher->answers[set].get();
+    Evaluated result;
+    try {
+      const distill::Measurement m = distill::measure(*plan_.model, *sources_[set], options);
+      result.rows = static_cast<std::int64_t>(m.targets.size());
+      result.metrics = m.metrics();
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kNumerics) throw;
+      refuse(error.what());
+    }
+    if (!std::isfinite(result.value("loss"))) refuse("its loss is not finite");
+    result.seconds = seconds_since(start);
+    return result;
+  }
+
+ private:
+  const RunContext& context_;
+  const TrainingPlan& plan_;
+  std::vector<std::shared_ptr<const nn::Source>> sources_;
+};
+
 class Job {
  public:
   Job(RunContext& context, const TrainingPlan& plan, std::size_t log_job)
@@ -153,13 +201,8 @@ class Job {
         files_(made(folder_)),
         costs_(trainer_.timer()),
         stop_(*plan.settings),
-        best_(plan.section == "train" ? plan.settings->text("train.keep_best") : "") {
-    for (const EvaluationSet& set : context.data->evaluation) {
-      std::vector<nn::Reading> readings{plan.reading};
-      if (plan.teacher != nullptr) readings.push_back(plan.teacher->reading);
-      sources_.push_back(plain_source(*set.data, context.device, std::move(readings)));
-    }
-  }
+        best_(plan.section == "train" ? plan.settings->text("train.keep_best") : ""),
+        passes_(context, plan) {}
 
   Outcome run() {
     restore();
@@ -312,9 +355,9 @@ class Job {
     fold();
     std::string shown;
     last_.clear();
-    for (std::size_t i = 0; i < sources_.size(); ++i) {
-      const std::string& name = context_.data->evaluation[i].name;
-      const Evaluated e = evaluate(i);
+    for (std::size_t i = 0; i < passes_.size(); ++i) {
+      const std::string& name = passes_.name(i);
+      const Evaluated e = passes_.run(i, step());
       log_.evaluation(trainer_, name, e.metrics, e.rows, e.seconds);
       for (const auto& [metric, value] : e.metrics) {
         last_.emplace_back(name + "." + metric, value);
@@ -336,33 +379,6 @@ class Job {
   std::string epochs(std::int64_t steps) const {
     const std::int64_t each = trainer_.steps_per_epoch();
     return std::to_string((steps + each - 1) / each);
-  }
-
-  Evaluated evaluate(std::size_t set) {
-    const auto start = Clock::now();
-    const auto refuse = [&](const std::string& why) {
-      throw Broken(step(), join("after the update at step ", step(), " the model is broken on ",
-                                context_.data->evaluation[set].name, " (", why, ")"));
-    };
-    const Beat beat(context_.progress,
-                    "evaluating " + title_ + " on " + context_.data->evaluation[set].name,
-                    context_.data->evaluation[set].data->size());
-    distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch"),
-                                    .each = beat.of_batches()};
-    if (plan_.teacher != nullptr && !plan_.teacher->answers.empty())
-      options.teacher = plan_.teacher->answers[set].get();
-    Evaluated result;
-    try {
-      const distill::Measurement m = distill::measure(*plan_.model, *sources_[set], options);
-      result.rows = static_cast<std::int64_t>(m.targets.size());
-      result.metrics = m.metrics();
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::kNumerics) throw;
-      refuse(error.what());
-    }
-    if (!std::isfinite(result.value("loss"))) refuse("its loss is not finite");
-    result.seconds = seconds_since(start);
-    return result;
   }
 
   void notice(const Evaluated& evaluated) {
@@ -433,7 +449,7 @@ class Job {
   StepCosts costs_;
   StopRules stop_;
   BestSoFar best_;
-  std::vector<std::shared_ptr<const nn::Source>> sources_;  // by evaluation set
+  EvaluationPasses passes_;
 
   distill::Metrics last_;       // newest evaluation, for the final line
   std::set<std::string> kept_;  // snapshots

@@ -82,8 +82,11 @@ distill::OptimizerFactory optimizer_factory(const Settings& settings, const std:
 
 distill::Terms terms_of(const Settings& settings, std::uint64_t key) {
   distill::SoftTargetsOptions soft;
-  soft.divergence = distill::parse_divergence(settings.text("distill.divergence"));
+  soft.divergence = distill::divergence_kinds().at(settings.text("distill.divergence")).divergence;
   soft.parameter = settings.number("distill.parameter");
+  soft.logits_memory =
+      static_cast<std::int64_t>(std::ceil(settings.number("distill.logits_memory") * (1 << 20)));
+  soft.recompute = settings.flag("distill.recompute_logits");
   distill::Terms terms = distill::soft_targets(soft);
   for (const auto& kind : distill::term_kinds().rows()) {
     const std::string& name = kind->names.front();

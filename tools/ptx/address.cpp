@@ -22,20 +22,32 @@ const Allocation* Memory::find(u64 address) const {
 }
 
 namespace {
-constexpr u16 kSeveral = 0xffff, kRemote = 0x7fff, kAsyncProxy = 0xffff;
+constexpr u16 kRemote = 0x7fff, kAsyncProxy = 0xffff;
 
 u32 warp_of(u16 thread) { return thread & 0x8000 ? thread & 0x7fff : (thread - 1u) / 32; }
+}  // namespace
+
 bool same_time(const Warp& w, const Access& a) {
   if (a.thread == 0 || a.thread == kRemote) return false;
-  if (a.thread != kSeveral && warp_of(a.thread) == w.index) return a.epoch == w.epoch;
+  if (a.thread != kSeveralWarps && warp_of(a.thread) == w.index) return a.epoch == w.epoch;
   return a.epoch >> 6 == w.epoch >> 6;
 }
+void note_read(const Warp& w, u32 lane, Access& r) {
+  const u16 me = static_cast<u16>(w.thread(lane) + 1);
+  if (r.thread == me)
+    r.epoch = w.epoch;
+  else if (!same_time(w, r))
+    r = {w.epoch, me, 0};
+  else if (r.thread != kSeveralWarps && warp_of(r.thread) == w.index)
+    r = {w.epoch, static_cast<u16>(0x8000 | w.index), 0};
+  else
+    r = {w.epoch, kSeveralWarps, 0};
+}
 std::string who(u16 thread) {
-  if (thread == kSeveral) return "several warps";
+  if (thread == kSeveralWarps) return "several warps";
   if (thread & 0x8000) return "warp " + std::to_string(thread & 0x7fff);
   return "thread " + std::to_string(thread - 1);
 }
-}  // namespace
 
 u8* shared_pointer(Warp& w, u32 lane, u32 address, u32 bytes, Block** owner) {
   const u32 rank = address >> 24, place = address & 0xff'ffff;
@@ -81,15 +93,7 @@ namespace {
     w.machine->hazard(
         w, lane, "shared memory at " + hex(kSharedBase + 2 * g) + " is read before it was written",
         w.machine->options.strict);
-  if (remote) return;
-  if (r.thread == me)
-    r.epoch = w.epoch;
-  else if (!same_time(w, r))
-    r = {w.epoch, me, 0};
-  else if (r.thread != kSeveral && warp_of(r.thread) == w.index)
-    r = {w.epoch, static_cast<u16>(0x8000 | w.index), 0};
-  else
-    r = {w.epoch, kSeveral, 0};
+  if (!remote) note_read(w, lane, r);
 }
 }  // namespace
 
@@ -188,6 +192,7 @@ u8* resolve(Warp& w, u32 lane, Space space, u64 address, u32 bytes, bool write) 
              std::string(write ? "write to" : "read of") + " global address " + hex(address) +
                  " (" + std::to_string(bytes) + " bytes)" + near);
       }
+      if (machine.options.global) note_global(w, lane, address, bytes, write);
       return a->host + (address - a->begin);
     }
     case kShared: {

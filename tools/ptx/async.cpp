@@ -238,6 +238,8 @@ bool lower_async(Lowering& l, Inst& i) {
   if (op == "membar" || full == "fence.acq_rel.gpu" || full == "fence.sc.gpu" ||
       full == "fence.acq_rel.cta" || full == "fence.acq_rel.sys" || full == "fence.sc.cta") {
     i.fn = nothing;
+    if (full.find("cta") == std::string::npos)
+      i.fn = [](Warp& w, const Inst&, u32) { publish_global(w); };
     return true;
   }
   return false;

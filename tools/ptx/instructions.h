@@ -45,6 +45,19 @@ u8* shared_pointer(Warp& w, u32 lane, u32 address, u32 bytes, Block** owner = nu
 void count_traffic(Warp& w, const Inst& inst, Space space, u32 mask, u32 bytes,
                    const u64 (&at)[32]);
 
+/// The shadow of global memory: races between the blocks of a launch.
+void note_global(Warp& w, u32 lane, u64 address, u32 bytes, bool write);
+/// What the block wrote before this may be read by whoever learns of it atomically.
+void publish_global(Warp& w);
+
+// Accesses of a block's threads. In Access::thread, several of them:
+inline constexpr u16 kSeveralWarps = 0xffff;  // and 0x8000 | w: several of warp w
+/// True if no barrier lies between the access and what w does now.
+bool same_time(const Warp& w, const Access& a);
+/// Adds a read by a lane to the last reads.
+void note_read(const Warp& w, u32 lane, Access& reads);
+std::string who(u16 thread);
+
 // The shadow of shared memory; `offset` counts from the start of the block's.
 void note_shared(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool write);
 /// What wgmma and the copy engine read: written, by a thread that has fenced its writes since,

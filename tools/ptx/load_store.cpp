@@ -28,6 +28,8 @@ void locate(Warp& w, const Inst& i, u32 m, u32 bytes, bool write, u8* (&p)[32]) 
     if (!known) known = memory().find(low);
     if (known && low >= known->begin && high + bytes <= known->end) {
       each(m, [&](u32 l) { p[l] = known->host + (at[l] - known->begin); });
+      if (w.machine->options.global)
+        each(m, [&](u32 l) { note_global(w, l, at[l], bytes, write); });
       return;
     }
   }
@@ -107,9 +109,12 @@ void atomic(Warp& w, const Inst& i, u32 m) {
     const u64 address = address_of(w, i, l);
     if (address & (sizeof(T) - 1)) fail(w, l, "address " + hex(address) + " is not aligned");
     const bool checks = w.machine->options.checks;
-    w.machine->options.checks = false;  // atomics do not race
+    const bool global = w.machine->options.global;
+    w.machine->options.checks = w.machine->options.global = false;  // atomics do not race
     u8* const p = resolve(w, l, static_cast<Space>(i.space), address, sizeof(T), true);
     w.machine->options.checks = checks;
+    w.machine->options.global = global;
+    w.block->counted = true;
     const auto read = [&](u32 slot) {
       const u64 v = sizeof(T) == 8 ? wide(w, slot, l) : w.r[slot + l];
       T t;

@@ -176,15 +176,7 @@ Inst lowered(Lowering& l) {
 void lower(Module& module, Function& f, bool fused) {
   if (f.lowered) return;
   if (fused) fuse_products(f);
-  f.slots = f.predicates = 0;
-  for (Register& r : f.registers) {
-    if (r.width == Width::kPredicate) {
-      r.slot = f.predicates++;
-    } else {
-      r.slot = f.slots;
-      f.slots += r.width == Width::k64 ? 64 : 32;
-    }
-  }
+  place_registers(f);
   for (const Statement& s : f.statements) {
     Lowering l{module, f, s};
     try {

@@ -33,6 +33,7 @@ Options Options::from_environment() {
   o.checks = number("RETORT_PTX_CHECKS", 1) != 0;
   o.strict = number("RETORT_PTX_STRICT", 1) != 0;
   o.tell = number("RETORT_PTX_TELL", 0) != 0;
+  o.global = number("RETORT_PTX_GLOBAL", 0) != 0;
   o.fuse = number("RETORT_PTX_FUSE", 0) != 0;
   for (const char* const report : {"RETORT_PTX_TRAFFIC", "RETORT_PTX_REPORT", "RETORT_PTX_HTML"})
     o.traffic = o.traffic || std::getenv(report) != nullptr;
@@ -181,6 +182,7 @@ void Machine::start(u32 first, u32 count) {
     const u32 n = first + b;
     block.id = {n % l.grid.x, n / l.grid.x % l.grid.y, n / l.grid.x / l.grid.y};
     block.rank = b;
+    block.number = n;
     block.threads = threads;
     block.live_warps = warps;
     block.shared.assign(f->shared_size - kSharedBase + l.dynamic_shared, 0xff);
@@ -241,6 +243,9 @@ void Machine::run_cluster() {
 void Machine::run_grid() {
   const Launch& l = *launch;
   const u64 blocks = u64{l.grid.x} * l.grid.y * l.grid.z;
+  ++launch_number;
+  if (options.global) global_fences.assign(blocks, 0);
+  if (global_pages.size() > 512) global_pages.clear();  // 128 KiB each
   for (u64 first = 0; first < blocks; first += l.cluster) {
     start(static_cast<u32>(first), l.cluster);
     run_cluster();

@@ -1,7 +1,10 @@
 // The device: memory, warps, blocks, clusters, and the machine that runs a grid on them.
 #pragma once
+#include <array>
 #include <map>
+#include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "tools/ptx/module.h"
@@ -43,6 +46,7 @@ struct Options {
   bool checks = true;    // shared memory: races, missing proxy fences
   bool strict = true;    // a read of unwritten shared memory is a fault; else it is told once
   bool tell = false;     // every hazard of shared memory is told once a line, and none is a fault
+  bool global = false;   // global memory: races between blocks
   bool traffic = false;  // count sectors and bank passes
   bool fuse = false;     // see fuse_products
   bool late = true;      // asynchronous work happens at the latest moment; false: at once
@@ -51,7 +55,7 @@ struct Options {
   u32 seed = 1;
   u64 quantum = 2000;  // instructions of a warp before the next has its turn
 
-  /// From RETORT_PTX_CHECKS, _STRICT, _TELL, _FUSE, _LATE, _ULPS, _SEED, _QUANTUM (numbers), _TRAFFIC (set
+  /// From RETORT_PTX_CHECKS, _STRICT, _TELL, _GLOBAL, _FUSE, _LATE, _ULPS, _SEED, _QUANTUM (numbers), _TRAFFIC (set
   /// or not) and _SCHEDULE (forward, reverse, shuffle).
   static Options from_environment();
 };
@@ -106,6 +110,14 @@ struct Access {
   u16 thread = 0;  // + 1; 0 nobody; 0xffff several warps; 0x8000 | w several of warp w
   u16 fences = 0;  // of writes: proxy fences the writer had done by then; 0xffff: the async proxy
 };
+/// Who touched a byte of global memory last, in which launch.
+struct GlobalAccess {
+  u32 writer = 0, reader = 0;  // block + 1
+  u32 launch = 0;
+  u32 fences = 0;      // of device scope, that the writer's block had made by then
+  Access write, read;  // inside those blocks
+};
+using GlobalPage = std::array<GlobalAccess, 4096>;
 struct Block;
 struct Cluster;
 class Machine;
@@ -139,6 +151,8 @@ struct Warp {
 struct Block {
   Dim id;
   u32 rank = 0;
+  u32 number = 0;        // in the grid
+  bool counted = false;  // has touched global memory atomically: may know what others published
   bool exited = false;
   std::vector<u8> shared;
   std::vector<Access> writes, reads;
@@ -168,6 +182,9 @@ class Machine {
   const Launch* launch = nullptr;
   Cluster cluster;
   std::vector<const Allocation*> cache;  // by instruction: the allocation it last touched
+  std::unordered_map<u64, std::unique_ptr<GlobalPage>> global_pages;  // by address / 4096
+  std::vector<u32> global_fences;                                     // by block of the grid
+  u32 launch_number = 0;
   [[noreturn]] void fail(const Warp& w, u32 lane, const std::string& what) const;
   /// A race, a missing fence or a read of what nobody wrote, in shared memory: a fault, or kept
   /// and told if it is not `refused` or Options::tell is set.

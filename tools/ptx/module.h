@@ -173,6 +173,9 @@ std::unique_ptr<Module> parse(const std::string& text);
 /// opcode, modifier or operand is never ignored.
 void lower(Module& module, Function& f, bool fused);
 
+/// Gives every register its slot; registers that are never wanted together share one.
+void place_registers(Function& f);
+
 /// What a statement does, by its opcode and modifiers.
 Class class_of(const Statement& statement);
 

@@ -1,4 +1,4 @@
-// What ran and what it cost, appended at exit so that several programs make one report:
+// What ran and what it cost, written at exit:
 //   RETORT_PTX_STATS=1        counts and times, to stderr
 //   RETORT_PTX_COVERAGE=FILE  of each kernel of a file that was used: kernel, instructions that
 //   ran,
@@ -73,10 +73,10 @@ void write_reports() {
                  static_cast<double>(s.warp_instructions), static_cast<double>(s.lane_instructions),
                  s.seconds);
   }
-  const auto each_function = [&](const char* variable, std::ios::openmode mode, auto&& write) {
+  const auto each_function = [&](const char* variable, auto&& write) {
     const char* const file = std::getenv(variable);
     if (file == nullptr) return;
-    std::ofstream out(file, mode);
+    std::ofstream out(file);
     for (const auto& image : r.images)
       if (image->module)
         for (const auto& [name, f] : image->module->functions) write(out, *image->module, *f);
@@ -86,9 +86,9 @@ void write_reports() {
   if (text || page) write_profile(r, text, page);
   if (std::getenv("RETORT_PTX_COVERAGE"))
     for (const auto& image : r.images) parse_image(*image);
-  each_function(
-      "RETORT_PTX_COVERAGE", std::ios::trunc,
-      [](std::ostream& out, const Module&, const Function& f) { write_coverage(out, f); });
-  each_function("RETORT_PTX_TRAFFIC", std::ios::app, write_traffic);
+  each_function("RETORT_PTX_COVERAGE", [](std::ostream& out, const Module&, const Function& f) {
+    write_coverage(out, f);
+  });
+  each_function("RETORT_PTX_TRAFFIC", write_traffic);
 }
 }  // namespace retort::ptx

@@ -4,7 +4,9 @@
 
 #include <cmath>
 #include <limits>
+#include <thread>
 
+#include "engine/runtime/device.h"
 #include "nn/data/image_dataset.h"
 #include "nn/models/registry.h"
 #include "tests/distill/metrics/evaluation_meter.h"
@@ -179,6 +181,24 @@ TEST(Measure, kept_answers_are_the_computed_ones) {
     EXPECT_NE(a.raw(), b.raw());
   }
   EXPECT_THROW(TeacherAnswers(nullptr, 1, 0), Error);
+}
+
+// Jobs side by side share a teacher's answers; each thread has a stream of its own.
+TEST(Measure, kept_answers_are_whole_for_every_thread) {
+  for (const Device device : devices()) {
+    const auto teacher = std::make_shared<const Teacher>(mlp(2, device));
+    const auto source = images(device);
+    const nn::Batch batch = source->make(std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6});
+    synchronize(device);
+    const auto want = teacher->logits(batch.read_by(1)).to_vector<float>();
+    const TeacherAnswers answers(teacher, 1, 1 << 20);
+    std::vector<std::vector<float>> got(8);
+    std::vector<std::thread> threads;
+    for (auto& values : got)
+      threads.emplace_back([&] { values = answers.logits(0, batch).to_vector<float>(); });
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& values : got) EXPECT_EQ(values, want) << name_of(device);
+  }
 }
 
 TEST(Measure, rows_that_are_ignored_are_not_in_it) {

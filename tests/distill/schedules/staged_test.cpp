@@ -10,6 +10,7 @@
 #include "distill/terms/cosine.h"
 #include "distill/terms/hidden_mse.h"
 #include "nn/models/registry.h"
+#include "tests/distill/breaks.h"
 #include "tests/distill/models.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
@@ -229,6 +230,34 @@ TEST(StagedDistillation, a_stage_of_hints_alone_leaves_the_last_layer_as_it_is) 
   EXPECT_NE(f.weights()[0], before[0]);
   EXPECT_NE(f.weights()[2], before[2]);
   EXPECT_EQ(f.weights()[4], before[4]);  // the loss does not reach it
+}
+
+// Behind a stage of hints alone, which freezes the last layer and trains maps.
+TEST(StagedDistillation, a_stage_that_cannot_begin_can_be_tried_again) {
+  const auto stages = [](const std::shared_ptr<Breaks>& breaks) {
+    return std::vector<Stage>{
+        Stage{.name = "hints",
+              .terms = {{1, std::make_shared<HiddenMse>(HiddenMseOptions{})}},
+              .until = {.steps = 2}},
+        Stage{.name = "breaks", .terms = {soft_targets()[0], {1, breaks}}, .until = {.steps = 2}},
+        Stage{.name = "distill"}};
+  };
+  const auto good = std::make_shared<Breaks>(), bad = std::make_shared<Breaks>();
+  bad->begin_at = 0;
+  Fixture plain(stages(good)), broken(stages(bad));
+  for (int t = 0; t < 6; ++t) {
+    plain.step();
+    if (t == 2) {
+      EXPECT_THROW(broken.step(), Error);
+      EXPECT_TRUE(broken.student->training());
+      EXPECT_EQ(broken.run->starts(), (std::vector<std::int64_t>{0}));
+      EXPECT_EQ(broken.run->steps(), 2);
+    }
+    broken.step();
+  }
+  EXPECT_EQ(broken.weights(), plain.weights());
+  EXPECT_EQ(broken.run->starts(), (std::vector<std::int64_t>{0, 2, 4}));
+  EXPECT_EQ(broken.optimizers, plain.optimizers);
 }
 
 TEST(StagedDistillation, a_student_that_shares_memory_with_a_teacher_is_refused) {

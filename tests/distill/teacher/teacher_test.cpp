@@ -160,6 +160,24 @@ TEST(LogitCache, a_file_that_does_not_fit_is_not_used_and_can_be_replaced) {
   EXPECT_EQ(LogitCache(key, 1 << 20, folder.file()).statistics().from_file, 2);
 }
 
+// Sequences have as many rows as tokens are asked for: no place in a cache of one row a sample.
+TEST(LogitCache, is_not_asked_about_tokens) {
+  Teacher teacher(model(1));
+  const auto cache =
+      std::make_shared<LogitCache>(LogitCacheKey{"data", teacher.hash(), teacher.classes()});
+  teacher.use_cache(cache);
+  nn::Inputs inputs(randn({5, 4}, 1));
+  inputs.starts = Tensor::from<std::int32_t>({0, 2, 5}, {3});
+  inputs.starts_on_host = {0, 2, 5};
+  const std::vector<std::int64_t> samples{0, 1};
+  const std::vector<std::uint32_t> variants{0, 0};
+  EXPECT_TRUE(same_bytes(teacher.logits(inputs, samples, variants), teacher.logits(inputs)));
+  const LogitCacheStatistics statistics = cache->statistics();
+  EXPECT_EQ(statistics.hits + statistics.misses, 0u);
+  std::vector<float> values(6);
+  EXPECT_THROW(teacher.cached_logits([&] { return inputs; }, samples, variants, values), Error);
+}
+
 TEST(LogitCache, store_shares_one_cache_per_key) {
   const TemporaryFolder folder;
   LogitCacheStore store(1 << 20, folder.path.string());

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "distill/terms/cosine.h"
+#include "distill/terms/projection.h"
 #include "distill/terms/projection_target.h"
 #include "distill/terms/registry.h"
 #include "engine/autograd/autograd.h"
@@ -186,6 +188,23 @@ TEST(HiddenMse, errors) {
   std::map<std::string, Tensor> gradients;
   EXPECT_THROW(h.step({{1, std::make_shared<HiddenMse>(HiddenMseOptions{})}}, 0, &gradients),
                Error);
+}
+
+// A student that cannot read the calibration batch.
+TEST(HiddenMse, a_beginning_that_throws_leaves_the_student_in_training) {
+  Hints h;
+  TinyMlp other(5, {8, 7}, 4, 1);
+  const std::size_t reading = 1;
+  HiddenMse hidden({});
+  Cosine cosine({});
+  Projection projection(ProjectionOptions{});
+  for (Term* const term : std::initializer_list<Term*>{&hidden, &cosine, &projection}) {
+    EXPECT_THROW(
+        term->begin({other, std::span(&h.teacher, 1), std::span(&reading, 1), h.batch}, false),
+        Error)
+        << term->name();
+    EXPECT_TRUE(other.training()) << term->name();
+  }
 }
 
 TEST(TermKinds, rows_make_their_terms_from_complete_options) {

@@ -6,22 +6,13 @@
 
 #include <cerrno>
 
+#include "tests/support/error_of.h"
 #include "tests/support/temporary_folder.h"
 
 namespace retort::test {
 namespace {
 
 using ::testing::HasSubstr;
-
-std::string error_of(auto&& f, ErrorCode code) {
-  try {
-    f();
-    return "accepted";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-}
 
 TEST(AppendLog, resuming_cuts_what_came_after_the_checkpoint) {
   const TemporaryFolder folder;

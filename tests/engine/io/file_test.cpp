@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/error_of.h"
 #include "tests/support/temporary_folder.h"
 
 namespace retort::test {
@@ -89,16 +90,6 @@ TEST(File, devices_and_folders_are_not_replaced_and_links_stay) {
   fs::create_symlink("nowhere", folder / "broken");
   write_file_atomically(folder / "broken", "whole");
   EXPECT_EQ(slurp(folder / "broken"), "whole");
-}
-
-std::string error_of(auto&& f, ErrorCode code) {
-  try {
-    f();
-    return "accepted";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
 }
 
 // A pipe without a writer would make open() wait for ever.

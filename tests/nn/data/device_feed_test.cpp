@@ -119,6 +119,18 @@ TEST(ImageFeed, errors) {
   EXPECT_NO_THROW(feed->make(cursor, 2, kStudent));
   EXPECT_THROW(feed->host_batch({1, 2, 0, 0}), Error);  // behind the order's end
   EXPECT_THROW(feed->host_batch({0, 2, 0, 9}), Error);  // another seed than the source's
+  EXPECT_THROW(feed->names({0, 2, 0, 9}), Error);
+  EXPECT_NO_THROW(feed->names({0, 2, 0, 0}));
+}
+
+TEST(ImageFeed, an_address_that_is_used_again_is_another_feed) {
+  const auto source = dataset()->source({});
+  std::uint64_t before = 0;
+  for (int i = 0; i < 4; ++i) {
+    const std::uint64_t id = source->device_feed()->id();
+    EXPECT_GT(id, before);
+    before = id;
+  }
 }
 
 TEST(DeviceFeed, data_drawn_on_the_host_has_none) {

@@ -4,6 +4,8 @@
 
 #include "curriculum/pacing/pacing.h"
 #include "curriculum/scoring/score.h"
+#include "distill/losses/divergence.h"
+#include "mine/alpha.h"
 #include "mine/blobs.h"
 #include "mine/logit_mse.h"
 #include "mine/skip_net.h"
@@ -38,6 +40,8 @@ void add_rows() {
   retort::nn::model_kinds().add(skip_net_kind());
   retort::nn::data_kinds().add(blobs_kind());
   retort::distill::term_kinds().add(logit_mse_kind());
+  // With a .cu file of divergence_cuda<Alpha>() in the library: divergence_kind<Alpha>(that).
+  retort::distill::divergence_kinds().add(retort::distill::divergence_kind<Alpha>());
   retort::distill::register_metric({.name = "worst_class",
                                     .doc = "the smallest accuracy of a class",
                                     .unit = retort::distill::Unit::kShare,

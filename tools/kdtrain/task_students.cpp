@@ -1,0 +1,168 @@
+// The students of a task: curricula, the weights that they begin with, arms x seeds.
+#include <algorithm>
+#include <atomic>
+
+#include "distill/student/initialize.h"
+#include "engine/io/file.h"
+#include "nn/checkpoint/weights.h"
+#include "tools/kdtrain/curriculum_pictures.h"
+#include "tools/kdtrain/models.h"
+#include "tools/kdtrain/task_run.h"
+#include "tools/report/report.h"
+
+namespace retort::tools {
+namespace {
+
+distill::LayerMap layer_map(const std::vector<std::string>& pairs) {
+  distill::LayerMap map;
+  for (const std::string& pair : pairs) {
+    const std::size_t equal = pair.find('=');
+    map.emplace_back(pair.substr(0, equal),
+                     equal == std::string::npos ? pair : pair.substr(equal + 1));
+  }
+  if (map.empty()) map.emplace_back("", "");
+  return map;
+}
+
+}  // namespace
+
+std::shared_ptr<const NamedCurriculum> TaskRun::curriculum_for(const Asker& asker) {
+  const Settings& s = *asker.settings;
+  if (!has_curriculum(s)) return nullptr;
+  const bool by_student = s.text("curriculum.scorer") == kScorerStudent;
+  const TeacherSet* set =
+      asker.model == SourceModel::kNothing ? nullptr : &sets_.at(asker.model).at(asker.teacher);
+  std::string name = curriculum_name(s);
+  if (wants_teacher_scores(s)) {
+    if (set->model != "teacher") name += "_" + set->model;
+    if (jobs_.several_teachers()) name += "_teacher" + std::to_string(set->seed);
+  }
+  if (by_student) {
+    // Its start hangs on who it is where it is a model, or went through a task already.
+    if (before_ != nullptr || asker.is_model) name += "_" + asker.name;
+    name += "_seed" + std::to_string(asker.number);
+  }
+  if (!jobs_.task().empty()) name += "_" + jobs_.task();
+  auto& slot = curricula_[name];
+  if (slot) return slot;
+  const curriculum::SampleStatistics of_student =
+      by_student ? scores_by_student(asker) : curriculum::SampleStatistics{};
+  slot = make_curriculum(s, name, by_student || set == nullptr ? of_student : set->statistics,
+                         *data_.student, set == nullptr ? asker.seed : set->seed);
+  shared_.folder.write_once("curriculum/" + name + ".csv", slot->curriculum.csv);
+  write_curriculum_pictures(shared_.folder.path(), *slot, data_);
+  return slot;
+}
+
+curriculum::SampleStatistics TaskRun::scores_by_student(const Asker& asker) const {
+  const Settings& s = *asker.settings;
+  TrainingPlan plan;
+  plan.section = "train";
+  plan.model = build_model(s, "student", data_.facts(), derive_key(asker.seed, asker.purpose()));
+  plan.reading = reading_of(s, "student", *data_.kind, precision_of(s, "train.precision"));
+  start_weights(s, asker.teacher, asker.name, asker.number, &plan);
+  plan.model->to(shared_.device);
+  const Beat beat(&shared_.progress,
+                  "scoring with " + asker.name + "/" + std::to_string(asker.number),
+                  data_.student->size());
+  return score_samples(*plan.model, *plain_source(*data_.student, shared_.device, {plan.reading}),
+                       s.integer("train.evaluate_batch"), beat.of_batches());
+}
+
+TaskRun::Asker TaskRun::asker_of(const StudentJob& job) {
+  return {&job.arm->settings, job.model, job.teacher, job.seed, job.number, job.arm->name, false};
+}
+
+TaskRun::Asker TaskRun::asker_of(std::size_t m, std::size_t t) const {
+  const SourceModel& model = jobs_.models()[m];
+  const std::int64_t seed = jobs_.teacher_seeds()[t];
+  return {model.settings, model.learns_from, t, seed, seed, model.name, true};
+}
+
+bool TaskRun::run_students() {
+  for (const StudentJob& job : jobs_.students())
+    if (why_not(job.arm->name, job.number, job.model, job.teacher).empty())
+      curriculum_for(asker_of(job));
+  shared_.next_phase();  // the final lines of students tell of students
+  std::atomic<bool> complete = true;
+  run_all(jobs_.students().size(), [&](std::size_t i) {
+    if (!run_student(jobs_.students()[i], logged_students_[i])) complete = false;
+  });
+  return complete;
+}
+
+bool TaskRun::run_student(const StudentJob& job, const LoggedJob& logged) {
+  const std::string& arm = job.arm->name;
+  const std::int64_t steps = jobs_.student_steps(job, data_);
+  if (passed_over(arm, job.number, logged, why_not(arm, job.number, job.model, job.teacher), steps))
+    return true;
+  if (logged.finished) {
+    shared_.progress.finish(arm + "/" + std::to_string(job.number), steps);
+    return true;
+  }
+  if (stopping()) return false;
+  if (!run_and_tell(student_plan(job), logged.log_job, steps)) return false;
+  write_report_quietly();
+  return true;
+}
+
+TrainingPlan TaskRun::student_plan(const StudentJob& job) {
+  std::shared_ptr<const NamedCurriculum> curriculum;
+  const TeacherSet* teacher = nullptr;
+  if (job.judge != SourceModel::kNothing && !failed_models_[job.judge].contains(job.teacher))
+    teacher = &sets_[job.judge][job.teacher];
+  {
+    const std::lock_guard lock(shared_.mutex);
+    curriculum = curriculum_for(asker_of(job));
+  }
+  TrainingPlan plan = jobs_.student_plan(job, data_, teacher, curriculum);
+  start_weights(job.arm->settings, job.teacher, plan.arm, plan.seed, &plan);
+  if (const auto at = arm_notes_.find({plan.arm, job.teacher}); at != arm_notes_.end())
+    for (const std::string& problem : at->second)
+      plan.notes.push_back("allowed untrained teacher" +
+                           (jobs_.several_teachers() ? " " + std::to_string(teacher->seed) : "") +
+                           ": " + problem);
+  if (curriculum)
+    plan.notes.insert(plan.notes.end(), curriculum->curriculum.warnings.begin(),
+                      curriculum->curriculum.warnings.end());
+  return plan;
+}
+
+void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string& arm,
+                            std::int64_t seed, TrainingPlan* plan) const {
+  if (plan->section != "train") return;
+  std::string file;
+  if (before_ != nullptr) {
+    const std::string folder = shared_.folder.job_folder(arm, seed, before_->jobs_.task());
+    check_job_file(folder, kJobWeights);
+    file = folder + "/" + kJobWeights;
+  } else if (!s.text("student.weights").empty()) {
+    file = find_weights(recipe_.base, s.text("student.weights"));
+  }
+  if (!file.empty()) {
+    const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
+    take_metadata(info.metadata, s, "student", *data_.kind, &plan->reading);
+  }
+  const std::string& from = s.text("student.init");
+  if (from.empty() || before_ != nullptr) return;
+  for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
+    if (jobs_.models()[m].name != from) continue;
+    distill::copy_layers(*plan->model, *unfolded_copy(m, t),
+                         layer_map(s.texts("student.init_layers")));
+    return;
+  }
+  fail(ErrorCode::kUsage, recipe_.place(s, "student.init"), ": student.init: no arm learns from '",
+       from, "'");
+}
+
+void TaskRun::write_report_quietly() {
+  if (data_.endless()) return;  // many short jobs: once at the end
+  const std::lock_guard lock(shared_.mutex);
+  try {
+    write_report(shared_.folder.path(), report_text(shared_.recipe));
+  } catch (const Error& e) {  // the next one, or the last, tells
+    shared_.progress.line(std::string("note: no report yet: ") + e.what());
+  }
+}
+
+}  // namespace retort::tools
