@@ -15,7 +15,8 @@ const ScoreKind& score_of(const nn::Options& options) {
 Curriculum scored(const nn::Options& options, CleanScores clean,
                   std::span<const std::uint8_t> correct) {
   Curriculum c;
-  c.confidence = confidence_of(score_of(options), clean.scores, 0.99, clean.excluded);
+  c.confidence = confidence_of(score_of(options), clean.scores, confidence_options_of(options),
+                               clean.excluded);
   c.scores = std::move(clean.scores);
   c.excluded = std::move(clean.excluded);
   c.unscored = clean.bad;
@@ -56,14 +57,14 @@ std::vector<nn::OptionSpec> curriculum_options(const nn::Strings& models) {
   using namespace nn;
   RETORT_CHECK(!models.empty(), "[curriculum] expected at least one model that scores");
   Strings scorers = models;
-  scorers.insert(scorers.end(), {kScorerRandom, kScorerFile});
+  scorers.insert(scorers.end(), {kScorerRandom, kScorerFile, kScorerData});
   std::vector<OptionSpec> list{
       text_option("name", "", "Name of curriculum/<name>.csv; empty: made from the settings.")
           .without(kChangesResult),
       choice_option("scorer", models.front(), joined(scorers, "|"), "Who scores the samples.")
           .with(kChangesOrder),
       choice_option("score", score_kinds().names().front(), joined(score_kinds().names(), "|"),
-                    "The teacher's score of a sample.")
+                    "The score of a sample.")
           .with(kChangesOrder),
       choice_option("inverse", inverse_names().front(), joined(inverse_names(), "|"),
                     "Hard samples first: the exact reverse, or the correct ones reversed and the "
@@ -74,6 +75,7 @@ std::vector<nn::OptionSpec> curriculum_options(const nn::Strings& models) {
                   "The curriculum file of scorer = \"file\": one that a run or 'kdtrain score' "
                   "wrote, fed as it stands, or lines of index,score.")
           .with(kChangesOrder)};
+  for (OptionSpec& spec : confidence_options()) list.push_back(std::move(spec));
   for (OptionSpec& spec : nan_options()) list.push_back(std::move(spec));
   list.push_back(choice_option("pacing", pacing_kinds().names().front(),
                                joined(pacing_kinds().names(), "|"),
@@ -92,6 +94,12 @@ std::vector<Mistake> curriculum_mistakes(const nn::Options& options) {
     add({"file", from_file ? "expected a curriculum file for scorer = \"file\""
                            : "read by scorer = \"file\" only, got scorer = \"" +
                                  options.text("scorer") + "\""});
+  const bool of_data = options.text("scorer") == kScorerData;
+  if (!from_file && of_data != score_of(options).of_data)
+    add({"scorer", of_data
+                       ? "\"data\" needs a score that no model is asked for, such as text_length"
+                       : "no model is asked for " + options.text("score") +
+                             ": expected scorer = \"" + kScorerData + "\""});
   add(nan_mistake(options));
   const PacingKind& pacing = pacing_kinds().at(options.text("pacing"));
   if (pacing.check) add(pacing.check(options));

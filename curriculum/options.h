@@ -11,11 +11,14 @@
 
 namespace retort::curriculum {
 
-/// Scorers that need no model: a permutation from the seed, and a curriculum file.
+/// Scorers that need no model: a permutation from the seed, a curriculum file.
 inline constexpr const char* kScorerRandom = "random";
 inline constexpr const char* kScorerFile = "file";
+/// The samples themselves, for scores that need no model (ScoreKind::of_data).
+inline constexpr const char* kScorerData = "data";
 
-/// Keys without the section: name, scorer, score, inverse, stratify, file, nan, nan_value, pacing,
+/// Keys without the section: name, scorer, score, inverse, stratify, file, confidence,
+/// confidence_quantile, nan, nan_value, pacing,
 /// and what the pacing functions read. Rows that registries were given from outside are in it.
 /// `models` are the scorers that the caller can provide, the default first.
 std::vector<nn::OptionSpec> curriculum_options(const nn::Strings& models = {"teacher"});

@@ -38,7 +38,8 @@ Inputs Inputs::tokens(Tensor ids, std::vector<std::int32_t> starts,
 }
 
 std::int64_t Inputs::samples() const {
-  if (!starts_on_host.empty()) return static_cast<std::int64_t>(starts_on_host.size()) - 1;
+  if (!starts_on_host.empty())
+    return (static_cast<std::int64_t>(starts_on_host.size()) - 1) / choices;
   return values.defined() && values.rank() >= 1 ? values.dim(0) : 0;
 }
 
@@ -46,18 +47,36 @@ Inputs Inputs::slice(std::int64_t begin, std::int64_t end) const {
   RETORT_CHECK(begin >= 0 && begin <= end && end <= samples(), "[inputs] expected samples within ",
                samples(), ", got ", begin, " to ", end);
   if (begin == 0 && end == samples()) return *this;
-  if (starts_on_host.empty()) return values.slice(begin, end);
-  const auto at = [this](std::int64_t b) { return starts_on_host[static_cast<std::size_t>(b)]; };
-  const std::int32_t first = at(begin), last = at(end);
+  const auto keyed = [&](Inputs part) {
+    if (drawn_by.defined()) part.drawn_by = drawn_by.slice(begin * choices, end * choices);
+    part.step = step;
+    return part;
+  };
+  if (starts_on_host.empty()) return keyed(values.slice(begin, end));
+  const auto at = [this](std::int64_t s) { return starts_on_host[static_cast<std::size_t>(s)]; };
+  const std::int32_t first = at(begin * choices), last = at(end * choices);
   std::vector<std::int32_t> own_starts, own_rows;
-  for (std::int64_t b = begin; b <= end; ++b) own_starts.push_back(at(b) - first);
+  for (std::int64_t s = begin * choices; s <= end * choices; ++s)
+    own_starts.push_back(at(s) - first);
   for (const std::int32_t row : rows_on_host)
     if (row >= first && row < last) own_rows.push_back(row - first);
   Inputs part = tokens(values.slice(first, last), std::move(own_starts), std::move(own_rows));
   if (rows.defined() && !part.rows.defined())
     part.rows = Tensor::empty({0}, DType::kI32, values.device());
+  part.choices = choices;
   if (segments.defined()) part.segments = segments.slice(first, last);
-  return part;
+  return keyed(std::move(part));
+}
+
+void Inputs::key(std::span<const std::int64_t> numbers, std::int64_t at) {
+  RETORT_CHECK(static_cast<std::int64_t>(numbers.size()) == samples(),
+               "[inputs] expected numbers of ", samples(), " samples, got ", numbers.size());
+  std::vector<std::int64_t> of_sequence;
+  for (const std::int64_t number : numbers)
+    for (std::int64_t c = 0; c < choices; ++c) of_sequence.push_back(number * choices + c);
+  const auto count = static_cast<std::int64_t>(of_sequence.size());
+  drawn_by = Tensor::from(of_sequence, {count}, device());
+  step = Tensor::full({}, static_cast<double>(at), DType::kI64, device());
 }
 
 Want Want::operator|(const Want& other) const {

@@ -1,6 +1,7 @@
 // What one model reads of a batch, and what is wanted of it.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,14 +19,22 @@ const char* name_of(Reads reads);
 ///
 /// Shapes    values: images (B, H, W, C), features (B, n), or ids i32 (T) of all sequences, end to
 ///           end and unpadded. The rest is for ids alone: starts i32 (B + 1), sample b is tokens
-///           [starts[b], starts[b+1]); segments i32 (T); rows i32 (N), ascending: the tokens whose
+///           [starts[b], starts[b+1]) (with choices C: i32 (B C + 1), sample b is the sequences
+///           [b C, (b+1) C)); segments i32 (T); rows i32 (N), ascending: the tokens whose
 ///           logits are wanted. Undefined: as the model has it (segment 0; one row a sample, or
 ///           all).
 struct Inputs {
   Tensor values;
   Tensor starts, segments, rows;
+  /// Of ids: sequences that make one sample (multiple choice). Logits are then one row a sample, (B,
+  /// choices): how well each sequence answers.
+  std::int64_t choices = 1;
   /// Of starts and rows, for whoever cuts a batch without asking the device.
   std::vector<std::int32_t> starts_on_host, rows_on_host;
+
+  /// What a model in training draws numbers by (dropout): a number of each sequence (i64; of each
+  /// sample where values are no ids), and the step, an i64 scalar. Undefined: it may draw none.
+  Tensor drawn_by, step;
 
   Inputs() = default;
   Inputs(Tensor v) : values(std::move(v)) {}  // forward(x) reads well
@@ -38,6 +47,10 @@ struct Inputs {
   std::int64_t samples() const;  // B
   /// Samples [begin, end): views where they can be. Rows are counted from the slice's first token.
   Inputs slice(std::int64_t begin, std::int64_t end) const;
+  /// From now on sample b has this number, and this is the step: a draw is a function of both and
+  /// of its place in the sample, and so the same in any order and split. Sequence c of a sample is
+  /// drawn by samples[b] * choices + c. Errors    kUsage unless there is a number for each sample.
+  void key(std::span<const std::int64_t> samples, std::int64_t at);
 };
 
 /// What of a forward pass is wanted: the largest of what its readers want.
@@ -71,10 +84,13 @@ struct Head {
 /// Shapes    logits (N, V); undefined where features and head stand for them (Want::head).
 ///           features (N, m): what the last layer reads. mlp: one (B, width) each
 ///           per hidden layer. ResNets: one (B, H, W, C) each per stage, of the stage's last block.
+///           Transformers: one (T, H) per layer, its output, in pre and in post; embeddings (T, H):
+///           what the first one reads.
 struct Outputs {
   Tensor logits;
   std::vector<Tensor> pre, post;
   Tensor features;
+  Tensor embeddings;
   Head head = {};
 };
 

@@ -56,6 +56,22 @@ class Module {
   using NamePairs = std::vector<std::pair<std::string, std::string>>;
   virtual NamePairs file_names() const { return {}; }
 
+  /// How files of others' stand to this module, beyond the spellings of names. A name begins with a
+  /// prefix or is it; all names are this module's own (spellings applied).
+  struct FileRules {
+    using Names = std::vector<std::string>;
+    Names ignored = {};         // prefixes of what carries nothing, or belongs to other heads
+    Names ignored_at_end = {};  // the same at the end of a name: ".attn.bias"
+    /// Prefixes of parts that may lack as a whole, in a file of a model with another head: what is
+    /// in them keeps the values it has.
+    Names may_lack = {};
+    /// {name, parameter}: a tied weight written out under a second name. It must be equal, and
+    /// stands in for the first where that lacks.
+    NamePairs tied = {};
+    Names transposed = {};  // ends of names of matrices that files hold as (in, out)
+  };
+  virtual FileRules file_rules() const { return {}; }
+
   /// Draws every parameter anew, keyed by (seed, path). Buffers keep their values. Throws if two
   /// paths have the same 32-bit hash.
   void initialize(std::uint64_t seed);
@@ -133,6 +149,10 @@ class Model : public Module {
   virtual Outputs forward(const Inputs& inputs, const Want& want = {}) = 0;
   virtual ModelFacts facts() const = 0;
   std::int64_t classes() const { return facts().classes; }
+
+  /// Text files that belong beside its weights, so that other programs know what they are:
+  /// {"config.json", ...}.
+  virtual std::vector<std::pair<std::string, std::string>> companions() const { return {}; }
 
   /// For a model whose weights are final: evaluation without gradients may use other weights with
   /// the same outputs up to rounding, in fewer passes (batch norms folded into the convolutions in

@@ -7,6 +7,7 @@ build_packages=(
   g++ cmake ninja-build git
   libeigen3-dev libdnnl-dev libhwy-dev        # CPU arithmetic
   libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libxxhash-dev liblzma-dev
+  zlib1g-dev libzstd-dev
 )
 test_packages=(libzstd-dev libgtest-dev libgmock-dev libbenchmark-dev clang-format python3 xz-utils)
 

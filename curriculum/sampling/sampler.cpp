@@ -61,10 +61,58 @@ void Sampler::set_order(Indices order) {
   order_ = std::move(order);
   batches_ = options_.drop_last ? n / batch : (n + batch - 1) / batch;
   cached_epoch_ = -1;
+  if (options_.batch_tokens == 0) return;
+  check_sizes();
+  std::int64_t tokens = 0;
+  for (const std::int64_t i : order_) tokens += options_.sizes[at(i)];
+  batches_ = token_batches(tokens, options_.batch_tokens);
+}
+
+void Sampler::check_sizes() const {
+  RETORT_CHECK(
+      options_.feeding != Feeding::kPaced && !options_.drop_last && options_.window_batches == 0,
+      "[sampler] batches of tokens are cut from a whole order: expected no pacing, windows "
+      "or drop_last");
+  for (const std::int64_t i : order_) {
+    RETORT_CHECK(i >= 0 && at(i) < options_.sizes.size(), "[sampler] expected the size of sample ",
+                 i, ", got sizes of ", options_.sizes.size(), " samples");
+    RETORT_CHECK(options_.sizes[at(i)] >= 1 && options_.sizes[at(i)] <= options_.batch_tokens,
+                 "[sampler] expected 1 to ", options_.batch_tokens, " tokens a sample, got ",
+                 options_.sizes[at(i)], " of sample ", i);
+  }
+}
+
+std::int64_t token_batches(std::int64_t tokens, std::int64_t batch_tokens) {
+  return (tokens + batch_tokens - 1) / batch_tokens;
+}
+
+Indices Sampler::by_tokens(std::int64_t step) const {
+  const std::int64_t epoch = step / batches_;
+  if (cached_epoch_ != epoch) {
+    cached_ = order_;
+    if (options_.feeding == Feeding::kShuffled) {
+      const Indices ranks = permutation(size(), options_.seed, static_cast<std::uint32_t>(epoch),
+                                        path_hash("curriculum.shuffled"));
+      for (std::size_t r = 0; r < ranks.size(); ++r) cached_[r] = order_[at(ranks[r])];
+    }
+    begins_.assign(1, 0);
+    std::int64_t tokens = 0;
+    for (std::size_t r = 0; r < cached_.size(); ++r) {
+      tokens += options_.sizes[at(cached_[r])];
+      const std::int64_t batch = (tokens - 1) / options_.batch_tokens;
+      if (batch == static_cast<std::int64_t>(begins_.size()))
+        begins_.push_back(static_cast<std::int64_t>(r));
+    }
+    begins_.push_back(size());
+    cached_epoch_ = epoch;
+  }
+  const std::size_t b = at(step % batches_);
+  return {cached_.begin() + begins_[b], cached_.begin() + begins_[b + 1]};
 }
 
 Indices Sampler::batch(std::int64_t step) const {
   RETORT_CHECK(step >= 0, "[sampler] expected a step >= 0, got ", step);
+  if (options_.batch_tokens > 0) return by_tokens(step);
   const std::int64_t n = size(), batch = options_.batch_size;
   Indices samples;
   if (options_.feeding == Feeding::kPaced) {

@@ -73,8 +73,54 @@ class Means {
 }  // namespace
 
 std::size_t SampleStatistics::size() const {
-  return std::max({max_logit.size(), max_prob.size(), max_logprob.size(), p_true.size(),
-                   margin.size(), entropy.size(), loss.size(), correct.size(), scored.size()});
+  std::size_t size =
+      std::max({max_logit.size(), max_prob.size(), max_logprob.size(), p_true.size(), margin.size(),
+                entropy.size(), loss.size(), correct.size(), scored.size()});
+  for (const auto& [name, values] : of_data) size = std::max(size, values.size());
+  return size;
+}
+
+SampleStatistics mean_of(std::span<const SampleStatistics> all) {
+  RETORT_CHECK(!all.empty(), "[score] expected at least one measurement");
+  if (all.size() == 1) return all[0];
+  const std::size_t n = all[0].size();
+  // How often sample i could be scored.
+  const auto counts = [&](const SampleStatistics& one, std::size_t i) {
+    return one.scored.empty() || one.scored[i] != 0;
+  };
+  std::vector<int> times(n);
+  for (const SampleStatistics& one : all)
+    for (std::size_t i = 0; i < n; ++i) times[i] += counts(one, i);
+  const auto mean = [&](std::vector<float> SampleStatistics::*array) {
+    if ((all[0].*array).empty()) return std::vector<float>();
+    std::vector<double> sum(n);
+    for (const SampleStatistics& one : all) {
+      RETORT_CHECK((one.*array).size() == n, "[score] expected measurements of ", n,
+                   " samples, got ", (one.*array).size());
+      for (std::size_t i = 0; i < n; ++i)
+        if (counts(one, i)) sum[i] += static_cast<double>((one.*array)[i]);
+    }
+    std::vector<float> means(n, kNothing);
+    for (std::size_t i = 0; i < n; ++i)
+      if (times[i] > 0) means[i] = static_cast<float>(sum[i] / times[i]);
+    return means;
+  };
+  SampleStatistics result;
+  for (const auto array :
+       {&SampleStatistics::max_logit, &SampleStatistics::max_prob, &SampleStatistics::max_logprob,
+        &SampleStatistics::p_true, &SampleStatistics::margin, &SampleStatistics::entropy,
+        &SampleStatistics::loss})
+    result.*array = mean(array);
+  result.of_data = all[0].of_data;
+  if (!all[0].correct.empty())
+    for (std::size_t i = 0; i < n; ++i) {
+      int right = 0;
+      for (const SampleStatistics& one : all) right += counts(one, i) && one.correct[i] != 0;
+      result.correct.push_back(2 * right > times[i]);
+    }
+  if (std::any_of(times.begin(), times.end(), [](int t) { return t == 0; }))
+    for (const int t : times) result.scored.push_back(t > 0);
+  return result;
 }
 
 SampleStatistics statistics_of_rows(const RowStatistics& rows, std::int64_t samples) {

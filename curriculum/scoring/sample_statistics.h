@@ -1,7 +1,9 @@
 // What a model says about each sample: the input of every score.
 #pragma once
 #include <cstdint>
+#include <map>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace retort::curriculum {
@@ -21,6 +23,8 @@ struct SampleStatistics {
   std::vector<float> loss;            // (N) cross-entropy, nats
   std::vector<std::uint8_t> correct;  // (N) 1: right on more than half of the rows
   std::vector<std::uint8_t> scored;   // (N) 0: no row to judge it by; or empty: all have one
+  /// (N) each, by the name of the score: what the data says of its samples, no model asked.
+  std::map<std::string, std::vector<float>> of_data = {};
 
   /// N: the size of the longest array.
   std::size_t size() const;
@@ -46,6 +50,12 @@ struct RowStatistics {
 /// Numerics  double, in the order of the rows; one row gives its own numbers, unrounded.
 /// Errors    kUsage for arrays of different sizes or a sample outside [0, N).
 SampleStatistics statistics_of_rows(const RowStatistics& rows, std::int64_t samples);
+
+/// Means over several measurements of the same N samples: a text under several maskings, say. A
+/// sample counts where it could be scored; correct: in more than half of them.
+///
+/// Errors    kUsage for none, or for measurements of different arrays.
+SampleStatistics mean_of(std::span<const SampleStatistics> all);
 
 /// The definition that statistics measured on a device are tested against: statistics of logits
 /// (N, V) row-major against labels (N), one row a sample.

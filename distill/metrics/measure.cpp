@@ -169,7 +169,7 @@ Measurement measure(nn::Model& model, const nn::Source& source, const MeasureOpt
        begin += options.batch, ++number) {
     samples.resize(static_cast<std::size_t>(std::min(options.batch, result.samples - begin)));
     std::iota(samples.begin(), samples.end(), begin);
-    const nn::Batch batch = source.make(samples);
+    const nn::Batch batch = source.make(samples, options.epoch);
     const nn::Outputs outputs = model.forward(batch.inputs[0]);
     pass.add(number, batch, outputs);
     if (options.each) options.each(batch, outputs);

@@ -41,6 +41,7 @@ class TeacherAnswers {
 
 struct MeasureOptions {
   std::int64_t batch = 500;                 // samples in a pass
+  std::uint32_t epoch = 0;                  // what is drawn is drawn for this one
   const TeacherAnswers* teacher = nullptr;  // for agreement and KL
   std::int64_t limit = 0;                   // the first samples alone; 0: all
   bool statistics = false;                  // fills Measurement::statistics

@@ -36,4 +36,28 @@ std::vector<std::string> copy_layers(nn::Module& student, const nn::Module& teac
   return copied;
 }
 
+LayerMap every_second_layer(const nn::Transformer& student, const nn::Transformer& teacher) {
+  const std::int64_t own = student.config().layers, theirs = teacher.config().layers;
+  const std::int64_t stride = own == theirs ? 1 : 2;
+  RETORT_CHECK(stride * (own - 1) < theirs,
+               "[student] layer i starts from the teacher's layer 2i: expected at most ",
+               (theirs + 1) / 2, " layers, or its ", theirs, ", got ", own);
+  const bool decoder = student.config().family == nn::TransformerFamily::kGpt2;
+  RETORT_CHECK(decoder == (teacher.config().family == nn::TransformerFamily::kGpt2), "[student] a ",
+               nn::name_of(student.config().family), " has other layers than the teacher, a ",
+               nn::name_of(teacher.config().family));
+  std::map<std::string, std::string> source(teacher.parts().begin(), teacher.parts().end());
+  LayerMap map;
+  for (const auto& [part, prefix] : student.parts()) {
+    std::string from = part;
+    if (part.starts_with("layer")) {
+      const std::size_t dot = part.find('.');
+      from =
+          "layer" + std::to_string(stride * std::stoll(part.substr(5, dot - 5))) + part.substr(dot);
+    }
+    if (const auto at = source.find(from); at != source.end()) map.emplace_back(prefix, at->second);
+  }
+  return map;
+}
+
 }  // namespace retort::distill

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "nn/models/transformer/transformer.h"
 #include "nn/module.h"
 
 namespace retort::distill {
@@ -20,5 +21,14 @@ using LayerMap = std::vector<std::pair<std::string, std::string>>;
 ///           fits nothing.
 std::vector<std::string> copy_layers(nn::Module& student, const nn::Module& teacher,
                                      const LayerMap& map);
+
+/// How a transformer starts from a deeper one: layer i from layer 2i (of as many layers: from layer
+/// i), embeddings, norms and the head with them. Parts that one of the two does not have stay as
+/// they are: token types that DistilBERT leaves out, a classifier's first map where one is BERT's
+/// pooler and the other DistilBERT's, a head of another kind.
+///
+/// Errors    kUsage if there is no layer 2i for some i, or the families' layers differ (gpt2).
+/// Source    Sanh et al. 2019, arXiv:1910.01108, section 3.
+LayerMap every_second_layer(const nn::Transformer& student, const nn::Transformer& teacher);
 
 }  // namespace retort::distill

@@ -19,12 +19,17 @@ TermKind hidden_mse_kind() {
 }
 
 TermKind cosine_kind() {
-  return {.names = {"cosine"},
-          .options = {},
-          .doc = "1 - cosine of the last features of student and teacher",
-          .make = [](const TermConfig& c) -> std::shared_ptr<Term> {
-            return std::make_shared<Cosine>(CosineOptions{c.seed});
-          }};
+  return {
+      .names = {"cosine"},
+      .options = {nn::choice_option("over", "rows", "rows|positions",
+                                    "The last layer's inputs of each row of logits, or the last "
+                                    "hidden layer at every position of a text.")
+                      .with(nn::kChangesCost)},
+      .doc = "1 - cosine of the last features of student and teacher",
+      .make = [](const TermConfig& c) -> std::shared_ptr<Term> {
+        return std::make_shared<Cosine>(
+            CosineOptions{c.seed, parse_cosine_over(c.options.text("over"))});
+      }};
 }
 
 }  // namespace

@@ -1,10 +1,16 @@
 #include "nn/checkpoint/weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 #include <string_view>
 #include <unordered_map>
+
+#include "engine/io/file.h"
+#include "engine/io/json.h"
+#include "nn/checkpoint/weight_files.h"
 
 namespace retort::nn {
 namespace {
@@ -25,6 +31,19 @@ Tensor move_channels(const Tensor& from, bool to_torch) {
       for (std::int64_t j = 0; j < columns; ++j)
         std::memcpy(target + static_cast<std::size_t>((f * columns + j) * rows + i) * size,
                     source + static_cast<std::size_t>((f * rows + i) * columns + j) * size, size);
+  return to;
+}
+
+Tensor transposed_copy(const Tensor& from) {  // (A, B) -> (B, A)
+  const std::int64_t rows = from.dim(0), columns = from.dim(1);
+  const Tensor to = Tensor::empty({columns, rows}, from.dtype());
+  const std::size_t size = size_of(from.dtype());
+  const char* const source = static_cast<const char*>(from.raw());
+  char* const target = static_cast<char*>(to.raw());
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < columns; ++j)
+      std::memcpy(target + static_cast<std::size_t>(j * rows + i) * size,
+                  source + static_cast<std::size_t>(i * columns + j) * size, size);
   return to;
 }
 
@@ -119,112 +138,258 @@ std::string common_prefix(const SafetensorsEntries& entries,
   return "";
 }
 
-WeightsInfo load(const Module::Named& targets, const Module::NamePairs& spellings,
-                 const SafetensorsReader& reader) {
-  const std::string place = escaped(reader.path(), 4096);
-  WeightsInfo info;
-  info.path = reader.path();
-  info.metadata = reader.header().metadata;
+using Names = Module::FileRules::Names;
 
-  std::unordered_map<std::string, std::size_t> wanted;  // place in targets
-  for (std::size_t i = 0; i < targets.size(); ++i)
-    wanted.emplace(canonical(targets[i].first, spellings), i);
-  std::vector<std::optional<SafetensorsEntry>> found(targets.size());
-  List missing, unexpected, misshaped;
-  for (const SafetensorsEntry& entry : reader.header().entries) {  // in file order
-    if (carries_nothing(entry.name)) {
-      info.ignored.push_back(entry.name);
-      continue;
-    }
-    const auto target = wanted.find(canonical(entry.name, spellings));
-    if (target == wanted.end()) {
-      unexpected.add(escaped(entry.name));
-      continue;
-    }
-    std::optional<SafetensorsEntry>& slot = found[target->second];
-    RETORT_CHECK_AS(kBadInput, !slot, place, ": '", escaped(entry.name), "' and '",
-                    escaped(slot ? slot->name : ""), "' are the same weight");
-    slot = entry;
-  }
-  struct Match {
-    Tensor to;
-    const SafetensorsEntry* entry;
-  };
-  std::vector<Match> matches;
-  for (std::size_t i = 0; i < targets.size(); ++i) {
-    const auto& [path, tensor] = targets[i];
-    if (!found[i]) {
-      missing.add(path);
-      continue;
-    }
-    const SafetensorsEntry* entry = &*found[i];
-    if (!entry->dtype || !is_floating(*entry->dtype)) {
-      misshaped.add(
-          join(escaped(entry->name), ": expected a floating dtype, got ", entry->dtype_name));
-    } else if (!(entry->shape == file_shape(tensor))) {
-      misshaped.add(
-          join(escaped(entry->name), ": expected ", file_shape(tensor), ", got ", entry->shape));
-    } else {
-      matches.push_back({tensor, entry});
-    }
-  }
-  if (!missing.empty() && !unexpected.empty())
-    if (const std::string prefix = common_prefix(reader.header().entries, wanted, spellings);
-        !prefix.empty())
-      fail(ErrorCode::kBadInput, place, ": the weights are there, but their names begin with '",
-           escaped(prefix), "': save them without it, in Python {k.removeprefix('", escaped(prefix),
-           "'): v for k, v in weights.items()}");
-  if (!missing.empty() || !unexpected.empty() || !misshaped.empty())
-    fail(ErrorCode::kBadInput, place, ": the weights do not fit the model",
-         missing.empty() ? "" : "; missing: " + missing.str(),
-         unexpected.empty() ? "" : "; unexpected: " + unexpected.str(),
-         misshaped.empty() ? "" : "; wrong shape: " + misshaped.str());
-
-  // All are read and checked before the first is changed.
-  std::vector<Tensor> values;
-  for (const Match& match : matches) {
-    const Tensor converted = reader.read(*match.entry).to(match.to.dtype());
-    const std::int64_t bad = first_not_finite(converted);  // 1e300 is none as f32
-    RETORT_CHECK_AS(kBadInput, bad < 0, place, ": '", escaped(match.entry->name),
-                    "' has a NaN or an infinity at element ", bad, " (as ",
-                    name_of(match.to.dtype()), ")");
-    values.push_back(converted.rank() == 4 ? move_channels(converted, /*to_torch=*/false)
-                                           : converted);
-  }
-  for (std::size_t i = 0; i < matches.size(); ++i) matches[i].to.copy_from(values[i]);
-  return info;
+bool begins_with_one_of(const std::string& name, const Names& prefixes) {
+  return std::any_of(prefixes.begin(), prefixes.end(),
+                     [&](const std::string& prefix) { return name.starts_with(prefix); });
+}
+bool ends_with_one_of(const std::string& name, const Names& ends) {
+  return std::any_of(ends.begin(), ends.end(),
+                     [&](const std::string& end) { return name.ends_with(end); });
 }
 
-NamedTensors in_file_layout(const Module::Named& tensors) {
+// Of what class a saved model is, by the text of its config.json; "" where it does not say.
+std::string architecture_of(const Json& config) {
+  const Json* const list =
+      config.kind() == Json::Kind::kObject ? config.find("architectures") : nullptr;
+  if (list == nullptr || list->kind() != Json::Kind::kArray || list->items().empty() ||
+      list->items()[0].kind() != Json::Kind::kString)
+    return "";
+  return list->items()[0].as_string();
+}
+
+// True if the folder says that its weights are of the module's own class: then nothing may lack.
+bool same_architecture(const Module& module, const std::string& folder) {
+  const auto* const model = dynamic_cast<const Model*>(&module);
+  if (model == nullptr) return true;
+  for (const auto& [name, text] : model->companions()) {
+    std::error_code error;
+    if (name != "config.json" || !std::filesystem::exists(folder + "/" + name, error)) continue;
+    const std::string own = architecture_of(Json::parse(text, name));
+    return !own.empty() && own == architecture_of(Json::read(folder + "/" + name));
+  }
+  return false;
+}
+
+// Reads files for some tensors: finds for each the one that holds it, and changes nothing before
+// all of them are known to fit.
+class Loading {
+ public:
+  Loading(const Module::Named& targets, const Module::NamePairs& spellings,
+          const Module::FileRules& rules, const WeightFiles& files)
+      : targets_(targets),
+        spellings_(spellings),
+        rules_(rules),
+        files_(files),
+        place_(escaped(files.path(), 4096)),
+        found_(targets.size()) {
+    for (std::size_t i = 0; i < targets.size(); ++i)
+      wanted_.emplace(canonical(targets[i].first, spellings), i);
+  }
+
+  WeightsInfo run() {
+    info_.path = files_.path();
+    info_.metadata = files_.readers().front().header().metadata;
+    for (const SafetensorsReader& reader : files_.readers())
+      for (const SafetensorsEntry& entry : reader.header().entries)  // in file order
+        sort(reader, entry);
+    stand_in();
+    List missing;
+    for (std::size_t i = 0; i < targets_.size(); ++i)
+      if (!found_[i] && !may_lack(i)) missing.add(targets_[i].first);
+    if (!missing.empty() && !unexpected_.empty())
+      for (const SafetensorsReader& reader : files_.readers())
+        if (const std::string prefix = common_prefix(reader.header().entries, wanted_, spellings_);
+            !prefix.empty())
+          fail(ErrorCode::kBadInput, place_,
+               ": the weights are there, but their names begin with '", escaped(prefix),
+               "': save them without it, in Python {k.removeprefix('", escaped(prefix),
+               "'): v for k, v in weights.items()}");
+    // All are read and checked before the first is changed.
+    std::vector<std::optional<Tensor>> values;
+    for (std::size_t i = 0; i < targets_.size(); ++i) values.push_back(value_of(i));
+    for (const Second& second : seconds_) compare(second, values[second.target]);
+    if (!missing.empty() || !unexpected_.empty() || !misshaped_.empty() || !untied_.empty())
+      fail(ErrorCode::kBadInput, place_, ": the weights do not fit the model",
+           missing.empty() ? "" : "; missing: " + missing.str(),
+           unexpected_.empty() ? "" : "; unexpected: " + unexpected_.str(),
+           misshaped_.empty() ? "" : "; wrong shape: " + misshaped_.str(),
+           untied_.empty() ? "" : "; not tied: " + untied_.str(),
+           not_finite_.empty() ? "" : "; " + not_finite_.str());
+    if (!not_finite_.empty()) fail(ErrorCode::kBadInput, place_, ": ", not_finite_.str());
+    for (std::size_t i = 0; i < targets_.size(); ++i)
+      if (values[i])
+        targets_[i].second.copy_from(*values[i]);
+      else
+        info_.drawn.push_back(targets_[i].first);
+    return std::move(info_);
+  }
+
+ private:
+  struct Slot {
+    const SafetensorsReader* reader;
+    SafetensorsEntry entry;
+  };
+  struct Second {  // a tied weight under its second name
+    Slot slot;
+    std::size_t target;
+  };
+
+  void sort(const SafetensorsReader& reader, const SafetensorsEntry& entry) {
+    const std::string name = canonical(entry.name, spellings_);
+    const auto target = wanted_.find(name);
+    if (target != wanted_.end()) {
+      std::optional<Slot>& slot = found_[target->second];
+      RETORT_CHECK_AS(kBadInput, !slot, place_, ": '", escaped(entry.name), "' and '",
+                      escaped(slot ? slot->entry.name : ""), "' are the same weight");
+      slot = {&reader, entry};
+      return;
+    }
+    for (const auto& [second, first] : rules_.tied)
+      if (const auto at = wanted_.find(first); name == second && at != wanted_.end()) {
+        seconds_.push_back({{&reader, entry}, at->second});
+        return;
+      }
+    if (carries_nothing(entry.name) || begins_with_one_of(name, rules_.ignored) ||
+        ends_with_one_of(name, rules_.ignored_at_end))
+      info_.ignored.push_back(entry.name);
+    else
+      unexpected_.add(escaped(entry.name));
+  }
+
+  void stand_in() {
+    for (const Second& second : seconds_)
+      if (!found_[second.target]) found_[second.target] = second.slot;
+  }
+
+  // Part of something that lacks as a whole.
+  bool may_lack(std::size_t i) const {
+    for (const std::string& prefix : rules_.may_lack) {
+      if (!targets_[i].first.starts_with(prefix)) continue;
+      bool whole = true;
+      for (std::size_t k = 0; k < targets_.size(); ++k)
+        whole &= !(found_[k] && targets_[k].first.starts_with(prefix));
+      return whole;
+    }
+    return false;
+  }
+
+  bool is_transposed(std::size_t i) const {
+    return ends_with_one_of(targets_[i].first, rules_.transposed);
+  }
+
+  bool fits(std::size_t i, const SafetensorsEntry& entry) {
+    const Tensor& tensor = targets_[i].second;
+    const Shape wanted =
+        is_transposed(i) ? Shape{tensor.dim(1), tensor.dim(0)} : file_shape(tensor);
+    if (!entry.dtype || !is_floating(*entry.dtype)) {
+      misshaped_.add(
+          join(escaped(entry.name), ": expected a floating dtype, got ", entry.dtype_name));
+      return false;
+    }
+    if (entry.shape == wanted) return true;
+    misshaped_.add(join(escaped(entry.name), ": expected ", wanted, ", got ", entry.shape));
+    return false;
+  }
+
+  Tensor read(std::size_t i, const Slot& slot) const {
+    const Tensor converted = slot.reader->read(slot.entry).to(targets_[i].second.dtype());
+    if (is_transposed(i)) return transposed_copy(converted);
+    return converted.rank() == 4 ? move_channels(converted, /*to_torch=*/false) : converted;
+  }
+
+  std::optional<Tensor> value_of(std::size_t i) {
+    if (!found_[i] || !fits(i, found_[i]->entry)) return std::nullopt;
+    const Slot& slot = *found_[i];
+    Tensor value = read(i, slot);
+    // Looked for as the file has it: 1e300 is none as f32.
+    const std::int64_t bad = is_transposed(i) || value.rank() == 4
+                                 ? first_not_finite(slot.reader->read(slot.entry).to(value.dtype()))
+                                 : first_not_finite(value);
+    if (bad >= 0)
+      not_finite_.add(join("'", escaped(slot.entry.name), "' has a NaN or an infinity at element ",
+                           bad, " (as ", name_of(value.dtype()), ")"));
+    return value;
+  }
+
+  void compare(const Second& second, const std::optional<Tensor>& first) {
+    const std::size_t i = second.target;
+    if (!first || second.slot.entry.name == found_[i]->entry.name) return;
+    if (!fits(i, second.slot.entry)) return;
+    const Tensor value = read(i, second.slot);
+    if (std::memcmp(value.raw(), first->raw(), value.bytes()) != 0)
+      untied_.add(join(escaped(second.slot.entry.name), ": expected the values of ",
+                       escaped(found_[i]->entry.name)));
+  }
+
+  const Module::Named& targets_;
+  const Module::NamePairs& spellings_;
+  const Module::FileRules& rules_;
+  const WeightFiles& files_;
+  std::string place_;
+  std::unordered_map<std::string, std::size_t> wanted_;  // place in targets_
+  std::vector<std::optional<Slot>> found_;
+  std::vector<Second> seconds_;
+  List unexpected_, misshaped_, untied_, not_finite_;
+  WeightsInfo info_;
+};
+
+NamedTensors in_file_layout(const Module::Named& tensors, const Module::FileRules& rules) {
   NamedTensors list;
   for (const auto& [path, tensor] : tensors) {
     const Tensor host = tensor.detach().contiguous().to(Device::kCpu);
-    list.emplace_back(path, host.rank() == 4 ? move_channels(host, /*to_torch=*/true) : host);
+    list.emplace_back(path, ends_with_one_of(path, rules.transposed) ? transposed_copy(host)
+                            : host.rank() == 4 ? move_channels(host, /*to_torch=*/true)
+                                               : host);
   }
   return list;
+}
+
+// Of modules that share a file: only what decides the layout.
+Module::FileRules layout_rules(const TrainedModules& modules) {
+  Module::FileRules rules;
+  for (const auto& [prefix, module] : modules)
+    for (const std::string& name : module->file_rules().transposed)
+      rules.transposed.push_back(name);
+  return rules;
 }
 
 }  // namespace
 
 WeightsInfo load_weights(Module& module, const std::string& path) {
-  return load(all_tensors(module), module.file_names(), SafetensorsReader(path));
+  const WeightFiles files(path);
+  const Module::NamePairs spellings = module.file_names();
+  Module::FileRules rules = module.file_rules();
+  if (!rules.may_lack.empty() && same_architecture(module, files.folder())) rules.may_lack.clear();
+  return Loading(all_tensors(module), spellings, rules, files).run();
 }
 
 WeightsInfo load_weights(const TrainedModules& modules, const std::string& path) {
   Module::NamePairs spellings;
   for (const auto& [prefix, module] : modules)
     for (auto& pair : module->file_names()) spellings.push_back(std::move(pair));
-  return load(all_tensors(modules), spellings, SafetensorsReader(path));
+  return Loading(all_tensors(modules), spellings, layout_rules(modules), WeightFiles(path)).run();
 }
 
-NamedTensors weights_of(const Module& module) { return in_file_layout(all_tensors(module)); }
+NamedTensors weights_of(const Module& module) {
+  return in_file_layout(all_tensors(module), module.file_rules());
+}
 NamedTensors weights_of(const TrainedModules& modules) {
-  return in_file_layout(all_tensors(modules));
+  return in_file_layout(all_tensors(modules), layout_rules(modules));
 }
 
 void save_weights(const Module& module, const std::string& path,
                   const std::map<std::string, std::string>& metadata) {
   write_safetensors(path, weights_of(module), metadata);
+}
+
+void save_model(const Model& model, const std::string& folder,
+                const std::map<std::string, std::string>& metadata) {
+  make_folders(folder);
+  for (const auto& [name, text] : model.companions())
+    write_file_atomically(folder + "/" + name, text);
+  save_weights(model, folder + "/model.safetensors", metadata);
 }
 
 std::string weights_hash(const Module& module) {

@@ -8,6 +8,22 @@
 
 namespace retort::nn {
 
+namespace {
+
+constexpr const char* kTextTasks[] = {"none", "masked_lm", "causal_lm", "classification",
+                                      "multiple_choice"};
+
+}  // namespace
+
+const char* name_of(TextTask task) { return kTextTasks[static_cast<std::size_t>(task)]; }
+
+TextTask parse_text_task(const std::string& text) {
+  for (std::size_t i = 1; i < std::size(kTextTasks); ++i)
+    if (text == kTextTasks[i]) return static_cast<TextTask>(i);
+  fail(ErrorCode::kUsage, "[data] expected a task such as masked_lm or classification, got '", text,
+       "'");
+}
+
 void Batch::check() const {
   RETORT_CHECK(!inputs.empty() && inputs[0].defined() && inputs[0].values.rank() >= 1,
                "[batch] expected inputs (B, ...)");

@@ -18,16 +18,33 @@ namespace retort::nn {
 class DeviceFeed;
 class Source;
 
+/// What the rows of logits of a text are about, and so which head a model of it needs.
+enum class TextTask : std::uint8_t {
+  kNone,            // not text
+  kMaskedLm,        // a row a predicted position: the id that stood there
+  kCausalLm,        // a row a position but the last of a sequence: the id behind it
+  kClassification,  // a row a sample: its class
+  kMultipleChoice,  // a row a sample: which of its sequences (Inputs::choices)
+};
+/// "masked_lm", "causal_lm", "classification", "multiple_choice"; "none".
+const char* name_of(TextTask task);
+/// Errors    kUsage for another word.
+TextTask parse_text_task(const std::string& text);
+
 /// What data gives, as those who join it with models and orders need to know.
 struct DataFacts {
   Reads gives = Reads::kFeatures;
   std::int64_t size = 0;        // samples; 0: without end, every index is another sample
   std::int64_t epoch_size = 0;  // samples that count as one epoch
   std::int64_t classes = 0;
-  Shape input = {};             // of one sample: (n), (H, W, C); tokens: ()
-  bool labelled = true;         // one class a sample: orders may be stratified by it
-  bool scalar_target = false;   // two classes that are the sign of one number
+  Shape input = {};            // of one sample: (n), (H, W, C); tokens: ()
+  bool labelled = true;        // one class a sample: orders may be stratified by it
+  bool scalar_target = false;  // two classes that are the sign of one number
+  TextTask task = TextTask::kNone;
+  std::int64_t ids = 0;         // of tokens: all are below it
+  std::int64_t choices = 1;     // sequences of one sample
   std::string vocabulary = {};  // hash of the words that ids stand for; "": none
+  bool redrawn = false;         // what is asked of a sample is drawn anew in each epoch (masking)
 
   bool endless() const { return size == 0; }
   /// One past the largest index.
@@ -92,6 +109,11 @@ class Dataset : public std::enable_shared_from_this<Dataset> {
   /// The class of every sample, in [0, classes()). Empty unless facts().labelled and there is an
   /// end.
   virtual std::vector<std::int32_t> labels() const { return {}; }
+  /// A number of every sample that needs no model, by the name of the score that reads it
+  /// ("text_length"); empty: this data has no such number.
+  virtual std::vector<float> measured(const std::string& /*score*/) const { return {}; }
+  /// The word that an id stands for; "": not known.
+  virtual std::string word(std::int32_t /*id*/) const { return ""; }
   /// These samples, renumbered from 0. Errors    kUsage without end, or for an index outside.
   virtual std::shared_ptr<const Dataset> subset(std::span<const std::int64_t> samples) const = 0;
   /// Errors    kUsage for an option that this data does not know.

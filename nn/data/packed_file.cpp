@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <filesystem>
 #include <optional>
+#include <vector>
 
 #include "engine/io/file.h"
 #include "kernels/common/check.h"
+#include "nn/data/packed_lines.h"
 
 namespace retort::nn {
 namespace {
@@ -41,12 +43,17 @@ bool is_there(const std::string& path) {
 
 }  // namespace
 
-bool packed_exists(const std::string& path) { return is_there(path) || is_there(path + ".xz"); }
+constexpr const char* kEndings[] = {"", ".xz", ".gz", ".zst"};
+
+bool packed_exists(const std::string& path) {
+  return std::any_of(std::begin(kEndings), std::end(kEndings),
+                     [&](const char* ending) { return is_there(path + ending); });
+}
 
 std::string find_packed(const std::string& path) {
-  if (is_there(path)) return path;
-  if (is_there(path + ".xz")) return path + ".xz";
-  fail(ErrorCode::kIo, escaped(path, 4096), ": no such file, nor with .xz appended");
+  for (const char* ending : kEndings)
+    if (is_there(path + ending)) return path + ending;
+  fail(ErrorCode::kIo, escaped(path, 4096), ": no such file, nor with .xz, .gz or .zst appended");
 }
 
 namespace {
@@ -122,6 +129,14 @@ std::string unpack_xz(std::string_view archive, const std::string& name, std::ui
 
 std::string read_packed(const std::string& path, std::uint64_t max_bytes) {
   const std::string found = find_packed(path);
+  if (found.ends_with(".gz") || found.ends_with(".zst")) {
+    PackedReader reader(found, max_bytes);
+    std::string all;
+    std::vector<char> block(kBlock);
+    while (const std::size_t n = reader.read(block.data(), block.size()))
+      all.append(block.data(), n);
+    return all;
+  }
   std::string content = read_file(found, max_bytes);
   if (!found.ends_with(".xz")) return content;
   return unpack_xz(content, found, max_bytes);

@@ -1,4 +1,4 @@
-// Files that may be stored as they are or packed with xz.
+// Files that may be stored as they are or packed with xz, gzip or zstd.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -6,11 +6,12 @@
 
 namespace retort::nn {
 
-/// `path` if it exists, else `path`.xz if that exists. Throws Error(kIo) naming both if neither.
+/// `path` if it exists, else the first of `path`.xz, .gz and .zst that does. Throws Error(kIo) naming
+/// them if none.
 std::string find_packed(const std::string& path);
 bool packed_exists(const std::string& path);
 
-/// The content of find_packed(path), unpacked if its name ends in .xz.
+/// The content of find_packed(path), unpacked if its name ends in .xz, .gz or .zst.
 /// Throws Error(kIo) where the system refuses; Error(kBadInput), with the offset, if the archive is
 /// damaged or cut, or the content is larger than max_bytes: what the format can hold, which its
 /// reader knows. An archive that promises more is refused before anything is unpacked, one that

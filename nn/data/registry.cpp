@@ -8,11 +8,14 @@
 #include "nn/data/packed_file.h"
 #include "nn/data/parity.h"
 #include "nn/data/table.h"
+#include "nn/data/text/kinds.h"
 
 namespace retort::nn {
 
 Registry<DataKind>& data_kinds() {
-  static Registry<DataKind> kinds("data format", {cifar_kind(), parity_kind(), table_kind()});
+  static Registry<DataKind> kinds(
+      "data format", {cifar_kind(), parity_kind(), table_kind(), text_kind("text"),
+                      text_kind("jsonl"), text_kind("tsv"), bioasq_kind(), tokens_kind()});
   return kinds;
 }
 

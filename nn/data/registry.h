@@ -15,6 +15,8 @@ struct DataRequest {
   std::string format;  // one of the kind's names
   std::string split;   // "train", "validation", "test"
   Options options = {};
+  /// Told a sentence now and then of what takes long; may be empty.
+  std::function<void(const std::string&)> tell = {};
 };
 
 /// A kind of data: one row of the registry.

@@ -207,11 +207,12 @@ DataKind table_kind() {
   kind.doc = "rows of numbers with a class: CSV, or pairs of .npy files (numbers, then labels)";
   kind.options = file_options();
   std::vector<OptionSpec> own{
-      text_option("label", "label",
-                  "Table: the column of the class, by its name in the first line or its number "
-                  "from 0."),
+      text_option(
+          "label", "label",
+          "Column of the class, by its name in the first line or its number from 0 (jsonl: the "
+          "field); for multiple choice of which one is right."),
       text_option("delimiter", ",", "Table: the character between the cells of a CSV file."),
-      flag_option("header", true, "Table: the first line of a CSV file names the columns."),
+      flag_option("header", true, "The first line of a file names the columns (table, tsv)."),
       flag_option("standardize", false,
                   "Table: columns less their mean, divided by their deviation, both over "
                   "data.train_files."),
@@ -219,8 +220,7 @@ DataKind table_kind() {
                      "Table: files whose rows fix classes and standardisation instead of "
                      "data.train_files (limits count for neither)."),
       count_option("classes", 0, 0, kMostTableClasses, "classes",
-                   "Table: labels are below this; 0: one more than the largest in "
-                   "data.train_files.")
+                   "Labels are below this; 0: one more than the largest in data.train_files.")
           .with(kChangesCost)};
   for (OptionSpec& spec : own) kind.options.push_back(std::move(spec).not_in_arm());
   kind.check = [](const Options& options) -> std::optional<OptionFault> {

@@ -3,12 +3,14 @@
 #include "nn/models/mlp.h"
 #include "nn/models/plain_cnn.h"
 #include "nn/models/resnet.h"
+#include "nn/models/transformer/transformer.h"
 
 namespace retort::nn {
 
 Registry<ModelKind>& model_kinds() {
-  static Registry<ModelKind> kinds("model", {cifar_resnet_kind(), wide_cifar_resnet_kind(),
-                                             imagenet_resnet_kind(), plain_cnn_kind(), mlp_kind()});
+  static Registry<ModelKind> kinds(
+      "model", {cifar_resnet_kind(), wide_cifar_resnet_kind(), imagenet_resnet_kind(),
+                plain_cnn_kind(), mlp_kind(), bert_kind(), distilbert_kind(), gpt2_kind()});
   return kinds;
 }
 

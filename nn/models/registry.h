@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/data/dataset.h"
 #include "nn/module.h"
 #include "nn/registry.h"
 
@@ -19,6 +20,7 @@ namespace retort::nn {
 ///   resnet{18,34,50,101,152}     torchvision's, 7x7 stem and max pool
 ///   the same with _cifar         3x3 stem, no pool, for 32 x 32 input
 ///   plain{2,4,6,8,10}            plain CNNs of Mirzadeh et al. (TAKD), 32 x 32 input
+///   bert, distilbert, gpt2       transformers, of any size; Hugging Face's names and folders
 struct ModelConfig {
   std::string arch;
   std::int64_t classes = 10;
@@ -27,6 +29,11 @@ struct ModelConfig {
   Shape input = {};            // of one sample: (n), (H, W, C); images have 3 channels without it
   bool scalar_target = false;  // two classes that are the sign of one number (parity)
   bool initialize = true;      // false: parameters stay 0, for weights that will come from a file
+  // Of text: what the data asks for, how many ids it has, and sequences of one sample.
+  TextTask task = TextTask::kNone;
+  std::int64_t ids = 0, choices = 1;
+  /// A folder whose config.json says what the options leave open. "": none.
+  std::string folder = {};
 
   std::int64_t input_channels() const { return input.rank() == 3 ? input[2] : 3; }
 };

@@ -45,12 +45,20 @@ TEST(CurriculumOptions, keys_defaults_and_effects) {
   const struct {
     const char *key, *fallback;
     bool order;
-  } rows[] = {{"name", "\"\"", false},       {"scorer", "\"teacher\"", true},
-              {"score", "\"logit\"", true},  {"inverse", "\"off\"", true},
-              {"stratify", "true", true},    {"file", "\"\"", true},
-              {"nan", "\"refuse\"", true},   {"nan_value", "1.0", true},
-              {"pacing", "\"none\"", false}, {"start", "0.2", false},
-              {"increase", "1.9", false},    {"pacing_steps", "[100]", false},
+  } rows[] = {{"name", "\"\"", false},
+              {"scorer", "\"teacher\"", true},
+              {"score", "\"logit\"", true},
+              {"inverse", "\"off\"", true},
+              {"stratify", "true", true},
+              {"file", "\"\"", true},
+              {"confidence", "\"linear\"", true},
+              {"confidence_quantile", "0.99", true},
+              {"nan", "\"refuse\"", true},
+              {"nan_value", "1.0", true},
+              {"pacing", "\"none\"", false},
+              {"start", "0.2", false},
+              {"increase", "1.9", false},
+              {"pacing_steps", "[100]", false},
               {"full_at", "0.5", false}};
   const std::vector<nn::OptionSpec> specs = curriculum_options();
   ASSERT_GE(specs.size(), std::size(rows));
@@ -61,8 +69,9 @@ TEST(CurriculumOptions, keys_defaults_and_effects) {
     EXPECT_EQ((specs[i].effects & nn::kChangesResult) != 0, i != 0) << rows[i].key;
     EXPECT_FALSE(specs[i].doc.empty()) << rows[i].key;
   }
-  EXPECT_EQ(specs[1].choices, "teacher|random|file");
-  EXPECT_EQ(curriculum_options({"teacher", "student"})[1].choices, "teacher|student|random|file");
+  EXPECT_EQ(specs[1].choices, "teacher|random|file|data");
+  EXPECT_EQ(curriculum_options({"teacher", "student"})[1].choices,
+            "teacher|student|random|file|data");
   EXPECT_EQ(specs[3].choices, "off|reverse_exact|reverse_correct_only");
   // What today's recipes may say.
   for (const char* word : {"logit", "prob", "logprob", "p_true", "margin", "entropy", "loss"})
@@ -97,6 +106,9 @@ TEST(CurriculumOptions, mistakes) {
                   {"pacing", "fixed_exponential"},
                   {"increase", 1}}),
             "nan_value increase ");
+  EXPECT_EQ(keys({{"scorer", "data"}}), "scorer ");  // the logit is a model's
+  EXPECT_EQ(keys({{"score", "text_length"}}), "scorer ");
+  EXPECT_EQ(keys({{"score", "text_length"}, {"scorer", "data"}}), "");
   EXPECT_EQ(keys({{"pacing", "single_step"}, {"pacing_steps", nn::Ints{1, 2}}}), "pacing_steps ");
 }
 
@@ -123,6 +135,22 @@ TEST(MakeCurriculum, by_hand) {
                             kLabels, 1)
                 .order.indices,
             (Indices{1, 2, 0, 3}));
+}
+
+TEST(MakeCurriculum, scores_of_the_data_itself_order_without_labels) {
+  SampleStatistics s;
+  s.of_data["text_length"] = {30, 10, std::nanf(""), 20};
+  const Curriculum c = make_curriculum(options({{"scorer", "data"},
+                                                {"score", "text_length"},
+                                                {"stratify", false},
+                                                {"nan", "drop"},
+                                                {"confidence", "rank"}}),
+                                       s, {}, 1);
+  EXPECT_EQ(c.order.indices, (Indices{1, 3, 0}));  // short is easy
+  EXPECT_EQ(c.unscored, 1);
+  EXPECT_EQ(c.confidence[1], 1);
+  EXPECT_EQ(c.confidence[3], 0.5f);
+  EXPECT_EQ(c.confidence[0], 0);
 }
 
 TEST(MakeCurriculum, the_random_control_takes_the_seed_and_no_inverse) {

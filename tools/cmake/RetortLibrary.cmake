@@ -12,7 +12,7 @@ target_include_directories(retort PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR
 target_compile_features(retort PUBLIC cxx_std_20)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(fmt 9 REQUIRED)
-target_link_libraries(retort PRIVATE "${RETORT_HIGHWAY_LIBRARY}" lzma xxhash fmt::fmt ${CMAKE_DL_LIBS})
+target_link_libraries(retort PRIVATE "${RETORT_HIGHWAY_LIBRARY}" lzma z zstd xxhash fmt::fmt ${CMAKE_DL_LIBS})
 set_target_properties(retort PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION 0 INSTALL_RPATH "$ORIGIN")
 add_library(retort::retort ALIAS retort)
 

@@ -6,12 +6,14 @@
 
 namespace retort::tools {
 
-curriculum::SampleStatistics score_samples(
-    nn::Model& model, const nn::Source& source, std::int64_t batch,
-    std::function<void(const nn::Batch&, const nn::Outputs&)> each) {
+namespace {
+
+curriculum::SampleStatistics score_once(
+    nn::Model& model, const nn::Source& source, std::int64_t batch, std::uint32_t epoch,
+    const std::function<void(const nn::Batch&, const nn::Outputs&)>& each) {
   using namespace kernels;
   const distill::Measurement m = distill::measure(
-      model, source, {.batch = batch, .statistics = true, .each = std::move(each)});
+      model, source, {.batch = batch, .epoch = epoch, .statistics = true, .each = each});
   std::vector<std::uint8_t> correct;
   for (std::size_t i = 0; i < m.targets.size(); ++i)
     correct.push_back(m.targets[i] == m.predictions[i] ? 1 : 0);
@@ -32,6 +34,21 @@ curriculum::SampleStatistics score_samples(
   return curriculum::statistics_of_rows(rows, source.facts().size);
 }
 
+const curriculum::ScoreKind& score_of(const Settings& settings) {
+  return curriculum::score_kinds().at(settings.text("curriculum.score"));
+}
+
+}  // namespace
+
+curriculum::SampleStatistics score_samples(
+    nn::Model& model, const nn::Source& source, std::int64_t batch, std::int64_t maskings,
+    std::function<void(const nn::Batch&, const nn::Outputs&)> each) {
+  std::vector<curriculum::SampleStatistics> all;
+  for (std::int64_t k = 0; k < (source.facts().redrawn ? maskings : 1); ++k)
+    all.push_back(score_once(model, source, batch, static_cast<std::uint32_t>(k), each));
+  return curriculum::mean_of(all);
+}
+
 nn::Options curriculum_options_of(const Settings& settings) {
   return options_of(settings, "curriculum",
                     curriculum::curriculum_options({kScorerTeacher, kScorerStudent}));
@@ -43,7 +60,9 @@ bool has_curriculum(const Settings& settings) {
 
 bool wants_teacher_scores(const Settings& settings) {
   const std::string& scorer = settings.text("curriculum.scorer");
-  return has_curriculum(settings) && scorer != curriculum::kScorerFile && scorer != kScorerStudent;
+  return has_curriculum(settings) && scorer != curriculum::kScorerFile &&
+         scorer != curriculum::kScorerData && scorer != kScorerStudent &&
+         !score_of(settings).of_data;
 }
 
 std::shared_ptr<const NamedCurriculum> make_curriculum(
@@ -51,8 +70,12 @@ std::shared_ptr<const NamedCurriculum> make_curriculum(
     const nn::Dataset& data, std::int64_t seed) {
   auto made = std::make_shared<NamedCurriculum>();
   made->name = std::move(name);
-  const nn::Options options = curriculum_options_of(settings);
+  nn::Options options = curriculum_options_of(settings);
   const std::vector<std::int32_t> labels = data.labels();
+  if (labels.empty()) options.set("stratify", false);  // there are no classes to take turns
+  // A text that is nothing but special tokens is no mistake of the data's.
+  if (data.facts().gives == nn::Reads::kTokens && settings.is_default("curriculum.nan"))
+    options.set("nan", std::string(curriculum::name_of(curriculum::NanRule::kDrop)));
   if (options.text("scorer") == curriculum::kScorerFile) {
     const std::string& file = options.text("file");
     constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
@@ -60,8 +83,11 @@ std::shared_ptr<const NamedCurriculum> make_curriculum(
         options, curriculum::read_order_csv(read_file(file, kMostBytes), file, data.size()),
         labels);
   } else {
-    made->curriculum = curriculum::make_curriculum(options, statistics, labels,
-                                                   derive_key(seed, "curriculum.random"));
+    curriculum::SampleStatistics own;
+    const curriculum::ScoreKind& score = score_of(settings);
+    if (score.of_data) own.of_data[score.name()] = data.measured(score.name());
+    made->curriculum = curriculum::make_curriculum(options, score.of_data ? own : statistics,
+                                                   labels, derive_key(seed, "curriculum.random"));
   }
   return made;
 }

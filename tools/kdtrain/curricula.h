@@ -15,10 +15,11 @@ namespace retort::tools {
 inline constexpr const char* kScorerTeacher = "teacher";
 inline constexpr const char* kScorerStudent = "student";  // as it starts
 
-/// What a model says about every sample of a source: one pass of measure().
+/// What a model says about every sample of a source: one pass of measure(), or where something is
+/// drawn in each epoch (the masks of a text) the mean of `maskings` of them.
 /// each: as of MeasureOptions.
 curriculum::SampleStatistics score_samples(
-    nn::Model& model, const nn::Source& source, std::int64_t batch,
+    nn::Model& model, const nn::Source& source, std::int64_t batch, std::int64_t maskings = 1,
     std::function<void(const nn::Batch&, const nn::Outputs&)> each = {});
 
 struct NamedCurriculum {
@@ -36,7 +37,8 @@ std::shared_ptr<const NamedCurriculum> make_curriculum(
 nn::Options curriculum_options_of(const Settings& settings);
 /// The arm's samples are fed in the order of a curriculum.
 bool has_curriculum(const Settings& settings);
-/// It is made from the teacher's scores (random: they stand beside it), not from others.
+/// It is made from the teacher's scores (random: they stand beside it, unless the score is one for
+/// which no model is asked), not from others.
 bool wants_teacher_scores(const Settings& settings);
 
 }  // namespace retort::tools

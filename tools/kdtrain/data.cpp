@@ -1,5 +1,6 @@
 #include "tools/kdtrain/data.h"
 
+#include <cstdio>
 #include <cstdlib>
 
 #include "curriculum/sampling/sampler.h"
@@ -11,7 +12,10 @@ namespace retort::tools {
 namespace {
 
 nn::DataRequest request_of(const Settings& settings, const std::string& split) {
-  nn::DataRequest request{settings.text("data.format"), split, {}};
+  nn::DataRequest request{settings.text("data.format"), split, {}, {}};
+  request.tell = [](const std::string& sentence) {
+    std::fprintf(stderr, "kdtrain: %s\n", sentence.c_str());
+  };
   request.options = options_of(settings, "data", nn::data_kinds().at(request.format).options);
   const char* const root = std::getenv("RETORT_DATA");
   if (request.options.has("root") && request.options.text("root").empty() && root != nullptr)

@@ -39,7 +39,7 @@ int eval_command(const CommandLine& line) {
       "train.epochs = 1\nteacher.train.epochs = 1\ndistill.lambda = 0.0\n"
       "student.arch = \"" +
       line.arch + "\"\nteacher.arch = \"" + line.arch + "\"\ndata.format = \"" +
-      default_format(reads) + "\"\n";
+      default_format(reads) + "\"\nstudent.weights = " + to_toml(line.model) + "\n";
   const RecipeResult result = parse_recipe("command line", text, line.words);
   if (!result.problems.empty()) {
     std::fputs(format_problems(result, text).c_str(), stderr);
@@ -52,6 +52,8 @@ int eval_command(const CommandLine& line) {
   const nn::DataKind& kind = nn::data_kinds().at(settings.text("data.format"));
   std::shared_ptr<nn::Model> model = build_model(settings, "student", data->facts(), 0);
   const nn::WeightsInfo info = nn::load_weights(*model, file);
+  if (const std::string told = told_of_drawn(info); !told.empty())
+    std::fprintf(stderr, "kdtrain: note: %s\n", told.c_str());
   nn::Reading reading = reading_of(settings, "data", kind, DType::kF32);
   take_metadata(info.metadata, settings, "data", kind, &reading);
   // As the run evaluated it, so that both give one number.

@@ -104,10 +104,15 @@ std::vector<SnapshotRule> snapshots_of(const Settings& settings) {
 std::vector<Recipe> recipes_in_tasks(const Recipe& recipe) {
   std::vector<Recipe> all(std::max<std::size_t>(1, recipe.tasks.size()), recipe);
   for (std::size_t i = 0; i < recipe.tasks.size(); ++i) {
-    const TaskSpec& task = recipe.tasks[i];
-    all[i].base = in_task(recipe.base, task);
-    for (Arm& arm : all[i].arms) arm.settings = in_task(arm.settings, task);
-    for (ModelSpec& model : all[i].models) model.settings = in_task(model.settings, task);
+    // Tasks behind the first go on with weights that are there: they need nobody to start from.
+    const auto settings_of = [&](const Settings& settings) {
+      Settings own = in_task(settings, recipe.tasks[i]);
+      if (i > 0) own.set("student.init", std::string(), own.origin("student.init"));
+      return own;
+    };
+    all[i].base = settings_of(recipe.base);
+    for (Arm& arm : all[i].arms) arm.settings = settings_of(arm.settings);
+    for (ModelSpec& model : all[i].models) model.settings = settings_of(model.settings);
   }
   return all;
 }
@@ -201,6 +206,13 @@ bool JobList::wants_scores_of(std::size_t model) const {
                      [](const Settings* s) { return wants_teacher_scores(*s); });
 }
 
+std::int64_t JobList::maskings_of(std::size_t model) const {
+  std::int64_t most = 1;
+  for (const Settings* s : learners_of(model))
+    if (wants_teacher_scores(*s)) most = std::max(most, s->integer("curriculum.maskings"));
+  return most;
+}
+
 bool JobList::wants_untrained(std::size_t model) const {
   const auto learners = learners_of(model);
   return std::any_of(learners.begin(), learners.end(),
@@ -215,6 +227,7 @@ bool JobList::all_allow_untrained(std::size_t model) const {
 
 void JobList::check_batch(const Settings& s, const std::string& who, const std::string& section,
                           const nn::DataFacts& data) const {
+  if (s.integer(section + ".batch_tokens") > 0) return;  // by the sampler, sample by sample
   const std::int64_t batch = s.integer(section + ".batch");
   RETORT_CHECK(data.endless() || batch <= data.size, recipe_.place(s, section + ".batch"), ": ",
                who, section, ".batch = ", batch, " is larger than its ", data.size,
@@ -228,16 +241,17 @@ void JobList::check_lengths(const ExperimentData& data) const {
     const nn::DataFacts& facts = model.is_teacher ? data.teacher->facts() : data.facts();
     const std::string who = model.is_teacher ? "" : "model '" + model.name + "': ";
     check_batch(*model.settings, who, model.training(), facts);
-    const auto steps = planned_steps(*model.settings, model.training(), facts.epoch_size);
+    const nn::Dataset& samples = model.is_teacher ? *data.teacher : *data.student;
+    const auto steps = planned_steps(*model.settings, model.training(), samples);
     for (const SnapshotRule& rule : snapshots_of(static_cast<std::size_t>(&model - &models_[0])))
       RETORT_CHECK(rule.step <= steps, recipe_.source,
                    ": distill.progressive.teacher_steps = ", rule.step,
                    " is behind the last of the ", steps, " steps that ", model.name, " trains");
-    if (!model.is_teacher) check_stages(*model.settings, who, facts);
+    if (!model.is_teacher) check_stages(*model.settings, who, samples);
   }
   for (const Arm& arm : recipe_.arms) {
     check_batch(arm.settings, "arm '" + arm.name + "': ", "train", data.facts());
-    check_stages(arm.settings, "arm '" + arm.name + "': ", data.facts());
+    check_stages(arm.settings, "arm '" + arm.name + "': ", *data.student);
   }
 }
 
@@ -256,15 +270,15 @@ void JobList::check_device(Device device) const {
 }
 
 void JobList::check_stages(const Settings& s, const std::string& who,
-                           const nn::DataFacts& data) const {
+                           const nn::Dataset& data) const {
   const std::string& method = s.text("distill.method");
   if (method == "one_shot") return;
   const bool extraction = method == "extraction";
   if (extraction && s.integer("distill.extraction.window") > 0) return;  // they may end earlier
   const std::string key = "distill." + method + ".steps";
-  const std::int64_t stages = extraction ? hidden_layers(s, "student", data)
+  const std::int64_t stages = extraction ? hidden_layers(s, "student", data.facts())
                                          : static_cast<std::int64_t>(tools::snapshots_of(s).size());
-  const std::int64_t planned = planned_steps(s, "train", data.epoch_size);
+  const std::int64_t planned = planned_steps(s, "train", data);
   RETORT_CHECK(stages * s.integer(key) < planned, recipe_.place(s, key), ": ", who, key, " = ",
                s.integer(key), " in each of ", stages, " stages leaves none of ", planned,
                " steps to the final teacher's output");
@@ -273,11 +287,11 @@ void JobList::check_stages(const Settings& s, const std::string& who,
 std::int64_t JobList::model_steps(std::size_t model, const ExperimentData& data) const {
   const SourceModel& m = models_[model];
   const nn::Dataset& samples = m.is_teacher ? *data.teacher : *data.student;
-  return planned_steps(*m.settings, m.training(), samples.facts().epoch_size);
+  return planned_steps(*m.settings, m.training(), samples);
 }
 
 std::int64_t JobList::student_steps(const StudentJob& job, const ExperimentData& data) const {
-  return planned_steps(job.arm->settings, "train", data.facts().epoch_size);
+  return planned_steps(job.arm->settings, "train", *data.student);
 }
 
 std::shared_ptr<nn::Model> JobList::fresh_model(std::size_t model, std::size_t t,

@@ -63,6 +63,8 @@ class JobList {
   /// samples, itself before training; and whether all of them accept an untrained one.
   std::vector<SnapshotRule> snapshots_of(std::size_t model) const;
   bool wants_scores_of(std::size_t model) const;
+  /// Over how many maskings of a text its scores are means: the most that anybody asks for.
+  std::int64_t maskings_of(std::size_t model) const;
   bool wants_untrained(std::size_t model) const;
   bool all_allow_untrained(std::size_t model) const;
 
@@ -92,7 +94,7 @@ class JobList {
   std::size_t add_model(const std::string& name);
   void check_batch(const Settings& s, const std::string& who, const std::string& section,
                    const nn::DataFacts& data) const;
-  void check_stages(const Settings& s, const std::string& who, const nn::DataFacts& data) const;
+  void check_stages(const Settings& s, const std::string& who, const nn::Dataset& data) const;
 
   const Recipe& recipe_;
   std::span<const Recipe> later_;  // of the tasks behind this one

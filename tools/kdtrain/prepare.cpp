@@ -46,7 +46,19 @@ class Checks {
     for (const ModelSpec& model : jobs_.recipe().models) best_of(model.settings);
   }
 
+  void vocabularies() {
+    for (const Arm& arm : jobs_.recipe().arms)
+      check_vocabularies(arm.settings,
+                         jobs_.models().empty() ? std::vector<std::string>{"student"}
+                                                : std::vector<std::string>{"teacher", "student"},
+                         *data_.student);
+  }
+
   void initial_weights() {
+    const std::string& start = jobs_.settings().text("teacher.train.weights");
+    if (data_.teacher != nullptr && !start.empty())
+      nn::load_weights(*build_model(jobs_.settings(), "teacher", data_.facts(), 0),
+                       find_weights(jobs_.settings(), start));
     for (const Arm& arm : jobs_.recipe().arms) weights_of(arm.settings);
     for (const ModelSpec& model : jobs_.recipe().models) weights_of(model.settings);
   }
@@ -120,6 +132,7 @@ OpenedTask open_task(const JobList& jobs, bool first, Device device) {
   Checks checks(jobs, task.data);
   checks.best();
   checks.initial_weights();
+  checks.vocabularies();
   checks.statistics();
   task.sets.resize(jobs.models().size());
   for (std::size_t m = 0; m < jobs.models().size(); ++m)

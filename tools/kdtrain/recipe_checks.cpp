@@ -5,6 +5,7 @@
 #include "curriculum/options.h"
 #include "distill/losses/divergence.h"
 #include "distill/metrics/metric.h"
+#include "nn/data/registry.h"
 #include "tools/kdtrain/extensions.h"
 #include "tools/kdtrain/recipe_parts.h"
 #include "tools/kdtrain/schema_parts.h"
@@ -125,6 +126,23 @@ void check_order(const Use& use, Mistakes* mistakes) {
                   "train.order = \"shuffle\" shuffles everything already");
 }
 
+void check_batch_tokens(const Use& use, Mistakes* mistakes) {
+  const Settings& s = use.settings;
+  if (s.integer("train.batch_tokens") == 0) return;
+  if (nn::data_kinds().at(s.text("data.format")).gives != nn::Reads::kTokens)
+    mistakes->add(use, "train.batch_tokens",
+                  "data " + s.text("data.format") + " has no tokens: expected 0");
+  const bool by_batch =
+      s.text("distill.reliance.mode") != "off" && s.text("distill.reliance.per") == "batch";
+  if (by_batch)
+    mistakes->add(use, "train.batch_tokens",
+                  "lambda by batch is made for batches of train.batch samples: expected 0, or "
+                  "distill.reliance.per = \"sample\"");
+  if (s.text("curriculum.pacing") != "none" || s.integer("train.window_shuffle") > 0)
+    mistakes->add(use, "train.batch_tokens",
+                  "pacing and windows are counted in batches of samples: expected 0");
+}
+
 // `named` is the signature of each curriculum name so far.
 void check_curriculum(const Use& use, std::map<std::string, std::string>* named,
                       Mistakes* mistakes) {
@@ -180,6 +198,16 @@ void check_progressive(const Recipe& recipe, const Use& use, Mistakes* mistakes)
     mistakes->add(use, "distill.method",
                   "progressive needs a teacher trained by the recipe with "
                   "teacher.train.checkpoint_steps > 0");
+}
+
+void check_loss(const Use& use, Mistakes* mistakes) {
+  const Settings& s = use.settings;
+  if (s.text("distill.loss") == "seed_lambda") return;
+  const std::string loss = s.text("distill.loss") + " has shares of its own";
+  if (s.text("distill.reliance.mode") != "off")
+    mistakes->add(use, "distill.reliance.mode", loss + ": expected \"off\"");
+  if (const double cutoff = s.number("distill.cutoff"); cutoff != 0 && cutoff != 1)
+    mistakes->add(use, "distill.cutoff", loss + ": expected 0");
 }
 
 void check_start(const Use& use, Mistakes* mistakes) {
@@ -294,9 +322,11 @@ void check_together(RecipeResult* result) {
     });
     check_stop(use, &mistakes);
     check_order(use, &mistakes);
+    check_batch_tokens(use, &mistakes);
     check_curriculum(use, &curricula, &mistakes);
     check_divergence(use, &mistakes);
     check_progressive(recipe, use, &mistakes);
+    check_loss(use, &mistakes);
     check_start(use, &mistakes);
   }
   const std::size_t tasks = std::max<std::size_t>(1, recipe.tasks.size());

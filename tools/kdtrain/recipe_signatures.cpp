@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "curriculum/scoring/score.h"
 #include "tools/kdtrain/recipe.h"
 
 namespace retort::tools {
@@ -14,7 +15,9 @@ bool is_neutral(const KeySpec& spec, const Value& value) {
 bool is_ordered_by_teacher(const Settings& s) {
   const std::string& scorer = s.text("curriculum.scorer");
   // A random order has the teacher's scores all the same: lambda may follow them.
-  return s.text("train.order") == "curriculum" && (scorer == "teacher" || scorer == "random");
+  const bool of_data = curriculum::score_kinds().at(s.text("curriculum.score")).of_data;
+  return s.text("train.order") == "curriculum" && !of_data &&
+         (scorer == "teacher" || scorer == "random");
 }
 
 // A term of the loss beside the divergence.
@@ -49,8 +52,8 @@ std::string as_word(const Value& value) {
 
 bool uses_teacher(const Settings& s) {
   return s.number("distill.lambda") != 0 || s.text("distill.reliance.mode") != "off" ||
-         s.text("distill.method") != "one_shot" || !s.text("student.init").empty() ||
-         is_ordered_by_teacher(s) || has_term(s);
+         s.text("distill.loss") != "seed_lambda" || s.text("distill.method") != "one_shot" ||
+         !s.text("student.init").empty() || is_ordered_by_teacher(s) || has_term(s);
 }
 
 std::string cost_signature(const Settings& s) {
@@ -87,7 +90,7 @@ std::string curriculum_name(const Settings& s) {
   std::string name = s.text("curriculum.score");
   if (random) name = name == "logit" ? "random" : "random_" + name;  // the scores still differ
   if (scorer == "student") name += "_of_student_" + s.text("student.arch");
-  if (scorer == "file") name += "_of_file";
+  if (scorer == "file") name += "_of_file";  // "data" goes without saying: its scores need it
   if (s.text("curriculum.inverse") != "off" && !random) name += "_" + s.text("curriculum.inverse");
   if (!s.flag("curriculum.stratify")) name += "_unstratified";
   for (const KeySpec& spec : schema()) {

@@ -85,6 +85,10 @@ std::vector<KeySpec> training_keys() {
                    "Passes over the training data; 0: train by steps."),
       count_option("steps", 0, 0, 1e9, "steps", "Optimizer updates; 0: train by epochs."),
       count_option("batch", 128, 1, 65536, "samples", "Samples in a step.").with(kCost),
+      count_option("batch_tokens", 0, 0, 1e9, "tokens",
+                   "Tokens in a step, on average, instead of batch: the order is cut where its "
+                   "tokens pass multiples of it; 0: by samples.")
+          .with(kCost),
       count_option("micro_batch", 0, 0, 65536, "samples",
                    "Samples that pass the networks at once (gradients are added up, less memory); "
                    "0: the whole batch.")
@@ -158,8 +162,9 @@ void teacher_rows(Table* t) {
   t->add({choice_option("arch", "resnet20", architectures(), "The teacher's architecture.")
               .with(kCost),
           text_option("weights", "",
-                      "Weights (.safetensors), looked for as given, in data.root and in "
-                      "RETORT_DATA; empty: train it by [teacher.train].")});
+                      "Weights (.safetensors, or a folder of Hugging Face's make), looked for as "
+                      "given, in data.root and in RETORT_DATA; empty: train it by "
+                      "[teacher.train].")});
   t->add(reading_options());
   t->add(model_options());
   t->add({ints_option("seeds", {1}, 0, 99, "",
@@ -181,7 +186,10 @@ void teacher_rows(Table* t) {
              .without(kResult));
   t->section("teacher.train", false);
   t->add(training_keys());
-  t->add({strings_option("files", {}, "Files the teacher trains on; empty: data.train_files."),
+  t->add({text_option("weights", "",
+                      "Weights that its training starts from, a file or a folder, looked for as "
+                      "teacher.weights; what a folder lacks of a head is drawn from the seed."),
+          strings_option("files", {}, "Files the teacher trains on; empty: data.train_files."),
           number_option("split", 0, 0, 0.99, "fraction",
                         "Train the teacher on this part of the training data and everything else "
                         "on the rest (0.6: the 3:2 split), also when teacher.weights names a "
@@ -197,14 +205,16 @@ void student_rows(Table* t) {
   t->add(
       {choice_option("arch", "resnet8", architectures(), "The student's architecture.").with(kCost),
        text_option("weights", "",
-                   "Initial weights (.safetensors); empty: drawn from the seed. A normalisation "
+                   "Initial weights (.safetensors, or a folder of Hugging Face's make, of which "
+                   "parts of a head may lack); empty: drawn from the seed. A normalisation "
                    "that the file names holds unless student.normalize is set."),
        text_option("init", "",
                    "Start from layers of this one of its teachers: \"teacher\" or the name of a "
                    "[[model]]; empty: from student.weights or the seed."),
        strings_option("init_layers", {},
                       "What init copies: \"student_prefix=teacher_prefix\" for parameters whose "
-                      "names begin so; empty: everything.")});
+                      "names begin so; empty: everything; of transformers every second layer, "
+                      "embeddings and head.")});
   t->add(reading_options());
   t->add(model_options());
 }
@@ -216,6 +226,11 @@ void distillation_rows(Table* t) {
                      "one_shot: the final teacher throughout; progressive: teacher checkpoints, "
                      "then the final one; extraction: random projections of the teacher's "
                      "hidden layers, then the final output.")
+           .with(kCost),
+       choice_option("loss", "seed_lambda", "seed_lambda|distilbert_triple",
+                     "seed_lambda: (1 - lambda) CE + lambda tau^2 KL; distilbert_triple: 2 CE + 5 "
+                     "tau^2 KL + 1 (1 - cos) of the last hidden states at all positions, whatever "
+                     "lambda is.")
            .with(kCost),
        number_option("lambda", 0.5, -10, 10, "",
                      "Weight of the distillation term; 1 - lambda weighs the cross-entropy. 0: "
@@ -285,6 +300,9 @@ void distillation_rows(Table* t) {
 void curriculum_rows(Table* t) {
   t->section("curriculum");
   t->add(curriculum_options());
+  t->add(count_option("maskings", 4, 1, 64, "",
+                      "Scores of a text whose masks are drawn: means over so many drawings.")
+             .with(kChangesOrder));
 }
 
 void training_rows(Table* t) {

@@ -40,7 +40,7 @@ int score_command(const CommandLine& line) {
     std::fprintf(stderr, "kdtrain: note: allowed untrained teacher: %s\n", problem.c_str());
   teacher.statistics =
       score_samples(teacher.final->model(), *plain_source(*data.student, device, {teacher.reading}),
-                    base.integer("train.evaluate_batch"));
+                    base.integer("train.evaluate_batch"), settings->integer("curriculum.maskings"));
   const auto made = make_curriculum(*settings, curriculum_name(*settings), teacher.statistics,
                                     *data.student, teacher.seed);
   for (const std::string& warning : made->curriculum.warnings)

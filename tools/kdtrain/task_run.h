@@ -147,6 +147,8 @@ class TaskRun {
   // What a student begins with beside its seed: the task before, a file, layers of another model.
   void start_weights(const Settings& s, std::size_t t, const std::string& arm, std::int64_t seed,
                      TrainingPlan* plan) const;
+  void load_start(const std::string& file, const Settings& s, const std::string& section,
+                  TrainingPlan* plan) const;
 
   void write_report_quietly();
 

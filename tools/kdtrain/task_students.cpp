@@ -66,7 +66,8 @@ curriculum::SampleStatistics TaskRun::scores_by_student(const Asker& asker) cons
                   "scoring with " + asker.name + "/" + std::to_string(asker.number),
                   data_.student->size());
   return score_samples(*plan.model, *plain_source(*data_.student, shared_.device, {plan.reading}),
-                       s.integer("train.evaluate_batch"), beat.of_batches());
+                       s.integer("train.evaluate_batch"), s.integer("curriculum.maskings"),
+                       beat.of_batches());
 }
 
 TaskRun::Asker TaskRun::asker_of(const StudentJob& job) {
@@ -128,9 +129,20 @@ TrainingPlan TaskRun::student_plan(const StudentJob& job) {
   return plan;
 }
 
+void TaskRun::load_start(const std::string& file, const Settings& s, const std::string& section,
+                         TrainingPlan* plan) const {
+  const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
+  take_metadata(info.metadata, s, section, *data_.kind, &plan->reading);
+  if (std::string told = told_of_drawn(info); !told.empty()) plan->notes.push_back(std::move(told));
+}
+
 void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string& arm,
                             std::int64_t seed, TrainingPlan* plan) const {
-  if (plan->section != "train") return;
+  if (plan->section != "train") {  // the teacher
+    if (const std::string& start = s.text("teacher.train.weights"); !start.empty())
+      load_start(find_weights(recipe_.base, start), s, "teacher", plan);
+    return;
+  }
   std::string file;
   if (before_ != nullptr) {
     const std::string folder = shared_.folder.job_folder(arm, seed, before_->jobs_.task());
@@ -139,16 +151,19 @@ void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string&
   } else if (!s.text("student.weights").empty()) {
     file = find_weights(recipe_.base, s.text("student.weights"));
   }
-  if (!file.empty()) {
-    const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
-    take_metadata(info.metadata, s, "student", *data_.kind, &plan->reading);
-  }
+  if (!file.empty()) load_start(file, s, "student", plan);
   const std::string& from = s.text("student.init");
   if (from.empty() || before_ != nullptr) return;
   for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
     if (jobs_.models()[m].name != from) continue;
-    distill::copy_layers(*plan->model, *unfolded_copy(m, t),
-                         layer_map(s.texts("student.init_layers")));
+    const std::shared_ptr<nn::Model> source = unfolded_copy(m, t);
+    const auto* const own = dynamic_cast<const nn::Transformer*>(plan->model.get());
+    const auto* const theirs = dynamic_cast<const nn::Transformer*>(source.get());
+    const auto& named = s.texts("student.init_layers");
+    distill::copy_layers(*plan->model, *source,
+                         named.empty() && own != nullptr && theirs != nullptr
+                             ? distill::every_second_layer(*own, *theirs)
+                             : layer_map(named));
     return;
   }
   fail(ErrorCode::kUsage, recipe_.place(s, "student.init"), ": student.init: no arm learns from '",

@@ -1,6 +1,7 @@
 #include "tools/kdtrain/teachers.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <numeric>
 
 #include "distill/metrics/degree_one.h"
@@ -15,6 +16,11 @@ namespace retort::tools {
 namespace {
 
 constexpr std::int64_t kPreflightSamples = 512;
+constexpr std::int64_t kPreflightTexts = 32;  // whose rows are many, and as wide as a vocabulary
+
+bool has_rows_of_words(const nn::DataFacts& data) {
+  return data.task == nn::TextTask::kMaskedLm || data.task == nn::TextTask::kCausalLm;
+}
 
 // Problems that were allowed.
 std::vector<std::string> check_teacher(const distill::Teacher& teacher, const nn::Reading& reading,
@@ -22,8 +28,9 @@ std::vector<std::string> check_teacher(const distill::Teacher& teacher, const nn
   nn::Reading plain = reading;
   plain.dtype = DType::kF32;
   const auto source = plain_source(*data.evaluation.front().data, device, {plain});
-  const nn::Batch batch = source->make(
-      nn::drawn_samples(data.evaluation.front().data->size(), kPreflightSamples, 0, "preflight"));
+  const nn::Batch batch = source->make(nn::drawn_samples(
+      data.evaluation.front().data->size(),
+      has_rows_of_words(data.facts()) ? kPreflightTexts : kPreflightSamples, 0, "preflight"));
   return distill::preflight(teacher, batch, data.facts().classes, allow).problems;
 }
 
@@ -81,6 +88,8 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
   const auto load = [&](const std::string& file, const std::string& name) {
     std::shared_ptr<nn::Model> fresh = jobs.fresh_model(model, t, data);
     const nn::WeightsInfo info = nn::load_weights(*fresh, file);
+    if (const std::string told = told_of_drawn(info); !told.empty())
+      std::fprintf(stderr, "kdtrain: note: %s: %s\n", name.c_str(), told.c_str());
     take_metadata(info.metadata, *m.settings, m.section(), *data.kind, &set.reading);
     return teacher_of(std::move(fresh), name, device);
   };
@@ -124,7 +133,7 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
     const Beat beat(progress, "scoring with " + title, data.student->size());
     set->statistics =
         score_samples(set->final->model(), *plain_source(*data.student, device, {set->reading}),
-                      batch, beat.of_batches());
+                      batch, jobs.maskings_of(model), beat.of_batches());
   }
   if (auto cache = make_cache(base, data, device, *set)) set->final->use_cache(std::move(cache));
 }

@@ -10,6 +10,7 @@
 #include "nn/checkpoint/checkpoint.h"
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/job_log.h"
+#include "tools/kdtrain/models.h"
 #include "tools/kdtrain/signals.h"
 
 namespace retort::tools {
@@ -412,7 +413,13 @@ class Job {
 
   void save(const std::string& name) {
     const MemoryRoleScope role(MemoryRole::kData);
-    nn::save_weights(*plan_.model, folder_ + "/" + name, metadata());
+    if (name != kJobWeights) {
+      nn::save_weights(*plan_.model, folder_ + "/" + name, metadata());
+    } else {  // with what belongs to it, such as config.json and the vocabulary
+      nn::save_model(*plan_.model, folder_, metadata());
+      if (plan_.model->facts().reads == nn::Reads::kTokens)
+        copy_vocabulary(*plan_.settings, plan_.model_section, folder_);
+    }
     files_.record(name);
   }
 

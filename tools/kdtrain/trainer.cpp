@@ -29,9 +29,8 @@ Trainer::Trainer(const TrainingPlan& plan, Device device)
       batch_(s_.integer(plan.section + ".batch")),
       timer_(device) {
   plan.model->to(device);
-  const std::int64_t samples = plan.data->facts().epoch_size;
-  epoch_steps_ = (samples + batch_ - 1) / batch_;
-  planned_ = planned_steps(s_, plan.section, samples);
+  epoch_steps_ = epoch_steps(s_, plan.section, *plan.data);
+  planned_ = planned_steps(s_, plan.section, *plan.data);
   const double cutoff = s_.number("distill.cutoff");  // 0 and 1: never
   cutoff_ = curriculum::cutoff_step(cutoff == 0 ? 1 : cutoff, planned_);
   schedule_ = schedule_of(s_, plan.section, planned_);
@@ -70,7 +69,7 @@ void Trainer::make_batches() {
       reliance_.emplace(c.confidence, order, batch_, reliance_options(s_), c.excluded);
   }
   const auto sampler = std::make_shared<curriculum::Sampler>(
-      std::move(order), sampler_options(s_, plan_.section, plan_.key, planned_));
+      std::move(order), sampler_options(s_, plan_.section, plan_.key, planned_, *plan_.data));
   batches_ = [sampler](std::int64_t step) { return sampler->batch(step); };
   loader_ = std::make_unique<nn::Loader>(source, batches_, options);
 }
@@ -106,7 +105,7 @@ void Trainer::set_reliance(const distill::Stage& stage, std::int64_t step,
   else if (step >= cutoff_)
     settings_.lambda = {0.0f};
   else if (!reliance_)
-    settings_.lambda = {static_cast<float>(s_.number("distill.lambda"))};
+    settings_.lambda = {static_cast<float>(lambda_of(s_))};
   else if (reliance_->options().per_sample)
     settings_.lambda = reliance_->of_samples(samples);
   else
@@ -131,6 +130,8 @@ std::int64_t Trainer::step() {
             .subspan(static_cast<std::size_t>(place.begin), static_cast<std::size_t>(place.rows));
   } else {
     batch = loader_->at(at);
+    // What a text's model draws in training: by the sample and this step.
+    if (nn::Inputs& own = batch.inputs[0]; own.starts.defined()) own.key(batch.sample, at);
     samples = batch.sample;
   }
   timer_.mark(distill::Phase::kData);

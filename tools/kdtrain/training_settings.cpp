@@ -2,19 +2,53 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
+#include "distill/terms/cosine.h"
 #include "distill/terms/registry.h"
 #include "kernels/common/philox.h"
 #include "tools/kdtrain/curricula.h"
 
 namespace retort::tools {
 
+namespace {
+
+// Sanh et al. 2019: 2 CE + 5 tau^2 KL + 1 cosine.
+constexpr float kTripleCe = 2, kTripleKl = 5, kTripleCosine = 1;
+
+std::vector<std::int64_t> token_counts(const nn::Dataset& data) {
+  const std::vector<float> counts = data.measured("token_count");
+  return {counts.begin(), counts.end()};
+}
+
+bool is_triple(const Settings& settings) {
+  return settings.text("distill.loss") == "distilbert_triple";
+}
+
+}  // namespace
+
+double lambda_of(const Settings& settings) {
+  if (!is_triple(settings)) return settings.number("distill.lambda");
+  return static_cast<double>(kTripleKl) / static_cast<double>(kTripleCe + kTripleKl);
+}
+
+std::int64_t epoch_steps(const Settings& settings, const std::string& section,
+                         const nn::Dataset& data) {
+  const std::int64_t budget = settings.integer(section + ".batch_tokens");
+  if (budget > 0) {
+    const std::vector<std::int64_t> sizes = token_counts(data);
+    const std::int64_t all = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
+    return std::max<std::int64_t>(1, curriculum::token_batches(all, budget));
+  }
+  const std::int64_t batch = settings.integer(section + ".batch");
+  return (data.facts().epoch_size + batch - 1) / batch;
+}
+
 std::int64_t planned_steps(const Settings& settings, const std::string& section,
-                           std::int64_t samples) {
+                           const nn::Dataset& data) {
   const std::int64_t steps = settings.integer(section + ".steps");
   if (steps > 0) return steps;
-  const std::int64_t batch = settings.integer(section + ".batch");
-  return settings.integer(section + ".epochs") * ((samples + batch - 1) / batch);
+  return settings.integer(section + ".epochs") * epoch_steps(settings, section, data);
 }
 
 nn::Schedule schedule_of(const Settings& settings, const std::string& section, std::int64_t steps) {
@@ -35,9 +69,15 @@ nn::Schedule schedule_of(const Settings& settings, const std::string& section, s
 }
 
 curriculum::SamplerOptions sampler_options(const Settings& settings, const std::string& section,
-                                           std::uint64_t key, std::int64_t steps) {
+                                           std::uint64_t key, std::int64_t steps,
+                                           const nn::Dataset& data) {
   curriculum::SamplerOptions options;
   options.batch_size = settings.integer(section + ".batch");
+  options.batch_tokens = settings.integer(section + ".batch_tokens");
+  if (options.batch_tokens > 0) {
+    options.sizes = token_counts(data);
+    options.batch_size = 1;  // which is not read
+  }
   options.seed = key;
   options.feeding = settings.text(section + ".order") == "shuffle"
                         ? curriculum::Feeding::kShuffled
@@ -88,6 +128,12 @@ distill::Terms terms_of(const Settings& settings, std::uint64_t key) {
       static_cast<std::int64_t>(std::ceil(settings.number("distill.logits_memory") * (1 << 20)));
   soft.recompute = settings.flag("distill.recompute_logits");
   distill::Terms terms = distill::soft_targets(soft);
+  if (is_triple(settings)) {
+    terms[0].weight = kTripleCe + kTripleKl;
+    const distill::CosineOptions cosine{key ^ (std::uint64_t{path_hash("triple")} << 32),
+                                        distill::CosineOver::kPositions};
+    terms.push_back({kTripleCosine, std::make_shared<distill::Cosine>(cosine)});
+  }
   for (const auto& kind : distill::term_kinds().rows()) {
     const std::string& name = kind->names.front();
     const nn::Options options = options_of(settings, "distill." + name, distill::options_of(*kind));

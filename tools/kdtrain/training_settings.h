@@ -8,14 +8,19 @@
 
 namespace retort::tools {
 
-/// Steps that training will take. `section` is "train" or "teacher.train" in all of these.
+/// Steps of one epoch: of batch samples, or of batch_tokens tokens. `section` is "train" or
+/// "teacher.train" in all of these.
+std::int64_t epoch_steps(const Settings& settings, const std::string& section,
+                         const nn::Dataset& data);
+/// Steps that training will take.
 std::int64_t planned_steps(const Settings& settings, const std::string& section,
-                           std::int64_t samples);
+                           const nn::Dataset& data);
 
 nn::Schedule schedule_of(const Settings& settings, const std::string& section, std::int64_t steps);
 
 curriculum::SamplerOptions sampler_options(const Settings& settings, const std::string& section,
-                                           std::uint64_t key, std::int64_t steps);
+                                           std::uint64_t key, std::int64_t steps,
+                                           const nn::Dataset& data);
 
 curriculum::RelianceOptions reliance_options(const Settings& settings);
 
@@ -23,8 +28,12 @@ curriculum::RelianceOptions reliance_options(const Settings& settings);
 distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section,
                                             bool bf16_copy);
 
-/// What a distillation stage minimises: the soft targets, and the terms beside them whose weight is
-/// not 0. `key` is of the student: what a term draws is a function of it and the term's name.
+/// The teacher's share of the soft targets where nothing says it batch by batch: distill.lambda, or
+/// that of distill.loss = "distilbert_triple" (of weight 7, so that 2 CE + 5 tau^2 KL come out).
+double lambda_of(const Settings& settings);
+
+/// What a distillation stage minimises: the soft targets, what distill.loss puts beside them, and the
+/// terms whose weight is not 0. `key` is of the student: what a term draws is a function of it and the term's name.
 distill::Terms terms_of(const Settings& settings, std::uint64_t key);
 
 }  // namespace retort::tools

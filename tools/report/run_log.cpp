@@ -108,6 +108,12 @@ std::vector<LogRecord> read_run_log(const std::filesystem::path& file) {
   return parse_run_log(in, file.string());
 }
 
+namespace {
+
+constexpr double kNoLabel = -0.5;  // nothing that a file can mean
+
+}  // namespace
+
 std::vector<CurriculumRow> parse_curriculum(std::istream& in, const std::string& name) {
   std::vector<CurriculumRow> rows;
   std::string line;
@@ -118,9 +124,11 @@ std::vector<CurriculumRow> parse_curriculum(std::istream& in, const std::string&
     const char* at = line.data();
     const char* const end = at + line.size();
     for (double& value : field) {
-      // Who scored by a file or without labels was neither right nor wrong.
-      if (&value == &field[4] && at != end && *at == ',') {
-        value = 1;
+      // Who scored by a file or without labels was neither right nor wrong; texts have no class.
+      const bool may_lack = &value == &field[2] || &value == &field[4];
+      if (may_lack && at != end && *at == ',') {
+        value = &value == &field[4] ? 1 : kNoLabel;
+        ++at;
         continue;
       }
       const auto [next, status] = std::from_chars(at, end, value);
@@ -128,9 +136,10 @@ std::vector<CurriculumRow> parse_curriculum(std::istream& in, const std::string&
                       number, ": expected rank,index,label,score,correct,...");
       at = next < end ? next + 1 : end;
     }
-    RETORT_CHECK_AS(kBadInput, field[2] >= 0 && field[2] < 1e9, name, ":", number,
-                    ": expected a label >= 0, got ", field[2]);
-    rows.push_back({field[3], static_cast<int>(field[2]), field[4] != 0});
+    RETORT_CHECK_AS(kBadInput, (field[2] >= 0 && field[2] < 1e9) || field[2] == kNoLabel, name, ":",
+                    number, ": expected a label >= 0, got ", field[2]);
+    const int label = field[2] == kNoLabel ? -1 : static_cast<int>(field[2]);
+    rows.push_back({field[3], label, field[4] != 0});
   }
   return rows;
 }

@@ -34,7 +34,7 @@ std::vector<LogRecord> parse_run_log(std::istream& in, const std::string& name);
 /// One row of curriculum/<name>.csv, in feeding order.
 struct CurriculumRow {
   double score = 0;
-  int label = 0;
+  int label = 0;  // -1: it has none
   bool correct = false;
 };
 std::vector<CurriculumRow> read_curriculum(const std::filesystem::path& file);

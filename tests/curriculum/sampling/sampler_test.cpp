@@ -157,5 +157,56 @@ TEST(Split, stratified_keeps_class_shares) {
   EXPECT_EQ(parts[0].size() + parts[1].size(), labels.size());
 }
 
+TEST(Sampler, batches_of_tokens_keep_the_order_and_their_number) {
+  std::vector<std::int64_t> order, sizes;
+  std::int64_t tokens = 0;
+  for (std::int64_t i = 0; i < 50; ++i) {
+    order.push_back(49 - i);
+    sizes.push_back(1 + i * 7 % 10);
+    tokens += sizes.back();
+  }
+  for (const Feeding feeding : {Feeding::kSequential, Feeding::kShuffled})
+    for (const std::int64_t budget : {10, 13, 64, 1000}) {
+      SamplerOptions options;
+      options.feeding = feeding;
+      options.batch_size = 1;
+      options.batch_tokens = budget;
+      options.sizes = sizes;
+      const Sampler sampler(order, options);
+      ASSERT_EQ(sampler.batches_per_epoch(), token_batches(tokens, budget));
+      std::vector<std::int64_t> first;
+      for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
+        std::vector<std::int64_t> fed;
+        std::int64_t before = 0;
+        for (std::int64_t b = 0; b < sampler.batches_per_epoch(); ++b) {
+          const auto batch = sampler.batch(epoch * sampler.batches_per_epoch() + b);
+          ASSERT_FALSE(batch.empty());
+          for (const std::int64_t i : batch) {
+            before += sizes[static_cast<std::size_t>(i)];
+            EXPECT_EQ((before - 1) / budget, b);
+            fed.push_back(i);
+          }
+        }
+        if (feeding == Feeding::kSequential) {
+          EXPECT_EQ(fed, order);
+        }
+        if (epoch == 0) first = fed;
+        if (epoch > 0 && feeding == Feeding::kShuffled) {
+          EXPECT_NE(fed, first);
+        }
+        std::sort(fed.begin(), fed.end());
+        EXPECT_EQ(fed.size(), 50u);
+        EXPECT_EQ(std::unique(fed.begin(), fed.end()), fed.end());
+      }
+      // Any step by itself, backwards too.
+      EXPECT_EQ(sampler.batch(0), Sampler(order, options).batch(0));
+    }
+  SamplerOptions small;
+  small.batch_size = 1, small.batch_tokens = 9, small.sizes = sizes;
+  EXPECT_THROW(Sampler(order, small), Error);  // a sample of 10
+  small.batch_tokens = 10, small.sizes.pop_back();
+  EXPECT_THROW(Sampler(order, small), Error);
+}
+
 }  // namespace
 }  // namespace retort::test

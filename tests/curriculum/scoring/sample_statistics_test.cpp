@@ -100,6 +100,27 @@ TEST(SampleStatistics, rows_of_a_sample_are_averaged) {
   EXPECT_EQ(s.scored, (Flags{1, 1, 1}));
 }
 
+TEST(SampleStatistics, means_over_maskings_leave_out_what_could_not_be_scored) {
+  SampleStatistics a, b;
+  a.loss = {1, kNan, kNan};
+  a.correct = {1, 0, 0};
+  a.scored = {1, 0, 0};
+  b.loss = {2, 5, kNan};
+  b.correct = {0, 1, 0};
+  b.scored = {1, 1, 0};
+  const SampleStatistics mean = mean_of(std::vector<SampleStatistics>{a, b});
+  EXPECT_EQ(mean.loss[0], 1.5f);
+  EXPECT_EQ(mean.loss[1], 5);
+  EXPECT_TRUE(std::isnan(mean.loss[2]));
+  EXPECT_EQ(mean.correct, (Flags{0, 1, 0}));  // half is not more than half
+  EXPECT_EQ(mean.scored, (Flags{1, 1, 0}));
+  EXPECT_TRUE(mean.margin.empty());
+  EXPECT_EQ(mean_of(std::vector<SampleStatistics>{b}).loss[0], 2);
+  b.loss.pop_back();
+  EXPECT_THROW(mean_of(std::vector<SampleStatistics>{a, b}), Error);
+  EXPECT_THROW(mean_of({}), Error);
+}
+
 TEST(SampleStatistics, rows_that_do_not_count_are_not_read_and_no_rows_are_no_score) {
   FiveRows five;
   five.counts = {1, 0, 1, 0, 0};

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "kernels/common/check.h"
 
 namespace retort::test {
@@ -44,8 +46,15 @@ TEST(Score, built_in_rows_read_their_array) {
     EXPECT_EQ(easiness_of(k, std::vector<float>{2})[0], row.high_is_easy ? 2 : -2) << row.name;
     EXPECT_FALSE(k.doc.empty()) << row.name;
   }
+  for (const char* name : {"text_length", "sentence_length", "word_frequency", "diction"}) {
+    names.push_back(name);
+    SampleStatistics s;
+    s.of_data[name] = {8, 9};
+    EXPECT_EQ(scores_of(s, kind(name)), (std::vector<float>{8, 9})) << name;
+    EXPECT_TRUE(kind(name).of_data && !kind(name).high_is_easy && !kind(name).sees_label) << name;
+  }
   const nn::Strings known = score_kinds().names();
-  EXPECT_EQ(nn::Strings(known.begin(), known.begin() + 7), names);
+  EXPECT_EQ(nn::Strings(known.begin(), known.begin() + 11), names);
   EXPECT_THROW(kind("confidence"), Error);
 }
 
@@ -76,13 +85,32 @@ TEST(Score, what_was_not_measured_is_an_error) {
   EXPECT_TRUE(scores_of({}, kind("loss")).empty());
 }
 
+TEST(Score, other_forms_of_confidence) {
+  const std::vector<float> loss{2, 0, 1, 1, 100};
+  const std::vector<std::uint8_t> sentinel{0, 0, 0, 0, 1};
+  EXPECT_EQ(confidence_of(kind("loss"), loss, {.form = ConfidenceForm::kExp}),
+            (std::vector<float>{std::exp(-2.0f), 1, std::exp(-1.0f), std::exp(-1.0f),
+                                std::exp(-100.0f)}));
+  const std::vector<float> rank =
+      confidence_of(kind("loss"), loss, {.form = ConfidenceForm::kRank}, sentinel);
+  const float want[] = {0, 1, 2.0f / 3, 2.0f / 3};
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_FLOAT_EQ(rank[i], want[i]) << i;
+  // High is easy: the largest has the highest rank.
+  EXPECT_EQ(
+      confidence_of(kind("logit"), std::vector<float>{5, 9, 7}, {.form = ConfidenceForm::kRank}),
+      (std::vector<float>{0, 1, 0.5f}));
+  EXPECT_EQ(confidence_of(kind("logit"), loss, {.form = ConfidenceForm::kExp}), loss);
+}
+
 TEST(Score, confidence_of_a_loss_is_linear_up_to_its_quantile) {
   const std::vector<float> loss{0, 1, 2, 4, 100};
   // Median 2: C = 1 - min(D, 2) / 2.
-  EXPECT_EQ(confidence_of(kind("loss"), loss, 0.5), (std::vector<float>{1, 0.5f, 0, 0, 0}));
+  EXPECT_EQ(confidence_of(kind("loss"), loss, {.quantile = 0.5}),
+            (std::vector<float>{1, 0.5f, 0, 0, 0}));
   // The sentinel 100 left out, quantile 1 is 4.
-  EXPECT_EQ(confidence_of(kind("loss"), loss, 1, std::vector<std::uint8_t>{0, 0, 0, 0, 1}),
-            (std::vector<float>{1, 0.75f, 0.5f, 0, 0}));
+  EXPECT_EQ(
+      confidence_of(kind("loss"), loss, {.quantile = 1}, std::vector<std::uint8_t>{0, 0, 0, 0, 1}),
+      (std::vector<float>{1, 0.75f, 0.5f, 0, 0}));
   EXPECT_EQ(confidence_of(kind("entropy"), std::vector<float>{0, 0}), (std::vector<float>{1, 1}));
   EXPECT_EQ(confidence_of(kind("logit"), loss), loss);
 }

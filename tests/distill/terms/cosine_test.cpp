@@ -95,6 +95,42 @@ TEST(Cosine, micro_batches_give_the_same_loss_and_gradients) {
   }
 }
 
+TEST(Cosine, over_positions_compares_the_last_hidden_layer) {
+  Hints h(Device::kCpu, {10, 5});
+  const auto term =
+      std::make_shared<Cosine>(CosineOptions{.seed = 4, .over = CosineOver::kPositions});
+  EXPECT_EQ(term->of_student(), (nn::Want{0, true}));
+  EXPECT_EQ(term->of_teacher({}), (nn::Want{0, true}));
+  EXPECT_NE(term->key(), Cosine({}).key());
+  h.begin(*term);
+  ASSERT_NE(term->trained(), nullptr);  // widths differ
+  std::map<std::string, Tensor> gradients;
+  const StepReport report = h.step({{2, term}}, 0, &gradients, term->trained());
+  const NoGrad no_grad;
+  const auto map = by_name(*term->trained());
+  const Tensor s = linear(h.student.forward(h.batch.inputs[0], {0, true}).post.back(),
+                          map.at("weight"), map.at("bias"));
+  const Tensor t = h.teacher->forward(h.batch.inputs[0], {0, true}).post.back();
+  EXPECT_TRUE(close(report.loss(), 2 * by_hand(s, t), 1e-5, 1e-6));
+  EXPECT_EQ(parse_cosine_over("positions"), CosineOver::kPositions);
+  EXPECT_THROW(parse_cosine_over("rows "), Error);
+}
+
+TEST(Cosine, positions_count_by_tokens_where_a_batch_is_cut) {
+  Cosine term({.over = CosineOver::kPositions});
+  nn::Outputs student, teacher;
+  student.post = {randn({4, 3}, 1)};
+  teacher.post = {randn({4, 3}, 2)};
+  Rows rows;
+  rows.row_share = 0.25;
+  rows.value_share = 0.5;
+  const double whole = by_hand(student.post[0], teacher.post[0]);
+  EXPECT_TRUE(
+      close(term(student, std::span(&teacher, 1), rows).total.item(), whole / 2, 1e-5, 1e-6));
+  student.post = {};
+  EXPECT_THROW(term(student, std::span(&teacher, 1), rows), Error);
+}
+
 TEST(Cosine, features_are_not_to_be_had_from_a_cache) {
   Hints h;
   const Cosine term({});

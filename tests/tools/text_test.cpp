@@ -1,0 +1,218 @@
+// Language through the program: corpora, masked LM with a teacher, curricula by scores of texts, the
+// losses' names, tasks that go from texts to questions. Small transformers, a handful of steps each.
+#include <algorithm>
+
+#include "tests/tools/table_fixture.h"
+
+namespace retort::tools {
+namespace {
+
+class KdtrainText : public KdtrainTable {
+ protected:
+  void SetUp() override {
+    KdtrainTable::SetUp();
+    std::string vocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n.\n?\nyes\nno\n";
+    for (int w = 0; w < 30; ++w) vocab += "w" + std::to_string(w) + "\n";
+    write("data/vocab.txt", vocab);
+    write("data/train.txt", texts(40, 1));
+    write("data/test.txt", texts(12, 2));
+  }
+
+  // A text of 3 to 9 words, each two above the one before: easy to learn a little of.
+  static std::string text(int i, std::uint32_t seed) {
+    const Philox4 r = philox(seed, static_cast<std::uint32_t>(i), 0, 0, 0);
+    std::string line;
+    for (std::uint32_t w = 0; w < 3 + r.v[0] % 7; ++w)
+      line += "w" + std::to_string((r.v[1] + 2 * w) % 30) + " ";
+    return line + ".";
+  }
+  static std::string texts(int count, std::uint32_t seed) {
+    std::string all;
+    for (int i = 0; i < count; ++i) all += text(i, seed) + "\n";
+    return all;
+  }
+
+  std::string recipe(const std::string& rest) const {
+    return write("text.toml", R"(
+name = "text"
+[data]
+format = "text"
+root = "data"
+vocab = "vocab.txt"
+case = "cased"
+cache = "cache"
+train_files = ["train.txt"]
+test_files = ["test.txt"]
+[teacher]
+arch = "bert"
+layers = 2
+hidden_size = 16
+heads = 2
+intermediate = 32
+allow_untrained = true
+train = { epochs = 1, batch = 8, lr = 1e-3, optimizer = "adamw" }
+[student]
+arch = "bert"
+layers = 1
+hidden_size = 8
+heads = 1
+intermediate = 16
+[distill]
+temperature = 2.0
+[train]
+epochs = 1
+batch = 8
+lr = 1e-3
+optimizer = "adamw"
+log_steps = 1
+)" + rest);
+  }
+};
+
+TEST_F(KdtrainText, masked_words_are_distilled_under_both_losses) {
+  recipe(arm("alone", "distill.lambda = 0.0") + arm("kd", "distill.lambda = 0.25") +
+         arm("triple", "distill.loss = \"distilbert_triple\""));
+  run_into("x", {"text.toml"});
+  const auto alone = lines_of("x", "alone"), kd = lines_of("x", "kd"),
+             triple = lines_of("x", "triple");
+  ASSERT_EQ(alone.size(), 5u);
+  ASSERT_EQ(kd.size(), 5u);
+  for (const Json& line : alone) EXPECT_EQ(line.find("loss_kd"), nullptr);
+  const auto number = [](const Json& line, const char* key) { return line.at(key).as_number(); };
+  for (const Json& line : kd)
+    EXPECT_NEAR(number(line, "loss"),
+                0.75 * number(line, "loss_ce") + 0.25 * number(line, "loss_kd"), 1e-4);
+  ASSERT_EQ(triple.size(), 5u);
+  for (const Json& line : triple) {
+    EXPECT_NEAR(
+        number(line, "loss"),
+        2 * number(line, "loss_ce") + 5 * number(line, "loss_kd") + number(line, "loss_cos"), 1e-3);
+    EXPECT_GT(number(line, "loss_cos"), 0.1);
+  }
+  // The first step of all arms has the same masks and the same student.
+  EXPECT_NEAR(number(alone[0], "loss_ce"), number(triple[0], "loss_ce"), 1e-5);
+  // Rows are predicted positions: at least one a text.
+  const auto test = lines_of("x", "kd", "test");
+  ASSERT_FALSE(test.empty());
+  EXPECT_NEAR(number(test.back(), "loss"), std::log(39.0), 1.0);
+}
+
+TEST_F(KdtrainText, texts_are_fed_in_the_order_of_their_scores) {
+  recipe("[curriculum]\nmaskings = 2\n" +
+         arm("by_length",
+             "train.order = \"curriculum\"\ncurriculum = { scorer = \"data\", score = "
+             "\"text_length\" }\ndistill.lambda = 0.0") +
+         arm("by_student",
+             "train.order = \"curriculum\"\ncurriculum = { scorer = \"student\", "
+             "score = \"loss\" }\ndistill.reliance.mode = \"minmax\"") +
+         arm("by_teacher",
+             "train.order = \"curriculum\"\ncurriculum = { score = \"loss\", "
+             "inverse = \"reverse_exact\" }"));
+  run_into("x", {"text.toml"});
+  std::map<std::string, std::string> files;  // by what its name contains
+  for (const auto& entry : fs::directory_iterator(folder_ / "x/curriculum")) {
+    const std::string name = entry.path().filename().string();
+    for (const char* part : {"text_length", "student", "reverse"})
+      if (name.find(part) != std::string::npos) files[part] = "x/curriculum/" + name;
+  }
+  ASSERT_EQ(files.size(), 3u);
+  const auto length = column(files["text_length"], 3), index = column(files["text_length"], 1);
+  ASSERT_EQ(length.size(), 40u);
+  EXPECT_TRUE(std::is_sorted(length.begin(), length.end()));
+  for (std::size_t r = 0; r < length.size(); ++r) {
+    const std::string line = text(static_cast<int>(index[r]), 1);
+    EXPECT_EQ(length[r], 1 + std::count(line.begin(), line.end(), ' '));  // words, and the mark
+  }
+  const auto easy = column(files["student"], 3), hard = column(files["reverse"], 3);
+  EXPECT_TRUE(std::is_sorted(easy.begin(), easy.end()));
+  EXPECT_TRUE(std::is_sorted(hard.rbegin(), hard.rend()));
+  EXPECT_NE(easy.front(), easy.back());
+  // Low loss is easy: lambda grows over an epoch.
+  const auto lambda = logged("x", "by_student", "lambda");
+  ASSERT_EQ(lambda.size(), 5u);
+  EXPECT_TRUE(std::is_sorted(lambda.begin(), lambda.end()));
+  EXPECT_EQ(lambda.front(), 0);
+  EXPECT_EQ(lambda.back(), 1);
+}
+
+TEST_F(KdtrainText, steps_of_tokens_and_runs_that_are_resumed_give_the_same_bytes) {
+  recipe(arm("a", "train = { batch_tokens = 50, epochs = 2 }\ndistill.lambda = 0.0"));
+  run_into("x", {"text.toml"});
+  std::size_t tokens = 0;
+  for (int i = 0; i < 40; ++i) {
+    const std::string line = text(i, 1);
+    tokens += 3 + static_cast<std::size_t>(std::count(line.begin(), line.end(), ' '));
+  }
+  EXPECT_EQ(lines_of("x", "a").size(), 2 * ((tokens + 49) / 50));
+  // Stopped after the first epoch and resumed.
+  interrupted({"run", "text.toml", "train.checkpoint_steps=1", "--device", "cpu", "--out", "y"}, 3,
+              SIGTERM);
+  const Result r = run({"run", "text.toml", "train.checkpoint_steps=1", "--device", "cpu", "--out",
+                        "y", "--resume"});
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_EQ(read(weights("x", "a")), read(weights("y", "a")));
+}
+
+TEST_F(KdtrainText, pre_training_goes_on_to_questions) {
+  std::string questions = "[";
+  for (int q = 0; q < 24; ++q)
+    questions += std::string(q == 0 ? "" : ",") + "{\"question\": \"w" + std::to_string(q) +
+                 " ?\", \"answer\": \"" + (q % 2 == 0 ? "yes" : "no") +
+                 "\", \"snippets\": [{\"text\": \"" + text(q, 3) + "\"}, {\"text\": \"" +
+                 (q % 2 == 0 ? "yes" : "no") + " .\"}]}";
+  write("data/questions.json", questions + "]");
+  recipe(R"([[task]]
+name = "pretrain"
+[[task]]
+name = "finetune"
+data.format = "bioasq"
+data.task = "classification"
+data.train_files = ["questions.json"]
+data.test_files = []
+data.split = "grouped"
+data.rows = "snippet"
+distill.lambda = 0.0
+train.epochs = 2
+train.batch = 4
+)" + arm("alone", "distill.lambda = 0.0") +
+         arm("half",
+             "student = { layers = 1, hidden_size = 16, heads = 2, intermediate = 32, init "
+             "= \"teacher\" }"));
+  run_into("x", {"text.toml"});
+  for (const char* who : {"alone", "half"}) {
+    std::vector<Json> finals;
+    for (const char* split : {"final"})
+      for (Json& line : lines_of("x", who, split)) finals.push_back(std::move(line));
+    ASSERT_EQ(finals.size(), 2u) << who;
+    EXPECT_EQ(finals[1].at("task").as_string(), "finetune");
+    EXPECT_GE(finals[1].at("test.accuracy").as_number(), 0);
+    EXPECT_NE(finals[1].find("validation.accuracy"), nullptr);
+    // The encoder went from one task to the next.
+    const std::string folder = path(std::string("x/arms/") + who + "/seed1/");
+    EXPECT_TRUE(fs::exists(folder + "pretrain/config.json"));
+    EXPECT_TRUE(fs::exists(folder + "finetune/config.json"));
+  }
+}
+
+TEST_F(KdtrainText, mistakes_of_recipes_for_texts_are_told) {
+  recipe(arm("a"));
+  const auto says = [&](std::vector<std::string> more, const std::string& what) {
+    more.insert(more.begin(), {"validate", "text.toml"});
+    expect(more, 2, what);
+  };
+  says({"data.case=unset"}, "data.case: expected cased or uncased");
+  says({"student.arch=mlp"}, "arch mlp reads features, data text gives tokens");
+  says({"train.order=curriculum", "curriculum.score=text_length"},
+       "no model is asked for text_length");
+  says({"train.order=curriculum", "curriculum.scorer=data"}, "\"data\" gives scores that need no");
+  says({"distill.loss=distilbert_triple", "distill.cutoff=0.5"}, "shares of its own");
+  says({"train.batch_tokens=100", "train.window_shuffle=2", "train.order=sequential"},
+       "counted in batches of samples");
+  expect({"run", "text.toml", "data.train_files=bad.txt", "--out", "x"}, 4, "no file bad.txt");
+  write("data/bad.txt", "fine\n\xff\n");
+  expect({"run", "text.toml", "data.train_files=bad.txt", "--out", "x"}, 3,
+         "bad.txt:2: byte 6 of the file: expected UTF-8");
+}
+
+}  // namespace
+}  // namespace retort::tools
