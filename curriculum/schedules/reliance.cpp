@@ -9,6 +9,8 @@ namespace retort::curriculum {
 
 namespace {
 
+constexpr double kHardly = 0.05;  // a weight of the teacher that changes little
+
 constexpr Named<RelianceMode> kModes[] = {{RelianceMode::kOff, "off"},
                                           {RelianceMode::kMinmax, "minmax"},
                                           {RelianceMode::kRank, "rank"},
@@ -108,9 +110,11 @@ Reliance::Reliance(std::span<const float> confidence, std::span<const std::int64
     s_ = (1 - reference) / max_sample_;
   }
   std::int64_t clamped = 0;
+  std::size_t idle = 0;  // where the teacher hardly counts, or lambda is not what was asked for
   for (const double mean : means) {
     const double value = raw(mean);
     if (bounded(value) != value) ++clamped;
+    if (bounded(value) != value || std::abs(value) < kHardly) ++idle;
     planned_.push_back(static_cast<float>(bounded(value)));
   }
   if (!planned_.empty())
@@ -119,8 +123,14 @@ Reliance::Reliance(std::span<const float> confidence, std::span<const std::int64
     warnings_.push_back(join("all ", means.size(), options.per_sample ? " samples" : " batches",
                              " have the same mean confidence, so lambda is 0 everywhere and the "
                              "student does not see the teacher"));
+  std::string hardly;
+  if (!degenerate_ && options.mode != RelianceMode::kOff && idle > 0 && 2 * idle >= planned_.size())
+    hardly = join("selective reliance hardly acts: lambda is below ", kHardly, " or clamped in ",
+                  idle, " of ", planned_.size(), options.per_sample ? " samples" : " batches");
+  if (!hardly.empty() && clamped == 0) warnings_.push_back(hardly);
   if (clamped > 0)
-    warnings_.push_back(join("lambda was clamped to [0, 1] for ", clamped, " of ", planned_.size(),
+    warnings_.push_back(join(hardly.empty() ? "" : hardly + "; ",
+                             "lambda was clamped to [0, 1] for ", clamped, " of ", planned_.size(),
                              options.per_sample ? " samples" : " batches"));
 }
 

@@ -76,7 +76,7 @@ TEST_F(KdtrainChains, takd_recipe_walks_every_path) {
   const char* const data = std::getenv("RETORT_DATA");
   if (data == nullptr || !fs::exists(fs::path(data) / "cifar10"))
     GTEST_SKIP() << "RETORT_DATA has no cifar10";
-  expect({"validate", "takd_cifar10", "size=paper"}, 0, "a8_6_4 <- a8_6");
+  expect({"validate", "takd_cifar10", "size=paper", "--no-data"}, 0, "a8_6_4 <- a8_6");
   run_into("x", {"takd_cifar10", "seeds=[1]", "data.train_limit=64", "data.test_limit=50",
                  "teacher.train.epochs=1", "train.epochs=1", "teacher.train.batch=32",
                  "train.batch=32", "teacher.allow_untrained=true", "train.log_steps=1"});

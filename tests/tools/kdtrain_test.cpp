@@ -23,7 +23,7 @@ TEST_F(Kdtrain, says_what_it_is) {
     EXPECT_EQ(key.find_first_not_of("abcdefghijklmnopqrstuvwxyz_"), key.npos) << key;
   expect({"schema", "distill"}, 0, "temperature");
   expect({"schema", "--json"}, 0, "\"key\":\"train.lr\"");
-  expect({"validate", "cifar10_kd"}, 0, "2 arms x 1 seed");
+  expect({"validate", "cifar10_kd", "--no-data"}, 0, "2 arms x 1 seed");
 }
 
 TEST_F(Kdtrain, usage_errors_are_2) {
@@ -194,8 +194,9 @@ TEST_F(Kdtrain, six_arms_fill_the_run_folder_and_eval_score_report_read_it) {
   std::set<std::string> top, arms;
   for (const auto& entry : fs::directory_iterator(folder_ / "six"))
     top.insert(entry.path().filename().string());
-  EXPECT_EQ(top, (std::set<std::string>{"arms", "curriculum", "metrics.jsonl",
-                                        "recipe.resolved.toml", "report.html", "results.json"}));
+  EXPECT_EQ(top, (std::set<std::string>{"arms", "curriculum", "files.json", "metrics.jsonl",
+                                        "provenance.json", "recipe.resolved.toml", "report.html",
+                                        "results.json"}));
   for (const auto& entry : fs::directory_iterator(folder_ / "six/arms")) {
     arms.insert(entry.path().filename().string());
     EXPECT_TRUE(fs::exists(entry.path() / "seed1/model.safetensors"));

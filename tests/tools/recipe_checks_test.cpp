@@ -124,9 +124,10 @@ TEST(RecipeChecks, all_mistakes_at_once_with_places_and_suggestions) {
   EXPECT_TRUE(mentions(r, "did you mean 'train.lr'?"));
   EXPECT_TRUE(mentions(r, "expected an integer in [1, 65536], found 0"));
   const std::string shown = format_problems(r, text);
-  EXPECT_NE(shown.find("r.toml:2:1: error: unknown key 'distill.temprature'"), std::string::npos);
-  EXPECT_NE(shown.find("r.toml:3:10: error: distill.lambda"), std::string::npos);
-  EXPECT_NE(shown.find("command line, argument 1: error: train.batch"), std::string::npos);
+  EXPECT_NE(shown.find("r.toml:2:1: error[RT0201]: unknown key 'distill.temprature'"),
+            std::string::npos);
+  EXPECT_NE(shown.find("r.toml:3:10: error[RT0218]: distill.lambda"), std::string::npos);
+  EXPECT_NE(shown.find("command line, argument 1: error[RT0218]: train.batch"), std::string::npos);
   EXPECT_NE(shown.find("7 errors; nothing was started"), std::string::npos);
 }
 
@@ -135,7 +136,7 @@ TEST(RecipeChecks, mistakes_of_several_keys_show_the_line_that_decides) {
                            "[[arm]]\nname = \"a\"\n  train.nesterov = true\n"
                            "train.momentum = 0.0\n[[arm]]\nname = \"b\"\n";
   EXPECT_EQ(format_problems(parse(text), text),
-            "r.toml:5:9: error: arm 'a': train.nesterov: needs SGD with momentum > 0\n"
+            "r.toml:5:9: error[RT0299]: arm 'a': train.nesterov: needs SGD with momentum > 0\n"
             "    5 |   train.nesterov = true\n"
             "      |         ^\n"
             "1 error; nothing was started\n");

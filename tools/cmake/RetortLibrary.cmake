@@ -90,6 +90,8 @@ foreach(room kernels engine nn distill curriculum)
           FILES_MATCHING PATTERN "*.h" PATTERN "*.cuh")
 endforeach()
 install(FILES "${PROJECT_BINARY_DIR}/generated/retort_abi.h" DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/retort)
+# What the README's first program includes beside the library.
+install(FILES "${PROJECT_SOURCE_DIR}/examples/quickstart/spiral.h" DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/retort/examples/quickstart)
 install(EXPORT retort-targets NAMESPACE retort:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/retort)
 configure_package_config_file("${PROJECT_SOURCE_DIR}/tools/cmake/retort-config.cmake.in" "${PROJECT_BINARY_DIR}/retort-config.cmake"
   INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/retort)

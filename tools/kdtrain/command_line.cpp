@@ -2,7 +2,12 @@
 #include "tools/kdtrain/command_line.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+#include <filesystem>
 
+#include "tools/kdtrain/error_codes.h"
 #include "tools/kdtrain/schema.h"
 
 #if !defined(RETORT_VERSION)
@@ -19,17 +24,30 @@ constexpr const char* kFooter =
     "  kdtrain run cifar10_six_arms data.root=DIR --out runs/six\n"
     "  kdtrain plan cifar10_six_arms data.root=DIR       # memory and time before starting\n"
     "  kdtrain run my.toml train.epochs=10 --resume --out runs/mine\n"
-    "Exit codes: 0 done, 2 usage or recipe, 3 bad input file, 4 I/O, 5 memory, 6 NaN or infinity,\n"
+    "Exit codes: 0 done, 2 usage or recipe, 3 bad input file, 4 I/O, 5 memory, 6 a job met NaN or "
+    "infinity,\n"
     "7 peer, 8 device, 130 stopped by SIGINT or SIGQUIT, 143 by SIGTERM, SIGHUP or SIGUSR1, after "
     "a\n"
     "checkpoint (a second signal quits at once), 1 a fault of kdtrain itself.";
 
 bool is_override(const std::string& word) {
   const auto equals = word.find('=');
-  return equals != std::string::npos && word.find('/') > equals;
+  std::error_code error;
+  return equals != std::string::npos && word.find('/') > equals &&
+         !std::filesystem::is_regular_file(word, error);
 }
 
 }  // namespace
+
+std::string shell_word(const std::string& word) {
+  const auto plain = [](unsigned char c) {
+    return std::isalnum(c) || std::strchr("_./=:,+-%@", c);
+  };
+  if (!word.empty() && std::all_of(word.begin(), word.end(), plain)) return word;
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
 
 std::string version_text() { return std::string("retort ") + RETORT_VERSION; }
 
@@ -65,13 +83,29 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
   run->add_option("recipe", words, "RECIPE [key=value ...]");
   run->add_option("--out", line->out, "Run folder; default runs/NAME");
   run->add_flag("--resume", line->resume, "Go on from the newest checkpoints in the run folder");
+  run->add_flag("--retry-failed", line->retry_failed,
+                "With --resume: try jobs again that failed, each from its last checkpoint");
   device_options(run);
   load_option(run);
 
-  command("ls", "List the embedded recipes");
+  CLI::App* ls = command("ls", "List the embedded recipes, or say what one of them does");
+  ls->add_option("name", line->subject, "An embedded recipe, or a file");
+  ls->add_flag("--json", line->json, "As JSON");
+  CLI::App* show = command("show", "Print a recipe");
+  show->add_option("name", line->subject, "An embedded recipe, or a file")->required();
+  CLI::App* copy = command("cp", "Copy a recipe, to change it");
+  copy->add_option("name", line->subject, "An embedded recipe, or a file")->required();
+  copy->add_option("file", line->out, "The new file, such as my.toml")->required();
+  CLI::App* explain = command("explain", "What an error's code means, and what to do about it");
+  explain->add_option("code", line->subject, "Such as RT0301; none: all")->capture_default_str();
+  CLI::App* compare = command("compare", "What differs between runs: keys, and results by arm");
+  compare->add_option("folders", words, "Run folders; the first is what others are compared with")
+      ->required();
+  compare->add_flag("--json", line->json, "As JSON");
 
   CLI::App* validate = command("validate", "Check a recipe and say what it would run");
   validate->add_option("recipe", words, "RECIPE [key=value ...]");
+  validate->add_flag("--no-data", line->no_data, "Leave out what takes data and weights");
   load_option(validate);
 
   CLI::App* plan = command("plan", "Measure what a recipe will take: memory, time, steps, disk");
@@ -140,12 +174,15 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
       message = "there is no command '" + std::string(argv[1]) + "'" +
                 (near.empty() ? "" : "; did you mean '" + near + "'?");
     }
-    std::cerr << "kdtrain: error: " << message << " (kdtrain --help)\n";
+    std::cerr << "kdtrain: " << error_label(ErrorCode::kUsage, message) << message
+              << " (kdtrain --help)\n";
     return 2;
   }
+  for (int i = 0; i < argc; ++i)
+    line->invocation += (i > 0 ? " " : "") + shell_word(i > 0 ? argv[i] : "kdtrain");
   line->command = app.get_subcommands().front()->get_name();
   for (std::string& word : words) {
-    const bool takes_subject = line->command != "eval";
+    const bool takes_subject = line->command != "eval" && line->command != "compare";
     if (takes_subject && line->subject.empty() && line->words.empty() && !is_override(word))
       line->subject = std::move(word);
     else

@@ -11,13 +11,16 @@ namespace retort::tools {
 struct CommandLine {
   std::string command;             // "run", "doctor", ...
   std::string subject;             // recipe, run folder or schema section; "" = default
-  std::vector<std::string> words;  // key=value, in order
+  std::vector<std::string> words;  // key=value, in order; compare: run folders
+  std::string invocation;          // the whole line, as a shell takes it
   std::string out;                 // --out
   std::string device = "auto";     // --device
   std::vector<std::string> load;   // --load, in order
   int threads = 0;                 // --threads; 0 = as the environment says
   bool resume = false;
+  bool retry_failed = false;
   bool json = false;
+  bool no_data = false;                 // validate
   std::string model, arch, logits;      // eval
   std::string split = "test";           // eval
   std::string vocab, tokenizer;         // tokenize: one of them
@@ -27,6 +30,9 @@ struct CommandLine {
 /// Fills `line`. Returns -1 to go on, or the exit status after help, version or a usage error was
 /// printed.
 int parse_command_line(int argc, char** argv, CommandLine* line);
+
+/// A word as a shell takes it.
+std::string shell_word(const std::string& word);
 
 /// "retort 0.1.0"
 std::string version_text();
@@ -45,6 +51,10 @@ int report_command(const CommandLine& line);    // report_command.cpp
 int doctor_command(const CommandLine& line);    // doctor.cpp
 int selftest_command(const CommandLine& line);  // selftest.cpp
 int list_command(const CommandLine& line);      // recipes_command.cpp
+int show_command(const CommandLine& line);      // recipes_command.cpp
+int copy_command(const CommandLine& line);      // recipes_command.cpp
+int explain_command(const CommandLine& line);   // recipes_command.cpp
+int compare_command(const CommandLine& line);   // compare_command.cpp
 int validate_command(const CommandLine& line);  // recipes_command.cpp
 int schema_command(const CommandLine& line);    // recipes_command.cpp
 

@@ -8,11 +8,12 @@ namespace retort::tools {
 
 namespace {
 
-curriculum::SampleStatistics score_once(nn::Model& model, const nn::Source& source,
-                                        std::int64_t batch, std::uint32_t epoch) {
+curriculum::SampleStatistics score_once(
+    nn::Model& model, const nn::Source& source, std::int64_t batch, std::uint32_t epoch,
+    const std::function<void(const nn::Batch&, const nn::Outputs&)>& each) {
   using namespace kernels;
-  const distill::Measurement m =
-      distill::measure(model, source, {.batch = batch, .epoch = epoch, .statistics = true});
+  const distill::Measurement m = distill::measure(
+      model, source, {.batch = batch, .epoch = epoch, .statistics = true, .each = each});
   std::vector<std::uint8_t> correct;
   for (std::size_t i = 0; i < m.targets.size(); ++i)
     correct.push_back(m.targets[i] == m.predictions[i] ? 1 : 0);
@@ -39,11 +40,12 @@ const curriculum::ScoreKind& score_of(const Settings& settings) {
 
 }  // namespace
 
-curriculum::SampleStatistics score_samples(nn::Model& model, const nn::Source& source,
-                                           std::int64_t batch, std::int64_t maskings) {
+curriculum::SampleStatistics score_samples(
+    nn::Model& model, const nn::Source& source, std::int64_t batch, std::int64_t maskings,
+    std::function<void(const nn::Batch&, const nn::Outputs&)> each) {
   std::vector<curriculum::SampleStatistics> all;
   for (std::int64_t k = 0; k < (source.facts().redrawn ? maskings : 1); ++k)
-    all.push_back(score_once(model, source, batch, static_cast<std::uint32_t>(k)));
+    all.push_back(score_once(model, source, batch, static_cast<std::uint32_t>(k), each));
   return curriculum::mean_of(all);
 }
 

@@ -32,13 +32,22 @@ std::shared_ptr<const nn::Dataset> open(const nn::DataRequest& request) {
 
 // n samples of all, drawn without replacement and left in their order; which they are depends on
 // the two numbers alone.
-std::shared_ptr<const nn::Dataset> sample_of(std::shared_ptr<const nn::Dataset> all,
-                                             std::int64_t n) {
+std::shared_ptr<const nn::Dataset> sample_of(std::shared_ptr<const nn::Dataset> all, std::int64_t n,
+                                             std::vector<std::int64_t>* origin) {
   if (n == 0 || n == all->size()) return all;
   RETORT_CHECK(n < all->size(), "[data] data.train_sample = ", n, " of ", all->size(),
                " training samples");
-  const auto samples = nn::drawn_samples(all->size(), n, 0, "train sample");
-  return all->subset(samples);
+  *origin = nn::drawn_samples(all->size(), n, 0, "train sample");
+  return all->subset(*origin);
+}
+
+// A part of samples that are themselves a part.
+std::vector<std::int64_t> origin_of(std::span<const std::int64_t> part,
+                                    const std::vector<std::int64_t>& whole) {
+  std::vector<std::int64_t> origin(part.begin(), part.end());
+  if (!whole.empty())
+    for (std::int64_t& sample : origin) sample = whole[static_cast<std::size_t>(sample)];
+  return origin;
 }
 
 }  // namespace
@@ -51,8 +60,12 @@ ExperimentData open_data(const Settings& settings, bool trains_teacher) {
   ExperimentData data;
   data.kind = &nn::data_kinds().at(settings.text("data.format"));
   const nn::DataRequest train = request_of(settings, "train");
-  data.student = sample_of(open(train), settings.integer("data.train_sample"));
-  if (trains_teacher) data.teacher = data.student;
+  data.student =
+      sample_of(open(train), settings.integer("data.train_sample"), &data.student_origin);
+  if (trains_teacher) {
+    data.teacher = data.student;
+    data.teacher_origin = data.student_origin;
+  }
   // The rest of a split is what students see whether or not the teacher is trained in this run: a
   // teacher that a run of the same recipe left behind must not score what it was trained on.
   if (const double share = settings.number("teacher.train.split"); share > 0) {
@@ -62,8 +75,12 @@ ExperimentData open_data(const Settings& settings, bool trains_teacher) {
     const auto parts = curriculum::stratified_split(labels, ratios, 0);
     RETORT_CHECK(!parts[0].empty() && !parts[1].empty(), "[data] teacher.train.split = ", share,
                  " of ", data.student->size(), " training samples leaves a part empty");
-    if (trains_teacher) data.teacher = data.student->subset(parts[0]);
+    if (trains_teacher) {
+      data.teacher = data.student->subset(parts[0]);
+      data.teacher_origin = origin_of(parts[0], data.student_origin);
+    }
     data.student = data.student->subset(parts[1]);
+    data.student_origin = origin_of(parts[1], data.student_origin);
   } else if (const auto& files = settings.texts("teacher.train.files");
              trains_teacher && !files.empty()) {
     nn::DataRequest own = train;
@@ -74,6 +91,7 @@ ExperimentData open_data(const Settings& settings, bool trains_teacher) {
     own.options.set("train_per_file", std::int64_t{0});
     own.options.set("train_limit", std::int64_t{0});
     data.teacher = open(own);
+    data.teacher_origin.clear();
   }
   for (const char* split : {"validation", "test"})
     if (auto set = nn::open_data(request_of(settings, split)))
@@ -91,6 +109,16 @@ std::string hash_of(const ExperimentData& data) {
   add("teacher", data.teacher.get());
   for (const EvaluationSet& set : data.evaluation) add(set.name, set.data.get());
   return all;
+}
+
+bool is_same_data(const std::string& had, const std::string& has) {
+  const std::vector<std::string> parts = split(has, ' ');
+  for (const std::string& before : split(had, ' ')) {
+    const std::string name = before.substr(0, before.find(':') + 1);
+    for (const std::string& now : parts)
+      if (now.starts_with(name) && now != before) return false;
+  }
+  return true;
 }
 
 std::shared_ptr<const nn::Dataset> open_split(const Settings& settings, const std::string& split) {

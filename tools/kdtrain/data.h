@@ -18,6 +18,8 @@ struct ExperimentData {
   const nn::DataKind* kind = nullptr;
   std::shared_ptr<const nn::Dataset> student, teacher;  // training samples; teacher may be null
   std::vector<EvaluationSet> evaluation;                // never empty
+  // Where their samples stand among all of the training files; empty: they are all of them.
+  std::vector<std::int64_t> student_origin, teacher_origin;
 
   const nn::DataFacts& facts() const { return student->facts(); }
   /// Samples are drawn without end: there is no order, no cache, and many short jobs.
@@ -27,6 +29,8 @@ struct ExperimentData {
 
 /// Of everything that is trained or evaluated on.
 std::string hash_of(const ExperimentData& data);
+/// Of two such texts: what both name is the same. (Who learns from nobody needs no teacher's part.)
+bool is_same_data(const std::string& had, const std::string& has);
 
 /// Opens everything [data] and teacher.train.files name. Errors    those of nn::open_data.
 ExperimentData open_data(const Settings& settings, bool trains_teacher);

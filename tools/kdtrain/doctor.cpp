@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,21 +14,11 @@
 #include "kernels/common/parallel.h"
 #include "kernels/conv2d/conv2d_choice.h"
 #include "tools/kdtrain/command_line.h"
+#include "tools/kdtrain/machine.h"
 #include "tools/kdtrain/schema.h"
 
 namespace retort::tools {
 namespace {
-
-std::string first_match(const char* file, const std::string& key) {
-  std::ifstream in(file);
-  for (std::string line; std::getline(in, line);)
-    if (line.starts_with(key))
-      if (const auto colon = line.find(':'); colon != std::string::npos) {
-        const auto start = line.find_first_not_of(" \t", colon + 1);
-        return start == std::string::npos ? "" : line.substr(start);
-      }
-  return "";
-}
 
 std::string cpu_features() {
   std::string out;

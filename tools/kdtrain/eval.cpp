@@ -56,6 +56,9 @@ int eval_command(const CommandLine& line) {
     std::fprintf(stderr, "kdtrain: note: %s\n", told.c_str());
   nn::Reading reading = reading_of(settings, "data", kind, DType::kF32);
   take_metadata(info.metadata, settings, "data", kind, &reading);
+  // As the run evaluated it, so that both give one number.
+  const auto precision = info.metadata.find("precision");
+  if (precision != info.metadata.end() && precision->second == "bf16") reading.dtype = DType::kBF16;
   model->to(device);
   std::optional<AtomicFile> out;  // opened before the work that it is for
   if (!line.logits.empty()) out.emplace(line.logits);
@@ -73,6 +76,7 @@ int eval_command(const CommandLine& line) {
   for (const auto& [name, value] : m.metrics()) json.set(name, value);
   json.set("classes", data->classes()).set("model", file).set("arch", line.arch);
   for (const auto& [name, value] : metadata_of(reading, kind, data->facts())) json.set(name, value);
+  if (reading.dtype == DType::kBF16) json.set("precision", "bf16");
   json.set("parameters", model->parameter_count()).set("data", data->describe());
   json.set("split", line.split).set("device", name_of(device));
   std::printf("%s\n", json.dump().c_str());

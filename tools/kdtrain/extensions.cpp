@@ -81,7 +81,7 @@ std::string& opening() {
 // A global object of the library threw: whether that ends in std::terminate or passes the system's
 // loader is not defined, nor what state it leaves the loader in. So nothing is unwound any more.
 [[noreturn]] void refuse_opening() {
-  std::fprintf(stderr, "kdtrain: error: --load %s: it threw while it was opened\n",
+  std::fprintf(stderr, "kdtrain: error[RT0314]: --load %s: it threw while it was opened\n",
                opening().c_str());
   std::_Exit(static_cast<int>(ErrorCode::kBadInput));
 }

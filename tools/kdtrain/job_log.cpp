@@ -1,25 +1,57 @@
 #include "tools/kdtrain/job_log.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
+
+#include "tools/kdtrain/event_file.h"
 
 namespace retort::tools {
 namespace {
 
-Json begin_line(const TrainingPlan& plan) {
+Json begin_line(const std::string& arm, std::int64_t seed, const std::string& task) {
   Json line = Json::object();
-  line.set("arm", plan.arm).set("seed", plan.seed);
-  if (!plan.task.empty()) line.set("task", plan.task);
+  line.set("arm", arm).set("seed", seed);
+  if (!task.empty()) line.set("task", task);
   return line;
+}
+Json begin_line(const TrainingPlan& plan) { return begin_line(plan.arm, plan.seed, plan.task); }
+
+Json& set_failure(Json& line, std::int64_t step, const std::string& reason) {
+  return line.set("split", "failed").set("step", step).set("reason", reason);
+}
+
+double wall_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// What is measured, by "split/name"; where it stands in the run is not.
+std::string events_of(const Json& line) {
+  std::vector<EventScalar> scalars;
+  std::int64_t step = 0;
+  const std::string& split = line.at("split").as_string();
+  for (const auto& [name, value] : line.members()) {
+    if (name == "step") step = value.as_integer();
+    if (name == "seed" || name == "epoch" || name == "step" || name == "n") continue;
+    if (value.kind() == Json::Kind::kNumber || value.kind() == Json::Kind::kInteger)
+      scalars.push_back({split + "/" + name, value.as_number()});
+  }
+  return scalars.empty() ? "" : event_record(wall_time(), step, scalars);
 }
 
 }  // namespace
 
+void JobLog::open_events(const std::string& path, const FileMark& mark) {
+  events_.emplace(path, mark);
+  if (mark.bytes == 0) events_->append(first_event_record(wall_time()));
+}
+
 void JobLog::write(const Json& line) {
   const std::string text = line.dump();
   log_.write(job_, text);
-  lines_ += text + "\n";
+  own_->append(text + "\n");
+  if (events_) events_->append(events_of(line));
 }
 
 Json JobLog::begin() const { return begin_line(plan_); }
@@ -39,6 +71,11 @@ Json JobLog::head(const Trainer& trainer, const std::string& split) const {
 void JobLog::note(const std::string& text) {
   Json line = begin();
   write(line.set("split", "note").set("text", text));
+}
+
+void JobLog::failed(std::int64_t step, const std::string& reason) {
+  Json line = begin();
+  write(set_failure(line, step, reason));
 }
 
 void JobLog::training(const Trainer& trainer, StepSums* sums, StepCosts* costs) {
@@ -81,6 +118,13 @@ void JobLog::final_line(const Trainer& trainer, const StepSums& sums,
   line.set("parameters", plan_.model->parameter_count());
   line.set("wall_s", std::round(1e3 * wall_s) / 1e3);
   write(line);
+}
+
+void log_not_begun(const std::string& arm, std::int64_t seed, const std::string& task,
+                   const std::string& reason, MetricsLog* log, std::size_t log_job) {
+  Json line = begin_line(arm, seed, task);
+  log->write(log_job, set_failure(line, 0, reason).dump());
+  log->finish(log_job);
 }
 
 void log_evaluated(const TrainingPlan& plan, const ExperimentData& data,

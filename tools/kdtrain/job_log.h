@@ -1,6 +1,9 @@
 // The lines of metrics.jsonl that one job writes. A key stands only where it means something.
 #pragma once
+#include <optional>
+
 #include "distill/metrics/measure.h"
+#include "engine/io/append_log.h"
 #include "tools/kdtrain/run_folder.h"
 #include "tools/kdtrain/step_costs.h"
 #include "tools/kdtrain/step_sums.h"
@@ -13,7 +16,17 @@ class JobLog {
   JobLog(MetricsLog* log, std::size_t job, const TrainingPlan& plan)
       : log_(*log), job_(job), plan_(plan) {}
 
+  /// The job's own file of lines, as far as its checkpoint knows them; before anything is written.
+  void open(const std::string& path, const FileMark& mark) { own_.emplace(path, mark); }
+  /// All lines so far are on the disk; what a checkpoint keeps of them.
+  FileMark sync() { return own_->sync(); }
+  /// The numbers of all lines from now on also as TensorBoard's events (event_file.h).
+  void open_events(const std::string& path, const FileMark& mark);
+  FileMark sync_events() { return events_->sync(); }
+
   void note(const std::string& text);
+  /// The job ended without a result.
+  void failed(std::int64_t step, const std::string& reason);
   /// Logs and clears the sums.
   void training(const Trainer& trainer, StepSums* sums, StepCosts* costs);
   /// rows: that the metrics are of.
@@ -23,9 +36,6 @@ class JobLog {
   void final_line(const Trainer& trainer, const StepSums& sums, const distill::Metrics& metrics,
                   const MemoryStatistics& memory, double wall_s);
 
-  /// All lines so far, each with its newline: what a checkpoint keeps.
-  const std::string& lines() const { return lines_; }
-  void restore(std::string lines) { lines_ = std::move(lines); }
   /// "loss 1.234 acc 0.567" of the last training line.
   const std::string& progress() const { return progress_; }
 
@@ -37,8 +47,13 @@ class JobLog {
   MetricsLog& log_;
   std::size_t job_;
   const TrainingPlan& plan_;
-  std::string lines_, progress_;
+  std::optional<AppendLog> own_, events_;
+  std::string progress_;
 };
+
+/// A job that could not begin, because what it needs failed.
+void log_not_begun(const std::string& arm, std::int64_t seed, const std::string& task,
+                   const std::string& reason, MetricsLog* log, std::size_t log_job);
 
 /// A model that was not trained here: its evaluations and its final line.
 void log_evaluated(const TrainingPlan& plan, const ExperimentData& data,

@@ -14,6 +14,7 @@
 #include "kernels/common/check.h"
 #include "kernels/common/parallel.h"
 #include "tools/kdtrain/command_line.h"
+#include "tools/kdtrain/error_codes.h"
 #include "tools/kdtrain/extensions.h"
 #include "tools/kdtrain/signals.h"
 
@@ -37,6 +38,10 @@ int dispatch(const CommandLine& line) {
   if (line.command == "doctor") return doctor_command(line);
   if (line.command == "selftest") return selftest_command(line);
   if (line.command == "ls") return list_command(line);
+  if (line.command == "show") return show_command(line);
+  if (line.command == "cp") return copy_command(line);
+  if (line.command == "explain") return explain_command(line);
+  if (line.command == "compare") return compare_command(line);
   if (line.command == "validate") return validate_command(line);
   if (line.command == "schema") return schema_command(line);
   retort::fail(retort::ErrorCode::kUsage, line.command, " is not in this version");
@@ -53,12 +58,13 @@ void open_standard_streams() {
 }
 
 int say(const char* kind, const char* what, ErrorCode code) {
-  std::fprintf(stderr, "kdtrain: %s%s\n", kind, what);
+  std::fprintf(stderr, "kdtrain: %s[%s]: %s\n", kind,
+               retort::tools::error_row(code, *what != '\0' ? what : kind).code, what);
   return static_cast<int>(code);
 }
 
 int say_out_of_memory(const char* what) {
-  const int status = say("error: ", what, ErrorCode::kMemory);
+  const int status = say("error", what, ErrorCode::kMemory);
   std::fputs(
       "to need less: a smaller train.batch or train.evaluate_batch, train.precision = \"bf16\",\n"
       "train.jobs = 1, fewer --threads; `kdtrain plan RECIPE` says what a run takes\n",
@@ -74,7 +80,7 @@ int tell_failure() noexcept {
     throw;
   } catch (const retort::Error& e) {
     if (e.code() == ErrorCode::kMemory) return say_out_of_memory(e.what());
-    if (e.code() != retort::kStopped) return say("error: ", e.what(), e.code());
+    if (e.code() != retort::kStopped) return say("error", e.what(), e.code());
     const int signal = retort::tools::stop_requested();
     std::fprintf(stderr, "kdtrain: %s: %s\n", retort::tools::signal_name(signal), e.what());
     return retort::tools::exit_code_of(signal);
@@ -87,9 +93,9 @@ int tell_failure() noexcept {
     return condition == std::errc::resource_unavailable_try_again ||
                    condition == std::errc::not_enough_memory
                ? say_out_of_memory(e.what())
-               : say("error: ", e.what(), ErrorCode::kIo);
+               : say("error", e.what(), ErrorCode::kIo);
   } catch (const std::exception& e) {
-    return say("internal error, please report it: ", e.what(), kInternal);
+    return say("internal error, please report it", e.what(), kInternal);
   } catch (...) {
     return say("internal error, please report it", "", kInternal);
   }
@@ -112,7 +118,7 @@ int main(int argc, char** argv) {
       return status;
     int status = dispatch(line);
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
-      std::fputs("kdtrain: error: writing to standard output failed\n", stderr);
+      say("error", "writing to standard output failed", ErrorCode::kIo);
       status = status == 0 ? static_cast<int>(ErrorCode::kIo) : status;
     }
     return status;

@@ -6,6 +6,7 @@
 
 #include "kernels/common/philox.h"
 #include "tools/kdtrain/plan_measure.h"
+#include "tools/kdtrain/prepare.h"
 #include "tools/kdtrain/step_costs.h"
 #include "tools/kdtrain/teachers.h"
 #include "tools/kdtrain/training_settings.h"
@@ -106,9 +107,7 @@ class Planner {
   RunPlan run() {
     const auto start = Clock::now();
     reset_peak_memory(device_);
-    data_ = open_data(base_, first_ && jobs_.trains_teacher());
-    jobs_.check_lengths(data_);
-    jobs_.check_device(device_);
+    data_ = open_task(jobs_, first_, device_).data;
     plan_.description = data_.describe();
     PhasePlan& reading = add_phase("reading the data", 1);
     reading.peak = memory_statistics(device_).peak_bytes;
@@ -297,6 +296,7 @@ class Planner {
 
   bool is_cached(const JobPlan& job) const {
     return !sets_.empty() && job.stages.front().teacher_s > 0 &&
+           base_.text("teacher.cache") != "off" &&
            make_cache(base_, data_, device_, sets_[0][0]) != nullptr;
   }
 

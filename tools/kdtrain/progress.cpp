@@ -117,6 +117,13 @@ void Progress::rest(const std::string& what) {
   draw(true);
 }
 
+std::function<void(const nn::Batch&, const nn::Outputs&)> Beat::of_batches() const {
+  if (progress_ == nullptr) return {};
+  return [this, done = std::int64_t{0}](const nn::Batch& batch, const nn::Outputs&) mutable {
+    progress_->beat(what_, done += batch.size(), total_);
+  };
+}
+
 void Progress::line(const std::string& text) {
   const std::lock_guard lock(mutex_);
   erase();

@@ -4,10 +4,13 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
 #include <thread>
+
+#include "nn/data/dataset.h"
 
 namespace retort::tools {
 
@@ -52,6 +55,27 @@ class Progress {
   std::chrono::steady_clock::time_point start_, last_, last_beat_;
   std::condition_variable end_;
   std::thread ticker_;  // on a terminal
+};
+
+/// beat() while it lives, rest() at its end. progress may be null.
+class Beat {
+ public:
+  Beat(Progress* progress, std::string what, std::int64_t total = 0)
+      : progress_(progress), what_(std::move(what)), total_(total) {
+    if (progress_ != nullptr) progress_->beat(what_, 0, total_);
+  }
+  ~Beat() {
+    if (progress_ != nullptr) progress_->rest(what_);
+  }
+  Beat(const Beat&) = delete;
+  Beat& operator=(const Beat&) = delete;
+  /// For MeasureOptions::each: samples are counted.
+  std::function<void(const nn::Batch&, const nn::Outputs&)> of_batches() const;
+
+ private:
+  Progress* progress_;
+  std::string what_;
+  std::int64_t total_;
 };
 
 }  // namespace retort::tools

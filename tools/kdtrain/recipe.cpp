@@ -2,8 +2,10 @@
 #include "tools/kdtrain/recipe.h"
 
 #include <algorithm>
-#include <fstream>
+#include <filesystem>
 
+#include "engine/io/file.h"
+#include "tools/kdtrain/error_codes.h"
 #include "tools/kdtrain/recipe_parts.h"
 
 namespace retort::tools {
@@ -65,7 +67,7 @@ std::string format_problems(const RecipeResult& result, std::string_view text) {
     out += p.file;
     if (p.place.line > 0)
       out += ":" + std::to_string(p.place.line) + ":" + std::to_string(p.place.column);
-    out += ": error: " + p.message + "\n";
+    out += ": " + error_label(ErrorCode::kUsage, p.message) + p.message + "\n";
     const std::size_t line = static_cast<std::size_t>(p.place.line);
     const bool excerpt = line > 0 && line <= lines.size() && lines[line - 1].size() <= 200;
     if (excerpt) {
@@ -153,15 +155,10 @@ std::string resolved_toml(const Recipe& recipe) {
 }
 
 RecipeText find_recipe(const std::string& name_or_file) {
-  std::ifstream file(name_or_file, std::ios::binary);
-  if (file) {
-    std::string text(kMaxRecipeBytes + 1, '\0');
-    file.read(text.data(), static_cast<std::streamsize>(text.size()));
-    if (file.gcount() > 0 || file.eof()) {
-      text.resize(static_cast<std::size_t>(file.gcount()));
-      return {name_or_file, std::move(text)};
-    }
-  }
+  std::error_code absent;
+  if (std::filesystem::exists(name_or_file, absent) &&
+      !std::filesystem::is_directory(name_or_file, absent))
+    return {name_or_file, read_file_or_pipe(name_or_file, kMaxRecipeBytes)};
   for (const EmbeddedRecipe& recipe : embedded_recipes())
     if (name_or_file == recipe.name) return {std::string("embedded:") + recipe.name, recipe.text};
   std::string list;

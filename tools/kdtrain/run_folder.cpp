@@ -11,6 +11,8 @@
 #include <filesystem>
 
 #include "engine/io/file.h"
+#include "tools/kdtrain/provenance.h"
+#include "tools/kdtrain/recipe_identity.h"
 
 namespace retort::tools {
 namespace {
@@ -19,60 +21,18 @@ namespace fs = std::filesystem;
 
 constexpr const char* kResolved = "recipe.resolved.toml";
 
-// "a.b = 3" of two resolved recipes, origins left out.
-std::vector<std::string> differing_keys(const Recipe& now, const std::string& saved_text) {
-  const RecipeResult saved = parse_recipe("recipe.resolved.toml", saved_text, {});
-  // Before anything else: without its libraries, a recipe's own keys are unknown.
-  const std::string had = to_toml(saved.recipe.base.value("libraries")),
-                    has = to_toml(now.base.value("libraries"));
-  if (had != has) return {"libraries was " + had + ", is " + has};
-  if (!saved.problems.empty()) return {"recipe.resolved.toml does not parse"};
-  const RecipeResult current = parse_recipe("now", resolved_toml(now), {});
-  std::vector<std::string> keys;
-  const auto compare = [&](const Settings& a, const Settings& b, const std::string& where) {
-    for (const KeySpec& spec : schema())
-      if (spec.key != "name" && spec.key != "description" && spec.key != "train.jobs" &&
-          to_toml(a.value(spec.key)) != to_toml(b.value(spec.key)))
-        keys.push_back(where + spec.key + " was " + to_toml(b.value(spec.key)) + ", is " +
-                       to_toml(a.value(spec.key)));
-  };
-  compare(current.recipe.base, saved.recipe.base, "");
-  if (!keys.empty()) return keys;
-  // Arms and models: {name, settings, teachers}.
-  const auto compare_all = [&](const auto& a, const auto& b, const std::string& kind) {
-    const auto same_name = [](const auto& x, const auto& y) { return x.name == y.name; };
-    if (!std::equal(a.begin(), a.end(), b.begin(), b.end(), same_name)) {
-      keys.push_back("the list of " + kind + "s");
-      return;
-    }
-    for (std::size_t i = 0; i < a.size(); ++i) {
-      compare(a[i].settings, b[i].settings, kind + "." + a[i].name + ".");
-      if (a[i].teachers != b[i].teachers)
-        keys.push_back(kind + "." + a[i].name + ".teachers was " + to_toml(b[i].teachers) +
-                       ", is " + to_toml(a[i].teachers));
-    }
-  };
-  compare_all(current.recipe.arms, saved.recipe.arms, "arm");
-  compare_all(current.recipe.models, saved.recipe.models, "model");
-  const std::vector<TaskSpec>&tasks = current.recipe.tasks, &before = saved.recipe.tasks;
-  if (!std::equal(tasks.begin(), tasks.end(), before.begin(), before.end(),
-                  [](const TaskSpec& x, const TaskSpec& y) { return x.name == y.name; }))
-    return {"the list of tasks"};
-  for (std::size_t i = 0; i < tasks.size(); ++i)
-    compare(in_task(current.recipe.base, tasks[i]), in_task(saved.recipe.base, before[i]),
-            "task." + tasks[i].name + ".");
-  return keys;
-}
-
 [[noreturn]] void fail_io(const std::string& what, const std::string& path) {
   fail(ErrorCode::kIo, what, " ", path, ": ", std::strerror(errno));
 }
 
 }  // namespace
 
-RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume) : path_(path) {
+RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume, bool retrying)
+    : path_(path) {
   std::error_code error;
   created_ = !fs::exists(path, error);
+  RETORT_CHECK(!resume || !created_, "cannot resume ", escaped(path, 4096),
+               ": there is no such folder");
   make_folders(path);
   descriptor_ = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor_ < 0) fail_io("cannot open the run folder", path);
@@ -92,13 +52,21 @@ RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume)
     if (!empty) {
       if (!fs::exists(saved, error))
         fail(ErrorCode::kUsage, "cannot resume ", path, ": it holds no ", kResolved);
-      const auto differing = differing_keys(recipe, read_file(saved, kMaxRecipeBytes));
-      if (!differing.empty()) {
+      const Json origin = read_provenance(path);
+      const auto known_hash = [&](const std::string& name) -> std::string {
+        const Json* const weights = origin.is_null() ? nullptr : origin.find("weights");
+        const Json* const hash = weights == nullptr ? nullptr : weights->find(name);
+        return hash == nullptr ? "" : hash->as_string();
+      };
+      const RecipeChanges changes =
+          changes_since(recipe, read_file(saved, kMaxRecipeBytes), known_hash, retrying);
+      if (!changes.refused.empty()) {
         std::string list;
-        for (std::size_t i = 0; i < differing.size() && i < 5; ++i)
-          list += (i ? "; " : "") + differing[i];
+        for (std::size_t i = 0; i < changes.refused.size() && i < 5; ++i)
+          list += (i ? "; " : "") + changes.refused[i];
         fail(ErrorCode::kUsage, "cannot resume ", path, ": the recipe changed (", list, ")");
       }
+      changes_ = changes.told;
       resuming_ = true;
       remove_leftovers(path);
     }
@@ -114,8 +82,21 @@ RunFolder::~RunFolder() {
   ::close(descriptor_);                  // and with it the lock
 }
 
-void RunFolder::start(const Recipe& recipe) {
-  if (!resuming_) write_file_atomically(file(kResolved), resolved_toml(recipe));
+void RunFolder::start(const Recipe& recipe, const std::string& head) {
+  if (!resuming_ || !changes_.empty())
+    write_file_atomically(file(kResolved), head + resolved_toml(recipe));
+}
+
+void RunFolder::write_once(const std::string& name, const std::string& text) {
+  const FileMark mark{text.size(), hash_bytes(text)};
+  const auto known = files_->files();
+  const auto before = known.find(name);
+  RETORT_CHECK_AS(kBadInput, before == known.end() || before->second == mark, "[resume] ", name,
+                  " is not what the run began with: curriculum.file has another content, or "
+                  "the teacher's weights are not those that scored the samples");
+  make_folders(parent_folder(file(name)));
+  write_file_atomically(file(name), text);
+  if (before == known.end()) files_->record(name, mark);
 }
 
 ReportText report_text(const Recipe& recipe) {

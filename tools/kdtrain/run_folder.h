@@ -22,9 +22,9 @@ namespace retort::tools {
 class RunFolder {
  public:
   /// Makes the folder, locks it against other runs (flock; kUsage if held) and checks that it is
-  /// empty or, with `resume`, that it was made by the same recipe (naming the keys that differ).
-  /// Temporary files that a killed run left are removed; a folder that holds nothing else is empty.
-  RunFolder(const std::string& path, const Recipe& recipe, bool resume);
+  /// empty or, with `resume`, that it was made by the same recipe (recipe_identity.h; naming the keys
+  /// that may not differ, but do). retrying: jobs that failed are tried again. Temporary files that a killed run left are removed; a folder that holds nothing else is empty.
+  RunFolder(const std::string& path, const Recipe& recipe, bool resume, bool retrying = false);
   ~RunFolder();  // unlocks; removes the folder if it was made here and nothing was written
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
@@ -39,16 +39,19 @@ class RunFolder {
     return path_ + "/arms/" + arm + "/seed" + std::to_string(seed) +
            (task.empty() ? "" : "/" + task);
   }
-  /// The files of the run that it reads back and that no checkpoint covers, such as curricula: to
-  /// be recorded when they are written and checked before they are read.
-  FileManifest& files() { return *files_; }
-  /// Writes recipe.resolved.toml.
-  void start(const Recipe& recipe);
+  /// Writes a file that is the same in every sitting, such as a curriculum, and records it.
+  /// Errors    kBadInput if an earlier sitting wrote another content.
+  void write_once(const std::string& name, const std::string& text);
+  /// Writes recipe.resolved.toml, unless it stands. head: comments in front of it.
+  void start(const Recipe& recipe, const std::string& head);
+  /// What differs from the recipe that the folder was made by, and may.
+  const std::vector<std::string>& changes() const { return changes_; }
 
  private:
   std::string path_;
   int descriptor_ = -1;
   bool resuming_ = false, created_ = false;
+  std::vector<std::string> changes_;
   std::unique_ptr<FileManifest> files_;
 };
 

@@ -2,11 +2,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cstdio>
-#include <cstring>
 
+#include "engine/runtime/device.h"
 #include "tools/kdtrain/command_line.h"
+#include "tools/kdtrain/provenance.h"
+#include "tools/kdtrain/recipe_identity.h"
 #include "tools/kdtrain/signals.h"
 #include "tools/kdtrain/step_costs.h"
 #include "tools/kdtrain/task_run.h"
@@ -19,10 +20,15 @@ class Run {
  public:
   Run(const CommandLine& line, const Recipe& recipe)
       : recipe_(recipe),
+        line_(line),
         recipes_(recipes_in_tasks(recipe)),
-        folder_(line.out.empty() ? "runs/" + recipe.name : line.out, recipe, line.resume),
+        folder_(line.out.empty() ? "runs/" + recipe.name : line.out, recipe, line.resume,
+                line.retry_failed),
         log_(folder_.file("metrics.jsonl")),
-        shared_{recipe, open_device(line.device, recipe.base), folder_, log_, progress_, context_} {
+        shared_{recipe,           open_device(line.device, recipe.base),
+                folder_,          log_,
+                progress_,        context_,
+                line.retry_failed} {
     for (std::size_t i = 0; i < recipes_.size(); ++i)
       tasks_.push_back(
           std::make_unique<TaskRun>(shared_, recipes_, i, i == 0 ? nullptr : tasks_.back().get()));
@@ -31,7 +37,12 @@ class Run {
   // Returns the signal that stopped the run, or 0.
   int run() {
     for (const auto& task : tasks_) task->open();
-    folder_.start(recipe_);
+    const Sitting sitting = this_sitting();
+    folder_.start(recipe_, provenance_comment(sitting));
+    begin_provenance(folder_.path(), sitting);
+    for (const auto& task : tasks_) task->write_origin();
+    for (const std::string& change : folder_.changes())
+      progress_.line("changed since the last sitting: " + change);
     started_ = true;
     context_.recipe = &recipe_;
     context_.folder = &folder_;
@@ -44,6 +55,7 @@ class Run {
       task->release();
     }
     shared_.next_phase();
+    finish_provenance(folder_.path());
     progress_.line("memory of tensors: " + memory_text(shared_.peak) + "; the process at most " +
                    std::to_string(process_peak_mib()) + " MiB");
     return 0;
@@ -53,17 +65,26 @@ class Run {
   bool started() const { return started_; }
   /// There is something to go on from.
   bool checkpointed() const { return context_.checkpointed; }
+  std::int64_t jobs() const { return jobs_; }
+  const std::vector<FailedJob>& failed() const { return shared_.failed; }
 
  private:
+  Sitting this_sitting() const {
+    Sitting sitting{line_.invocation, name_of(shared_.device), {}, hashes_of_files(recipe_)};
+    if (shared_.device == Device::kCuda)
+      sitting.device += std::string(": ") + cuda_device_info().name;
+    for (const auto& task : tasks_) task->add_hashes(&sitting.data);
+    return sitting;
+  }
+
   void list_jobs() {
     double steps = 0;
-    std::int64_t jobs = 0;
     for (const auto& task : tasks_) {
       steps += task->list();
-      jobs += task->job_count();
+      jobs_ += task->job_count();
     }
     log_.open();
-    progress_.set_total(jobs, steps);
+    progress_.set_total(jobs_, steps);
     const std::size_t arms = recipe_.arms.size(), runs = tasks_.front()->runs();
     std::fprintf(stderr, "%s: %s on %s, %zu arm%s x %zu run%s, folder %s%s\n", recipe_.name.c_str(),
                  tasks_.front()->data().describe().c_str(), name_of(shared_.device), arms,
@@ -78,26 +99,17 @@ class Run {
   }
 
   const Recipe& recipe_;
+  const CommandLine& line_;
   const std::vector<Recipe> recipes_;  // by task
   RunFolder folder_;
   bool started_ = false;
+  std::int64_t jobs_ = 0;
   MetricsLog log_;
   Progress progress_;
   RunContext context_;
   RunShared shared_;
   std::vector<std::unique_ptr<TaskRun>> tasks_;
 };
-
-// A word as a shell takes it.
-std::string shell_word(const std::string& word) {
-  const auto plain = [](unsigned char c) {
-    return std::isalnum(c) || std::strchr("_./=:,+-%@", c);
-  };
-  if (!word.empty() && std::all_of(word.begin(), word.end(), plain)) return word;
-  std::string quoted = "'";
-  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
-}
 
 std::string resume_command(const CommandLine& line, const std::string& folder) {
   std::string again = "kdtrain run";
@@ -147,7 +159,16 @@ int run_command(const CommandLine& line) {
   }
   std::fputs(results_table(run.path(), report_text(*recipe)).c_str(), stdout);
   std::printf("%s/report.html\n", run.path().c_str());
-  return 0;
+  if (run.failed().empty()) return 0;
+  std::fflush(stdout);
+  std::string list;
+  for (const FailedJob& job : run.failed()) list += "\n  " + job.title + ": " + job.reason;
+  fail(
+      ErrorCode::kNumerics, run.failed().size(), " of ", run.jobs(),
+      " jobs failed; the results of the others stand:", list,
+      "\na smaller lr or a clip_norm may help; the failed ones are tried again, each from its last "
+      "checkpoint, by\n  ",
+      resume_command(line, run.path()), " --retry-failed");
 }
 
 }  // namespace retort::tools

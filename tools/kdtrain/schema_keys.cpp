@@ -136,6 +136,14 @@ void experiment_rows(Table* t) {
              .without(kResult));
 }
 
+void log_rows(Table* t) {
+  t->section("log", false);
+  t->add(flag_option("tensorboard", false,
+                     "Also write TensorBoard's event files, one in the folder of each job: "
+                     "tensorboard --logdir RUN/arms.")
+             .without(kResult));
+}
+
 void data_rows(Table* t) {
   t->section("data");
   t->add(choice_option("format", "cifar10", data_formats(), "What the data is.")
@@ -347,6 +355,11 @@ void training_rows(Table* t) {
        count_option("checkpoint_keep", 2, 1, 1000, "", "Checkpoints to keep in each arm's folder.")
            .without(kResult)
            .not_in_arm(),
+       text_option("keep_best", "",
+                   "A metric of an evaluation split, such as \"validation.loss\": the student's "
+                   "weights where it was best are kept in best.safetensors; empty: the last ones "
+                   "alone.")
+           .without(kResult),
        number_option("stop_at_accuracy", 0, 0, 1, "accuracy",
                      "Stop an arm when the first evaluation split reaches this; the steps it "
                      "took are a metric (the cap counts as the value); 0: off."),
@@ -368,6 +381,7 @@ void training_rows(Table* t) {
 std::vector<KeySpec> make_schema() {
   Table table;
   experiment_rows(&table);
+  log_rows(&table);
   data_rows(&table);
   teacher_rows(&table);
   student_rows(&table);

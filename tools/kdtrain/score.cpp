@@ -5,6 +5,7 @@
 #include "tools/kdtrain/command_line.h"
 #include "tools/kdtrain/models.h"
 #include "tools/kdtrain/teachers.h"
+#include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
 
@@ -44,6 +45,13 @@ int score_command(const CommandLine& line) {
                                     *data.student, teacher.seed);
   for (const std::string& warning : made->curriculum.warnings)
     std::fprintf(stderr, "kdtrain: note: %s\n", warning.c_str());
+  if (settings->text("distill.reliance.mode") != "off") {
+    const curriculum::Reliance reliance(made->curriculum.confidence, made->curriculum.order.indices,
+                                        settings->integer("train.batch"),
+                                        reliance_options(*settings), made->curriculum.excluded);
+    for (const std::string& warning : reliance.warnings())
+      std::fprintf(stderr, "kdtrain: note: %s\n", warning.c_str());
+  }
   write_file_atomically(line.out, made->curriculum.csv);
   std::printf("%s: %lld samples, %s\n", line.out.c_str(),
               static_cast<long long>(data.student->size()), made->name.c_str());

@@ -7,6 +7,7 @@
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/job_log.h"
 #include "tools/kdtrain/models.h"
+#include "tools/kdtrain/prepare.h"
 #include "tools/kdtrain/step_costs.h"
 
 namespace retort::tools {
@@ -21,29 +22,32 @@ void RunShared::next_phase() {
 }
 
 void TaskRun::open() {
-  data_ = open_data(recipe_.base, trains_teacher_here());
-  jobs_.check_lengths(data_);
-  jobs_.check_device(shared_.device);
+  OpenedTask opened = open_task(jobs_, before_ == nullptr, shared_.device);
+  data_ = std::move(opened.data);
+  sets_ = std::move(opened.sets);
   data_hash_ = hash_of(data_);
-  for (const Arm& arm : recipe_.arms)
-    if (const std::string& file = arm.settings.text("student.weights"); !file.empty())
-      nn::load_weights(*build_model(arm.settings, "student", data_.facts(), 0),
-                       find_weights(recipe_.base, file));
-  const std::string& start = recipe_.base.text("teacher.train.weights");
-  if (trains_teacher_here() && !start.empty())
-    nn::load_weights(*build_model(recipe_.base, "teacher", data_.facts(), 0),
-                     find_weights(recipe_.base, start));
-  for (const Arm& arm : recipe_.arms)
-    check_vocabularies(arm.settings,
-                       jobs_.models().empty() ? std::vector<std::string>{"student"}
-                                              : std::vector<std::string>{"teacher", "student"},
-                       *data_.student);
-  sets_.resize(jobs_.models().size());
-  for (std::size_t m = 0; m < jobs_.models().size(); ++m)
-    if (jobs_.models()[m].given)
-      sets_[m].push_back(
-          load_teacher_set(jobs_, m, 0, data_, shared_.device,
-                           {find_weights(recipe_.base, recipe_.base.text("teacher.weights")), ""}));
+  failed_models_.resize(jobs_.models().size());
+}
+
+void TaskRun::add_hashes(std::map<std::string, std::string>* hashes) const {
+  for (const std::string& part : split(data_hash_, ' ')) {
+    const std::size_t colon = part.find(':');
+    (*hashes)[(jobs_.task().empty() ? "" : jobs_.task() + ".") + part.substr(0, colon)] =
+        part.substr(colon + 1);
+  }
+}
+
+void TaskRun::write_origin() const {
+  std::string csv = "part,sample,index\n";
+  const auto add = [&](const char* part, const std::vector<std::int64_t>& origin) {
+    for (std::size_t i = 0; i < origin.size(); ++i)
+      csv += std::string(part) + "," + std::to_string(i) + "," + std::to_string(origin[i]) + "\n";
+  };
+  add("student", data_.student_origin);
+  add("teacher", data_.teacher_origin);
+  if (data_.student_origin.empty() && data_.teacher_origin.empty()) return;
+  shared_.folder.write_once(
+      jobs_.task().empty() ? "samples.csv" : "samples_" + jobs_.task() + ".csv", csv);
 }
 
 double TaskRun::list() {
@@ -53,7 +57,7 @@ double TaskRun::list() {
     for (const std::int64_t seed : jobs_.teacher_seeds()) {
       const SourceModel& model = jobs_.models()[m];
       if (!trained_here(m)) {
-        logged_models_[m].push_back({shared_.log.add_job("", false), false, true});
+        logged_models_[m].push_back({shared_.log.add_job("", false), false, true, ""});
         continue;
       }
       logged_models_[m].push_back(add_job(model.name, seed));
@@ -93,12 +97,71 @@ bool TaskRun::trained_here(std::size_t m) const {
 
 TaskRun::LoggedJob TaskRun::add_job(const std::string& arm, std::int64_t seed) {
   std::optional<JobState> state;
-  if (shared_.folder.resuming())
-    state = read_job_state(shared_.folder.job_folder(arm, seed, jobs_.task()));
+  if (shared_.folder.resuming()) {
+    const std::string folder = shared_.folder.job_folder(arm, seed, jobs_.task());
+    if (shared_.retry_failed) forget_failure(folder);
+    state = read_job_state(folder);
+  }
   const bool finished = state && state->finished;
-  RETORT_CHECK_AS(kBadInput, !state || state->data == data_hash_, "[resume] the data is not what ",
-                  arm, "/", seed, " began with: it was ", state->data, ", is ", data_hash_);
-  return {shared_.log.add_job(state ? state->lines : "", finished), finished, false};
+  RETORT_CHECK_AS(kBadInput, !state || is_same_data(state->data, data_hash_),
+                  "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
+                  state->data, ", is ", data_hash_);
+  if (!state) return {shared_.log.add_job("", false), false, false, ""};
+  for (const std::string& damaged : state->rejected)
+    shared_.progress.line("note: a damaged checkpoint is passed over, " + title_of(arm, seed) +
+                          " goes on from step " + std::to_string(state->step) + ": " + damaged);
+  const bool failed = !state->failure.empty();
+  return {shared_.log.add_job(state->lines, finished || failed), finished, false, state->failure};
+}
+
+std::string TaskRun::title_of(const std::string& arm, std::int64_t seed) const {
+  return arm + "/" + std::to_string(seed) +
+         (jobs_.task().empty() ? "" : " in task " + jobs_.task());
+}
+
+void TaskRun::add_failure(const std::string& arm, std::int64_t seed, const std::string& reason,
+                          std::int64_t steps) {
+  const std::string title = title_of(arm, seed);
+  {
+    const std::lock_guard lock(shared_.mutex);
+    shared_.failed.push_back({title, reason});
+    failed_.insert({arm, seed});
+  }
+  shared_.progress.line(title + " failed: " + reason);
+  shared_.progress.finish(arm + "/" + std::to_string(seed), steps);
+}
+
+std::string TaskRun::why_not(const std::string& arm, std::int64_t seed, std::size_t model,
+                             std::size_t t) const {
+  if (before_ != nullptr && before_->has_failed(arm, seed))
+    return "it failed in task " + before_->jobs_.task();
+  if (model != SourceModel::kNothing && failed_models_[model].contains(t))
+    return "its teacher " + jobs_.models()[model].name + "/" +
+           std::to_string(jobs_.teacher_seeds()[t]) + " failed";
+  return "";
+}
+
+bool TaskRun::passed_over(const std::string& arm, std::int64_t seed, const LoggedJob& logged,
+                          const std::string& why, std::int64_t steps) {
+  if (!logged.failure.empty()) {
+    add_failure(arm, seed, logged.failure, steps);
+    return true;
+  }
+  if (why.empty() || logged.finished) return false;
+  log_not_begun(arm, seed, jobs_.task(), why, &shared_.log, logged.log_job);
+  add_failure(arm, seed, why, steps);
+  return true;
+}
+
+bool TaskRun::run_and_tell(const TrainingPlan& plan, std::size_t log_job, std::int64_t steps) {
+  const Outcome outcome = run_job(shared_.context, plan, log_job);
+  if (outcome.kind == Outcome::kStopped) return false;
+  shared_.log.finish(log_job);
+  if (outcome.kind == Outcome::kFailed)
+    add_failure(plan.arm, plan.seed, outcome.reason, steps);
+  else
+    shared_.progress.finish(plan.arm + "/" + std::to_string(plan.seed), steps);
+  return true;
 }
 
 void TaskRun::run_all(std::size_t count, const std::function<void(std::size_t)>& body) {
@@ -118,7 +181,10 @@ bool TaskRun::run_model(std::size_t m) {
   const SourceModel& model = jobs_.models()[m];
   const std::size_t count = jobs_.teacher_seeds().size();
   if (trained_here(m) && !model.is_teacher)
-    for (std::size_t t = 0; t < count; ++t) curriculum_for(asker_of(m, t));
+    for (std::size_t t = 0; t < count; ++t)
+      if (model.learns_from == SourceModel::kNothing ||
+          !failed_models_[model.learns_from].contains(t))
+        curriculum_for(asker_of(m, t));
   std::atomic<bool> complete = true;
   if (trained_here(m))
     run_all(count, [&](std::size_t t) {
@@ -127,6 +193,15 @@ bool TaskRun::run_model(std::size_t m) {
   if (!complete) return false;
   for (std::size_t t = 0; t < count; ++t) {
     if (stop_requested() != 0) return false;
+    const std::int64_t seed = jobs_.teacher_seeds()[t];
+    if (!trained_here(m) && !model.given &&
+        passed_over(model.name, seed, logged_models_[m][t], why_not(model.name, seed, m, t), 0))
+      failed_models_[m].insert(t);
+    if (has_failed(model.name, seed)) {
+      failed_models_[m].insert(t);
+      sets_[m].emplace_back();  // nobody looks at it
+      continue;
+    }
     if (!model.given) {
       const std::string folder =
           shared_.folder.job_folder(model.name, jobs_.teacher_seeds()[t],
@@ -136,7 +211,7 @@ bool TaskRun::run_model(std::size_t m) {
     }
     TeacherSet& set = sets_[m][t];
     const auto start = Clock::now();
-    measure_teacher(jobs_, m, data_, shared_.device, &set);
+    measure_teacher(jobs_, m, data_, shared_.device, &shared_.progress, &set);
     for (const Arm& arm : recipe_.arms)
       if (uses_teacher(arm.settings) && arm.teachers.at(0) == model.name)
         if (auto notes = notes_of_arm(arm.settings, set, data_, shared_.device); !notes.empty())
@@ -157,6 +232,14 @@ bool TaskRun::run_model(std::size_t m) {
 
 bool TaskRun::train_model(std::size_t m, std::size_t t) {
   const SourceModel& model = jobs_.models()[m];
+  const LoggedJob& logged = logged_models_[m][t];
+  const std::int64_t seed = jobs_.teacher_seeds()[t], steps = jobs_.model_steps(m, data_);
+  if (passed_over(model.name, seed, logged, why_not(model.name, seed, model.learns_from, t), steps))
+    return true;
+  if (logged.finished) {
+    shared_.progress.finish(model.name + "/" + std::to_string(seed), steps);
+    return true;
+  }
   const TeacherSet* teacher = nullptr;
   std::shared_ptr<const NamedCurriculum> curriculum;
   if (model.learns_from != SourceModel::kNothing) teacher = &sets_[model.learns_from][t];
@@ -169,12 +252,7 @@ bool TaskRun::train_model(std::size_t m, std::size_t t) {
   plan.final_metrics = [this, m, t](const std::shared_ptr<nn::Model>& trained) {
     return probe(trained, m, t);
   };
-  const std::size_t log_job = logged_models_[m][t].log_job;
-  if (run_job(shared_.context, plan, log_job) != Outcome::kFinished) return false;
-  shared_.log.finish(log_job);
-  shared_.progress.finish(model.name + "/" + std::to_string(plan.seed),
-                          jobs_.model_steps(m, data_));
-  return true;
+  return run_and_tell(plan, logged.log_job, steps);
 }
 
 distill::Metrics TaskRun::probe(const std::shared_ptr<nn::Model>& model, std::size_t m,

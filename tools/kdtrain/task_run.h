@@ -2,6 +2,7 @@
 #pragma once
 #include <map>
 #include <mutex>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -15,6 +16,11 @@
 
 namespace retort::tools {
 
+/// A job without a result.
+struct FailedJob {
+  std::string title, reason;
+};
+
 /// What the whole run keeps while tasks and phases come and go.
 struct RunShared {
   const Recipe& recipe;  // as checked, before any task
@@ -23,8 +29,10 @@ struct RunShared {
   MetricsLog& log;
   Progress& progress;
   RunContext& context;
+  bool retry_failed = false;
   MemoryStatistics peak = {};
   std::mutex mutex = {};
+  std::vector<FailedJob> failed = {};
 
   /// Peaks count anew; the whole run's are kept. Blocks that the last phase left in the cache have
   /// sizes that the next one hardly asks for.
@@ -49,6 +57,10 @@ class TaskRun {
   double list();
   std::int64_t job_count() const;
   const ExperimentData& data() const { return data_; }
+  /// Hashes of its samples, by split.
+  void add_hashes(std::map<std::string, std::string>* hashes) const;
+  /// Which samples students and teacher train on, where it is a part of the files: samples.csv.
+  void write_origin() const;
   std::size_t runs() const { return jobs_.students().size() / recipe_.arms.size(); }
 
   /// False after a signal.
@@ -61,13 +73,30 @@ class TaskRun {
     std::size_t log_job = 0;
     bool finished = false;
     bool elsewhere = false;  // its weights come from a file or another task
+    std::string failure;     // of an earlier sitting
   };
 
   // The teacher is trained in the first task; later ones go on with it.
-  bool trains_teacher_here() const { return before_ == nullptr && jobs_.trains_teacher(); }
   bool trained_here(std::size_t m) const;
 
   LoggedJob add_job(const std::string& arm, std::int64_t seed);
+  std::string title_of(const std::string& arm, std::int64_t seed) const;
+
+  // A job has failed: the others go on without it.
+  void add_failure(const std::string& arm, std::int64_t seed, const std::string& reason,
+                   std::int64_t steps);
+  bool has_failed(const std::string& arm, std::int64_t seed) const {
+    return failed_.contains({arm, seed});
+  }
+  // Why a job cannot begin, or "": it goes on with weights, and learns from models, that others
+  // made.
+  std::string why_not(const std::string& arm, std::int64_t seed, std::size_t model,
+                      std::size_t t) const;
+  // True if the job failed before or cannot begin; it is told then.
+  bool passed_over(const std::string& arm, std::int64_t seed, const LoggedJob& logged,
+                   const std::string& why, std::int64_t steps);
+  // False after a signal.
+  bool run_and_tell(const TrainingPlan& plan, std::size_t log_job, std::int64_t steps);
 
   // Jobs side by side; when one fails the others stop at a checkpoint.
   void run_all(std::size_t count, const std::function<void(std::size_t)>& body);
@@ -129,8 +158,10 @@ class TaskRun {
   JobList jobs_;
   ExperimentData data_;
   std::string data_hash_;
-  std::vector<std::vector<LoggedJob>> logged_models_;  // [model][teacher seed]
-  std::vector<LoggedJob> logged_students_;             // beside jobs_.students()
+  std::vector<std::vector<LoggedJob>> logged_models_;      // [model][teacher seed]
+  std::vector<LoggedJob> logged_students_;                 // beside jobs_.students()
+  std::set<std::pair<std::string, std::int64_t>> failed_;  // jobs by arm or model, and seed
+  std::vector<std::set<std::size_t>> failed_models_;       // [model]: teacher seeds
   TeacherSets sets_;
   std::map<std::string, std::shared_ptr<const NamedCurriculum>> curricula_;
   std::map<std::pair<std::string, std::size_t>, std::vector<std::string>> arm_notes_;  // teacher

@@ -5,6 +5,7 @@
 #include "distill/student/initialize.h"
 #include "engine/io/file.h"
 #include "nn/checkpoint/weights.h"
+#include "tools/kdtrain/curriculum_pictures.h"
 #include "tools/kdtrain/models.h"
 #include "tools/kdtrain/task_run.h"
 #include "tools/report/report.h"
@@ -48,8 +49,8 @@ std::shared_ptr<const NamedCurriculum> TaskRun::curriculum_for(const Asker& aske
       by_student ? scores_by_student(asker) : curriculum::SampleStatistics{};
   slot = make_curriculum(s, name, by_student || set == nullptr ? of_student : set->statistics,
                          *data_.student, set == nullptr ? asker.seed : set->seed);
-  make_folders(shared_.folder.file("curriculum"));
-  write_file_atomically(shared_.folder.file("curriculum/" + name + ".csv"), slot->curriculum.csv);
+  shared_.folder.write_once("curriculum/" + name + ".csv", slot->curriculum.csv);
+  write_curriculum_pictures(shared_.folder.path(), *slot, data_);
   return slot;
 }
 
@@ -61,8 +62,12 @@ curriculum::SampleStatistics TaskRun::scores_by_student(const Asker& asker) cons
   plan.reading = reading_of(s, "student", *data_.kind, precision_of(s, "train.precision"));
   start_weights(s, asker.teacher, asker.name, asker.number, &plan);
   plan.model->to(shared_.device);
+  const Beat beat(&shared_.progress,
+                  "scoring with " + asker.name + "/" + std::to_string(asker.number),
+                  data_.student->size());
   return score_samples(*plan.model, *plain_source(*data_.student, shared_.device, {plan.reading}),
-                       s.integer("train.evaluate_batch"), s.integer("curriculum.maskings"));
+                       s.integer("train.evaluate_batch"), s.integer("curriculum.maskings"),
+                       beat.of_batches());
 }
 
 TaskRun::Asker TaskRun::asker_of(const StudentJob& job) {
@@ -76,7 +81,9 @@ TaskRun::Asker TaskRun::asker_of(std::size_t m, std::size_t t) const {
 }
 
 bool TaskRun::run_students() {
-  for (const StudentJob& job : jobs_.students()) curriculum_for(asker_of(job));
+  for (const StudentJob& job : jobs_.students())
+    if (why_not(job.arm->name, job.number, job.model, job.teacher).empty())
+      curriculum_for(asker_of(job));
   shared_.next_phase();  // the final lines of students tell of students
   std::atomic<bool> complete = true;
   run_all(jobs_.students().size(), [&](std::size_t i) {
@@ -86,22 +93,25 @@ bool TaskRun::run_students() {
 }
 
 bool TaskRun::run_student(const StudentJob& job, const LoggedJob& logged) {
-  if (!logged.finished) {
-    if (stopping()) return false;
-    const TrainingPlan plan = student_plan(job);
-    if (run_job(shared_.context, plan, logged.log_job) != Outcome::kFinished) return false;
-    shared_.log.finish(logged.log_job);
-    write_report_quietly();
+  const std::string& arm = job.arm->name;
+  const std::int64_t steps = jobs_.student_steps(job, data_);
+  if (passed_over(arm, job.number, logged, why_not(arm, job.number, job.model, job.teacher), steps))
+    return true;
+  if (logged.finished) {
+    shared_.progress.finish(arm + "/" + std::to_string(job.number), steps);
+    return true;
   }
-  shared_.progress.finish(job.arm->name + "/" + std::to_string(job.number),
-                          jobs_.student_steps(job, data_));
+  if (stopping()) return false;
+  if (!run_and_tell(student_plan(job), logged.log_job, steps)) return false;
+  write_report_quietly();
   return true;
 }
 
 TrainingPlan TaskRun::student_plan(const StudentJob& job) {
   std::shared_ptr<const NamedCurriculum> curriculum;
   const TeacherSet* teacher = nullptr;
-  if (job.judge != SourceModel::kNothing) teacher = &sets_[job.judge][job.teacher];
+  if (job.judge != SourceModel::kNothing && !failed_models_[job.judge].contains(job.teacher))
+    teacher = &sets_[job.judge][job.teacher];
   {
     const std::lock_guard lock(shared_.mutex);
     curriculum = curriculum_for(asker_of(job));
@@ -134,10 +144,13 @@ void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string&
     return;
   }
   std::string file;
-  if (before_ != nullptr)
-    file = shared_.folder.job_folder(arm, seed, before_->jobs_.task()) + "/model.safetensors";
-  else if (!s.text("student.weights").empty())
+  if (before_ != nullptr) {
+    const std::string folder = shared_.folder.job_folder(arm, seed, before_->jobs_.task());
+    check_job_file(folder, kJobWeights);
+    file = folder + "/" + kJobWeights;
+  } else if (!s.text("student.weights").empty()) {
     file = find_weights(recipe_.base, s.text("student.weights"));
+  }
   if (!file.empty()) load_start(file, s, "student", plan);
   const std::string& from = s.text("student.init");
   if (from.empty() || before_ != nullptr) return;

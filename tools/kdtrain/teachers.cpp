@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <numeric>
 
 #include "distill/metrics/degree_one.h"
 #include "distill/teacher/preflight.h"
 #include "nn/checkpoint/weights.h"
+#include "nn/data/drawn.h"
 #include "nn/data/parity.h"
+#include "tools/kdtrain/job_state.h"
 #include "tools/kdtrain/models.h"
 
 namespace retort::tools {
@@ -27,8 +28,9 @@ std::vector<std::string> check_teacher(const distill::Teacher& teacher, const nn
   nn::Reading plain = reading;
   plain.dtype = DType::kF32;
   const auto source = plain_source(*data.evaluation.front().data, device, {plain});
-  const nn::Batch batch = nn::first_samples(
-      *source, has_rows_of_words(data.facts()) ? kPreflightTexts : kPreflightSamples);
+  const nn::Batch batch = source->make(nn::drawn_samples(
+      data.evaluation.front().data->size(),
+      has_rows_of_words(data.facts()) ? kPreflightTexts : kPreflightSamples, 0, "preflight"));
   return distill::preflight(teacher, batch, data.facts().classes, allow).problems;
 }
 
@@ -46,8 +48,11 @@ std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
                                                 const ExperimentData& data, Device device,
                                                 const TeacherSet& set) {
   const std::string& mode = settings.text("teacher.cache");
-  if (data.endless() || mode == "off" || (mode == "auto" && device != Device::kCpu)) return nullptr;
-  const auto bytes = static_cast<std::uint64_t>(settings.number("teacher.cache_mib") * 1048576);
+  if (data.endless() || (mode != "on" && device != Device::kCpu)) return nullptr;
+  // "off" keeps nothing, but asks the teacher in the same passes: a knob of memory changes no byte.
+  const auto bytes =
+      mode == "off" ? 0
+                    : static_cast<std::uint64_t>(settings.number("teacher.cache_mib") * 1048576);
   return std::make_shared<distill::LogitCache>(
       distill::LogitCacheKey{nn::hex(data.student->hash()), set.final->hash(), data.facts().classes,
                              set.reading.str()},
@@ -88,15 +93,17 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
     take_metadata(info.metadata, *m.settings, m.section(), *data.kind, &set.reading);
     return teacher_of(std::move(fresh), name, device);
   };
+  if (!m.given) check_job_file(files.folder, kJobWeights);
   set.final = load(files.final, m.name);
   if (!m.given)
     for (const SnapshotRule& rule : jobs.snapshots_of(model)) {
-      const std::string file = files.snapshots + "/" + rule.name() + ".safetensors";
-      RETORT_CHECK(std::filesystem::exists(file), "[progressive] no checkpoint of ", m.name, " ",
-                   set.seed,
+      const std::string name = rule.name() + ".safetensors", file = files.folder + "/" + name;
+      RETORT_CHECK(FileManifest(files.folder).knows(name), "[progressive] no checkpoint of ",
+                   m.name, " ", set.seed,
                    rule.step > 0 ? join(" was taken at step ", rule.step)
                                  : join(" exceeds the accuracy ", rule.accuracy_above),
                    ": lower distill.progressive.accuracies or teacher.train.checkpoint_steps");
+      check_job_file(files.folder, name);
       set.snapshots[rule.name()] = load(file, rule.name());
     }
   if (jobs.wants_untrained(model))
@@ -107,21 +114,27 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
 }
 
 void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentData& data,
-                     Device device, TeacherSet* set) {
+                     Device device, Progress* progress, TeacherSet* set) {
+  const std::string title = set->model + "/" + std::to_string(set->seed);
   const Settings& base = jobs.settings();
   const std::int64_t batch = base.integer("train.evaluate_batch");
   // What is kept for evaluation stays below the cap of the training cache.
   const auto room = static_cast<std::uint64_t>(base.number("teacher.cache_mib") * 1048576);
   for (const EvaluationSet& evaluation : data.evaluation) {
     const auto source = plain_source(*evaluation.data, device, {set->reading});
+    const Beat beat(progress, "evaluating " + title + " on " + evaluation.name,
+                    evaluation.data->size());
     set->evaluation.push_back(
-        distill::measure(set->final->model(), *source, {.batch = batch}).metrics());
+        distill::measure(set->final->model(), *source, {.batch = batch, .each = beat.of_batches()})
+            .metrics());
     set->answers.push_back(std::make_shared<distill::TeacherAnswers>(set->final, 1, room));
   }
-  if (jobs.wants_scores_of(model))
+  if (jobs.wants_scores_of(model)) {
+    const Beat beat(progress, "scoring with " + title, data.student->size());
     set->statistics =
         score_samples(set->final->model(), *plain_source(*data.student, device, {set->reading}),
-                      batch, jobs.maskings_of(model));
+                      batch, jobs.maskings_of(model), beat.of_batches());
+  }
   if (auto cache = make_cache(base, data, device, *set)) set->final->use_cache(std::move(cache));
 }
 

@@ -1,14 +1,15 @@
 // Teachers of a run once their weights exist: loaded, checked, evaluated, scored.
 #pragma once
 #include "tools/kdtrain/jobs.h"
+#include "tools/kdtrain/progress.h"
 #include "tools/kdtrain/run_folder.h"
 
 namespace retort::tools {
 
 /// Where load_teacher_set finds what it needs.
 struct TeacherFiles {
-  std::string final;      // weights of the finished model
-  std::string snapshots;  // folder of the snapshots; unused where nobody wants one
+  std::string final;   // weights of the finished model
+  std::string folder;  // of the job that trained it, with its snapshots; "": it was given
 };
 
 /// A set with models of fresh weights, for a plan; and what the loader fills in.
@@ -23,8 +24,9 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
 
 /// Evaluates it, scores the students' samples if somebody wants that, and attaches the cache of
 /// logits.
+/// progress: is told; may be null.
 void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentData& data,
-                     Device device, TeacherSet* set);
+                     Device device, Progress* progress, TeacherSet* set);
 
 /// A cache for the teacher's logits as the recipe asks for it; null where there is none.
 std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <set>
 
 #include "engine/io/file.h"
@@ -28,6 +27,17 @@ struct Evaluated {
       if (key == name) return value;
     return std::nan("");
   }
+};
+
+// The training broke.
+class Broken : public Error {
+ public:
+  Broken(std::int64_t step, const std::string& reason)
+      : Error(ErrorCode::kNumerics, reason), step_(step) {}
+  std::int64_t step() const { return step_; }
+
+ private:
+  std::int64_t step_;
 };
 
 // When an arm is done before its last step: train.stop_at and train.stop_at_accuracy.
@@ -84,6 +94,37 @@ class StopRules {
   std::vector<Rule> rules_;
 };
 
+// train.keep_best: the metric by which the weights of the best evaluation are kept.
+class BestSoFar {
+ public:
+  explicit BestSoFar(std::string metric) : metric_(std::move(metric)) {
+    const distill::MetricKind* const kind = distill::parse_metric_name(metric_).kind;
+    higher_ = kind != nullptr && kind->better == distill::Better::kHigher;
+  }
+  /// True if this is a value of the metric that is better than all before; of equal ones the first.
+  bool notice(const std::string& metric, double value) {
+    if (metric != metric_ || std::isnan(value)) return false;
+    if (!std::isnan(value_) && (higher_ ? value <= value_ : value >= value_)) return false;
+    value_ = value;
+    return true;
+  }
+  Json json() const {
+    Json out = Json::object();
+    if (!std::isnan(value_)) out.set("metric", metric_).set("value", value_);
+    return out;
+  }
+  /// Of another metric nothing is known yet.
+  void restore(const Json& json) {
+    if (const Json* of = json.find("metric"); of != nullptr && of->as_string() == metric_)
+      value_ = json.at("value").as_number();
+  }
+
+ private:
+  std::string metric_;
+  bool higher_ = false;
+  double value_ = std::nan("");
+};
+
 // The rhythm of a job: what happens after which step.
 struct Rhythm {
   std::int64_t log = 1, evaluate = 1, checkpoint = 0;
@@ -99,11 +140,6 @@ struct Rhythm {
     checkpoint = save > 0 ? save : s.integer("train.checkpoint_epochs") * epoch_steps;
   }
 };
-
-std::string what_stands(const TrainingPlan& plan) {
-  return "the last checkpoint and all lines before it stand. A smaller " + plan.section +
-         ".lr or a " + plan.section + ".clip_norm may help";
-}
 
 // The sets that a job is evaluated on, as its model and its teacher read them.
 class EvaluationPasses {
@@ -122,11 +158,15 @@ class EvaluationPasses {
   Evaluated run(std::size_t set, std::int64_t step) const {
     const auto start = Clock::now();
     const auto refuse = [&](const std::string& why) {
-      fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed,
-           ": after the update at step ", step, " the model is broken on ", name(set), " (", why,
-           "); ", what_stands(plan_));
+      throw Broken(step, join("after the update at step ", step, " the model is broken on ",
+                              name(set), " (", why, ")"));
     };
-    distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch")};
+    const Beat beat(
+        context_.progress,
+        "evaluating " + plan_.arm + "/" + std::to_string(plan_.seed) + " on " + name(set),
+        context_.data->evaluation[set].data->size());
+    distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch"),
+                                    .each = beat.of_batches()};
     if (plan_.teacher != nullptr && !plan_.teacher->answers.empty())
       options.teacher = plan_.teacher->answers[set].get();
     Evaluated result;
@@ -159,26 +199,50 @@ class Job {
         trainer_(plan, context.device),
         rhythm_(plan, trainer_.steps_per_epoch()),
         log_(context.log, log_job, plan),
+        files_(made(folder_)),
         costs_(trainer_.timer()),
         stop_(*plan.settings),
+        best_(plan.section == "train" ? plan.settings->text("train.keep_best") : ""),
         passes_(context, plan) {}
 
   Outcome run() {
     restore();
+    try {
+      return train();
+    } catch (const Broken& broken) {
+      return failed(broken.step(), broken.what());
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kNumerics) throw;
+      return failed(step() + 1, error.what());
+    }
+  }
+
+ private:
+  std::int64_t step() const { return trainer_.steps_done(); }
+
+  static const std::string& made(const std::string& folder) {
+    make_folders(folder);
+    return folder;
+  }
+
+  Outcome train() {
     while (step() < trainer_.steps_planned() && !reached_) {
       if (stop_requested() != 0 || context_.abort.load(std::memory_order_relaxed)) {
         checkpoint(false);
-        return Outcome::kStopped;
+        return {Outcome::kStopped};
       }
       costs_.add(trainer_.step());
       after_step();
     }
     if (!finished_) finish();
-    return Outcome::kFinished;
+    return {Outcome::kFinished};
   }
 
- private:
-  std::int64_t step() const { return trainer_.steps_done(); }
+  Outcome failed(std::int64_t step, const std::string& reason) {
+    log_.failed(step, reason);
+    record_failure(folder_, {step, reason, context_.data_hash, log_.sync()});
+    return {Outcome::kFailed, step, reason};
+  }
 
   // -- checkpoints --------------------------------------------------------------------------------
   Json state(bool finished) const {
@@ -186,13 +250,13 @@ class Job {
     out.set("arm", plan_.arm).set("seed", plan_.seed).set("step", step());
     out.set("data", context_.data_hash).set("teacher", teacher_hash());
     out.set("finished", finished);
+    out.set("best", best_.json());
     out.set("sums", sums_.json()).set("steps_to", stop_.json()).set("reached", reached_);
     out.set("wall_s", wall_before_ + seconds_since(start_));
     Json last = Json::object(), kept = Json::array();
     for (const auto& [name, value] : last_) last.set(name, value);
     for (const std::string& name : kept_) kept.push(name);
-    out.set("last", std::move(last)).set("kept", std::move(kept));
-    return out.set("lines", log_.lines());
+    return out.set("last", std::move(last)).set("kept", std::move(kept));
   }
 
   std::string teacher_hash() const {
@@ -202,7 +266,10 @@ class Job {
   void checkpoint(bool finished) {
     const auto begin = Clock::now();
     fold();
-    nn::write_checkpoint(folder_, trainer_.checkpoint(state(finished), metadata()),
+    nn::CheckpointContents contents = trainer_.checkpoint(state(finished), metadata());
+    contents.logs[kJobLines] = log_.sync();
+    if (has_events()) contents.logs[kJobEvents] = log_.sync_events();
+    nn::write_checkpoint(folder_, contents,
                          static_cast<int>(plan_.settings->integer("train.checkpoint_keep")));
     context_.checkpointed = true;
     costs_.leave_out(begin);
@@ -210,12 +277,23 @@ class Job {
 
   void restore() {
     start_ = Clock::now();
-    make_folders(folder_);
-    if (const auto saved = nn::read_newest_valid(folder_))
+    const std::string lines = folder_ + "/" + kJobLines;
+    if (const auto saved = nn::read_newest_valid(folder_)) {
+      log_.open(lines, saved->logs.at(kJobLines));  // read_job_state() saw that there is one
+      const auto events = saved->logs.find(kJobEvents);
+      open_events(events == saved->logs.end() ? FileMark() : events->second);
       restore(*saved);
-    else
+    } else {
+      log_.open(lines, {});
+      open_events({});
       write_first_notes();
+    }
     costs_.start();
+  }
+
+  bool has_events() const { return context_.recipe->base.flag("log.tensorboard"); }
+  void open_events(const FileMark& mark) {
+    if (has_events()) log_.open_events(folder_ + "/" + kJobEvents, mark);
   }
 
   void restore(const nn::FoundCheckpoint& saved) {
@@ -224,22 +302,23 @@ class Job {
         kBadInput,
         extra.at("arm").as_string() == plan_.arm && extra.at("seed").as_integer() == plan_.seed,
         "[resume] the checkpoint in ", folder_, " is of another job");
-    RETORT_CHECK_AS(kBadInput, extra.at("teacher").as_string() == teacher_hash(),
+    // Who learns from nobody is only compared with a teacher, and that one may have failed before.
+    const std::string& had = extra.at("teacher").as_string();
+    RETORT_CHECK_AS(kBadInput, had == teacher_hash() || (had.empty() && plan_.teachers.empty()),
                     "[resume] the teacher's weights are not those that ", title_,
-                    " began with: its checkpoint is of teacher ", extra.at("teacher").as_string(),
-                    ", this is ", teacher_hash());
+                    " began with: its checkpoint is of teacher ", had, ", this is ",
+                    teacher_hash());
     trainer_.restore(saved);
     sums_ = StepSums::of(extra.at("sums"));
     stop_.restore(extra.at("steps_to"));
+    best_.restore(extra.at("best"));
     reached_ = extra.at("reached").as_bool();
     wall_before_ = extra.at("wall_s").as_number();
-    log_.restore(extra.at("lines").as_string());
     for (const auto& [name, value] : extra.at("last").members())
       last_.emplace_back(name, value.as_number());
     for (const Json& name : extra.at("kept").items()) kept_.insert(name.as_string());
     finished_ = extra.at("finished").as_bool();
     context_.checkpointed = true;
-    if (finished_) save_model();
   }
 
   void write_first_notes() {
@@ -254,9 +333,8 @@ class Job {
     const auto bad = sums_.fold(trainer_.meter().take());
     if (!bad) return;
     const std::int64_t at = step() - static_cast<std::int64_t>(bad->steps_ago);
-    fail(ErrorCode::kNumerics, "arm ", plan_.arm, ", seed ", plan_.seed, ": the loss is ",
-         std::isnan(bad->loss) ? "NaN" : "infinite", " at step ", at, " (epoch ",
-         (at - 1) / trainer_.steps_per_epoch() + 1, "); ", what_stands(plan_));
+    throw Broken(at, join("the loss is ", std::isnan(bad->loss) ? "NaN" : "infinite", " at step ",
+                          at, " (epoch ", (at - 1) / trainer_.steps_per_epoch() + 1, ")"));
   }
 
   void after_step() {
@@ -282,7 +360,10 @@ class Job {
       const std::string& name = passes_.name(i);
       const Evaluated e = passes_.run(i, step());
       log_.evaluation(trainer_, name, e.metrics, e.rows, e.seconds);
-      for (const auto& [metric, value] : e.metrics) last_.emplace_back(name + "." + metric, value);
+      for (const auto& [metric, value] : e.metrics) {
+        last_.emplace_back(name + "." + metric, value);
+        if (best_.notice(last_.back().first, value)) save(kJobBest);
+      }
       char text[96];
       std::snprintf(text, sizeof text, "  %s %.2f %%", name.c_str(), 100 * e.value("accuracy"));
       shown += text;
@@ -316,24 +397,30 @@ class Job {
   // The first moment of the kind is what counts.
   void keep(const SnapshotRule& rule) {
     if (!kept_.insert(rule.name()).second) return;
-    nn::save_weights(*plan_.model, folder_ + "/" + rule.name() + ".safetensors", metadata());
+    save(rule.name() + ".safetensors");
   }
 
   std::map<std::string, std::string> metadata() const {
     std::map<std::string, std::string> all =
         metadata_of(plan_.reading, *context_.data->kind, plan_.data->facts());
     all["arch"] = plan_.settings->text(plan_.model_section + ".arch");
+    if (plan_.reading.dtype == DType::kBF16) all["precision"] = "bf16";
     all["arm"] = plan_.arm;
     all["seed"] = std::to_string(plan_.seed);
     all["step"] = std::to_string(step());
     return all;
   }
 
-  void save_model() const {
+  void save(const std::string& name) {
     const MemoryRoleScope role(MemoryRole::kData);
-    nn::save_model(*plan_.model, folder_, metadata());
-    if (plan_.model->facts().reads == nn::Reads::kTokens)
-      copy_vocabulary(*plan_.settings, plan_.model_section, folder_);
+    if (name != kJobWeights) {
+      nn::save_weights(*plan_.model, folder_ + "/" + name, metadata());
+    } else {  // with what belongs to it, such as config.json and the vocabulary
+      nn::save_model(*plan_.model, folder_, metadata());
+      if (plan_.model->facts().reads == nn::Reads::kTokens)
+        copy_vocabulary(*plan_.settings, plan_.model_section, folder_);
+    }
+    files_.record(name);
   }
 
   // -- the end ------------------------------------------------------------------------------------
@@ -346,7 +433,7 @@ class Job {
       for (const auto& metric : plan_.final_metrics(plan_.model)) metrics.push_back(metric);
     const MemoryStatistics memory = memory_statistics(context_.device);
     log_.final_line(trainer_, sums_, metrics, memory, wall_before_ + seconds_since(start_));
-    save_model();  // before the checkpoint, which says that all is done
+    save(kJobWeights);  // before the checkpoint, which says that all is done
     checkpoint(true);
     if (!context_.data->endless()) return;
     char text[128];
@@ -364,9 +451,11 @@ class Job {
   Trainer trainer_;
   Rhythm rhythm_;
   JobLog log_;
+  FileManifest files_;
   StepSums sums_;
   StepCosts costs_;
   StopRules stop_;
+  BestSoFar best_;
   EvaluationPasses passes_;
 
   distill::Metrics last_;       // newest evaluation, for the final line
@@ -377,15 +466,6 @@ class Job {
 };
 
 }  // namespace
-
-std::optional<JobState> read_job_state(const std::string& folder) {
-  if (!std::filesystem::is_directory(folder)) return std::nullopt;
-  const auto saved = nn::read_newest_valid(folder);
-  if (!saved) return std::nullopt;
-  const Json& state = saved->state;
-  return JobState{state.at("step").as_integer(), state.at("finished").as_bool(),
-                  state.at("lines").as_string(), state.at("data").as_string()};
-}
 
 Outcome run_job(RunContext& context, const TrainingPlan& plan, std::size_t log_job) {
   return Job(context, plan, log_job).run();

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "tools/kdtrain/job_state.h"
 #include "tools/kdtrain/progress.h"
 #include "tools/kdtrain/run_folder.h"
 #include "tools/kdtrain/trainer.h"
@@ -21,24 +22,21 @@ struct RunContext {
   Device device = Device::kCpu;
   std::string data_hash;                   // of all samples: a resumed run must meet the same
   std::atomic<bool> checkpointed = false;  // there is something to go on from
-  std::atomic<bool> abort = false;         // another job failed: stop at the next step
+  std::atomic<bool> abort = false;         // the run cannot go on: stop at the next step
 };
 
-/// What the newest valid checkpoint of a job says, tensors aside.
-struct JobState {
+struct Outcome {
+  enum Kind { kFinished, kStopped, kFailed } kind = kFinished;
+  // of kFailed
   std::int64_t step = 0;
-  bool finished = false;
-  std::string lines;  // of metrics.jsonl, each with its newline
-  std::string data;   // RunContext::data_hash
+  std::string reason = {};  // "the loss is NaN at step 12 (epoch 3)"
 };
-/// Nothing if there is no valid checkpoint.
-std::optional<JobState> read_job_state(const std::string& folder);
-
-enum class Outcome { kFinished, kStopped };
 
 /// Trains, from the newest checkpoint if there is one. Writes lines, checkpoints and at the end
-/// model.safetensors. kStopped after a signal or context.abort, with a checkpoint written.
-/// Errors    kNumerics naming the step for a loss that is not finite; what data and models throw.
+/// model.safetensors, and records its files in the folder's files.json. kStopped after a signal or
+/// context.abort, with a checkpoint written. kFailed where the training itself breaks (a loss that
+/// is not finite): the line and failed.json say it, the last checkpoint stands.
+/// Errors    what data and models throw.
 Outcome run_job(RunContext& context, const TrainingPlan& plan, std::size_t log_job);
 
 }  // namespace retort::tools

@@ -1,0 +1,177 @@
+// Jobs of a run stand for themselves: what one of them meets is not the others' loss. And what they
+// leave in their folders is known by its content.
+#include "tests/tools/kdtrain_fixture.h"
+
+#include "engine/io/file.h"
+
+namespace retort::tools {
+namespace {
+
+class Jobs : public Kdtrain {
+ protected:
+  // Three arms; the second diverges within its first steps.
+  std::vector<std::string> three_arms(const std::string& out) const {
+    const std::string recipe = write("three.toml", R"(
+name = "three"
+data = { format = "parity", bits = 12, support = 3, test_size = 100 }
+[teacher]
+arch = "mlp"
+hidden = [16]
+allow_untrained = true
+train = { steps = 40, batch = 16, lr = 0.2 }
+[student]
+arch = "mlp"
+hidden = [8]
+[train]
+steps = 120
+batch = 16
+lr = 0.05
+evaluate_steps = 60
+log_steps = 10
+checkpoint_steps = 30
+[[arm]]
+name = "first"
+[[arm]]
+name = "broken"
+train = { lr = 1000.0, momentum = 0.99 }
+distill.lambda = 0.0
+[[arm]]
+name = "last"
+)");
+    return {"run", recipe, "--device", "cpu", "--threads", "1", "--out", out};
+  }
+  static std::vector<std::string> with(std::vector<std::string> args,
+                                       const std::vector<std::string>& more) {
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+  std::vector<Json> arms(const std::string& out) const {
+    const Json results = Json::parse(read(folder_ / out / "results.json"), "results.json");
+    return results.at("arms").items();
+  }
+};
+
+TEST_F(Jobs, one_that_diverges_does_not_stop_the_others) {
+  const Result r = run(three_arms("x"));
+  EXPECT_EQ(r.status, 6) << r.err;
+  EXPECT_THAT(r.err, HasSubstr("1 of 4 jobs failed"));
+  EXPECT_THAT(r.err, HasSubstr("broken/1: the loss is "));
+  EXPECT_THAT(r.err, HasSubstr("--resume --retry-failed"));
+  EXPECT_THAT(r.out, HasSubstr("0 (1 failed)"));
+  EXPECT_THAT(r.out, HasSubstr("failed: broken, seed 1, step "));
+  EXPECT_THAT(read(folder_ / "x/report.html"), HasSubstr("the loss is "));
+  for (const Json& arm : arms("x")) {
+    const bool broken = arm.at("name").as_string() == "broken";
+    EXPECT_EQ(arm.at("finished").as_bool(), !broken);
+    EXPECT_EQ(arm.at("failed").items().size(), broken ? 1u : 0u);
+  }
+
+  // Nothing is missing: the failure stands, and nothing is trained again.
+  const std::string before = content(folder_ / "x");
+  const Result again = run(with(three_arms("x"), {"--resume"}));
+  EXPECT_EQ(again.status, 6);
+  EXPECT_EQ(content(folder_ / "x"), before);
+  EXPECT_THAT(again.err, Not(HasSubstr("samples/s")));
+
+  // What is missing runs, what failed does not.
+  fs::remove_all(folder_ / "x/arms/last");
+  EXPECT_EQ(run(with(three_arms("x"), {"--resume"})).status, 6);
+  EXPECT_EQ(content(folder_ / "x"), before);
+}
+
+TEST_F(Jobs, a_failed_one_is_tried_again_with_another_rate) {
+  ASSERT_EQ(run(three_arms("x")).status, 6);
+  expect(with(three_arms("x"), {"arm.broken.train.lr=0.05", "--resume"}), 2,
+         "arm.broken.train.lr was 1000.0, is 0.05");
+  const Result r =
+      run(with(three_arms("x"), {"arm.broken.train.lr=0.05", "--resume", "--retry-failed"}));
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_THAT(r.err, HasSubstr("changed since the last sitting: arm.broken.train.lr was 1000.0"));
+  for (const Json& arm : arms("x"))
+    EXPECT_TRUE(arm.at("finished").as_bool() && arm.at("failed").items().empty());
+  // Once it is there, the changed rate is the run's.
+  EXPECT_EQ(run(with(three_arms("x"), {"arm.broken.train.lr=0.05", "--resume"})).status, 0);
+}
+
+TEST_F(Jobs, who_needs_a_failed_teacher_fails_with_it) {
+  const std::vector<std::string> args =
+      with(three_arms("x"), {"teacher.train.lr=1000", "arm.broken.train.lr=0.05"});
+  const Result r = run(args);
+  EXPECT_EQ(r.status, 6) << r.err;
+  EXPECT_THAT(r.err, HasSubstr("3 of 4 jobs failed"));
+  EXPECT_THAT(r.err, HasSubstr("last/1: its teacher teacher/1 failed"));
+  for (const Json& arm : arms("x"))  // broken learns from nobody
+    EXPECT_EQ(arm.at("finished").as_bool(), arm.at("name").as_string() == "broken");
+  EXPECT_EQ(run(with(args, {"--resume"})).status, 6);
+}
+
+// Lines stand in one file of the job, and a checkpoint only says how far it went.
+TEST_F(Jobs, checkpoints_do_not_grow_with_the_log) {
+  ASSERT_EQ(run(with(three_arms("x"), {"arms=first", "train.steps=2000", "train.log_steps=1",
+                                       "train.checkpoint_steps=500", "train.checkpoint_keep=10"}))
+                .status,
+            0);
+  const fs::path job = folder_ / "x/arms/first/seed1";
+  EXPECT_GT(fs::file_size(job / "lines.jsonl"), 200'000u);
+  EXPECT_LT(fs::file_size(job / "ckpt-00002000/state.json"), 2000u);
+  EXPECT_LT(fs::file_size(job / "ckpt-00002000/state.json"),
+            fs::file_size(job / "ckpt-00000500/state.json") + 500);
+  EXPECT_THAT(read(folder_ / "x/metrics.jsonl"), HasSubstr(read(job / "lines.jsonl")));
+}
+
+TEST_F(Jobs, weights_that_are_lost_or_damaged_come_back_from_the_checkpoint) {
+  const std::vector<std::string> args = with(three_arms("x"), {"arms=first,last"});
+  ASSERT_EQ(run(args).status, 0);
+  const std::string before = content(folder_ / "x");
+  fs::remove(folder_ / "x/arms/first/seed1/model.safetensors");
+  for (const char* arm : {"last", "teacher"}) {
+    const std::string file = path(std::string("x/arms/") + arm + "/seed1/model.safetensors");
+    std::string bytes = read(file);
+    bytes[bytes.size() - 3] ^= 1;
+    std::ofstream(file, std::ios::binary) << bytes;
+  }
+  EXPECT_NE(content(folder_ / "x"), before);
+  EXPECT_EQ(run(with(args, {"--resume"})).status, 0);
+  EXPECT_EQ(content(folder_ / "x"), before);
+}
+
+TEST_F(Jobs, a_damaged_moment_of_the_teacher_is_refused_by_name) {
+  const std::vector<std::string> args = {"run",
+                                         parity_recipe(),
+                                         "seeds=1",
+                                         "teacher.seeds=1",
+                                         "arms=progressive",
+                                         "--device",
+                                         "cpu",
+                                         "--threads",
+                                         "1",
+                                         "--out",
+                                         "x"};
+  ASSERT_EQ(run(args).status, 0);
+  fs::path moment;
+  for (const auto& entry : fs::directory_iterator(folder_ / "x/arms/teacher/seed1"))
+    if (entry.path().filename().string().starts_with("above_")) moment = entry.path();
+  ASSERT_FALSE(moment.empty());
+  std::string bytes = read(moment);
+  bytes[bytes.size() - 3] ^= 1;
+  std::ofstream(moment, std::ios::binary) << bytes;
+  expect(with(args, {"--resume"}), 3, "has another content than was written");
+}
+
+TEST_F(Jobs, a_damaged_checkpoint_that_is_passed_over_is_told) {
+  const std::vector<std::string> args = with(three_arms("x"), {"arms=first"});
+  ASSERT_EQ(run(args).status, 0);
+  const std::string before = content(folder_ / "x");
+  const std::string file = path("x/arms/first/seed1/ckpt-00000120/model.safetensors");
+  std::string bytes = read(file);
+  bytes[bytes.size() - 3] ^= 1;
+  std::ofstream(file, std::ios::binary) << bytes;
+  const Result r = run(with(args, {"--resume"}));
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_THAT(r.err, HasSubstr("first/1 goes on from step 90: "));
+  EXPECT_THAT(r.err, HasSubstr("ckpt-00000120: model.safetensors: tensor '"));
+  EXPECT_EQ(content(folder_ / "x"), before);
+}
+
+}  // namespace
+}  // namespace retort::tools

@@ -1,0 +1,27 @@
+// What is checked of a recipe once its files are open: validate, plan and run ask here, so that what
+// one of them passes the others do too.
+#pragma once
+#include "tools/kdtrain/teachers.h"
+
+namespace retort::tools {
+
+struct OpenedTask {
+  ExperimentData data;
+  TeacherSets sets;  // [model]: the given ones, one set each; the others are empty
+};
+
+/// Opens data and given weights of one task. Missing or foreign files, batches and stages that do
+/// not fit the data, statistics over one value and a given teacher that knows nothing are told
+/// here, before anything is trained or written.
+/// first: of the recipe's tasks; later ones go on with its teacher.
+/// Errors    kUsage with the key's place; what files throw.
+OpenedTask open_task(const JobList& jobs, bool first, Device device);
+
+/// open_task() of each task of a recipe, on the CPU.
+void check_files(const Recipe& recipe);
+
+/// Samples of the smallest part of a batch that passes a network at once: of the last batch of an
+/// epoch, or of the last micro-batch.
+std::int64_t smallest_part(std::int64_t samples, std::int64_t batch, std::int64_t micro_batch);
+
+}  // namespace retort::tools

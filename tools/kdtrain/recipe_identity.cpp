@@ -1,0 +1,161 @@
+#include "tools/kdtrain/recipe_identity.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "engine/io/file.h"
+#include "tools/kdtrain/models.h"
+
+namespace retort::tools {
+namespace {
+
+// Their content is compared by hash_of(data) and the teacher's hash, which each checkpoint holds.
+bool is_hashed_by_jobs(const std::string& key) {
+  return key == "data.root" || key == "teacher.weights" || key == "teacher.train.files" ||
+         (key.starts_with("data.") && key.ends_with("_files"));
+}
+constexpr const char* kFiles[] = {"student.weights", "curriculum.file"};
+bool is_file(const std::string& key) {
+  return std::find(std::begin(kFiles), std::end(kFiles), key) != std::end(kFiles);
+}
+
+bool is_rate(const std::string& key) {
+  return key.ends_with("train.lr") || key.ends_with("train.lr_final") ||
+         key.ends_with("train.clip_norm");
+}
+
+// "" where there is no such file.
+std::string hash_of_file(const Settings& settings, const std::string& key) {
+  const std::string& name = settings.text(key);
+  if (name.empty()) return "";
+  try {
+    return hash_file(key == "curriculum.file" ? name : find_weights(settings, name));
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kIo && error.code() != ErrorCode::kBadInput) throw;
+    return "";  // whoever reads it says what is wrong
+  }
+}
+
+template <class T>
+bool has_all(const std::vector<T>& now, const std::vector<T>& before) {
+  return std::all_of(before.begin(), before.end(), [&](const T& one) {
+    return std::find(now.begin(), now.end(), one) != now.end();
+  });
+}
+
+class Comparison {
+ public:
+  Comparison(const std::function<std::string(const std::string&)>& known_hash, bool retrying)
+      : known_hash_(known_hash), retrying_(retrying) {}
+
+  RecipeChanges of(const Recipe& now, const Recipe& saved) {
+    compare(now.base, saved.base, "");
+    compare_all(now.arms, saved.arms, "arm");
+    compare_all(now.models, saved.models, "model");
+    const std::vector<TaskSpec>&tasks = now.tasks, &before = saved.tasks;
+    if (!std::equal(tasks.begin(), tasks.end(), before.begin(), before.end(),
+                    [](const TaskSpec& x, const TaskSpec& y) { return x.name == y.name; })) {
+      changes_.refused.emplace_back("the list of tasks");
+      return std::move(changes_);
+    }
+    for (std::size_t i = 0; i < tasks.size(); ++i)
+      compare(in_task(now.base, tasks[i]), in_task(saved.base, before[i]),
+              "task." + tasks[i].name + ".");
+    return std::move(changes_);
+  }
+
+ private:
+  // What everybody has in common is told once.
+  void compare(const Settings& now, const Settings& saved, const std::string& where) {
+    for (const KeySpec& spec : schema()) {
+      const std::string has = to_toml(now.value(spec.key)), had = to_toml(saved.value(spec.key));
+      if (has == had || spec.key == "name" || spec.key == "description") continue;
+      const std::string change = spec.key + " was " + had + ", is " + has;
+      if (where.empty())
+        common_.insert(change);
+      else if (common_.contains(change))
+        continue;
+      (may_differ(spec, now, saved) ? changes_.told : changes_.refused).push_back(where + change);
+    }
+  }
+
+  bool may_differ(const KeySpec& spec, const Settings& now, const Settings& saved) const {
+    const std::string& key = spec.key;
+    if ((spec.effects & nn::kChangesResult) == 0 || is_hashed_by_jobs(key)) return true;
+    if (is_rate(key)) return retrying_;
+    if (key == "seeds") return has_all(now.integers(key), saved.integers(key));
+    if (key == "teacher.seeds")  // with several, all runs are called otherwise
+      return saved.integers(key).size() > 1 && has_all(now.integers(key), saved.integers(key));
+    if (!is_file(key)) return false;
+    const std::string before = known_hash_(saved.text(key));
+    return !before.empty() && hash_of_file(now, key) == before;
+  }
+
+  // Arms and models: {name, settings, teachers}.
+  template <class T>
+  void compare_all(const std::vector<T>& now, const std::vector<T>& saved,
+                   const std::string& kind) {
+    const auto named = [](const std::vector<T>& all, const std::string& name) {
+      return std::find_if(all.begin(), all.end(), [&](const T& one) { return one.name == name; });
+    };
+    for (const T& before : saved) {
+      const auto at = named(now, before.name);
+      const std::string where = kind + "." + before.name + ".";
+      if (at == now.end()) {
+        changes_.refused.push_back(kind + " '" + before.name + "' is not there");
+        continue;
+      }
+      compare(at->settings, before.settings, where);
+      if (at->teachers != before.teachers)
+        changes_.refused.push_back(where + "teachers was " + to_toml(before.teachers) + ", is " +
+                                   to_toml(at->teachers));
+    }
+    for (const T& one : now)
+      if (named(saved, one.name) == saved.end())
+        changes_.told.push_back(kind + " '" + one.name + "' is new");
+  }
+
+  const std::function<std::string(const std::string&)>& known_hash_;
+  bool retrying_;
+  std::set<std::string> common_;
+  RecipeChanges changes_;
+};
+
+}  // namespace
+
+RecipeChanges changes_since(const Recipe& now, const std::string& saved_text,
+                            const std::function<std::string(const std::string&)>& known_hash,
+                            bool retrying) {
+  const RecipeResult saved = parse_recipe("recipe.resolved.toml", saved_text, {});
+  // Before anything else: without its libraries, a recipe's own keys are unknown.
+  const std::string had = to_toml(saved.recipe.base.value("libraries")),
+                    has = to_toml(now.base.value("libraries"));
+  if (had != has) return {{"libraries was " + had + ", is " + has}, {}};
+  if (!saved.problems.empty()) return {{"recipe.resolved.toml does not parse"}, {}};
+  const RecipeResult current = parse_recipe("now", resolved_toml(now), {});
+  return Comparison(known_hash, retrying).of(current.recipe, saved.recipe);
+}
+
+std::map<std::string, std::string> hashes_of_files(const Recipe& recipe) {
+  std::map<std::string, std::string> hashes;
+  const auto add = [&](const Settings& settings, const char* key) {
+    const std::string& name = settings.text(key);
+    if (name.empty() || hashes.contains(name)) return;
+    if (std::string hash = hash_of_file(settings, key); !hash.empty())
+      hashes[name] = std::move(hash);
+  };
+  add(recipe.base, "teacher.weights");
+  const auto add_all = [&](const Settings& settings) {
+    for (const char* key : kFiles) {
+      add(settings, key);
+      for (const TaskSpec& task : recipe.tasks) add(in_task(settings, task), key);
+    }
+  };
+  add_all(recipe.base);
+  for (const Arm& arm : recipe.arms) add_all(arm.settings);
+  for (const ModelSpec& model : recipe.models) add_all(model.settings);
+  return hashes;
+}
+
+}  // namespace retort::tools

@@ -1,0 +1,33 @@
+// Whether a run folder may go on with a recipe.
+//
+// Note [What a run's identity is]
+//   What its results depend on. A key that changes no result (log lines, checkpoints, threads,
+//   caches) may differ; so may a path whose file has the same content, and more seeds and arms may
+//   be asked for. Samples and teachers are compared by the hashes in each job's checkpoints; of
+//   other files that weights or orders come from, provenance.json knows the hash.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tools/kdtrain/recipe.h"
+
+namespace retort::tools {
+
+struct RecipeChanges {
+  std::vector<std::string> refused;  // "train.lr was 0.1, is 0.2"
+  std::vector<std::string> told;     // may differ, in the same form
+};
+
+/// saved: recipe.resolved.toml of the folder. known_hash: of the file that a path of the saved
+/// recipe meant, "" if unknown. retrying: jobs that failed are tried again, for which a learning
+/// rate and a norm to clip at may differ.
+RecipeChanges changes_since(const Recipe& now, const std::string& saved,
+                            const std::function<std::string(const std::string& path)>& known_hash,
+                            bool retrying);
+
+/// The keys that name a file of weights or of an order, as the recipe gives them, with the hashes
+/// of the files: of everybody in every task. Files that are missing are left out.
+std::map<std::string, std::string> hashes_of_files(const Recipe& recipe);
+
+}  // namespace retort::tools
