@@ -123,8 +123,7 @@ void TaskRun::load_start(const std::string& file, const Settings& s, const std::
                          TrainingPlan* plan) const {
   const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
   take_metadata(info.metadata, s, section, *data_.kind, &plan->reading);
-  if (std::string told = told_of_drawn(info); !told.empty())
-    plan->notes.push_back(std::move(told));
+  if (std::string told = told_of_drawn(info); !told.empty()) plan->notes.push_back(std::move(told));
 }
 
 void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string& arm,
