@@ -209,7 +209,7 @@ void diverge_lanes(const LaneGroup& g, const LaneArrays& a, LaneSums& s) {
     const V u = hn::MulSub(hn::Sub(x, y), inv_tau, offset);
     const V q = hn::Mul(hn::Load(d, a.es + at), to_q), p = hn::Mul(hn::Load(d, a.et + at), to_p);
     V part, h;
-    elements_of<kind>(p, q, u, k, part, h);
+    elements_of(typename FunctorOf<kind>::Type{}, p, q, u, k, part, h);
     hn::Store(h, d, a.et + at);
     sum[0] = hn::Add(sum[0], part);
     sum[1] = hn::Add(sum[1], h);

@@ -18,7 +18,9 @@ class LinearModel : public nn::Model {
   nn::Outputs forward(const nn::Inputs& x, const nn::Want& want) override {
     check_want("linear", want);
     ++forwards;
-    return {linear(x.values, weight_, bias_), {}, {}, x.values};
+    nn::Outputs out;
+    out.logits = linear(x.values, weight_, bias_), out.features = x.values;
+    return out;
   }
   nn::ModelFacts facts() const override { return {.classes = weight_.dim(0)}; }
   void set(const std::vector<float>& weight, const std::vector<float>& bias) {

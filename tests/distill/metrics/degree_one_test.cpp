@@ -32,7 +32,9 @@ class FirstBit : public nn::Model {
   }
   nn::Outputs forward(const nn::Inputs& x, const nn::Want&) override {
     const Tensor pre = linear(x.values, weight_, {});
-    return {pre, {pre}, {relu(pre)}, {}};
+    nn::Outputs out;
+    out.logits = pre, out.pre = {pre}, out.post = {relu(pre)};
+    return out;
   }
   nn::ModelFacts facts() const override { return {.classes = 2, .hidden_layers = 1}; }
 
