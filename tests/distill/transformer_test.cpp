@@ -19,7 +19,8 @@ using test::same_bytes;
 
 std::string golden_folder() {
   const char* const other = std::getenv("RETORT_HUGGING_FACE_GOLDEN");
-  return other != nullptr ? other : std::string(RETORT_SOURCE_DIR) + "/tests/golden/hugging_face";
+  return other != nullptr ? other
+                          : std::string(RETORT_SOURCE_DIR).append("/tests/golden/hugging_face");
 }
 
 std::shared_ptr<nn::Model> model_of(const std::string& name) {
