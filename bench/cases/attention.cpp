@@ -101,7 +101,7 @@ double error_of(const Buffers& b, Pass pass) {
       e.add(g[static_cast<std::size_t>(i)], w[static_cast<std::size_t>(i)]);
     worst = worse(worst, e.value());
   };
-  if (pass != Pass::kBackward) compare(b.out, want.out);
+  if (pass != Pass::kBackward) compare(b.out, want.out), compare(b.lse, want.lse);
   if (pass != Pass::kForward) compare(b.dqkv, want.dqkv);
   return worst;
 }

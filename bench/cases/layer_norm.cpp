@@ -78,7 +78,12 @@ double error_of(const Buffers& b) {
       e.add(g[static_cast<std::size_t>(i)], w[static_cast<std::size_t>(i)]);
     worst = worse(worst, e.value());
   };
-  if (b.kind.forward) compare(b.y, want.y);
+  if (b.kind.forward) {
+    compare(b.y, want.y);
+    compare(b.mean, want.mean);
+    compare(b.rstd, want.rstd);
+    if (b.kind.residual) compare(b.sum, want.sum);
+  }
   if (b.kind.backward) {
     compare(b.ds, want.ds);
     compare(b.dweight, want.dweight);

@@ -204,7 +204,8 @@ TEST_F(KdtrainText, mistakes_of_recipes_for_texts_are_told) {
   says({"student.arch=mlp"}, "arch mlp reads features, data text gives tokens");
   says({"train.order=curriculum", "curriculum.score=text_length"},
        "no model is asked for text_length");
-  says({"train.order=curriculum", "curriculum.scorer=data"}, "\"data\" gives scores that need no");
+  says({"train.order=curriculum", "curriculum.scorer=data"},
+       "\"data\" needs a score that no model is asked for");
   says({"distill.loss=distilbert_triple", "distill.cutoff=0.5"}, "shares of its own");
   says({"train.batch_tokens=100", "train.window_shuffle=2", "train.order=sequential"},
        "counted in batches of samples");

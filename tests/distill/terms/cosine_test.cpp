@@ -99,8 +99,8 @@ TEST(Cosine, over_positions_compares_the_last_hidden_layer) {
   Hints h(Device::kCpu, {10, 5});
   const auto term =
       std::make_shared<Cosine>(CosineOptions{.seed = 4, .over = CosineOver::kPositions});
-  EXPECT_EQ(term->of_student(), (nn::Want{0, true}));
-  EXPECT_EQ(term->of_teacher({}), (nn::Want{0, true}));
+  EXPECT_EQ(term->of_student(), (nn::Want{.hidden = true, .head = true}));
+  EXPECT_EQ(term->of_teacher({}), (nn::Want{.hidden = true, .head = true}));
   EXPECT_NE(term->key(), Cosine({}).key());
   h.begin(*term);
   ASSERT_NE(term->trained(), nullptr);  // widths differ

@@ -218,7 +218,8 @@ TEST(TermKinds, rows_make_their_terms_from_complete_options) {
   const auto term = hidden.make({options, 3});
   EXPECT_EQ(term->name(), "hidden_mse");
   EXPECT_EQ(term->key(), HiddenMse({.layers = {2}}).key());
-  EXPECT_EQ(term_kinds().at("cosine").make({})->name(), "cosine");
+  const TermKind& cosine = term_kinds().at("cosine");
+  EXPECT_EQ(cosine.make({complete("cosine", cosine.options, {}), 3})->name(), "cosine");
   try {
     term_kinds().at("hiden_mse");
     FAIL();
