@@ -130,20 +130,24 @@ void probe(const Shape& s, std::size_t little_shared) {
     a.sequences = sequences, a.rows = s.rows, a.heads = s.heads, a.head_size = kD;
     a.causal = s.causal, a.dtype = dtype_of<T>, a.drop = drop;
   };
-  const auto run = [&](const Results<T>& to, std::size_t shared, std::size_t shared_forward) {
+  const auto run = [&](const Results<T>& to, std::size_t shared, std::size_t shared_forward,
+                       std::int64_t longest = 0) {
     AttentionArgs a{};
     common(a);
+    a.longest = longest;
     a.out = to.out.data(), a.lse = to.lse.data();
     attention_launch_of<T, kD>(context, a, shared_forward);
     AttentionBackwardArgs b{};
     common(b);
+    b.longest = longest;
     b.out = to.out.data(), b.lse = to.lse.data(), b.dout = dout.data();
     b.dq = to.dq.data(), b.dk = to.dk.data(), b.dv = to.dv.data();
     b.dq_pitch = b.dk_pitch = b.dv_pitch = b.dout_pitch = pitch;
     attention_backward_launch_of<T, kD>(context, b, shared);
   };
   using simt::emu::Schedule;
-  const Results<T> first(s, width, pitch), second(s, width, pitch), third(s, width, pitch);
+  const Results<T> first(s, width, pitch), second(s, width, pitch), third(s, width, pitch),
+      fourth(s, width, pitch);
   simt::emu::config().schedule = Schedule::forward;
   simt::emu::config().count_loads = sizeof(T) == 4;
   simt::emu::reset_stats();
@@ -154,6 +158,8 @@ void probe(const Shape& s, std::size_t little_shared) {
   simt::emu::config().schedule = Schedule::reverse;
   run(second, SIMT_NS::kAttentionShared, SIMT_NS::kAttentionShared);
   run(third, little_shared, std::min(little_shared, 8 * 16 * kRowBytes + kPiece * 2 * kRowBytes));
+  // A hint far too small: one block goes through all that a long sequence has.
+  run(fourth, SIMT_NS::kAttentionShared, SIMT_NS::kAttentionShared, 1);
 
   // A row of lse beyond that of T, and of out: what is rounded is rounded once.
   const double storage = sizeof(T) == 2 ? 1.5e-2 : 1e-5;
@@ -210,12 +216,13 @@ void probe(const Shape& s, std::size_t little_shared) {
       }
     }
   }
-  for (const Results<T>* const r : {&first, &second, &third})
+  for (const Results<T>* const r : {&first, &second, &third, &fourth})
     expect(r->out.guards_intact() && r->dq.guards_intact() && r->dk.guards_intact() &&
                r->dv.guards_intact() && r->lse.guards_intact(),
            "sentinel", s.name);
   expect(first.same(second), "order of threads", s.name);
   expect(first.same(third), "rows that stream by", s.name);
+  expect(first.same(fourth), "one block for a sequence", s.name);
 }
 
 // Shared memory for eight warps' results, their own rows and 40 more: long sequences stream.
