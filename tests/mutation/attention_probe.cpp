@@ -112,7 +112,7 @@ constexpr std::size_t kPiece = 64;
 template <class T, int kD>
 void probe(const Shape& s, std::size_t little_shared) {
   constexpr std::size_t kRowBytes = sizeof(T) * SIMT_NS::HeadRows<T, kD>::kStride;
-  const std::int64_t width = s.heads * kD, pitch = width + (s.offset > 0 ? 3 : 8);
+  const std::int64_t width = s.heads * kD, pitch = width + (s.offset % 2 == 1 ? 3 : 8);
   Rows<T> q(s.rows, width, pitch, s.offset), k(s.rows, width, pitch, s.offset),
       v(s.rows, width, pitch, s.offset), dout(s.rows, width, pitch, s.offset);
   q.fill(1), k.fill(2), v.fill(3), dout.fill(4);
@@ -235,12 +235,14 @@ void probe_all() {
       {{1, 2, 19, 19, 52}, 55, 2, false, 0, 0, "plain"},
       {{0, 33, 40}, 40, 1, true, 0, 3, "causal, not aligned"},
       {{0, 21, 40}, 44, 2, true, 0.3, 0, "causal, dropout"},
+      {{0, 20}, 20, 1, false, 0, 2, "rows of whole vectors that begin anywhere"},
   };
   for (const Shape& s : shapes) {
     probe<bf16, 16>(s, SIMT_NS::kAttentionShared);
     probe<float, 16>(s, SIMT_NS::kAttentionShared);
   }
   probe<bf16, 8>(shapes[0], SIMT_NS::kAttentionShared);
+  probe<bf16, 64>(shapes[0], SIMT_NS::kAttentionShared);  // several steps along a head's columns
   const Shape longer{{0, 200}, 200, 1, false, 0, 0, "long"},
       longer_causal{{3, 203}, 203, 1, true, 0.2, 0, "long, causal, dropout"};
   for (const Shape& s : {longer, longer_causal}) {
