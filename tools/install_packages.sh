@@ -9,7 +9,7 @@ build_packages=(
   libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libxxhash-dev liblzma-dev
   zlib1g-dev libzstd-dev
 )
-test_packages=(libzstd-dev libgtest-dev libgmock-dev libbenchmark-dev clang-format python3 xz-utils)
+test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format python3 xz-utils)
 
 want=("${build_packages[@]}")
 if [ "${1:-test}" = test ]; then want+=("${test_packages[@]}"); fi
