@@ -194,6 +194,23 @@ train.batch = 4
   }
 }
 
+TEST_F(KdtrainText, a_folder_that_a_teacher_starts_from_is_known_by_its_content) {
+  recipe(arm("kd", "distill.lambda = 0.25"));
+  run_into("first", {"text.toml"});
+  const auto copy_of_teacher = [&](const char* name) {
+    fs::copy(path("first/arms/teacher/seed1"), path(name));
+    return std::string("teacher.train.weights=") + name;
+  };
+  run_into("x", {"text.toml", copy_of_teacher("one")});
+  const std::string same = copy_of_teacher("two"), other = copy_of_teacher("three");
+  std::ofstream(path("three/config.json"), std::ios::app) << "\n";
+  const auto resumed = [&](const std::string& key, int status) {
+    expect({"run", "text.toml", key, "--out", "x", "--resume"}, status, "teacher.train.weights");
+  };
+  resumed(same, 0);
+  resumed(other, 2);
+}
+
 TEST_F(KdtrainText, mistakes_of_recipes_for_texts_are_told) {
   recipe(arm("a"));
   const auto says = [&](std::vector<std::string> more, const std::string& what) {

@@ -15,7 +15,7 @@ bool is_hashed_by_jobs(const std::string& key) {
   return key == "data.root" || key == "teacher.weights" || key == "teacher.train.files" ||
          (key.starts_with("data.") && key.ends_with("_files"));
 }
-constexpr const char* kFiles[] = {"student.weights", "curriculum.file"};
+constexpr const char* kFiles[] = {"student.weights", "teacher.train.weights", "curriculum.file"};
 bool is_file(const std::string& key) {
   return std::find(std::begin(kFiles), std::end(kFiles), key) != std::end(kFiles);
 }
@@ -25,12 +25,24 @@ bool is_rate(const std::string& key) {
          key.ends_with("train.clip_norm");
 }
 
+// Of a folder of weights: names and contents of what lies in it.
+std::string hash_of_folder(const std::string& folder) {
+  std::set<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.is_regular_file()) files.insert(entry.path());
+  std::string all;
+  for (const std::filesystem::path& file : files)
+    all += join(file.filename().string(), " ", hash_file(file.string()), "\n");
+  return hash_bytes(all);
+}
+
 // "" where there is no such file.
 std::string hash_of_file(const Settings& settings, const std::string& key) {
   const std::string& name = settings.text(key);
   if (name.empty()) return "";
   try {
-    return hash_file(key == "curriculum.file" ? name : find_weights(settings, name));
+    const std::string path = key == "curriculum.file" ? name : find_weights(settings, name);
+    return std::filesystem::is_directory(path) ? hash_of_folder(path) : hash_file(path);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kIo && error.code() != ErrorCode::kBadInput) throw;
     return "";  // whoever reads it says what is wrong
