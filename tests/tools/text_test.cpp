@@ -209,6 +209,8 @@ TEST_F(KdtrainText, a_folder_that_a_teacher_starts_from_is_known_by_its_content)
   };
   resumed(same, 0);
   resumed(other, 2);
+  std::ofstream(path("two/config.json"), std::ios::app) << "\n";
+  resumed(same, 2);  // the name is the same
 }
 
 TEST_F(KdtrainText, mistakes_of_recipes_for_texts_are_told) {

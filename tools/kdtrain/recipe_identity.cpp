@@ -82,6 +82,8 @@ class Comparison {
   void compare(const Settings& now, const Settings& saved, const std::string& where) {
     for (const KeySpec& spec : schema()) {
       const std::string has = to_toml(now.value(spec.key)), had = to_toml(saved.value(spec.key));
+      if (has == had && rewritten(spec.key, now))
+        changes_.refused.push_back(where + spec.key + " " + has + " has another content");
       if (has == had || spec.key == "name" || spec.key == "description") continue;
       const std::string change = spec.key + " was " + had + ", is " + has;
       if (where.empty())
@@ -90,6 +92,13 @@ class Comparison {
         continue;
       (may_differ(spec, now, saved) ? changes_.told : changes_.refused).push_back(where + change);
     }
+  }
+
+  // The same name for other weights. Curricula are compared as they are read (write_once).
+  bool rewritten(const std::string& key, const Settings& now) const {
+    if (!is_file(key) || key == "curriculum.file") return false;
+    const std::string before = known_hash_(now.text(key)), is = hash_of_file(now, key);
+    return !before.empty() && !is.empty() && is != before;
   }
 
   bool may_differ(const KeySpec& spec, const Settings& now, const Settings& saved) const {
