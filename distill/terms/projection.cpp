@@ -73,13 +73,18 @@ NamedTensors Projection::state() const {
   return {{"weight", target_->weight()}, {"bias", target_->bias()}};
 }
 
+// By name: a file keeps its tensors in an order of its own.
 void Projection::load_state(const NamedTensors& state) {
+  const Tensor *weight = nullptr, *bias = nullptr;
+  for (const auto& [name, tensor] : state) {
+    if (name == "weight") weight = &tensor;
+    if (name == "bias") bias = &tensor;
+  }
   RETORT_CHECK_AS(kBadInput,
-                  target_ != nullptr && state.size() == 2 && state[0].first == "weight" &&
-                      state[1].first == "bias",
+                  target_ != nullptr && state.size() == 2 && weight != nullptr && bias != nullptr,
                   "[projection] expected weight and bias of a projection");
   const Device device = target_->weight().device();
-  target_->restore(state[0].second.to(device), state[1].second.to(device));
+  target_->restore(weight->to(device), bias->to(device));
 }
 
 std::string Projection::key() const {

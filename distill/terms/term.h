@@ -61,7 +61,7 @@ class Term {
   virtual bool calibrates() const { return false; }
   /// What is trained with the student and thrown away behind the stage; null: nothing.
   virtual nn::Module* trained() { return nullptr; }
-  /// What a checkpoint keeps beside trained().
+  /// What a checkpoint keeps beside trained(); it comes back in any order, so it is read by name.
   virtual NamedTensors state() const { return {}; }
   virtual void load_state(const NamedTensors& /*state*/) {}
   /// Two terms of equal keys cost the same, and a step captured with one does for the other.
