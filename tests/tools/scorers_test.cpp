@@ -19,6 +19,28 @@ class KdtrainScorers : public KdtrainTable {
       all.push_back(fs::relative(entry.path(), folder_).string());
     return all;
   }
+
+  // The scores of a curriculum file are the losses of what `eval --logits` wrote to logits.bin, the
+  // smallest first.
+  void expect_losses_of_logits(const std::string& file) const {
+    const std::string bytes = read(folder_ / "logits.bin");
+    ASSERT_EQ(bytes.size(), 40u * 3 * 4);
+    std::vector<float> z(120);
+    std::memcpy(z.data(), bytes.data(), bytes.size());
+    const auto order = column(file, 1), label = column(file, 2), score = column(file, 3);
+    ASSERT_EQ(order.size(), 40u);
+    double before = -1;
+    for (std::size_t rank = 0; rank < 40; ++rank) {
+      const float* row = &z[3 * static_cast<std::size_t>(order[rank])];
+      double sum = 0;
+      for (int c = 0; c < 3; ++c) sum += std::exp(static_cast<double>(row[c]));
+      const double loss =
+          std::log(sum) - static_cast<double>(row[static_cast<std::size_t>(label[rank])]);
+      EXPECT_NEAR(score[rank], loss, 1e-5) << rank;
+      EXPECT_GE(loss, before - 1e-5) << rank;  // easiest first
+      before = loss;
+    }
+  }
 };
 
 TEST_F(KdtrainScorers, a_file_feeds_what_score_wrote) {
@@ -94,25 +116,68 @@ TEST_F(KdtrainScorers, the_student_as_it_starts_sorts_by_its_own_loss) {
            "data.test_files=[\"test.csv\"]", "data.standardize=true", "--split", "train",
            "--logits", "logits.bin"});
   ASSERT_EQ(logits.status, 0) << logits.err;
-  const std::string bytes = read(folder_ / "logits.bin");
-  ASSERT_EQ(bytes.size(), 40u * 3 * 4);
-  std::vector<float> z(120);
-  std::memcpy(z.data(), bytes.data(), bytes.size());
   ASSERT_EQ(curricula("x").size(), 1u);
-  const auto order = column(curricula("x")[0], 1), label = column(curricula("x")[0], 2),
-             score = column(curricula("x")[0], 3);
-  ASSERT_EQ(order.size(), 40u);
-  double before = -1;
-  for (std::size_t rank = 0; rank < 40; ++rank) {
-    const float* row = &z[3 * static_cast<std::size_t>(order[rank])];
-    double sum = 0;
-    for (int c = 0; c < 3; ++c) sum += std::exp(static_cast<double>(row[c]));
-    const double loss =
-        std::log(sum) - static_cast<double>(row[static_cast<std::size_t>(label[rank])]);
-    EXPECT_NEAR(score[rank], loss, 1e-5) << rank;
-    EXPECT_GE(loss, before - 1e-5) << rank;  // easiest first
-    before = loss;
+  expect_losses_of_logits(curricula("x")[0]);
+}
+
+constexpr const char* kSnapshots =
+    "curriculum.scorer = \"student\"\ncurriculum.score = \"loss\"\ndistill.lambda = 0.0\n"
+    "curriculum.rescore_epochs = 1\n";
+
+// Epoch by epoch by hand: the weights of an epoch go into a run of one epoch, fed in the order that
+// the run with rescoring wrote.
+TEST_F(KdtrainScorers, the_student_scores_again_after_each_epoch) {
+  const std::string file = recipe(arm("a", kOrder + std::string(kSnapshots)));
+  run_into("one", {file});
+  const Result two = run_into("two", {file, "train.steps=8"});
+  const std::string made = "two/curriculum/rescored/";
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(folder_ / made))
+    files.push_back(entry.path().filename().string());
+  ASSERT_EQ(files.size(), 1u) << "after 4 of 8 steps; behind the last nothing is fed";
+  EXPECT_THAT(files[0], HasSubstr("_a_seed1_step4.csv"));
+  EXPECT_NE(column(made + files[0], 1), column(curricula("one")[0], 1));
+  EXPECT_EQ(logged("two", "a", "loss").size(), 8u);
+  const Result logits =
+      run({"eval", "--model", weights("one", "a"), "--arch", "mlp", "student.hidden=[8]",
+           "data.format=table", "data.root=data", "data.train_files=[\"train.csv\"]",
+           "data.test_files=[\"test.csv\"]", "data.standardize=true", "--split", "train",
+           "--logits", "logits.bin"});
+  ASSERT_EQ(logits.status, 0) << logits.err;
+  expect_losses_of_logits(made + files[0]);
+
+  run_into("by_hand", {file, "arm.a.curriculum.scorer=file", "arm.a.curriculum.rescore_epochs=0",
+                       "arm.a.curriculum.name=own", "arm.a.student.weights=" + weights("one", "a"),
+                       "arm.a.curriculum.file=" + path(made + files[0])});
+  EXPECT_EQ(values(weights("by_hand", "a")), values(weights("two", "a")));
+  EXPECT_NE(values(weights("one", "a")), values(weights("two", "a")));
+}
+
+// Killed before a new order is made, when it is due, and while it is fed; lambda hangs on it too.
+TEST_F(KdtrainScorers, a_resumed_run_goes_on_in_the_order_of_its_checkpoint) {
+  const std::string file =
+      recipe(arm("a", kOrder + std::string(kSnapshots) + "distill.reliance.mode = \"minmax\"\n"));
+  const std::vector<std::string> args{file, "train.steps=9", "train.checkpoint_steps=1",
+                                      "train.checkpoint_keep=20"};
+  run_into("whole", args);
+  const std::string want = content(folder_ / "whole");
+  EXPECT_FALSE(fs::exists(path("whole/arms/a/seed1/ckpt-00000004/curriculum.safetensors")));
+  EXPECT_TRUE(fs::exists(path("whole/arms/a/seed1/ckpt-00000005/curriculum.safetensors")));
+  for (const int step : {3, 4, 5, 8}) {
+    const std::string out = "cut" + std::to_string(step);
+    fs::copy(folder_ / "whole", folder_ / out, fs::copy_options::recursive);
+    for (int later = step + 1; later <= 9; ++later)
+      fs::remove_all(folder_ / out / ("arms/a/seed1/ckpt-0000000" + std::to_string(later)));
+    std::vector<std::string> again = args;
+    again.push_back("--resume");
+    run_into(out, again);
+    EXPECT_TRUE(content(folder_ / out) == want) << "behind step " << step;
   }
+}
+
+TEST_F(KdtrainScorers, rescoring_that_nobody_does_is_told) {
+  const std::string file = recipe(arm("a", kOrder + std::string("curriculum.rescore_epochs = 2")));
+  expect({"validate", file}, 2, "curriculum.rescore_epochs: is read with");
 }
 
 TEST_F(KdtrainScorers, competence_starts_with_the_easiest_and_goes_on_to_all) {

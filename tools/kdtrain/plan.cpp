@@ -280,10 +280,25 @@ class Planner {
     job->evaluations = evaluations(job->steps, often > 0 ? often : job->steps_per_epoch);
     plan_.may_stop_early |=
         s.number("train.stop_at_accuracy") > 0 || !s.text("train.stop_at").empty();
-    job->job_s = static_cast<double>(job->evaluations) * job->evaluation_s;
+    job->job_s = static_cast<double>(job->evaluations) * job->evaluation_s + scoring_s(s, *job);
     for (const StagePlan& stage : job->stages)
       job->job_s += static_cast<double>(stage.steps) *
                     (stage.step_s - (is_cached(*job) ? stage.teacher_s : 0));
+  }
+
+  // Seconds in which a student scores its samples: at the start, and where it is to score again.
+  double scoring_s(const Settings& s, const JobPlan& job) const {
+    if (!has_curriculum(s) || s.text("curriculum.scorer") != kScorerStudent) return 0;
+    double evaluated = 0;
+    for (const EvaluationSet& set : data_.evaluation)
+      evaluated += static_cast<double>(set.data->size());
+    const nn::Reading reading = reading_of(s, "student", *data_.kind, DType::kF32);
+    double passes = 1;
+    if (const std::int64_t often = s.integer("curriculum.rescore_epochs") * job.steps_per_epoch)
+      passes += static_cast<double>(evaluations(job.steps, often) - 1);  // not behind the last step
+    if (plain_source(*data_.student, device_, {reading})->facts().redrawn)
+      passes *= static_cast<double>(s.integer("curriculum.maskings"));
+    return passes * job.evaluation_s / evaluated * static_cast<double>(data_.student->size());
   }
 
   // Something is drawn for a sample in every epoch: a treatment asks for more than nothing.

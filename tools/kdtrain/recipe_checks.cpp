@@ -6,6 +6,7 @@
 #include "distill/losses/divergence.h"
 #include "distill/metrics/metric.h"
 #include "nn/data/registry.h"
+#include "tools/kdtrain/curricula.h"
 #include "tools/kdtrain/extensions.h"
 #include "tools/kdtrain/recipe_parts.h"
 #include "tools/kdtrain/schema_parts.h"
@@ -338,6 +339,16 @@ void check_together(RecipeResult* result) {
         return use.settings.text("curriculum.scorer") == "file"
                    ? std::string()
                    : "is read with curriculum.scorer = \"file\" only";
+      },
+      &mistakes);
+  check_unread(
+      uses, "curriculum.rescore_epochs",
+      [](const Use& use) {
+        return has_curriculum(use.settings) &&
+                       use.settings.text("curriculum.scorer") == kScorerStudent
+                   ? std::string()
+                   : "is read with train.order = \"curriculum\" and curriculum.scorer = "
+                     "\"student\" only";
       },
       &mistakes);
   check_fit(uses, &mistakes);

@@ -249,6 +249,7 @@ bool TaskRun::train_model(std::size_t m, std::size_t t) {
   }
   TrainingPlan plan = jobs_.model_plan(m, t, data_, teacher, std::move(curriculum));
   start_weights(*model.settings, t, plan.arm, plan.seed, &plan);
+  if (!model.is_teacher) add_rescoring(asker_of(m, t), &plan);
   plan.final_metrics = [this, m, t](const std::shared_ptr<nn::Model>& trained) {
     return probe(trained, m, t);
   };

@@ -134,6 +134,10 @@ class TaskRun {
 
   // The student as it starts says what is easy for it.
   curriculum::SampleStatistics scores_by_student(const Asker& asker) const;
+  curriculum::SampleStatistics scores_by(nn::Model& model, const nn::Reading& reading,
+                                         const Asker& asker) const;
+  // What curriculum.rescore_epochs wants of a plan that has a curriculum.
+  void add_rescoring(const Asker& asker, TrainingPlan* plan);
 
   static Asker asker_of(const StudentJob& job);
   Asker asker_of(std::size_t m, std::size_t t) const;

@@ -62,12 +62,34 @@ curriculum::SampleStatistics TaskRun::scores_by_student(const Asker& asker) cons
   plan.reading = reading_of(s, "student", *data_.kind, precision_of(s, "train.precision"));
   start_weights(s, asker.teacher, asker.name, asker.number, &plan);
   plan.model->to(shared_.device);
+  return scores_by(*plan.model, plan.reading, asker);
+}
+
+curriculum::SampleStatistics TaskRun::scores_by(nn::Model& model, const nn::Reading& reading,
+                                                const Asker& asker) const {
+  const Settings& s = *asker.settings;
   const Beat beat(&shared_.progress,
                   "scoring with " + asker.name + "/" + std::to_string(asker.number),
                   data_.student->size());
-  return score_samples(*plan.model, *plain_source(*data_.student, shared_.device, {plan.reading}),
+  return score_samples(model, *plain_source(*data_.student, shared_.device, {reading}),
                        s.integer("train.evaluate_batch"), s.integer("curriculum.maskings"),
                        beat.of_batches());
+}
+
+void TaskRun::add_rescoring(const Asker& asker, TrainingPlan* plan) {
+  if (plan->curriculum == nullptr || asker.settings->integer("curriculum.rescore_epochs") == 0 ||
+      asker.settings->text("curriculum.scorer") != kScorerStudent)
+    return;
+  const std::string name = "rescored/" + plan->curriculum->name + "_" + asker.name + "_seed" +
+                           std::to_string(asker.number) + "_step";
+  const nn::Reading reading = plan->reading;
+  plan->rescore = [this, asker, name, reading](nn::Model& model, std::int64_t step) {
+    const auto made = make_curriculum(*asker.settings, name + std::to_string(step),
+                                      scores_by(model, reading, asker), *data_.student, asker.seed);
+    const std::lock_guard lock(shared_.mutex);
+    shared_.folder.write_once("curriculum/" + made->name + ".csv", made->curriculum.csv);
+    return made->curriculum;
+  };
 }
 
 TaskRun::Asker TaskRun::asker_of(const StudentJob& job) {
@@ -123,6 +145,7 @@ TrainingPlan TaskRun::student_plan(const StudentJob& job) {
       plan.notes.push_back("allowed untrained teacher" +
                            (jobs_.several_teachers() ? " " + std::to_string(teacher->seed) : "") +
                            ": " + problem);
+  add_rescoring(asker_of(job), &plan);
   if (curriculum)
     plan.notes.insert(plan.notes.end(), curriculum->curriculum.warnings.begin(),
                       curriculum->curriculum.warnings.end());

@@ -231,6 +231,10 @@ class Job {
         checkpoint(false);
         return {Outcome::kStopped};
       }
+      if (const auto before = Clock::now(); trainer_.rescore_if_due()) {
+        log_.note(join("step ", step(), ": the student scored again, and its order is new"));
+        costs_.leave_out(before);
+      }
       costs_.add(trainer_.step());
       after_step();
     }

@@ -12,6 +12,37 @@
 #include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
+namespace {
+
+template <class T>
+Tensor whole(const std::vector<T>& list) {
+  return Tensor::from(list, {static_cast<std::int64_t>(list.size())});
+}
+
+// What the trainer reads of a curriculum, as a checkpoint keeps it.
+NamedTensors state_of(const curriculum::Curriculum& c) {
+  NamedTensors state{{"order", whole(c.order.indices)}, {"confidence", whole(c.confidence)}};
+  if (!c.excluded.empty())
+    state.emplace_back("excluded",
+                       whole(std::vector<std::int64_t>(c.excluded.begin(), c.excluded.end())));
+  return state;
+}
+
+curriculum::Curriculum curriculum_from(const NamedTensors& state) {
+  curriculum::Curriculum c;
+  for (const auto& [name, tensor] : state) {
+    if (name == "order") c.order.indices = tensor.to_vector<std::int64_t>();
+    if (name == "confidence") c.confidence = tensor.to_vector<float>();
+    if (name != "excluded") continue;
+    for (const std::int64_t flag : tensor.to_vector<std::int64_t>())
+      c.excluded.push_back(static_cast<std::uint8_t>(flag));
+  }
+  RETORT_CHECK_AS(kBadInput, !c.order.indices.empty(),
+                  "[resume] the checkpoint has no order of the samples");
+  return c;
+}
+
+}  // namespace
 
 std::string SnapshotRule::name() const {
   char text[48];
@@ -37,6 +68,7 @@ Trainer::Trainer(const TrainingPlan& plan, Device device)
   settings_.temperature = {static_cast<float>(s_.number("distill.temperature"))};
   settings_.micro_batch = s_.integer(plan.section + ".micro_batch");
   settings_.timer = &timer_;
+  if (plan.rescore) rescore_steps_ = s_.integer("curriculum.rescore_epochs") * epoch_steps_;
   make_batches();
   std::vector<distill::RunTeacher> teachers;
   for (const auto& teacher : plan.teachers) teachers.push_back({teacher, 1});
@@ -52,26 +84,47 @@ Trainer::Trainer(const TrainingPlan& plan, Device device)
 }
 
 void Trainer::make_batches() {
-  const std::shared_ptr<const nn::Source> source = plan_.data->source(source_options());
-  const nn::LoaderOptions options{.steps_per_epoch = epoch_steps_,
-                                  .prefetch = s_.flag("train.prefetch")};
-  if (plan_.data->facts().endless()) {
-    batches_ = nn::sequential_plan(plan_.data->facts().indices(), batch_);
-    loader_ = std::make_unique<nn::Loader>(source, batches_, options);
-    return;
-  }
+  batches_ = nn::sequential_plan(plan_.data->facts().indices(), batch_);
+  loader_ = std::make_unique<nn::Loader>(
+      plan_.data->source(source_options()), batches_,
+      nn::LoaderOptions{.steps_per_epoch = epoch_steps_, .prefetch = s_.flag("train.prefetch")});
+  if (plan_.data->facts().endless()) return;
+  if (plan_.curriculum) return feed_in(plan_.curriculum->curriculum);
   std::vector<std::int64_t> order(static_cast<std::size_t>(plan_.data->size()));
   std::iota(order.begin(), order.end(), 0);
-  if (plan_.curriculum) {
-    const curriculum::Curriculum& c = plan_.curriculum->curriculum;
-    order = c.order.indices;
-    if (s_.text("distill.reliance.mode") != "off")
-      reliance_.emplace(c.confidence, order, batch_, reliance_options(s_), c.excluded);
-  }
+  feed(std::move(order));
+}
+
+void Trainer::feed_in(const curriculum::Curriculum& c) {
+  if (s_.text("distill.reliance.mode") != "off")
+    reliance_.emplace(c.confidence, c.order.indices, batch_, reliance_options(s_), c.excluded);
+  feed(c.order.indices);
+}
+
+void Trainer::feed(std::vector<std::int64_t> order) {
   const auto sampler = std::make_shared<curriculum::Sampler>(
       std::move(order), sampler_options(s_, plan_.section, plan_.key, planned_, *plan_.data));
   batches_ = [sampler](std::int64_t step) { return sampler->batch(step); };
-  loader_ = std::make_unique<nn::Loader>(source, batches_, options);
+  loader_->set_plan(batches_);
+}
+
+std::int64_t Trainer::rescored_at(std::int64_t step) const {
+  return rescore_steps_ == 0 ? 0 : step / rescore_steps_ * rescore_steps_;
+}
+
+bool Trainer::rescore_if_due() {
+  const std::int64_t at = rescored_at(steps_done());
+  if (at == made_at_ || at == planned_) return false;
+  curriculum::Curriculum made = plan_.rescore(*plan_.model, at);
+  const std::size_t scored = made.order.indices.size(),
+                    before = plan_.curriculum->curriculum.order.indices.size();
+  RETORT_CHECK_AS(kNumerics, scored == before, "[rescore] at step ", at,
+                  " the student could score ", scored, " samples, and ", before, " at the start");
+  rescored_ = std::move(made);
+  rescored_.csv.clear();
+  feed_in(rescored_);
+  made_at_ = at;
+  return true;
 }
 
 nn::SourceOptions Trainer::source_options() const {
@@ -118,6 +171,7 @@ void Trainer::set_reliance(const distill::Stage& stage, std::int64_t step,
 }
 
 std::int64_t Trainer::step() {
+  rescore_if_due();
   timer_.start();
   const std::int64_t at = steps_done();
   nn::Batch batch;  // 7 -> 1
@@ -157,12 +211,18 @@ nn::CheckpointContents Trainer::checkpoint(Json state,
   contents.state = std::move(state);
   contents.files.push_back({"model", nn::weights_of(*plan_.model), std::move(metadata)});
   contents.files.push_back({"stages", staged_->state()});  // with the optimizer's
+  if (made_at_ > 0) contents.files.push_back({"curriculum", state_of(rescored_)});
   return contents;
 }
 
 void Trainer::restore(const nn::FoundCheckpoint& checkpoint) {
   nn::restore_checkpoint(checkpoint, {{"", plan_.model.get()}}, nullptr);
   staged_->load_state(read_safetensors(checkpoint.file("stages")));
+  // A checkpoint is written before the order of the step behind it is made.
+  made_at_ = rescored_at(std::max<std::int64_t>(steps_done() - 1, 0));
+  if (made_at_ == 0) return;
+  rescored_ = curriculum_from(read_safetensors(checkpoint.file("curriculum")));
+  feed_in(rescored_);
 }
 
 }  // namespace retort::tools

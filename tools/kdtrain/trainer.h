@@ -57,6 +57,8 @@ struct TrainingPlan {
   std::vector<distill::Stage> stages;                       // never empty
   std::vector<std::shared_ptr<distill::Teacher>> teachers;  // by Stage::teachers
   std::shared_ptr<const NamedCurriculum> curriculum;        // order = "curriculum" only
+  /// Makes the curriculum of the model as it stands before this step; null: the order stays.
+  std::function<curriculum::Curriculum(nn::Model& model, std::int64_t step)> rescore;
   std::vector<SnapshotRule> snapshots;  // teachers: keep a copy at these moments
   std::vector<std::string> notes;       // for the report
   /// More metrics of the final line; asked once, after the last step.
@@ -71,6 +73,9 @@ class Trainer {
   /// One step; its numbers gather in the meter. Returns the samples of its batch. On CUDA with
   /// train.graph a captured step, where it can be one, that makes its batch itself.
   std::int64_t step();
+  /// Makes a new order where curriculum.rescore_epochs wants one before the next step, and says
+  /// whether it did. step() does so itself; called before it, the time can be told apart.
+  bool rescore_if_due();
   distill::StepMeter& meter() { return meter_; }
 
   std::int64_t steps_done() const { return staged_->steps(); }
@@ -89,6 +94,10 @@ class Trainer {
 
  private:
   void make_batches();
+  void feed_in(const curriculum::Curriculum& c);
+  void feed(std::vector<std::int64_t> order);
+  // When the order that is fed from this step on is made; 0: at the start.
+  std::int64_t rescored_at(std::int64_t step) const;
   nn::SourceOptions source_options() const;
   nn::Batch calibration() const;
   void set_reliance(const distill::Stage& stage, std::int64_t step,
@@ -100,6 +109,8 @@ class Trainer {
   std::int64_t batch_, epoch_steps_ = 1, planned_ = 0, cutoff_ = 0;
   nn::Schedule schedule_;
   std::optional<curriculum::Reliance> reliance_;
+  curriculum::Curriculum rescored_;  // the newest order: a checkpoint keeps it
+  std::int64_t rescore_steps_ = 0, made_at_ = 0;
   nn::BatchPlan batches_;  // which samples a step takes
   std::unique_ptr<nn::Loader> loader_;
   distill::StepMeter meter_;
