@@ -104,6 +104,7 @@ distill::OptimizerFactory optimizer_factory(const Settings& settings, const std:
       config.decay_norm_and_bias = settings.flag(section + ".decay_norm_and_bias");
       config.clip_norm = settings.number(section + ".clip_norm");
       config.bf16_copy = bf16_copy;
+      config.slices = std::max<std::int64_t>(1, settings.integer(section + ".slices"));
       return config;
     };
     if (settings.text(section + ".optimizer") == "sgd") {
