@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "distill/own_rows.h"
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/allocator.h"
 
@@ -296,6 +297,23 @@ nn::Inputs GraphedStep::teacher_inputs(const Job& job, std::size_t cursor_offset
   return job.feed->make(cursor(cursor_offset), job.samples, wanted).read_by(reading());
 }
 
+// The teacher's logits of a batch, asked for as the step itself would: slice by slice, since the
+// last bits of a row may depend on how many pass at once.
+Tensor GraphedStep::ask(const nn::Inputs& inputs) const {
+  const nn::BatchSlices* const slices = optimizer_.slices();
+  if (slices == nullptr) return teacher()->logits(inputs);
+  const std::int64_t samples = inputs.samples();
+  Tensor all;
+  for (std::int64_t s = 0; s < slices->count(); ++s) {
+    const auto [begin, end] = nn::slice_of(samples, slices->count(), s);
+    if (begin == end) continue;
+    const Tensor own = teacher()->logits(own_rows(inputs.slice(begin, end)));
+    if (!all.defined()) all = Tensor::empty({samples, own.dim(1)}, own.dtype(), own.device());
+    all.slice(begin, end).copy_from(own);
+  }
+  return all;
+}
+
 // The logits of this batch, unless the step before computed them.
 void GraphedStep::look_ahead(const Job& job, Entry& entry) {
   const bool there =
@@ -303,7 +321,7 @@ void GraphedStep::look_ahead(const Job& job, Entry& entry) {
       (job.feed ||
        same_memory(ahead_.next_teacher_inputs.values, job.batch.read_by(reading()).values));
   if (there) return;
-  const Tensor made = teacher()->logits(teacher_inputs(job, offsetof(Header, cursor)));
+  const Tensor made = ask(teacher_inputs(job, offsetof(Header, cursor)));
   Lasting& lasting = entry.lasting;
   if (!lasting.logits.defined()) {
     lasting.logits = Tensor::empty(made.shape(), made.dtype(), device_);
@@ -364,8 +382,8 @@ void GraphedStep::work(const Job& job, Entry& entry) {
   const Lasting& in = entry.lasting;
   if (job.ahead) {
     const OnSideStream side;
-    in.next_logits.copy_from(teacher()->logits(
-        job.feed ? teacher_inputs(job, offsetof(Header, next_cursor)) : in.next_teacher_inputs));
+    in.next_logits.copy_from(ask(job.feed ? teacher_inputs(job, offsetof(Header, next_cursor))
+                                          : in.next_teacher_inputs));
   }
   const nn::Batch batch = batch_of(job, in);  // 1
   const Answer answer = [&](std::size_t t, const nn::Batch& part, std::int64_t begin,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "distill/own_rows.h"
 #include "engine/autograd/autograd.h"
 #include "engine/ops/elementwise.h"
 #include "engine/runtime/device.h"
@@ -98,18 +99,23 @@ class Parts {
 
   void run_part(std::int64_t begin, std::int64_t end) {
     const std::int64_t samples = report_.samples;
-    const nn::Batch part = batch_.slice(begin, end);
+    const bool in_slices = context_.slices != nullptr;  // see Note [Rows of a slice]
+    const auto own_part = [&](const Tensor& t) { return in_slices ? own_rows(t) : t; };
+    nn::Batch part = batch_.slice(begin, end);
+    if (in_slices) part = own_rows(std::move(part));
     std::vector<nn::Outputs> answers;  // 2
-    for (std::size_t t = 0; of_teachers_ && t < context_.teachers; ++t)
+    for (std::size_t t = 0; of_teachers_ && t < context_.teachers; ++t) {
       answers.push_back(context_.answer(t, part, begin, *of_teachers_));
+      answers.back().logits = own_part(answers.back().logits);
+    }
     if (of_teachers_) mark(context_.timer, Phase::kTeacher);
     const nn::Outputs student = context_.student.forward(part.inputs[0], of_student_);  // 3
     mark(context_.timer, Phase::kStudent);
     Rows own = rows_;
     own.targets = part.targets;
     own.sample_of_row = part.sample_of_row;
-    own.lambda = part_of(rows_.lambda, begin, end);
-    own.temperature = part_of(rows_.temperature, begin, end);
+    own.lambda = own_part(part_of(rows_.lambda, begin, end));
+    own.temperature = own_part(part_of(rows_.temperature, begin, end));
     own.share = rows_.share * share_of(end - begin, samples);
     own.row_share = rows_.row_share * share_of(part.rows(), batch_.rows());
     own.value_share = rows_.value_share * share_of(part.inputs[0].values.dim(0),  //

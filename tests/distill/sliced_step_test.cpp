@@ -59,7 +59,9 @@ struct Sliced {
   }
   // What samples [begin, end) add to the gradient, as a process of its own would find it.
   std::vector<float> gradient_of(std::int64_t begin, std::int64_t end) {
-    const nn::Batch part = batch.slice(begin, end);
+    nn::Batch part = batch.slice(begin, end);
+    part.inputs[0].values = part.inputs[0].values.clone();
+    part.targets = part.targets.clone();
     Rows rows = rows_of(part, settings, true);
     rows.normalizer =
         Tensor::scalar(static_cast<double>(batch.size()), DType::kF32, part.inputs[0].device());
