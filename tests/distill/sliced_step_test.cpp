@@ -119,8 +119,8 @@ TEST(SlicedStep, without_batch_norm_any_number_gives_the_gradient_of_the_whole) 
     for (const std::int64_t samples : {1, 3, 6, 61}) {
       Sliced whole({false, 1, samples, device});
       const StepNumbers want = whole.step().host();
-      for (const std::int64_t slices : {2, 3, 4, 6, 7, 16})
-        for (const std::int64_t micro : {0, 1, 2}) {
+      for (const std::int64_t slices : {2, 4, 7, 16})
+        for (const std::int64_t micro : {0, 2}) {
           Sliced run({false, slices, samples, device});
           run.settings.micro_batch = micro;
           const StepNumbers numbers = run.step().host();
