@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "distill/own_rows.h"
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/allocator.h"
 
@@ -100,7 +101,8 @@ void GraphedStep::step(const nn::DeviceFeed& feed, const FeedBatch& batch,
 std::string GraphedStep::obstacle(const Job& job, const StepSettings& settings) const {
   if (!options_.graph) return "graphs are switched off";
   if (device_ == Device::kCpu) return "the CPU has no graphs";
-  if (settings.micro_batch != 0 && settings.micro_batch < job.samples)
+  const std::int64_t slices = optimizer_.slices() ? optimizer_.slices()->count() : 1;
+  if (settings.micro_batch != 0 && settings.micro_batch < (job.samples + slices - 1) / slices)
     return "the batch is cut into micro-batches";
   if (has_gradient_hooks()) return "a hook waits for gradients on the host";
   if (job.batch.sample_of_row.defined()) return "the number of rows differs from batch to batch";
@@ -134,7 +136,8 @@ void GraphedStep::run(Job job, const StepSettings& settings, double learning_rat
   bool has_row = false;
   try {
     if (entry != nullptr) {
-      const std::int64_t row = meter_.begin_row(device_, job.samples, settings.told);
+      const std::int64_t slices = optimizer_.slices() ? optimizer_.slices()->count() : 1;
+      const std::int64_t row = meter_.begin_row(device_, job.samples, settings.told, slices);
       has_row = true;
       return run_entry(std::move(job), *entry, settings, learning_rate, row);
     }
@@ -255,8 +258,10 @@ Tensor GraphedStep::in_block(std::size_t offset, const Shape& shape) const {
 
 void GraphedStep::run_eagerly(const Job& job, const StepSettings& settings) {
   const nn::Batch batch = job.feed != nullptr ? job.feed->host_batch(job.at) : job.batch;
+  StepSettings own = settings;
+  own.slices = optimizer_.slices();
   eager_step(
-      teachers_, terms_, student_, batch, settings,
+      teachers_, terms_, student_, batch, own,
       [&] {
         optimizer_.update();
         optimizer_.zero_grad();
@@ -292,6 +297,23 @@ nn::Inputs GraphedStep::teacher_inputs(const Job& job, std::size_t cursor_offset
   return job.feed->make(cursor(cursor_offset), job.samples, wanted).read_by(reading());
 }
 
+// The teacher's logits of a batch, asked for as the step itself would: slice by slice, since the
+// last bits of a row may depend on how many pass at once.
+Tensor GraphedStep::ask(const nn::Inputs& inputs) const {
+  const nn::BatchSlices* const slices = optimizer_.slices();
+  if (slices == nullptr) return teacher()->logits(inputs);
+  const std::int64_t samples = inputs.samples();
+  Tensor all;
+  for (std::int64_t s = 0; s < slices->count(); ++s) {
+    const auto [begin, end] = nn::slice_of(samples, slices->count(), s);
+    if (begin == end) continue;
+    const Tensor own = teacher()->logits(own_rows(inputs.slice(begin, end)));
+    if (!all.defined()) all = Tensor::empty({samples, own.dim(1)}, own.dtype(), own.device());
+    all.slice(begin, end).copy_from(own);
+  }
+  return all;
+}
+
 // The logits of this batch, unless the step before computed them.
 void GraphedStep::look_ahead(const Job& job, Entry& entry) {
   const bool there =
@@ -299,7 +321,7 @@ void GraphedStep::look_ahead(const Job& job, Entry& entry) {
       (job.feed ||
        same_memory(ahead_.next_teacher_inputs.values, job.batch.read_by(reading()).values));
   if (there) return;
-  const Tensor made = teacher()->logits(teacher_inputs(job, offsetof(Header, cursor)));
+  const Tensor made = ask(teacher_inputs(job, offsetof(Header, cursor)));
   Lasting& lasting = entry.lasting;
   if (!lasting.logits.defined()) {
     lasting.logits = Tensor::empty(made.shape(), made.dtype(), device_);
@@ -360,33 +382,32 @@ void GraphedStep::work(const Job& job, Entry& entry) {
   const Lasting& in = entry.lasting;
   if (job.ahead) {
     const OnSideStream side;
-    in.next_logits.copy_from(teacher()->logits(
-        job.feed ? teacher_inputs(job, offsetof(Header, next_cursor)) : in.next_teacher_inputs));
+    in.next_logits.copy_from(ask(job.feed ? teacher_inputs(job, offsetof(Header, next_cursor))
+                                          : in.next_teacher_inputs));
   }
   const nn::Batch batch = batch_of(job, in);  // 1
-  const Answer answer = [&](std::size_t t, const nn::Batch& whole, std::int64_t,
+  const Answer answer = [&](std::size_t t, const nn::Batch& part, std::int64_t begin,
                             const nn::Want& want) {
     nn::Outputs logits;
+    const std::int64_t end = begin + part.size(), classes = teacher()->classes();
     if (job.from_cache)
-      logits.logits =
-          Tensor::wrap(logits_->device_block().storage(), 0, {job.samples, teacher()->classes()},
-                       DType::kF32, teacher()->classes());
+      logits.logits = Tensor::wrap(logits_->device_block().storage(), begin * classes,
+                                   {part.size(), classes}, DType::kF32, classes);
     else if (job.ahead)
-      logits.logits = in.logits;
+      logits.logits = in.logits.slice(begin, end);
     else
-      return teachers_[t].teacher->forward(whole.read_by(teachers_[t].reading), want);
+      return teachers_[t].teacher->forward(part.read_by(teachers_[t].reading), want);
     return logits;  // (N, V)
   };
   const Update update = [&] {
     optimizer_.update();
     optimizer_.zero_grad();
   };
-  StepContext context{student_, teachers_.size(), answer, update, 0, nullptr, {}};
+  StepContext context{student_, teachers_.size(), answer, update,
+                      0,        nullptr,          {},     optimizer_.slices()};
   context.after_part = [&](const StepReport& so_far) {
-    const TermLoss& part = so_far.parts.back();
-    entry.names =
-        StepMeter::write(meter_.rows(), 0, in_block<std::int64_t>(offsetof(Header, slot), {}), true,
-                         part.total, batch.targets, so_far.rows.back(), part.columns);
+    entry.names = so_far.write_part(so_far.parts.size() - 1, meter_, 0,
+                                    in_block<std::int64_t>(offsetof(Header, slot), {}));
   };
   one_step(context, batch, terms_, rows_in_block(job, batch));  // 2 .. 6
   if (job.ahead) {

@@ -106,6 +106,7 @@ class GraphedStep {
   void run_eagerly(const Job& job, const StepSettings& settings);
   Entry* entry_of(const Job& job);
   void stage(const Job& job, Lasting& lasting) const;
+  Tensor ask(const nn::Inputs& inputs) const;
   void look_ahead(const Job& job, Entry& entry);
   void look_up(const Job& job);
   void work(const Job& job, Entry& entry);

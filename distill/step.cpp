@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "distill/own_rows.h"
 #include "engine/autograd/autograd.h"
 #include "engine/ops/elementwise.h"
 #include "engine/runtime/device.h"
@@ -56,46 +57,89 @@ double share_of(std::int64_t part, std::int64_t whole) {
   return static_cast<double>(part) / static_cast<double>(std::max<std::int64_t>(1, whole));
 }
 
-// Steps 1 to 6 of a batch, part by part.
-StepReport run_parts(const StepContext& context, const nn::Batch& batch, const Terms& terms,
-                     const Rows& rows, const nn::Want& of_student,
-                     const std::optional<nn::Want>& of_teachers) {
-  const std::int64_t samples = batch.size(),
-                     slice = context.micro_batch == 0 ? samples : context.micro_batch;
-  StepReport report;
-  report.samples = samples;
-  for (std::int64_t begin = 0; begin < samples; begin += slice) {
-    const std::int64_t end = std::min(begin + slice, samples);
-    const nn::Batch part = batch.slice(begin, end);
+// Steps 2 to 5 of a batch, part by part, and 6.
+class Parts {
+ public:
+  Parts(const StepContext& context, const nn::Batch& batch, const Terms& terms, const Rows& rows,
+        const nn::Want& of_student, const std::optional<nn::Want>& of_teachers)
+      : context_(context),
+        batch_(batch),
+        terms_(terms),
+        rows_(rows),
+        of_student_(of_student),
+        of_teachers_(of_teachers) {
+    report_.samples = batch.size();
+  }
+
+  StepReport run() {
+    nn::BatchSlices* const slices = context_.slices;
+    if (slices == nullptr) run_slice(0, report_.samples);
+    for (std::int64_t s = 0; slices != nullptr && s < slices->count(); ++s) {
+      const auto [begin, end] = nn::slice_of(report_.samples, slices->count(), s);
+      run_slice(begin, end);
+      slices->add(s, begin < end);
+    }
+    context_.update();  // 6
+    mark(context_.timer, Phase::kUpdate);
+    return std::move(report_);
+  }
+
+ private:
+  void run_slice(std::int64_t first, std::int64_t last) {
+    const std::int64_t each = context_.micro_batch == 0 ? last - first : context_.micro_batch;
+    std::int64_t part = 0;
+    for (std::int64_t begin = first; begin < last; begin += each, ++part) {
+      std::optional<nn::StatisticsScope> scope;
+      if (context_.slices != nullptr) scope.emplace(context_.slices->begin_pass(part));
+      report_.slice_rows.push_back(slice_row_);
+      run_part(begin, std::min(begin + each, last));
+    }
+    if (first < last) ++slice_row_;
+  }
+
+  void run_part(std::int64_t begin, std::int64_t end) {
+    const std::int64_t samples = report_.samples;
+    const bool in_slices = context_.slices != nullptr;  // see Note [Rows of a slice]
+    const auto own_part = [&](const Tensor& t) { return in_slices ? own_rows(t) : t; };
+    nn::Batch part = batch_.slice(begin, end);
+    if (in_slices) part = own_rows(std::move(part));
     std::vector<nn::Outputs> answers;  // 2
-    for (std::size_t t = 0; of_teachers && t < context.teachers; ++t)
-      answers.push_back(context.answer(t, part, begin, *of_teachers));
-    if (of_teachers) mark(context.timer, Phase::kTeacher);
-    const nn::Outputs student = context.student.forward(part.inputs[0], of_student);  // 3
-    mark(context.timer, Phase::kStudent);
-    Rows own = rows;
+    for (std::size_t t = 0; of_teachers_ && t < context_.teachers; ++t) {
+      answers.push_back(context_.answer(t, part, begin, *of_teachers_));
+      answers.back().logits = own_part(answers.back().logits);
+    }
+    if (of_teachers_) mark(context_.timer, Phase::kTeacher);
+    const nn::Outputs student = context_.student.forward(part.inputs[0], of_student_);  // 3
+    mark(context_.timer, Phase::kStudent);
+    Rows own = rows_;
     own.targets = part.targets;
     own.sample_of_row = part.sample_of_row;
-    own.lambda = part_of(rows.lambda, begin, end);
-    own.temperature = part_of(rows.temperature, begin, end);
-    own.share = rows.share * share_of(end - begin, samples);
-    own.row_share = rows.row_share * share_of(part.rows(), batch.rows());
-    own.value_share = rows.value_share * share_of(part.inputs[0].values.dim(0),  //
-                                                  batch.inputs[0].values.dim(0));
-    TermLoss loss = loss_of(terms, student, answers, own);  // 4
-    mark(context.timer, Phase::kLoss);
+    own.lambda = own_part(part_of(rows_.lambda, begin, end));
+    own.temperature = own_part(part_of(rows_.temperature, begin, end));
+    own.share = rows_.share * share_of(end - begin, samples);
+    own.row_share = rows_.row_share * share_of(part.rows(), batch_.rows());
+    own.value_share = rows_.value_share * share_of(part.inputs[0].values.dim(0),  //
+                                                   batch_.inputs[0].values.dim(0));
+    TermLoss loss = loss_of(terms_, student, answers, own);  // 4
+    mark(context_.timer, Phase::kLoss);
     loss.total.backward();  // 5
     loss.total = loss.total.detach();
-    report.parts.push_back(std::move(loss));
-    report.rows.push_back(part.rows());
-    report.targets.push_back(part.targets);
-    if (context.after_part) context.after_part(report);
-    mark(context.timer, Phase::kBackward);
+    report_.parts.push_back(std::move(loss));
+    report_.rows.push_back(part.rows());
+    report_.targets.push_back(part.targets);
+    if (context_.after_part) context_.after_part(report_);
+    mark(context_.timer, Phase::kBackward);
   }
-  context.update();  // 6
-  mark(context.timer, Phase::kUpdate);
-  return report;
-}
+
+  const StepContext& context_;
+  const nn::Batch& batch_;
+  const Terms& terms_;
+  const Rows& rows_;
+  const nn::Want& of_student_;
+  const std::optional<nn::Want>& of_teachers_;
+  StepReport report_;
+  std::int64_t slice_row_ = 0;  // of the next slice that has samples
+};
 
 void clear_gradients(nn::Module& module) {
   module.visit_parameters([](const std::string&, Tensor& parameter) { parameter.zero_grad(); });
@@ -157,8 +201,7 @@ StepReport one_step(const StepContext& context, const nn::Batch& batch, const Te
                     const Rows& rows) {
   batch.check();
   RETORT_CHECK(!terms.empty(), "[step] expected at least one term");
-  const std::int64_t samples = batch.size(),
-                     slice = context.micro_batch == 0 ? samples : context.micro_batch;
+  const std::int64_t samples = batch.size();
   RETORT_CHECK(samples >= 1, "[step] expected at least one sample");
   nn::Want of_student = terms.front().term->of_student();
   for (const auto& [weight, term] : terms) of_student = of_student | term->of_student();
@@ -166,10 +209,13 @@ StepReport one_step(const StepContext& context, const nn::Batch& batch, const Te
   RETORT_CHECK(!of_teachers || context.teachers > 0, "[step] expected a teacher");
 
   Rows all = rows;
-  if (slice < samples && !all.normalizer.defined()) all.normalizer = count_rows(batch);
+  const bool cut =
+      context.slices != nullptr || (context.micro_batch != 0 && context.micro_batch < samples);
+  if (cut && !all.normalizer.defined()) all.normalizer = count_rows(batch);
   try {
-    return run_parts(context, batch, terms, all, of_student, of_teachers);
+    return Parts(context, batch, terms, all, of_student, of_teachers).run();
   } catch (...) {
+    if (context.slices != nullptr) context.slices->clear();
     clear_gradients(context.student);
     for (const auto& [weight, term] : terms)
       if (nn::Module* const more = term->trained()) clear_gradients(*more);
@@ -190,18 +236,21 @@ StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, 
                             const nn::Want& want) {
     return answer_of(*teachers[t].teacher, part, teachers[t].reading, want);
   };
-  StepContext context{student, there ? teachers.size() : 0, answer,
-                      update,  settings.micro_batch,        settings.timer,
-                      {}};
+  StepContext context{student,
+                      there ? teachers.size() : 0,
+                      answer,
+                      update,
+                      settings.micro_batch,
+                      settings.timer,
+                      {},
+                      settings.slices};
   if (meter != nullptr) {
     const std::int64_t row =
-        meter->begin_row(batch.inputs[0].device(), batch.size(), settings.told);
+        meter->begin_row(batch.inputs[0].device(), batch.size(), settings.told,
+                         settings.slices != nullptr ? settings.slices->count() : 1);
     context.after_part = [meter, row](const StepReport& so_far) {
-      const bool first = so_far.parts.size() == 1;
-      const TermLoss& part = so_far.parts.back();
-      ColumnNames names = StepMeter::write(meter->rows(), row, {}, first, part.total,
-                                           so_far.targets.back(), so_far.rows.back(), part.columns);
-      if (first) meter->name_row(row, std::move(names));
+      ColumnNames names = so_far.write_part(so_far.parts.size() - 1, *meter, row, {});
+      if (so_far.parts.size() == 1) meter->name_row(row, std::move(names));
     };
   }
   try {
@@ -227,11 +276,17 @@ double StepReport::loss() const {
 StepNumbers StepReport::host() const {
   if (parts.empty()) return {};
   StepMeter meter(1);
-  const std::int64_t row = meter.begin_row(parts[0].total.device(), samples);
-  for (std::size_t i = 0; i < parts.size(); ++i)
-    meter.name_row(row, StepMeter::write(meter.rows(), row, {}, i == 0, parts[i].total, targets[i],
-                                         rows[i], parts[i].columns));
+  const std::int64_t row =
+      meter.begin_row(parts[0].total.device(), samples, {}, slice_rows.back() + 1);
+  for (std::size_t i = 0; i < parts.size(); ++i) meter.name_row(row, write_part(i, meter, row, {}));
   return meter.summary();
+}
+
+ColumnNames StepReport::write_part(std::size_t i, const StepMeter& meter, std::int64_t row,
+                                   const Tensor& slot) const {
+  const bool first = i == 0 || slice_rows[i] != slice_rows[i - 1];
+  return StepMeter::write(meter.rows(), row + slice_rows[i], slot, first, parts[i].total,
+                          targets[i], rows[i], parts[i].columns);
 }
 
 std::vector<float> StepReport::column(const std::string& name) const {

@@ -12,6 +12,7 @@
 #include "distill/phase_timer.h"
 #include "distill/step_meter.h"
 #include "distill/terms/soft_targets.h"
+#include "nn/optim/batch_slices.h"
 
 namespace retort::distill {
 
@@ -19,7 +20,8 @@ namespace retort::distill {
 struct StepSettings {
   std::vector<float> lambda = {0.5f};       // the teacher's share: one, or one per sample (B)
   std::vector<float> temperature = {1.0f};  // tau: one, or one per sample
-  std::int64_t micro_batch = 0;             // samples per forward pass; 0: the whole batch
+  std::int64_t micro_batch = 0;             // samples per forward pass; 0: the whole slice
+  nn::BatchSlices* slices = nullptr;        // of the optimizer; null: the batch is one
   PhaseTimer* timer = nullptr;              // marked after each phase; null: nobody asks
   std::vector<std::pair<std::string, double>> told = {};  // for the meter: see StepMeter
 };
@@ -29,13 +31,17 @@ struct StepSettings {
 struct StepReport {
   std::vector<TermLoss> parts;  // of each micro-batch, all terms together, detached
   std::vector<std::int64_t> rows;
-  std::vector<Tensor> targets;  // of each part; undefined: none
-  std::int64_t samples = 0;     // of the batch
+  std::vector<std::int64_t> slice_rows;  // slice of each part, of those that have samples
+  std::vector<Tensor> targets;           // of each part; undefined: none
+  std::int64_t samples = 0;              // of the batch
 
   double loss() const;       // waits for the device
   StepNumbers host() const;  // waits for the device
   /// A column's values, row by row in the order of the batch. Waits for the device.
   std::vector<float> column(const std::string& name) const;
+  /// The numbers of part i into the meter's row of its slice; row, slot: of the step (StepMeter).
+  ColumnNames write_part(std::size_t i, const StepMeter& meter, std::int64_t row,
+                         const Tensor& slot) const;
 };
 
 /// Clips, steps the optimizer and clears the gradients.
@@ -51,20 +57,25 @@ struct StepContext {
   std::size_t teachers = 0;  // of the stage
   const Answer& answer;
   const Update& update;
-  std::int64_t micro_batch = 0;  // samples; 0: the whole batch
+  std::int64_t micro_batch = 0;  // samples; 0: the whole slice
   PhaseTimer* timer = nullptr;
   /// Told of each part when its gradient is there; may be empty.
   std::function<void(const StepReport& so_far)> after_part = {};
+  nn::BatchSlices* slices = nullptr;  // null: the batch is one slice
 };
 
 /// The step: teachers' answers (no gradient), student forward, terms, backward, update.
 ///
 ///   L = sum over terms k of w_k L_k
 ///
-/// With micro_batch the gradient is accumulated over consecutive slices of the batch. What a term
+/// With micro_batch the gradient is accumulated over consecutive parts of the batch. What a term
 /// divides by is the whole batch's for each of them, so any split gives the same loss and gradient
-/// up to rounding (batch-norm statistics are those of a slice, as everywhere). Teachers are asked
-/// for what the terms want of them, and not at all if no term does.
+/// up to rounding (batch norm sees a part at a time, as everywhere). Teachers are asked for what
+/// the terms want of them, and not at all if no term does.
+///
+/// With slices the batch is first cut in M parts (nn::slice_of), whose gradients and statistics are
+/// added as nn::BatchSlices says, so that the bytes depend on M and not on who computes a slice;
+/// micro_batch says how many samples of a slice pass at once.
 ///
 /// rows: of the whole batch, as Rows says.
 /// Errors    kUsage for a batch that does not fit together; what models and terms throw. The

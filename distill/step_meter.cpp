@@ -1,5 +1,7 @@
 #include "distill/step_meter.h"
 
+#include <algorithm>
+#include <array>
 #include <utility>
 
 #include "engine/runtime/allocator.h"
@@ -21,16 +23,26 @@ StepMeter::StepMeter(std::int64_t capacity) : capacity_(capacity) {
 }
 
 std::int64_t StepMeter::begin_row(Device device, std::int64_t samples,
-                                  std::span<const std::pair<std::string, double>> told) {
+                                  std::span<const std::pair<std::string, double>> told,
+                                  std::int64_t slices) {
+  const std::int64_t rows = std::min(slices, samples);
   if (!rows_.defined()) {
     const MemoryRoleScope role(MemoryRole::kWorkspace);
-    rows_ = Tensor::zeros({capacity_, kColumns}, DType::kF64, device);
+    rows_ = Tensor::zeros({std::max(capacity_, rows), kColumns}, DType::kF64, device);
   }
   RETORT_CHECK(rows_.device() == device, "[step_meter] expected steps on ",
                retort::name_of(rows_.device()), ", got one on ", retort::name_of(device));
-  if (static_cast<std::int64_t>(waiting_.size()) == capacity_) read();
-  waiting_.push_back({samples, {}, {told.begin(), told.end()}});
-  return static_cast<std::int64_t>(waiting_.size()) - 1;
+  RETORT_CHECK(rows <= rows_.dim(0), "[step_meter] expected at most ", rows_.dim(0),
+               " slices, got ", rows);
+  if (used_ + rows > rows_.dim(0)) read();
+  waiting_.push_back({used_, rows, samples, {}, {told.begin(), told.end()}});
+  used_ += rows;
+  return waiting_.back().row;
+}
+
+void StepMeter::drop_row() {
+  used_ = waiting_.back().row;
+  waiting_.pop_back();
 }
 
 // A row: the loss, how many rows count, then the columns of the terms.
@@ -41,7 +53,7 @@ ColumnNames StepMeter::write(const Tensor& meter_rows, std::int64_t row, const T
   args.rows = rows;
   args.add = !first;
   args.pitch = kColumns;
-  args.numbers = meter_rows.data<double>() + (slot.defined() ? 0 : row * kColumns);
+  args.numbers = meter_rows.data<double>() + row * kColumns;
   args.slot = slot.defined() ? slot.data<std::int64_t>() : nullptr;
   const auto value = [](const Tensor& t) {
     return t.dtype() == DType::kF64 ? StepColumn::value(t.data<double>())
@@ -66,28 +78,35 @@ ColumnNames StepMeter::write(const Tensor& meter_rows, std::int64_t row, const T
 }
 
 void StepMeter::name_row(std::int64_t row, ColumnNames names) {
-  waiting_.at(static_cast<std::size_t>(row)).names = std::move(names);
+  const auto step = std::find_if(waiting_.rbegin(), waiting_.rend(),
+                                 [&](const Waiting& w) { return w.row == row; });
+  RETORT_CHECK(step != waiting_.rend(), "[step_meter] expected a row of a step, got ", row);
+  step->names = std::move(names);
 }
 
 void StepMeter::read() {
   if (waiting_.empty()) return;
-  const std::vector<double> values =
-      rows_.slice(0, static_cast<std::int64_t>(waiting_.size())).to_vector<double>();
-  for (std::size_t i = 0; i < waiting_.size(); ++i) {
-    const double* const row = &values[i * static_cast<std::size_t>(kColumns)];
+  const std::vector<double> values = rows_.slice(0, used_).to_vector<double>();
+  for (const Waiting& step : waiting_) {
+    std::array<double, kColumns> row{};
+    for (std::int64_t s = 0; s < step.slices; ++s) {
+      const double* const own = &values[static_cast<std::size_t>((step.row + s) * kColumns)];
+      for (std::size_t k = 0; k < row.size(); ++k) row[k] = s == 0 ? own[k] : row[k] + own[k];
+    }
     StepNumbers numbers;
     numbers.steps = 1;
-    numbers.samples = waiting_[i].samples;
+    numbers.samples = step.samples;
     numbers.rows = static_cast<std::int64_t>(row[1]);
     numbers.add("loss", row[0], 1);
-    for (std::size_t k = 0; k < waiting_[i].names.size(); ++k) {
-      const auto& [name, per] = waiting_[i].names[k];
+    for (std::size_t k = 0; k < step.names.size(); ++k) {
+      const auto& [name, per] = step.names[k];
       numbers.add(name, row[k + 2], per == Per::kRow ? row[1] : 1);
     }
-    for (const auto& [name, value] : waiting_[i].told) numbers.add(name, value, 1);
+    for (const auto& [name, value] : step.told) numbers.add(name, value, 1);
     read_.push_back(std::move(numbers));
   }
   waiting_.clear();
+  used_ = 0;
 }
 
 std::vector<StepNumbers> StepMeter::take() {

@@ -5,7 +5,7 @@
 
 namespace retort::bench {
 
-void add_elementwise_cases(Plan& plan);  // unary, binary, axpy, cast, fill, random
+void add_elementwise_cases(Plan& plan);  // unary, binary, axpy, slices, cast, fill, random
 void add_row_cases(Plan& plan);          // softmax, sums, expansion, bias, mse, scaled rows
 void add_indexed_row_cases(Plan& plan);  // gather, scatter, segments, ranks, dropout
 void add_vocabulary_cases(Plan& plan);   // embedding, linear and loss in chunks

@@ -9,6 +9,7 @@
 #include "kernels/axpy/axpy.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/random/random.h"
+#include "kernels/slice_sum/slice_sum.h"
 
 namespace retort::bench {
 namespace {
@@ -138,6 +139,34 @@ void add_axpy(Plan& plan, std::int64_t n, DType dtype) {
   add_loop(plan, "axpy", n, dtype, loop);
 }
 
+// Two neighbours of a sum of slices, left + right.
+void add_slice_sum(Plan& plan, std::int64_t n) {
+  Loop loop;
+  loop.two = true;
+  loop.flops = 1;
+  loop.run = [n](const Context& context, const Tensor& y, const Tensor& a, const Tensor& b) {
+    kernels::SliceSumArgs args;
+    args.push(a.data<float>());
+    args.push(b.data<float>());
+    args.out = y.data<float>();
+    args.n = n;
+    kernels::slice_sum(context, args);
+  };
+  loop.want = [](double a, double b) { return a + b; };
+  add_loop(plan, "slice_sum", n, DType::kF32, loop);
+}
+
+void add_running_average(Plan& plan, std::int64_t n) {
+  Loop loop;
+  loop.in_place = true;
+  loop.flops = 4;
+  loop.run = [n](const Context& context, const Tensor& y, const Tensor& x, const Tensor&) {
+    kernels::running_average(context, {y.data<float>(), x.data<float>(), n, 4, 0.1, nullptr});
+  };
+  loop.want = [](double x, double y) { return 0.9 * y + 0.1 * (x / 4); };
+  add_loop(plan, "running_average", n, DType::kF32, loop);
+}
+
 // dtype names what is read; f32 is cast to bf16 and back.
 void add_cast(Plan& plan, std::int64_t n, DType from, DType to) {
   Case c;
@@ -260,6 +289,8 @@ void add_elementwise_cases(Plan& plan) {
       add_fill(plan, n, dtype);
     }
   for (const std::int64_t n : sizes) {
+    add_slice_sum(plan, n);
+    add_running_average(plan, n);
     add_cast(plan, n, DType::kF32, DType::kBF16);
     add_cast(plan, n, DType::kBF16, DType::kF32);
     add_random(plan, n, kernels::Random::kUniform, "uniform");

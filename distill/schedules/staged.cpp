@@ -188,7 +188,9 @@ StepReport StagedDistillation::run(const nn::Batch& batch, const StepSettings& s
     optimizer_->step();
     optimizer_->zero_grad();
   };
-  return eager_step(teachers_of(stage), stage.terms, student_, batch, settings, update, meter_);
+  StepSettings own = settings;
+  own.slices = optimizer_->slices();
+  return eager_step(teachers_of(stage), stage.terms, student_, batch, own, update, meter_);
 }
 
 void StagedDistillation::count_step(const Stage& stage, const StepReport& report) {

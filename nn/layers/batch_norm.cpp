@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "engine/ops/batch_norm.h"
+#include "nn/slice_statistics.h"
 
 namespace retort::nn {
 
@@ -17,7 +18,12 @@ Tensor BatchNorm::forward(const Tensor& x, bool relu, const Tensor& residual,
   BatchNormOptions options;
   options.training = training();
   options.relu = relu;
-  return batch_norm(x, weight_, bias_, running_mean_, running_var_, options, residual, statistics);
+  if (!options.training)
+    return batch_norm(x, weight_, bias_, running_mean_, running_var_, options, residual);
+  const StatisticsPlace mean = statistics_place(running_mean_, options.momentum),
+                        var = statistics_place(running_var_, options.momentum);
+  options.momentum = mean.momentum;
+  return batch_norm(x, weight_, bias_, mean.values, var.values, options, residual, statistics);
 }
 
 BatchNorm::Affine BatchNorm::affine() const {

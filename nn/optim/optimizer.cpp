@@ -35,7 +35,9 @@ int group_of(const OptimizerConfig& config, const Tensor& parameter) {
 }  // namespace
 
 Optimizer::Optimizer(const TrainedModules& modules, const OptimizerConfig& config)
-    : arena_(modules, 2, [&](const std::string&, const Tensor& p) { return group_of(config, p); }),
+    : arena_(
+          modules, 2, [&](const std::string&, const Tensor& p) { return group_of(config, p); },
+          config.slices > 1),
       config_(config),
       learning_rate_(config.learning_rate) {
   RETORT_CHECK(std::isfinite(config.learning_rate) && config.learning_rate >= 0,
@@ -44,9 +46,12 @@ Optimizer::Optimizer(const TrainedModules& modules, const OptimizerConfig& confi
                "[optimizer] expected a weight decay >= 0, got ", config.weight_decay);
   RETORT_CHECK(std::isfinite(config.clip_norm) && config.clip_norm >= 0,
                "[optimizer] expected clip_norm >= 0, got ", config.clip_norm);
+  RETORT_CHECK(config.slices >= 1 && config.slices <= kMostSlices, "[optimizer] expected 1 to ",
+               kMostSlices, " slices, got ", config.slices);
+  if (config.slices > 1) slices_ = std::make_unique<BatchSlices>(arena_, config.slices);
   if (config.bf16_copy) {
     const MemoryRoleScope role(MemoryRole::kParameters);
-    arena_.parameters().keep_bf16_copy();
+    arena_.values().keep_bf16_copy();
     copy_ = arena_.parameters().bf16_copy();
   }
   const MemoryRoleScope role(MemoryRole::kOptimizer);
@@ -100,11 +105,17 @@ void Optimizer::begin_step() {
   if (!elsewhere_.rate.defined()) upload(own_.step, steps_);
 }
 
+void Optimizer::zero_grad() {
+  arena_.zero_gradients();
+  if (slices_) slices_->clear();
+}
+
 void Optimizer::update() {
   const Numbers& numbers = elsewhere_.rate.defined() ? elsewhere_ : own_;
-  Scalars scalars{numbers.rate.data<float>(), numbers.step.data<std::int64_t>(), nullptr, nullptr};
+  const Tensor gradients = slices_ ? slices_->finish() : arena_.gradients();
+  Scalars scalars{numbers.rate.data<float>(), numbers.step.data<std::int64_t>(), nullptr, nullptr,
+                  gradients.raw()};
   if (norm_.defined()) {
-    const Tensor& gradients = arena_.gradients();
     const kernels::GradientSegment all{gradients.raw(), gradients.numel()};
     kernels::GradNormArgs args;
     args.segments = {&all, 1};
@@ -119,6 +130,7 @@ void Optimizer::update() {
     if (config_.skip_not_finite) scalars.skip = not_finite_.data<std::int32_t>();
   }
   apply(scalars);
+  if (slices_) slices_->update_statistics(scalars.skip);
 }
 
 NamedTensors Optimizer::state() const {
@@ -188,7 +200,7 @@ void Sgd::apply(const Scalars& scalars) {
   const Tensor& parameters = arena_.parameters();
   kernels::SgdArgs args;
   args.parameter = parameters.raw();
-  args.gradient = arena_.gradients().raw();
+  args.gradient = scalars.gradient;
   if (!moments_.empty()) args.momentum_buffer = moments_[0].values.raw();
   args.parameter_copy = parameter_copy();
   args.n = arena_.numel();
@@ -219,7 +231,7 @@ void AdamW::apply(const Scalars& scalars) {
   const Tensor& parameters = arena_.parameters();
   kernels::AdamWArgs args;
   args.parameter = parameters.raw();
-  args.gradient = arena_.gradients().raw();
+  args.gradient = scalars.gradient;
   args.first_moment = moments_[0].values.raw();
   args.second_moment = moments_[1].values.raw();
   args.parameter_copy = parameter_copy();

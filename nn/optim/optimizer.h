@@ -1,11 +1,13 @@
 // Optimizers over flat arenas: SGD and AdamW.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "engine/io/safetensors.h"
 #include "nn/optim/arena.h"
+#include "nn/optim/batch_slices.h"
 
 namespace retort::nn {
 
@@ -21,6 +23,10 @@ struct OptimizerConfig {
   /// writes in its own pass, so that no convolution of bf16 images rounds them again. The same
   /// bytes, 2 more per parameter.
   bool bf16_copy = false;
+  /// Slices that a batch comes in (f32 parameters only): the gradient of an update is then the sum
+  /// that slices() was given, and running statistics move with the update. 1: as the passes leave
+  /// them.
+  std::int64_t slices = 1;
 };
 
 /// Owns the memory of its parameters' values and gradients (ParameterArena) from its construction
@@ -42,7 +48,9 @@ class Optimizer {
   void begin_step();  // checks the parameters, counts the step, uploads the numbers that change
   void update();      // kernels only
   void cancel_step() { --steps_; }  // takes begin_step() back: no update() follows
-  void zero_grad() { arena_.zero_gradients(); }
+  void zero_grad();                 // of a batch in slices: what was added, too
+  /// To be given every slice of a batch before update(); null without OptimizerConfig::slices.
+  BatchSlices* slices() { return slices_.get(); }
 
   /// From now on update() reads the learning rate (f32) and the number of the update (i64, from 1)
   /// in these device scalars, and the caller keeps them right: set_learning_rate() and begin_step()
@@ -79,6 +87,7 @@ class Optimizer {
     const std::int64_t* step;
     const float* clip;         // null: none
     const std::int32_t* skip;  // null: never
+    const void* gradient;      // laid out like the arena
   };
   virtual void apply(const Scalars& scalars) = 0;
   /// The parameters' bf16 copy, null without one.
@@ -97,6 +106,7 @@ class Optimizer {
   Numbers own_, elsewhere_;  // elsewhere_ is read where it is defined
   Tensor norm_, clip_, not_finite_, ticket_;
   Tensor copy_;  // laid out like the arena; undefined without bf16_copy
+  std::unique_ptr<BatchSlices> slices_;
 };
 
 /// Stochastic gradient descent as PyTorch's: formula in kernels/sgd/sgd.h.

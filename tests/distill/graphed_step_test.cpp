@@ -42,6 +42,7 @@ struct Kind {
   bool bf16_copy = false;             // of the parameters
   nn::Ints widths = {4, 4, 8, 8};     // of a resnet
   std::function<Terms()> terms = {};  // of each run its own; empty: soft targets
+  std::int64_t slices = 1;            // of a batch
 };
 
 std::shared_ptr<nn::ImageDataset> images(const Kind& s, std::int64_t count) {
@@ -91,6 +92,7 @@ struct Training {
       config.weight_decay = 0.01;
       config.decay_norm_and_bias = false;
       config.bf16_copy = s.bf16_copy;
+      config.slices = s.slices;
       return config;
     };
     if (s.adamw) {
@@ -226,6 +228,17 @@ TEST_F(GraphedStepTest, replays_give_the_bytes_of_eager_steps) {
       {{.arch = "mlp", .adamw = true, .terms = angles}, false, 14},
       {{.arch = "mlp", .augment = flip, .terms = projection}, false, 14},
       {{.arch = "resnet8", .dtype = DType::kBF16, .batch = 4, .terms = angles}, false, 9},
+      // The last batch of an epoch has two samples: slices stay empty there.
+      {{.arch = "mlp", .adamw = true, .clip = 0.1, .augment = flip, .slices = 4}, true, 14},
+      {{.arch = "mlp", .own_teacher_inputs = true, .terms = hints, .slices = 3}, false, 14},
+      {{.arch = "resnet8",
+        .clip = 0.5,
+        .dtype = DType::kBF16,
+        .augment = flip,
+        .bf16_copy = true,
+        .slices = 3},
+       true,
+       9},
   };
   int number = 0;
   for (const Case& c : cases) {
@@ -397,12 +410,16 @@ TEST_F(GraphedStepTest, logits_from_a_cache_are_replayed_too) {
     const char* augment;
     std::uint64_t rows;  // room for so many
     bool tensors;
+    std::int64_t slices = 1;
   };
   for (const Case& c : {Case{"none", 1000, false},
                         {"none", 1000, true},
                         {"none", 7, false},
-                        {"crop_flip", 1000, false}}) {
-    const Kind setup{.arch = "mlp", .augment = c.augment, .own_teacher_inputs = true};
+                        {"crop_flip", 1000, false},
+                        {"none", 1000, false, 4},
+                        {"none", 1000, true, 3}}) {
+    const Kind setup{
+        .arch = "mlp", .augment = c.augment, .own_teacher_inputs = true, .slices = c.slices};
     Training eager(setup, {.graph = false}), graphed(setup, {.overlap = true});
     for (Training* run : {&eager, &graphed}) {
       const auto cache = std::make_shared<LogitCache>(
@@ -583,6 +600,9 @@ TEST_F(GraphedStepTest, what_cannot_be_captured_runs_eagerly_and_says_why) {
       };
     };
     EXPECT_THAT(reason_of(run, cut(run)), HasSubstr("micro-batches"));
+    Training in_slices({.arch = "mlp", .slices = 2}, {});  // of three samples: four pass at once
+    for (int t = 0; t < 5; ++t) cut(in_slices)(t);
+    EXPECT_GT(in_slices.step->replays(), 0) << in_slices.step->reason();
     reason_of(eager, cut(eager));
     expect_same(eager, run, eager.meter.take(), "micro-batches");
   }

@@ -72,8 +72,9 @@ TEST_F(Identity, more_seeds_and_arms_are_added_and_nothing_else_changes) {
 
 TEST_F(Identity, what_changes_results_is_refused) {
   ASSERT_EQ(run(args({}, "x")).status, 0);
-  for (const char* change : {"train.lr=0.04", "train.micro_batch=5", "train.batch=20",
-                             "student.arch=resnet14", "train.evaluate_batch=100"}) {
+  for (const char* change :
+       {"train.lr=0.04", "train.micro_batch=5", "train.slices=5", "train.batch=20",
+        "student.arch=resnet14", "train.evaluate_batch=100"}) {
     const Result r = resumed({change}, "x");
     EXPECT_EQ(r.status, 2) << change;
     EXPECT_THAT(r.err, HasSubstr("the recipe changed")) << change;
@@ -137,6 +138,12 @@ TEST(Prepare, the_smallest_part_of_a_batch) {
   EXPECT_EQ(smallest_part(47, 10, 4), 2);
   EXPECT_EQ(smallest_part(5, 10, 0), 5);
   EXPECT_EQ(smallest_part(7, 7, 1), 1);
+  EXPECT_EQ(smallest_part(40, 10, 0, 4), 2);  // 2, 3, 2, 3
+  EXPECT_EQ(smallest_part(43, 10, 0, 4), 1);  // three samples in four slices
+  EXPECT_EQ(smallest_part(36, 12, 0, 4), 3);
+  EXPECT_EQ(smallest_part(36, 12, 2, 4), 1);  // micro-batches of 2 and 1
+  EXPECT_EQ(smallest_part(40, 10, 2, 4), 1);
+  EXPECT_EQ(smallest_part(40, 10, 0, 0), 10);
 }
 
 // torchvision's stem leaves 1 x 1 pixels of 32 x 32 to the last stage of a ResNet.

@@ -52,8 +52,8 @@ TEST(Schema, effects_say_what_a_key_decides) {
        {"name", "description", "data.root", "train.jobs", "train.log_steps", "train.graph",
         "train.prefetch", "train.checkpoint_keep", "teacher.cache", "report.baseline"})
     EXPECT_FALSE(find_key(key)->effects & nn::kChangesResult) << key;
-  for (const char* key : {"train.lr", "train.micro_batch", "data.train_sample", "student.init",
-                          "distill.cutoff", "distill.parameter", "curriculum.file"})
+  for (const char* key : {"train.lr", "train.micro_batch", "train.slices", "data.train_sample",
+                          "student.init", "distill.cutoff", "distill.parameter", "curriculum.file"})
     EXPECT_TRUE(find_key(key)->effects & nn::kChangesResult) << key;
 }
 

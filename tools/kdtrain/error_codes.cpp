@@ -30,7 +30,8 @@ constexpr ErrorRow kRows[] = {
      "Set it outside the block."},
     {"RT0209", 2, "one value of each channel",
      "Batch norm would take a mean and a variance over a single value.",
-     "A larger batch or micro-batch, or one that leaves no single sample at the end of an epoch."},
+     "A larger batch or micro-batch, fewer slices, or a batch that leaves no single sample at the "
+     "end of an epoch."},
     {"RT0210", 2, "is larger than its", "A batch has more samples than the training data.",
      "A smaller batch, or more data."},
     {"RT0211", 2, "the recipe wants",

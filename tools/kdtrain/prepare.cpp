@@ -90,8 +90,9 @@ class Checks {
                      const nn::Dataset& samples) {
     const std::int64_t batch = s.integer(training + ".batch"),
                        micro = s.integer(training + ".micro_batch"),
-                       size = samples.facts().epoch_size;
-    if (smallest_part(samples.facts().endless() ? batch : size, batch, micro) > 1) return;
+                       slices = s.integer(training + ".slices"), size = samples.facts().epoch_size,
+                       all = samples.facts().endless() ? batch : size;
+    if (smallest_part(all, batch, micro, slices) > 1) return;
     const std::string asked = section + "|" + cost_signature(s);
     if (!seen_.insert(asked).second) return;
     const auto model = build_model(s, section, samples.facts(), 1);
@@ -100,6 +101,14 @@ class Checks {
     model->forward(nn::first_samples(*plain_source(samples, Device::kCpu, {reading}), 1).inputs[0]);
     const std::string layer = layer_with_one_value(*model);
     if (layer.empty()) return;
+    if (smallest_part(all, batch, micro) > 1) {
+      const std::string key = training + ".slices";
+      fail(ErrorCode::kUsage, jobs_.recipe().place(s, key), ": ", key, " = ", slices,
+           " leaves one sample to a slice (or to its last micro-batch), of a batch of ", batch,
+           " or of the last of ", size,
+           " samples: batch norm has one value of each channel there (", layer, " of ",
+           s.text(section + ".arch"), "), and no variance: expected fewer slices");
+    }
     const bool whole = batch == 1 || micro == 1;
     const std::string key = training + (micro == 1 ? ".micro_batch" : ".batch");
     fail(ErrorCode::kUsage, jobs_.recipe().place(s, key), ": ", key, " = ", s.integer(key),
@@ -116,12 +125,18 @@ class Checks {
 
 }  // namespace
 
-std::int64_t smallest_part(std::int64_t samples, std::int64_t batch, std::int64_t micro_batch) {
+std::int64_t smallest_part(std::int64_t samples, std::int64_t batch, std::int64_t micro_batch,
+                           std::int64_t slices) {
   const auto last = [](std::int64_t all, std::int64_t each) {
     return each == 0 || all % each == 0 ? (each == 0 ? all : std::min(all, each)) : all % each;
   };
-  const std::int64_t last_batch = last(samples, batch);
-  return std::min(last(std::min(samples, batch), micro_batch), last(last_batch, micro_batch));
+  // Slices are of two sizes that differ by one; those without samples do not pass.
+  const auto of_batch = [&](std::int64_t rows) {
+    const std::int64_t parts = std::clamp<std::int64_t>(slices, 1, rows), small = rows / parts;
+    const std::int64_t part = last(small, micro_batch);
+    return rows % parts == 0 ? part : std::min(part, last(small + 1, micro_batch));
+  };
+  return std::min(of_batch(std::min(samples, batch)), of_batch(last(samples, batch)));
 }
 
 OpenedTask open_task(const JobList& jobs, bool first, Device device) {

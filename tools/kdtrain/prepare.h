@@ -21,7 +21,8 @@ OpenedTask open_task(const JobList& jobs, bool first, Device device);
 void check_files(const Recipe& recipe);
 
 /// Samples of the smallest part of a batch that passes a network at once: of the last batch of an
-/// epoch, or of the last micro-batch.
-std::int64_t smallest_part(std::int64_t samples, std::int64_t batch, std::int64_t micro_batch);
+/// epoch, of the smaller slice, or of the last micro-batch.
+std::int64_t smallest_part(std::int64_t samples, std::int64_t batch, std::int64_t micro_batch,
+                           std::int64_t slices = 1);
 
 }  // namespace retort::tools

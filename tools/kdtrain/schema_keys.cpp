@@ -8,6 +8,7 @@
 #include <set>
 
 #include "kernels/common/check.h"
+#include "nn/optim/slice_sum.h"
 #include "tools/kdtrain/schema_parts.h"
 
 namespace retort::tools {
@@ -91,7 +92,11 @@ std::vector<KeySpec> training_keys() {
           .with(kCost),
       count_option("micro_batch", 0, 0, 65536, "samples",
                    "Samples that pass the networks at once (gradients are added up, less memory); "
-                   "0: the whole batch.")
+                   "0: the whole batch, or slice of it.")
+          .with(kCost),
+      count_option("slices", 0, 0, static_cast<double>(nn::kMostSlices), "",
+                   "Parts that a batch is cut into, whose gradients and batch statistics are added "
+                   "in an order that their number alone decides; 0, 1: none.")
           .with(kCost),
       choice_option("optimizer", "sgd", "sgd|adamw", "Update rule.").with(kCost),
       number_option("lr", 0.1, 0, 1000, "", "Learning rate at the start (after warm-up)."),

@@ -12,6 +12,7 @@
 #include "tools/kdtrain/job_log.h"
 #include "tools/kdtrain/models.h"
 #include "tools/kdtrain/signals.h"
+#include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
 namespace {
@@ -327,6 +328,11 @@ class Job {
 
   void write_first_notes() {
     for (const std::string& note : plan_.notes) log_.note(note);
+    if (const std::string told = told_of_slices(*plan_.settings, plan_.section, *plan_.model);
+        !told.empty()) {
+      log_.note(told);
+      context_.progress->line("note: " + title_ + ": " + told);
+    }
     if (trainer_.reliance())
       for (const std::string& warning : trainer_.reliance()->warnings()) log_.note(warning);
   }

@@ -13,6 +13,8 @@ namespace retort::tools {
 
 namespace {
 
+constexpr std::int64_t kFewSamples = 16;  // of a slice that batch norm sees
+
 // Sanh et al. 2019: 2 CE + 5 tau^2 KL + 1 cosine.
 constexpr float kTripleCe = 2, kTripleKl = 5, kTripleCosine = 1;
 
@@ -104,6 +106,7 @@ distill::OptimizerFactory optimizer_factory(const Settings& settings, const std:
       config.decay_norm_and_bias = settings.flag(section + ".decay_norm_and_bias");
       config.clip_norm = settings.number(section + ".clip_norm");
       config.bf16_copy = bf16_copy;
+      config.slices = std::max<std::int64_t>(1, settings.integer(section + ".slices"));
       return config;
     };
     if (settings.text(section + ".optimizer") == "sgd") {
@@ -118,6 +121,22 @@ distill::OptimizerFactory optimizer_factory(const Settings& settings, const std:
     config.epsilon = settings.number(section + ".epsilon");
     return std::make_unique<nn::AdamW>(modules, config);
   };
+}
+
+std::string told_of_slices(const Settings& settings, const std::string& section,
+                           const nn::Module& model) {
+  const std::int64_t slices = settings.integer(section + ".slices"),
+                     batch = settings.integer(section + ".batch");
+  if (slices <= 1 || settings.integer(section + ".batch_tokens") > 0) return "";
+  const nn::Module::Named buffers = model.named_buffers();
+  const std::int64_t smallest = std::max<std::int64_t>(1, batch / slices);
+  if (smallest >= kFewSamples || std::none_of(buffers.begin(), buffers.end(), [](const auto& b) {
+        return b.first.ends_with("running_var");
+      }))
+    return "";
+  return join(section, ".slices = ", slices, " leaves ", smallest, " of ", batch,
+              " samples to a slice: batch norm sees a slice at a time, and fewer than ",
+              kFewSamples, " make its statistics rough");
 }
 
 distill::Terms terms_of(const Settings& settings, std::uint64_t key) {

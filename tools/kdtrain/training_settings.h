@@ -28,6 +28,11 @@ curriculum::RelianceOptions reliance_options(const Settings& settings);
 distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section,
                                             bool bf16_copy);
 
+/// What to say at the start of a model whose batch norms see few samples at a time, because batches
+/// are cut into slices; "": nothing.
+std::string told_of_slices(const Settings& settings, const std::string& section,
+                           const nn::Module& model);
+
 /// The teacher's share of the soft targets where nothing says it batch by batch: distill.lambda, or
 /// that of distill.loss = "distilbert_triple" (of weight 7, so that 2 CE + 5 tau^2 KL come out).
 double lambda_of(const Settings& settings);
