@@ -121,7 +121,7 @@ void note_shared(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool wr
       reads[g] = {w.epoch, me, 0};
   }
 }
-void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes) {
+void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes, bool by_group) {
   for (u32 g = offset / 2; g <= (offset + bytes - 1) / 2; ++g) {
     const Access& a = b.writes[g];
     if (a.thread == 0) {
@@ -138,7 +138,7 @@ void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes) {
                         "wgmma reads shared memory at " + hex(kSharedBase + 2 * g) +
                             ", written by thread " + std::to_string(thread) +
                             " without fence.proxy.async after it");
-    if (thread / 32 != w.index && a.epoch >> 6 == w.epoch >> 6)
+    if ((by_group || thread / 32 != w.index) && a.epoch >> 6 == w.epoch >> 6)
       w.machine->hazard(w, 0,
                         "race: wgmma reads shared memory at " + hex(kSharedBase + 2 * g) +
                             ", written by thread " + std::to_string(thread) +

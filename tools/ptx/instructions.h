@@ -60,9 +60,9 @@ std::string who(u16 thread);
 
 // The shadow of shared memory; `offset` counts from the start of the block's.
 void note_shared(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool write);
-/// What wgmma and the copy engine read: written, by a thread that has fenced its writes since,
-/// before a barrier.
-void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes);
+/// What wgmma reads for a warp, or for all warps of its group: written, by a thread that has fenced
+/// its writes since, before a barrier.
+void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes, bool by_group);
 /// What the copy engine writes over: fenced by whoever wrote it.
 void check_async_write(Warp& w, u32 lane, Block& b, u32 offset, u32 bytes);
 void forget(Block& b, u32 offset, u32 bytes);  // an asynchronous write is under way

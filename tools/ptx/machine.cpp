@@ -78,7 +78,9 @@ std::string Machine::census() const {
   std::map<std::string, u32> where;
   for (const Block& b : cluster.blocks)
     for (const Warp& w : b.warps) {
-      const char* const what = w.state == State::kBarrier       ? "at a barrier"
+      const char* const what = w.state == State::kBarrier ? "at a barrier"
+                               : w.state == State::kWarpGroup
+                                   ? "waiting for the others of their warp group"
                                : w.state == State::kClusterWait ? "at a cluster barrier"
                                : w.state == State::kPolling     ? "polling an mbarrier"
                                : w.state == State::kDone        ? "exited"
@@ -191,6 +193,7 @@ void Machine::start(u32 first, u32 count) {
       block.reads.assign(block.shared.size() / 2 + 1, {});
     }
     block.warps.resize(warps);
+    block.groups.resize((warps + 3) / 4);
     for (u32 k = 0; k < warps; ++k) {
       Warp& w = block.warps[k];
       w.r = files_.data() + std::size_t{b * warps + k} * per_warp;
