@@ -19,15 +19,20 @@ struct GemmParams {
   bool relu;
 };
 
+// A thread's four neighbours are 16-byte accesses; the 4 extra columns spread the banks.
+template <class Sum>
+struct alignas(16) GemmLine {
+  Sum v[kGemmTile + 4];
+};
+
 // One block per 64 x 64 tile of C; a thread owns 4 x 4 elements. K in steps of 16 through shared
 // memory. Neighbouring threads load neighbouring addresses whichever way A and B are stored.
-// Shared: 2 x 16 x 68 accumulators (the 4 extra columns keep 16-byte alignment and spread the
-// banks). Launch: grid (tiles across N, tiles down M), block 256.
+// Shared: 2 x 16 x 68 accumulators. Launch: grid (tiles across N, tiles down M), block 256.
 template <class T, bool kTransposeA, bool kTransposeB>
 __global__ void __launch_bounds__(kGemmThreads, 2) gemm_block_per_tile_kernel(GemmParams<T> p) {
   using Sum = accumulator_t<T>;
-  SIMT_SHARED(Sum, a_tile, [kGemmDepth][kGemmTile + 4]);
-  SIMT_SHARED(Sum, b_tile, [kGemmDepth][kGemmTile + 4]);
+  SIMT_SHARED(GemmLine<Sum>, a_tile, [kGemmDepth]);
+  SIMT_SHARED(GemmLine<Sum>, b_tile, [kGemmDepth]);
   const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t row0 = std::int64_t{blockIdx.y} * kGemmTile,
                      column0 = std::int64_t{blockIdx.x} * kGemmTile;
@@ -43,7 +48,7 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm_block_per_tile_kernel(Ge
       const std::int64_t r = row0 + row, q = k0 + depth;
       Sum value = 0;
       if (r < p.m && q < p.k) value = to_float(p.a[kTransposeA ? q * p.lda + r : r * p.lda + q]);
-      a_tile[depth][row] = value;
+      a_tile[depth].v[row] = value;
     }
     for (int i = thread; i < kGemmTile * kGemmDepth; i += kGemmThreads) {
       const int column = kTransposeB ? i / kGemmDepth : i % kGemmTile,
@@ -51,7 +56,7 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm_block_per_tile_kernel(Ge
       const std::int64_t c = column0 + column, q = k0 + depth;
       Sum value = 0;
       if (c < p.n && q < p.k) value = to_float(p.b[kTransposeB ? c * p.ldb + q : q * p.ldb + c]);
-      b_tile[depth][column] = value;
+      b_tile[depth].v[column] = value;
     }
     __syncthreads();
 #pragma unroll 4
@@ -60,23 +65,36 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm_block_per_tile_kernel(Ge
       for (int i = 0; i < 4; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-          sum[i][j] += a_tile[depth][my_row + i] * b_tile[depth][my_column + j];
+          sum[i][j] += a_tile[depth].v[my_row + i] * b_tile[depth].v[my_column + j];
     __syncthreads();
   }
 
+  // The sums of rows 4 l + half and 4 l + half + 1 go through the tiles, so that neighbouring threads
+  // store neighbouring elements.
+  static_assert(kGemmThreads / 16 == kGemmDepth);
 #pragma unroll
-  for (int i = 0; i < 4; ++i)
+  for (int half = 0; half < 4; half += 2) {
+    if (half != 0) __syncthreads();
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const std::int64_t r = row0 + my_row + i, c = column0 + my_column + j;
+      a_tile[thread / 16].v[my_column + j] = sum[half][j];
+      b_tile[thread / 16].v[my_column + j] = sum[half + 1][j];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = thread; i < 2 * kGemmDepth * kGemmTile; i += kGemmThreads) {
+      const int line = i / kGemmTile % kGemmDepth, column = i % kGemmTile,
+                second = i / (kGemmDepth * kGemmTile);
+      const std::int64_t r = row0 + 4 * line + half + second, c = column0 + column;
       if (r >= p.m || c >= p.n) continue;
       T& out = p.c[r * p.ldc + c];
-      Sum value = p.alpha * sum[i][j];
+      Sum value = p.alpha * (second == 0 ? a_tile : b_tile)[line].v[column];
       if (p.beta != 0) value += p.beta * to_float(out);
       if (p.bias != nullptr) value += to_float(p.bias[c]);
       if (p.relu && value < 0) value = 0;
       out = from_float<T>(value);
     }
+  }
 }
 
 // c := f(z). One thread per element; blockIdx.y strides over rows, x over columns.

@@ -21,6 +21,8 @@
 #include <random>
 #include <thread>
 #include <vector>
+
+#include "kernels/simt/async_proxy.h"
 #if defined(SIMT_EMU_UCONTEXT) || !defined(__x86_64__)
 #define SIMT_EMU_USE_UCONTEXT 1
 #include <ucontext.h>
@@ -120,6 +122,12 @@ void context_make(Context& c, char* stack, std::size_t size, void (*entry)()) {
 }
 #endif
 
+struct PendingCopy {
+  void* dst = nullptr;
+  const void* src = nullptr;
+  unsigned bytes = 0, src_bytes = 0, group = 0;
+};
+
 struct Fiber {
   Context ctx;
   char* map = nullptr;  // guard page + stack
@@ -128,17 +136,12 @@ struct Fiber {
   void* fake = nullptr;  // ASan fake stack
   void* tsan = nullptr;
   struct ThreadState* job = nullptr;
+  std::vector<PendingCopy> copies;  // of its thread: grown and freed by one TSan fiber
 };
 
 enum class State : std::uint8_t { not_started, ready, waiting, done };
 
 struct ThreadState;
-struct PendingCopy {
-  void* dst = nullptr;
-  const void* src = nullptr;
-  unsigned bytes = 0, src_bytes = 0, group = 0;
-};
-
 struct BlockState;
 struct ThreadState : Thread {
   State state = State::not_started;
@@ -147,11 +150,14 @@ struct ThreadState : Thread {
   const char* wait_what = "";
   Loc wait_loc{};
   unsigned async_group = 0;  // groups committed so far
-  bool fenced = false;
+  bool fenced = false, block_fenced = false;
+  void* last_atomic = nullptr;   // of global memory
+  bool proxy_fenced = false;     // since the block's last barrier
+  AsyncProxy::Chain landed = 0;  // by cp.async since its last async_proxy_fence
+  unsigned products = 0;         // wgmma under way
   bool cluster_arrived = false;  // at the cluster barrier, and has not waited yet
   unsigned cluster_phase = 0;    // of that arrival
   const void* waits_for_tile = nullptr;
-  std::vector<PendingCopy> copies;
 };
 
 struct Barrier {
@@ -232,6 +238,7 @@ struct TileCopy {
 struct TileBarrierState {
   const void* at = nullptr;
   bool ready = false;
+  const ThreadState* owner = nullptr;  // who initialised it
   unsigned arrivals = 0, pending = 0, phase = 0, copies = 0;
   std::int64_t bytes = 0;  // expected, less those under way
   TileCopy copy[kTileCopies];
@@ -307,6 +314,8 @@ struct BlockState : Block {
   std::vector<SharedEntry> shared;
   char* dyn = nullptr;
   char* sync = nullptr;  // addresses used as TSan sync objects
+  AsyncProxy proxy{kArena, kPoison};
+  unsigned proxy_fenced = 0;  // threads that have fenced since the last barrier
   // The last time another block asked for an address in this one's shared memory.
   bool mapped = false;
   unsigned mapped_phase = 0, mapped_by = 0;
@@ -338,6 +347,11 @@ struct BlockState : Block {
   char* carve(std::size_t bytes, std::size_t align);
   void check_canaries();
   void complete(Warp& w, unsigned i, unsigned warp_index);
+  void unfence(ThreadState* t) {
+    if (!t->proxy_fenced) return;
+    t->proxy_fenced = false;
+    --proxy_fenced;
+  }
   const SharedEntry* entry_of(const void* p) const {
     const char* c = static_cast<const char*>(p);
     for (const auto& e : shared)
@@ -371,6 +385,7 @@ struct Worker {
   ThreadList<kThreads> wake;
   Fiber main;
   unsigned count = 0, done = 0;  // threads of the cluster
+  unsigned turns = 0;            // clusters it has run
   bool cancelling = false, faulted = false;
   std::mt19937_64 rng;
   char* sync_base = nullptr;  // where the blocks' TSan sync objects lie
@@ -407,8 +422,10 @@ struct Worker {
   }
   Fiber* fiber_for(ThreadState* t) {
     if (t->fiber) return t->fiber;
-    if (has_tsan()) {  // one TSan fiber per CUDA thread, always
-      t->fiber = fibers[t->home->rank * t->home->count + t->linear].get();
+    if (has_tsan()) {  // one TSan fiber per CUDA thread, and another one in the next block: else
+                       // what two blocks' thread 0 do would pass for ordered
+      const unsigned n = t->home->count;
+      t->fiber = fibers[t->home->rank * n + (t->linear + 7 * turns) % n].get();
     } else if (!free_fibers.empty()) {
       t->fiber = free_fibers.back();
       free_fibers.pop_back();
@@ -416,6 +433,7 @@ struct Worker {
       t->fiber = new_fiber();
     }
     t->fiber->job = t;
+    t->fiber->copies.clear();
     return t->fiber;
   }
   void set_current(ThreadState* t) {
@@ -531,6 +549,7 @@ void fiber_main() {
     ThreadState* n = w->pop();
     if (n && !n->fiber && !has_tsan()) {  // fresh thread: reuse this stack, no switch
       f->job = n;
+      f->copies.clear();
       n->fiber = f;
       continue;
     }
@@ -628,6 +647,8 @@ void BlockState::begin(const Grid& g, std::uint64_t index) {
     arena = static_cast<char*>(m);
   }
   if (__asan_poison_memory_region) __asan_poison_memory_region(arena, kArena);
+  proxy.begin();
+  proxy_fenced = 0;
   arena_used = kRedZone;
   shared_bytes = 0;
   shared.clear();
@@ -655,10 +676,12 @@ void BlockState::begin(const Grid& g, std::uint64_t index) {
     t.state = State::not_started;
     t.fiber = nullptr;
     t.async_group = 0;
-    t.fenced = false;
+    t.fenced = t.block_fenced = t.proxy_fenced = false;
+    t.last_atomic = nullptr;
+    t.landed = 0;
+    t.products = 0;
     t.cluster_arrived = false;
     t.waits_for_tile = nullptr;
-    t.copies.clear();
   }
   dyn = carve(g.smem, kDynamicAlign);
   shared.push_back({nullptr, dyn, g.smem, kDynamicAlign});
@@ -744,6 +767,7 @@ void Worker::run_cluster(std::uint64_t index) {
         }
   }
   t_cur = nullptr;
+  ++turns;
   stats.blocks += cluster;
   stats.threads += count;
 }
@@ -782,9 +806,11 @@ void Worker::deadlock() {
 
 void Worker::finish(ThreadState* t) {
   BlockState& b = *t->home;
-  if (config().strict && !t->copies.empty())
+  if (config().strict && !t->fiber->copies.empty())
     throw Error(Fault::async_outstanding,
                 where(t) + " exits with cp.async copies it never waited for");
+  if (config().strict && t->products > 0)
+    throw Error(Fault::async_outstanding, where(t) + " exits with products of wgmma under way");
   if (config().strict && t->cluster_arrived)
     throw Error(Fault::early_exit, where(t) + " exits between cluster_arrive and cluster_wait");
   if (config().strict && cluster_barrier.arrived > 0)
@@ -795,6 +821,7 @@ void Worker::finish(ThreadState* t) {
     throw Error(Fault::early_exit, where(t) + " exits while " + std::to_string(b.bars[0].arrived) +
                                        " thread(s) wait in __syncthreads at " + at(b.bars[0].loc));
   gone(t);
+  b.unfence(t);
   Warp& w = b.warps[t->warp];
   w.exited |= 1u << t->lane;
   for (unsigned i = 0; i < w.open;) {
@@ -957,6 +984,8 @@ const char* to_string(Fault f) {
     case Fault::async_outstanding: return "outstanding asynchronous copy";
     case Fault::bad_cluster: return "bad use of a cluster";
     case Fault::cluster_exit: return "shared memory of an exited block";
+    case Fault::proxy_fence: return "missing proxy fence";
+    case Fault::register_fence: return "missing wgmma fence";
     case Fault::bad_tile: return "bad use of a tile barrier";
     case Fault::launch_config: return "launch configuration";
   }
@@ -1035,6 +1064,7 @@ int block_barrier(int id, int want, BarOp op, int pred, Loc loc) {
     b.result = b.acc;
     ++w->stats.barriers;
     home.bar_waiting[id].push_back(t);  // the last to come queues like the others
+    for (ThreadState* o : home.bar_waiting[id]) home.unfence(o);
     t->state = State::waiting;
     w->push_all(home.bar_waiting[id]);
     home.bar_waiting[id].clear();
@@ -1141,11 +1171,12 @@ void cp_async_enqueue(void* dst, const void* src, std::size_t bytes, std::size_t
   // Poison the destination now and copy only when the group is waited for, so that data used too
   // early is NaN. memset/memcpy of run-time size: sanitizer interceptors see both as this thread's.
   std::memset(dst, kPoison, bytes);
-  t->copies.push_back({dst, src, unsigned(bytes), unsigned(src_bytes), t->async_group});
+  t->fiber->copies.push_back({dst, src, unsigned(bytes), unsigned(src_bytes), t->async_group});
 }
 void cp_async_wait(unsigned newest_left) {
   ThreadState* t = self();
-  auto& v = t->copies;
+  auto& v = t->fiber->copies;
+  BlockState& home = *t->home;
   std::size_t keep = 0;
   for (const auto& c : v) {
     if (c.group + newest_left >= t->async_group) {
@@ -1154,6 +1185,9 @@ void cp_async_wait(unsigned newest_left) {
     }
     std::memcpy(c.dst, c.src, c.src_bytes);
     std::memset(static_cast<char*>(c.dst) + c.src_bytes, 0, c.bytes - c.src_bytes);
+    const auto offset = static_cast<char*>(c.dst) - home.arena;
+    if (offset >= 0 && std::size_t(offset) < kArena)
+      home.proxy.landed(t->landed, std::size_t(offset));
   }
   v.resize(keep);
 }
@@ -1275,6 +1309,7 @@ void tile_barrier_init(const void* barrier, unsigned arrivals, Loc loc) {
   TileBarrierState& tile = b.tiles[i];
   tile.at = barrier;
   tile.ready = false;
+  tile.owner = self();
   tile.arrivals = tile.pending = arrivals;
   tile.phase = tile.copies = 0;
   tile.bytes = 0;
@@ -1282,7 +1317,8 @@ void tile_barrier_init(const void* barrier, unsigned arrivals, Loc loc) {
 
 void tile_barriers_ready() {
   BlockState& b = *self()->home;
-  for (unsigned i = 0; i < b.tile_count; ++i) b.tiles[i].ready = true;
+  for (unsigned i = 0; i < b.tile_count; ++i)
+    if (b.tiles[i].owner == self()) b.tiles[i].ready = true;
 }
 
 void tile_barrier_arrive(const void* barrier, unsigned bytes, Loc loc) {
@@ -1308,7 +1344,14 @@ void tile_load(void* dst, const void* src, unsigned bytes, const void* barrier, 
   if (tile.copies == kTileCopies)
     fail(Fault::bad_tile, "more than " + std::to_string(kTileCopies) + " bulk copies under way",
          loc);
+  const auto offset = std::size_t(static_cast<char*>(dst) - b.arena);
+  b.proxy.use();
+  if (!b.proxy.sees(offset, static_cast<char*>(dst), bytes))
+    fail(Fault::proxy_fence,
+         "a bulk copy over shared memory that was written without async_proxy_fence() after it",
+         loc);
   std::memset(dst, kPoison, bytes);  // as for cp.async: used too early, it is NaN
+  b.proxy.poison(offset, bytes);
   if (has_tsan()) release(b.tile_sync(&tile));
   tile.copy[tile.copies++] = {dst, src, bytes, tile.phase};
   tile.bytes -= bytes;
@@ -1335,6 +1378,8 @@ void tile_barrier_wait(const void* barrier, unsigned parity, Loc loc) {
       continue;
     }
     std::memcpy(c.dst, c.src, c.bytes);
+    b.proxy.write(std::size_t(static_cast<char*>(c.dst) - b.arena), static_cast<const char*>(c.src),
+                  c.bytes);
     ++landed;
   }
   tile.copies = kept;
@@ -1348,8 +1393,47 @@ int capability() {
   return text ? std::atoi(text) : 90;
 }
 
-void thread_fence() { self()->fenced = true; }
-bool thread_fenced() { return self()->fenced; }
+// ---------------------------------------------------------------- fences
+void thread_fence() {
+  ThreadState* t = self();
+  t->fenced = t->block_fenced = true;
+  if (t->last_atomic) acquire(t->last_atomic);  // what its value published is seen from here on
+}
+void thread_fence_block() { self()->block_fenced = true; }
+int atomic_order(void* p) {
+  ThreadState* t = self();
+  const auto offset = static_cast<char*>(p) - t->home->arena;
+  if (offset >= 0 && std::size_t(offset) < kArena)
+    return t->block_fenced ? __ATOMIC_ACQ_REL : __ATOMIC_RELAXED;
+  t->last_atomic = p;
+  return t->fenced ? __ATOMIC_RELEASE : __ATOMIC_RELAXED;
+}
+
+void async_proxy_fence() {
+  ThreadState* t = self();
+  BlockState& b = *t->home;
+  b.proxy.use();
+  b.proxy.fence_landed(t->landed, b.arena);
+  if (!t->proxy_fenced) ++b.proxy_fenced;
+  t->proxy_fenced = true;
+  if (b.proxy_fenced + b.done < b.count) return;
+  for (const SharedEntry& e : b.shared)
+    b.proxy.publish(std::size_t(e.ptr - b.arena), e.bytes, b.arena);
+}
+void check_async_proxy(std::uint32_t offset, unsigned bytes, Loc loc) {
+  BlockState& b = *self()->home;
+  b.proxy.use();
+  if (!b.proxy.sees(offset, b.arena + offset, bytes))
+    fail(Fault::proxy_fence,
+         "wgmma reads shared memory that was written without async_proxy_fence() after it, by the "
+         "thread that wrote (of plain writes: by all threads of the block)",
+         loc);
+}
+void count_products(int started) {
+  ThreadState* t = self();
+  t->products = unsigned(int(t->products) + started);
+}
+
 void count_ldmatrix(unsigned conflicts) {
   ++t_worker->stats.ldmatrix;
   t_worker->stats.ldmatrix_conflicts += conflicts;

@@ -9,7 +9,8 @@
 // collectives and masks, writes past shared arrays (canaries), too much shared memory, misaligned
 // vector/cp.async/ldmatrix addresses, cp.async and bulk data used before it was waited for (NaN
 // poison), shared memory of another block mapped before that block surely runs or left unguarded
-// when it exits.
+// when it exits; wgmma or a bulk copy over generic writes without a proxy fence, wgmma over sums
+// without its own fence.
 // What it prepares for sanitizers, with no wrapper in the kernels:
 //   ASan  red zones around every shared array, fiber stack switches announced
 //   UBSan alignment of vector types, array bounds
@@ -65,7 +66,9 @@ enum class Fault {
   launch_config,
   bad_cluster,
   cluster_exit,
-  bad_tile
+  bad_tile,
+  proxy_fence,
+  register_fence
 };
 const char* to_string(Fault);
 
@@ -144,8 +147,14 @@ std::size_t dynamic_shared_size();
 void cp_async_enqueue(void* dst, const void* src, std::size_t bytes, std::size_t src_bytes, Loc);
 void cp_async_commit();
 void cp_async_wait(unsigned newest_left);
-void thread_fence();
-bool thread_fenced();
+void thread_fence();        // of the device
+void thread_fence_block();  // of the block alone
+/// The memory order of an atomic access: relaxed, unless the thread has fenced before.
+int atomic_order(void* p);
+void async_proxy_fence();
+/// wgmma reads these bytes of shared memory: they must be visible to the asynchronous proxy.
+void check_async_proxy(std::uint32_t offset, unsigned bytes, Loc loc);
+void count_products(int started);  // of wgmma: none may be under way when the thread exits
 void check_aligned(const void* p, std::size_t a, const char* what, Loc loc);
 void count_ldmatrix(unsigned conflicts);
 void count_loads(unsigned conflicts);

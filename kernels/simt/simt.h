@@ -104,7 +104,7 @@ inline void __syncwarp(unsigned mask = ~0u, Loc l = Loc::current()) {
   emu::warp_collective(emu::syncwarp_body, mask, nullptr, true, "__syncwarp", l);
 }
 inline void __threadfence() { emu::thread_fence(); }
-inline void __threadfence_block() { emu::thread_fence(); }
+inline void __threadfence_block() { emu::thread_fence_block(); }
 
 template <class T>
 T simt_shfl(unsigned mask, T v, int src, const char* what, Loc l) {
@@ -188,10 +188,11 @@ T __reduce_xor_sync(unsigned m, T v, Loc l = Loc::current()) {
   return simt_reduce(m, v, 5, "__reduce_xor_sync", l);
 }
 
-// Relaxed like the hardware's; after __threadfence() they also publish (the "last block" idiom).
+// Relaxed like the hardware's; after __threadfence() they also publish, and what they read counts
+// from the next __threadfence() on (the "last block" idiom).
 template <class T>
 T simt_rmw(T* p, auto f) {
-  const int order = emu::thread_fenced() ? __ATOMIC_ACQ_REL : __ATOMIC_RELAXED;
+  const int order = emu::atomic_order(p);
   T old, want;
   __atomic_load(p, &old, __ATOMIC_RELAXED);
   do want = f(old);

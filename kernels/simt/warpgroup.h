@@ -10,7 +10,14 @@
 // Note [Asynchrony]
 //   warpgroup_mma only starts: between it and the warpgroup_wait that covers its group, acc may not
 //   be touched and the tiles may not be written. The emulator keeps to the latest moment: it
-//   multiplies in the wait, and stops if a tile differs then from what it was at the start.
+//   multiplies in the wait, and stops if a tile differs then from what it was at the start. The
+//   sums are NaNs meanwhile.
+//
+// Note [Fences]
+//   async_proxy_fence: by every thread of the block, after its writes of the tiles and before the
+//   barrier that precedes warpgroup_mma (async_proxy.h says what the emulator sees of it).
+//   warpgroup_fence: before the first product of a group that finds none under way; from there to
+//   that product nothing touches the sums.
 //
 // What only a Hopper chip can test is the descriptor encoding and the asm text below.
 #pragma once
@@ -183,18 +190,23 @@ struct WarpgroupAcc {
   };
   static constexpr int kMost = 16;
   float d[kColumns / 2];
+  float held[kColumns / 2];  // d at the fence; while products are under way, the sums so far
+  bool fenced = false;
   Issued issued[kMost];
   int count = 0, group = 0;
 };
 template <int kColumns>
-void warpgroup_fence(WarpgroupAcc<kColumns>&) {}
-inline void async_proxy_fence() {}
+void warpgroup_fence(WarpgroupAcc<kColumns>& c) {
+  c.fenced = true;
+  if (c.count == 0) std::memcpy(c.held, c.d, sizeof c.d);
+}
+inline void async_proxy_fence() { emu::async_proxy_fence(); }
 inline bool warpgroup_available() { return true; }
 
 // Decodes the descriptors, so that a wrong one gives wrong numbers here too.
 template <int kColumns>
 typename WarpgroupAcc<kColumns>::Tile warpgroup_read(const bf16* a, const bf16* b, int k,
-                                                     bool by_depth, emu::Loc l) {
+                                                     bool by_depth, bool starts, emu::Loc l) {
   const unsigned t = emu::t_cur->linear % 128;
   const auto part = [&](const bf16* tile, unsigned row0, std::uint16_t(&out)[8]) {
     const std::uint64_t desc = swizzle128_descriptor(
@@ -210,6 +222,7 @@ typename WarpgroupAcc<kColumns>::Tile warpgroup_read(const bf16* a, const bf16* 
           by_depth ? start + row / 64 * across + depth / 8 * group + depth % 8 * 128 + row % 64 * 2
                    : start + row / 8 * group + row % 8 * 128 + depth * 2;
       at ^= (at >> 7 & 7) << 4;
+      if (starts) emu::check_async_proxy(at, 2, l);
       out[i] = *static_cast<const std::uint16_t*>(emu::shared_at(at));
     }
   };
@@ -226,8 +239,16 @@ void warpgroup_issue(WarpgroupAcc<kColumns>& c, const bf16* a, const bf16* b, in
   if (c.count == c.kMost)
     emu::fail(emu::Fault::async_outstanding,
               "wgmma: more products under way than the emulator holds", l);
+  if (c.count == 0) {
+    if (!c.fenced)
+      emu::fail(emu::Fault::register_fence, "wgmma without a warpgroup_fence before it", l);
+    if (std::memcmp(c.held, c.d, sizeof c.d) != 0)
+      emu::fail(emu::Fault::register_fence, "wgmma over sums written after the warpgroup_fence", l);
+    std::memset(c.d, 0xff, sizeof c.d);
+  }
   c.issued[c.count++] = {
-      a, b, k, c.group, first, by_depth, warpgroup_read<kColumns>(a, b, k, by_depth, l)};
+      a, b, k, c.group, first, by_depth, warpgroup_read<kColumns>(a, b, k, by_depth, true, l)};
+  emu::count_products(1);
 }
 template <int kColumns>
 void warpgroup_mma(WarpgroupAcc<kColumns>& c, const bf16* a, const bf16* b, int k, bool first,
@@ -248,12 +269,12 @@ void warpgroup_wait(WarpgroupAcc<kColumns>& c, emu::Loc l = emu::Loc::current())
   int done = 0;
   for (; done < c.count && c.issued[done].group < c.group - kNewest; ++done) {
     const auto& i = c.issued[done];
-    auto now = warpgroup_read<kColumns>(i.a, i.b, i.k, i.by_depth, l);
+    auto now = warpgroup_read<kColumns>(i.a, i.b, i.k, i.by_depth, false, l);
     if (std::memcmp(&now, &i.seen, sizeof now) != 0)
       emu::fail(emu::Fault::async_outstanding, "a tile was written while wgmma could still read it",
                 l);
     for (int j = 0; j < kColumns / 64; ++j) {
-      emu::WgmmaReq q{{}, {}, c.d + 32 * j, !i.first};
+      emu::WgmmaReq q{{}, {}, c.held + 32 * j, !i.first};
       std::memcpy(q.a, now.a, sizeof q.a);
       std::memcpy(q.b, now.b[j], sizeof q.b);
       emu::warpgroup_collective(emu::wgmma_m64n64k16_body, &q, "wgmma", l);
@@ -261,6 +282,13 @@ void warpgroup_wait(WarpgroupAcc<kColumns>& c, emu::Loc l = emu::Loc::current())
   }
   for (int i = done; i < c.count; ++i) c.issued[i - done] = c.issued[i];
   c.count -= done;
+  emu::count_products(-done);
+  if constexpr (kNewest == 0) c.fenced = false;
+  if (done == 0 || c.count > 0) return;
+  for (const float& sum : c.d)
+    if (std::bit_cast<std::uint32_t>(sum) != ~0u)
+      emu::fail(emu::Fault::async_outstanding, "sums were written while wgmma was under way", l);
+  std::memcpy(c.d, c.held, sizeof c.d);
 }
 #endif
 

@@ -37,6 +37,13 @@ MUTANTS = [
     ('wgmma: two products under way', WGMMA, 'warpgroup_wait<1>(product.acc)', 'warpgroup_wait<2>(product.acc)'),
     ('wgmma: the last products are not waited for', WGMMA, '  warpgroup_wait<0>(product.acc);\n', ''),
     ('wgmma: a group of products is never closed', WGMMA, '    warpgroup_commit(product.acc);\n', ''),
+    ('wgmma: no proxy fence', WGMMA, '    async_proxy_fence();\n', '', ('plain',)),
+    ('wgmma: the proxy fence comes before the copies', WGMMA, '    cp_async_wait<kStages - 3>();\n    async_proxy_fence();\n',
+     '    async_proxy_fence();\n    cp_async_wait<kStages - 3>();\n', ('plain',)),
+    ('wgmma: the proxy fence of one warp group', WGMMA, '    async_proxy_fence();\n', '    if (tid < 128) async_proxy_fence();\n', ('plain',)),
+    ('wgmma: no fence of the sums', WGMMA, '    warpgroup_fence(product.acc);\n', '', ('plain',)),
+    ('wgmma weight: no proxy fence', WEIGHT_WGMMA, '    async_proxy_fence();\n', '', ('plain',)),
+    ('wgmma weight: no fence of the sums', WEIGHT_WGMMA, '    warpgroup_fence(acc);\n', '', ('plain',)),
     # shared memory
     ('no swizzle of 4-chunk rows (right, but slow)', TILE, 'row >> 1 & 3 : row & 7', '0 : row & 7'),
     ('no swizzle of 8-chunk rows (right, but slow)', TILE, 'row >> 1 & 3 : row & 7', 'row >> 1 & 3 : 0'),

@@ -147,5 +147,35 @@ TEST(PtxWgmma, what_it_is_owed) {
   expect_fault(run(wgmma_text(kProxyFence, "", kWgmmaWait), 128), "without a wgmma.fence");
   expect_fault(run(wgmma_text(kProxyFence, kWgmmaFence, ""), 128), "wgmma under way");
 }
+TEST(PtxWgmma, four_warps_come_together) {
+  const std::string last_warp = "setp.ge.u32 %p3, %r1, 96;\n";
+  for (const Schedule schedule : {Schedule::kForward, Schedule::kReverse}) {
+    const auto refused = [&](const std::string& before, const std::string& what,
+                             u32 threads = 128) {
+      expect_fault(run(wgmma_text(kProxyFence, before + kWgmmaFence, kWgmmaWait), threads, 1,
+                       [&](Options& o) { o.schedule = schedule; }),
+                   what);
+    };
+    refused("", "incomplete warp group", 96);
+    refused("setp.eq.u32 %p3, %r1, 5;\n@%p3 ret;\n", "a part of the warp");
+    refused(last_warp + "@%p3 ret;\n", "exit");
+    refused(last_warp +
+                "@%p3 bra O;\nwgmma.fence.sync.aligned;\nbra N;\nO:\n"
+                "wgmma.commit_group.sync.aligned;\nN:\n",
+            "another warp of the warp group waits at line");
+    refused(last_warp + "@%p3 bra O;\nbra N;\nO:\nbar.sync 0;\nN:\n",
+            "deadlock: 1 warps at a barrier");
+    refused(last_warp + "@%p3 add.s64 %rd6, %rd6, 64;\n", "differ within the warp group");
+  }
+}
+// B is read for all four warps: a barrier is due also when the first of them wrote it.
+TEST(PtxWgmma, what_one_warp_wrote_the_others_read) {
+  std::string text = wgmma_text(kProxyFence, kWgmmaFence, kWgmmaWait);
+  text.insert(text.find(kWgmmaFence),
+              "add.s32 %r3, %r5, 8192;\n"
+              "setp.eq.u32 %p3, %r1, 0;\n@%p3 st.shared.u32 [%r3], %r4;\n" +
+                  kProxyFence);
+  expect_fault(run(text, 128), "race: wgmma reads shared memory");
+}
 }  // namespace
 }  // namespace retort::ptx

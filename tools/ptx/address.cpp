@@ -22,27 +22,9 @@ const Allocation* Memory::find(u64 address) const {
 }
 
 namespace {
-constexpr u16 kRemote = 0x7fff, kAsyncProxy = 0xffff;
-
-u32 warp_of(u16 thread) { return thread & 0x8000 ? thread & 0x7fff : (thread - 1u) / 32; }
+constexpr u16 kAsyncProxy = 0xffff;
 }  // namespace
 
-bool same_time(const Warp& w, const Access& a) {
-  if (a.thread == 0 || a.thread == kRemote) return false;
-  if (a.thread != kSeveralWarps && warp_of(a.thread) == w.index) return a.epoch == w.epoch;
-  return a.epoch >> 6 == w.epoch >> 6;
-}
-void note_read(const Warp& w, u32 lane, Access& r) {
-  const u16 me = static_cast<u16>(w.thread(lane) + 1);
-  if (r.thread == me)
-    r.epoch = w.epoch;
-  else if (!same_time(w, r))
-    r = {w.epoch, me, 0};
-  else if (r.thread != kSeveralWarps && warp_of(r.thread) == w.index)
-    r = {w.epoch, static_cast<u16>(0x8000 | w.index), 0};
-  else
-    r = {w.epoch, kSeveralWarps, 0};
-}
 std::string who(u16 thread) {
   if (thread == kSeveralWarps) return "several warps";
   if (thread & 0x8000) return "warp " + std::to_string(thread & 0x7fff);
@@ -97,7 +79,7 @@ namespace {
 }
 }  // namespace
 
-// Most accesses find the last ones before the block's last barrier: nothing to ask, but who comes
+// Most accesses find the last write before the block's last barrier: nothing to ask, but who comes
 // next will.
 void note_shared(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool write) {
   const bool remote = &owner != w.block;
@@ -114,14 +96,15 @@ void note_shared(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool wr
     return;
   }
   for (u32 g = first; g <= last; ++g) {
-    if (remote || writes[g].thread == 0 || writes[g].epoch >> 6 == now ||
-        reads[g].epoch >> 6 == now)
+    if (remote || writes[g].thread == 0 || writes[g].epoch >> 6 == now)
       note_close(w, lane, owner, g, bytes, false);
-    else
+    else if (reads[g].epoch >> 6 != now)
       reads[g] = {w.epoch, me, 0};
+    else
+      note_read(w, lane, reads[g]);
   }
 }
-void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes) {
+void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes, bool by_group) {
   for (u32 g = offset / 2; g <= (offset + bytes - 1) / 2; ++g) {
     const Access& a = b.writes[g];
     if (a.thread == 0) {
@@ -138,7 +121,7 @@ void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes) {
                         "wgmma reads shared memory at " + hex(kSharedBase + 2 * g) +
                             ", written by thread " + std::to_string(thread) +
                             " without fence.proxy.async after it");
-    if (thread / 32 != w.index && a.epoch >> 6 == w.epoch >> 6)
+    if ((by_group || thread / 32 != w.index) && a.epoch >> 6 == w.epoch >> 6)
       w.machine->hazard(w, 0,
                         "race: wgmma reads shared memory at " + hex(kSharedBase + 2 * g) +
                             ", written by thread " + std::to_string(thread) +

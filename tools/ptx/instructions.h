@@ -52,17 +52,33 @@ void publish_global(Warp& w);
 
 // Accesses of a block's threads. In Access::thread, several of them:
 inline constexpr u16 kSeveralWarps = 0xffff;  // and 0x8000 | w: several of warp w
+inline constexpr u16 kRemote = 0x7fff;        // of another block of the cluster
+inline u32 warp_of(u16 thread) { return thread & 0x8000 ? thread & 0x7fff : (thread - 1u) / 32; }
 /// True if no barrier lies between the access and what w does now.
-bool same_time(const Warp& w, const Access& a);
+inline bool same_time(const Warp& w, const Access& a) {
+  if (a.thread == 0 || a.thread == kRemote) return false;
+  if (a.thread != kSeveralWarps && warp_of(a.thread) == w.index) return a.epoch == w.epoch;
+  return a.epoch >> 6 == w.epoch >> 6;
+}
 /// Adds a read by a lane to the last reads.
-void note_read(const Warp& w, u32 lane, Access& reads);
+inline void note_read(const Warp& w, u32 lane, Access& r) {
+  const u16 me = static_cast<u16>(w.thread(lane) + 1);
+  if (r.thread == me)
+    r.epoch = w.epoch;
+  else if (!same_time(w, r))
+    r = {w.epoch, me, 0};
+  else if (r.thread != kSeveralWarps && warp_of(r.thread) == w.index)
+    r = {w.epoch, static_cast<u16>(0x8000 | w.index), 0};
+  else
+    r = {w.epoch, kSeveralWarps, 0};
+}
 std::string who(u16 thread);
 
 // The shadow of shared memory; `offset` counts from the start of the block's.
 void note_shared(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool write);
-/// What wgmma and the copy engine read: written, by a thread that has fenced its writes since,
-/// before a barrier.
-void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes);
+/// What wgmma reads for a warp, or for all warps of its group: written, by a thread that has fenced
+/// its writes since, before a barrier.
+void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes, bool by_group);
 /// What the copy engine writes over: fenced by whoever wrote it.
 void check_async_write(Warp& w, u32 lane, Block& b, u32 offset, u32 bytes);
 void forget(Block& b, u32 offset, u32 bytes);  // an asynchronous write is under way

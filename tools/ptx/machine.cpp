@@ -78,7 +78,9 @@ std::string Machine::census() const {
   std::map<std::string, u32> where;
   for (const Block& b : cluster.blocks)
     for (const Warp& w : b.warps) {
-      const char* const what = w.state == State::kBarrier       ? "at a barrier"
+      const char* const what = w.state == State::kBarrier ? "at a barrier"
+                               : w.state == State::kWarpGroup
+                                   ? "waiting for the others of their warp group"
                                : w.state == State::kClusterWait ? "at a cluster barrier"
                                : w.state == State::kPolling     ? "polling an mbarrier"
                                : w.state == State::kDone        ? "exited"
@@ -115,7 +117,8 @@ constexpr const char* kSpecials[] = {
     "%ntid.z",   "%ctaid.x",    "%ctaid.y",         "%ctaid.z",          "%nctaid.x",
     "%nctaid.y", "%nctaid.z",   "%cluster_ctarank", "%cluster_nctarank", "%laneid",
     "%warpid",   "%lanemask_lt"};
-}
+constexpr u32 kBlockX = 6;
+}  // namespace
 
 // The place of each special register that the kernel reads in kSpecials, and its slot.
 void Machine::find_specials() {
@@ -150,7 +153,7 @@ u32 Machine::special(u32 place, const Block& block, u32 thread) const {
   }
 }
 
-// Constants stay where they are from cluster to cluster: nothing writes their slots.
+// All but the block's number stays where it is from cluster to cluster: nothing writes these slots.
 void Machine::set_registers(Warp& w, const Block& block, bool fresh) {
   const auto all_lanes = [&](u32 slot, bool is_wide, u64 value) {
     for (u32 lane = 0; lane < 32; ++lane) {
@@ -160,12 +163,14 @@ void Machine::set_registers(Warp& w, const Block& block, bool fresh) {
         w.r[slot + lane] = static_cast<u32>(value);
     }
   };
-  if (fresh)
-    for (const auto& [key, slot] : f->constants) all_lanes(slot, key.second, key.first);
+  for (const auto& [place, slot] : specials_)
+    if (fresh || (place >= kBlockX && place <= kBlockX + 2))
+      for (u32 lane = 0; lane < 32; ++lane)
+        w.r[slot + lane] = special(place, block, w.thread(lane));
+  if (!fresh) return;
+  for (const auto& [key, slot] : f->constants) all_lanes(slot, key.second, key.first);
   for (const auto& [key, slot] : f->shared_names)
     all_lanes(slot, key.second, u64{block.rank} << 24 | key.first);
-  for (const auto& [place, slot] : specials_)
-    for (u32 lane = 0; lane < 32; ++lane) w.r[slot + lane] = special(place, block, w.thread(lane));
 }
 
 void Machine::start(u32 first, u32 count) {
@@ -191,6 +196,7 @@ void Machine::start(u32 first, u32 count) {
       block.reads.assign(block.shared.size() / 2 + 1, {});
     }
     block.warps.resize(warps);
+    block.groups.resize((warps + 3) / 4);
     for (u32 k = 0; k < warps; ++k) {
       Warp& w = block.warps[k];
       w.r = files_.data() + std::size_t{b * warps + k} * per_warp;

@@ -121,7 +121,7 @@ using GlobalPage = std::array<GlobalAccess, 4096>;
 struct Block;
 struct Cluster;
 class Machine;
-enum class State : u8 { kReady, kBarrier, kClusterWait, kPolling, kDone };
+enum class State : u8 { kReady, kBarrier, kWarpGroup, kClusterWait, kPolling, kDone };
 struct Warp {
   u32* r = nullptr;  // registers: 32 lanes each
   u32* p = nullptr;  // predicates: a mask each
@@ -148,6 +148,19 @@ struct Warp {
 
   u32 thread(u32 lane) const { return index * 32 + lane; }
 };
+/// B of a product: the four warps of a group read the same one.
+struct Factor {
+  u64 descriptor = 0;
+  bool across = false;
+  u32 columns = 0;
+  std::vector<float> values;  // [depth][columns]
+};
+struct WarpGroup {
+  u32 arrived = 0;  // warps that wait at `at`
+  const Inst* at = nullptr;
+  std::vector<Factor> factors;  // of the instruction that runs
+  u32 used = 0;                 // of them
+};
 struct Block {
   Dim id;
   u32 rank = 0;
@@ -157,6 +170,7 @@ struct Block {
   std::vector<u8> shared;
   std::vector<Access> writes, reads;
   std::vector<Warp> warps;
+  std::vector<WarpGroup> groups;  // of four warps
   u32 arrived[16] = {}, voted[16] = {};
   u32 threads = 0, live_warps = 0;
   std::map<u32, Mbarrier> mbarriers;
@@ -206,6 +220,7 @@ class Machine {
   void step(Warp& w);
   bool stopped(Warp& w, const Inst& i, u32 m);
   bool leave(Warp& w, u32 m);
+  bool together(Warp& w, const Inst& i);
   void cluster_arrive(Warp& w);
   bool cluster_wait(Warp& w);
   void poll(Warp& w);

@@ -74,6 +74,7 @@ enum class Flow : u8 {
   kBranch,
   kExit,
   kCollective,
+  kWarpGroup,  // by the four warps of a group
   kBarrier,
   kClusterArrive,
   kClusterWait,

@@ -130,6 +130,10 @@ bool Machine::leave(Warp& w, u32 m) {
     return false;
   }
   if (w.live == 0) {
+    if (const WarpGroup& g = w.block->groups[w.index / 4]; g.arrived != 0)
+      fail(w, 0,
+           "the warp exits, and others of its warp group wait for it at line " +
+               std::to_string(g.at->line));
     if (!w.wgmmas.empty()) fail(w, 0, "the warp exits with wgmma under way");
     w.state = State::kDone;
     if (--w.block->live_warps == 0) w.block->exited = true;
@@ -139,6 +143,35 @@ bool Machine::leave(Warp& w, u32 m) {
   for (Group& g : w.others) g.waiting = false;  // those they waited for may be gone: ask again
   pick(w);
   return false;
+}
+
+// wgmma and its fences: the four warps of a group execute the same instruction. The last one to come
+// executes it for all. False: the warp waits.
+bool Machine::together(Warp& w, const Inst& i) {
+  Block& b = *w.block;
+  const u32 first = w.index / 4 * 4;
+  if (b.threads < (first + 4) * 32) fail(w, 0, "wgmma by an incomplete warp group");
+  if (w.live != ~0u) fail(w, 0, "wgmma by a part of the warp");
+  WarpGroup& g = b.groups[w.index / 4];
+  for (u32 k = first; k < first + 4; ++k)
+    if (b.warps[k].state == State::kDone)
+      fail(w, 0, "warp " + std::to_string(k) + " of the warp group has exited");
+  if (g.arrived == 0) g.at = &i;
+  if (g.at != &i)
+    fail(w, 0,
+         "another warp of the warp group waits at line " + std::to_string(g.at->line) +
+             " for all four");
+  g.arrived |= 1u << w.index % 4;
+  w.state = State::kWarpGroup;
+  if (g.arrived != 0xf) return false;
+  g.arrived = g.used = 0;
+  for (u32 k = first; k < first + 4; ++k) {
+    Warp& o = b.warps[k];
+    i.fn(o, i, ~0u);
+    ++o.pc;
+    o.state = State::kReady;
+  }
+  return true;
 }
 
 void Machine::cluster_arrive(Warp& w) {
@@ -204,6 +237,7 @@ bool Machine::stopped(Warp& w, const Inst& i, u32 m) {
       ++w.pc;
       arrive(w);
       return w.state == State::kBarrier;
+    case Flow::kWarpGroup: return !together(w, i);
     case Flow::kClusterArrive: cluster_arrive(w); return false;
     case Flow::kClusterWait: return !cluster_wait(w);
     default:  // a collective

@@ -1,5 +1,6 @@
 // wgmma: products of a warp group from matrices in shared memory, under way until they are waited
-// for. Each warp computes its own 16 rows.
+// for. Its four warps come to each instruction together (Machine::together); each computes its own
+// 16 rows.
 #include <algorithm>
 
 #include "tools/ptx/instructions.h"
@@ -33,7 +34,7 @@ struct Matrix {
     return linear ^ (linear >> 3 & 0x70);
   }
 };
-void read_matrix(Warp& w, const Matrix& x, u32 first, u32 rows, float (*out)[16]) {
+void read_matrix(Warp& w, const Matrix& x, u32 first, u32 rows, bool by_group, float (*out)[16]) {
   Block& block = *w.block;
   const u32 rank = block.rank << 24;
   for (u32 r = 0; r < rows; ++r)
@@ -41,24 +42,40 @@ void read_matrix(Warp& w, const Matrix& x, u32 first, u32 rows, float (*out)[16]
       const u32 at = x.at(first + r, k);
       u16 v;
       std::memcpy(&v, shared_pointer(w, 0, rank | at, 2), 2);
-      if (w.machine->options.checks) check_async_read(w, block, at - kSharedBase, 2);
+      if (w.machine->options.checks) check_async_read(w, block, at - kSharedBase, 2, by_group);
       out[r][k] = bf16(v);
     }
 }
 constexpr u32 kPoison = 0x7fad'beef;
 
+// B, turned: read by the first warp of a group, for all.
+const float* factor(Warp& w, u64 descriptor, bool across, u32 columns) {
+  WarpGroup& g = w.block->groups[w.index / 4];
+  for (u32 k = 0; k < g.used; ++k)
+    if (const Factor& f = g.factors[k];
+        f.descriptor == descriptor && f.across == across && f.columns == columns)
+      return f.values.data();
+  if (g.used == g.factors.size()) g.factors.emplace_back();
+  Factor& f = g.factors[g.used++];
+  f.descriptor = descriptor, f.across = across, f.columns = columns;
+  f.values.resize(std::size_t{16} * columns);
+  static thread_local float rows[256][16];
+  read_matrix(w, Matrix(w, descriptor, across), 0, columns, true, rows);
+  for (u32 n = 0; n < columns; ++n)
+    for (u32 k = 0; k < 16; ++k) f.values[k * columns + n] = rows[n][k];
+  return f.values.data();
+}
+
 void multiply(Warp& w, const WgmmaRecord& record, float* acc) {  // acc[e][lane]
   const Inst& i = *record.inst;
   const u32 columns = 2 * i.list_size;
-  static thread_local float a[16][16], b[256][16], bt[16][256];
-  read_matrix(w, Matrix(w, record.a, i.flag), w.index % 4 * 16, 16, a);
-  read_matrix(w, Matrix(w, record.b, i.flag2), 0, columns, b);
-  for (u32 n = 0; n < columns; ++n)
-    for (u32 k = 0; k < 16; ++k) bt[k][n] = b[n][k];
+  float a[16][16];
+  read_matrix(w, Matrix(w, record.a, i.flag), w.index % 4 * 16, 16, false, a);
+  const float* const b = factor(w, record.b, i.flag2, columns);
   for (u32 row = 0; row < 16; ++row) {
     float sum[256] = {};
     for (u32 k = 0; k < 16; ++k)
-      for (u32 n = 0; n < columns; ++n) sum[n] += a[row][k] * bt[k][n];
+      for (u32 n = 0; n < columns; ++n) sum[n] += a[row][k] * b[k * columns + n];
     // D: row 16 warp + lane / 4 + 8 h, column 8 j + 2 (lane % 4) + e in register 4 j + 2 h + e
     for (u32 n = 0; n < columns; ++n) {
       const u32 lane = row % 8 * 4 + n % 8 / 2, e = n / 8 * 4 + row / 8 * 2 + n % 2;
@@ -67,8 +84,7 @@ void multiply(Warp& w, const WgmmaRecord& record, float* acc) {  // acc[e][lane]
     }
   }
 }
-void wgmma(Warp& w, const Inst& i, u32 m) {
-  if (m != ~0u) fail(w, 0, "wgmma by a part of the warp");
+void wgmma(Warp& w, const Inst& i, u32) {
   WgmmaRecord record{w.wgmma_committed, &i, 0, 0, false};
   for (u32 l = 0; l < 32; ++l) {
     u64 a, b;
@@ -79,7 +95,11 @@ void wgmma(Warp& w, const Inst& i, u32 m) {
   }
   record.add = w.p[i.c] & 1;
   if (w.p[i.c] != 0 && w.p[i.c] != ~0u) fail(w, 0, "wgmma: scale-d differs within the warp");
-  if (w.block->threads / 128 * 4 <= w.index) fail(w, 0, "wgmma by an incomplete warp group");
+  if (w.index % 4 != 0) {
+    const WgmmaRecord& first = w.block->warps[w.index / 4 * 4].wgmmas.back();
+    if (first.a != record.a || first.b != record.b || first.add != record.add)
+      fail(w, 0, "wgmma: descriptors or scale-d differ within the warp group");
+  }
   Accumulators& s = w.accumulators[list_of(w, i)[0]];
   if (s.under_way == 0) {
     // wgmma.fence orders what the program did with the accumulators; products in a row need none
@@ -131,7 +151,7 @@ bool lower_wgmma(Lowering& l, Inst& i) {
   const std::string& op = s.op[0];
   const std::string full = l.full();
   if (op == "wgmma") {
-    i.flow = Flow::kCollective;
+    i.flow = Flow::kWarpGroup;
     i.aligned = true;
     if (full == "wgmma.fence.sync.aligned") {
       i.fn = [](Warp& w, const Inst&, u32) { w.wgmma_fenced = true; };

@@ -167,6 +167,7 @@ __global__ void warpgroup_misuse_probe(const bf16* ones, float* out, Misuse misu
   cp_async_commit();
   if (misuse != Misuse::started_early) {
     cp_async_wait<0>();
+    async_proxy_fence();
     __syncthreads();
   }
   WarpgroupAcc<64> acc;
@@ -176,6 +177,7 @@ __global__ void warpgroup_misuse_probe(const bf16* ones, float* out, Misuse misu
   if (misuse != Misuse::never_committed) warpgroup_commit(acc);
   if (misuse == Misuse::started_early) {
     cp_async_wait<0>();
+    async_proxy_fence();
     __syncthreads();
   }
   if (misuse == Misuse::written_early) tiles[64 * threadIdx.x] = bf16{0};
@@ -194,15 +196,18 @@ TEST(SimtMma, warpgroup_products_are_done_when_waited_for) {
   };
   EXPECT_EQ(run(Misuse::none), 64);
   EXPECT_NE(run(Misuse::read_early), 64);
-  EXPECT_NE(run(Misuse::never_committed), 64);
+  std::vector<Misuse> refused = {Misuse::never_committed};
 #if !defined(__SANITIZE_THREAD__)  // which would rightly report the other two as races
-  for (const Misuse misuse : {Misuse::written_early, Misuse::started_early}) try {
+  refused.insert(refused.end(), {Misuse::written_early, Misuse::started_early});
+#endif
+  for (const Misuse misuse : refused) try {
       run(misuse);
       ADD_FAILURE() << "not noticed: " << static_cast<int>(misuse);
     } catch (const emu::Error& e) {
-      EXPECT_EQ(e.fault, emu::Fault::async_outstanding);
+      // a thread that has yet to start its product may meet the early write first
+      EXPECT_TRUE(e.fault == emu::Fault::async_outstanding || e.fault == emu::Fault::proxy_fence)
+          << e.what();
     }
-#endif
 }
 
 TEST(SimtBlock, votes_and_atomics) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tests/kernels/simt/cluster_bugs.cuh"
+#include "tests/kernels/simt/fence_bugs.cuh"
 #include "tests/kernels/simt/planted_bugs.cuh"
 
 int main(int argc, char** argv) {
@@ -23,6 +24,11 @@ int main(int argc, char** argv) {
   const auto load = [&](void (*kernel)(const float*, float*)) {
     simt::launch({bug.c_str(), 1, 64}, kernel, in, o);
   };
+  const auto last_block_of_16 = [&](Publish wrong) {
+    unsigned ticket = 0;
+    float result = 0;
+    simt::launch({bug.c_str(), 16, 32}, last_block_wrong, o, &ticket, &result, wrong);
+  };
   // Threads in order, so that the bug shows in the same way each time.
   simt::emu::config().schedule = simt::emu::Schedule::forward;
   if (bug == "shared_overflow") {
@@ -37,6 +43,12 @@ int main(int argc, char** argv) {
     go(missing_syncwarp, 1, 32);
   } else if (bug == "cross_block_race") {
     go(cross_block_race, 8, 32);
+  } else if (bug == "missing_threadfence") {
+    last_block_of_16(Publish::no_fence);
+  } else if (bug == "threadfence_of_the_block") {
+    last_block_of_16(Publish::block_fence);
+  } else if (bug == "missing_threadfence_after") {
+    last_block_of_16(Publish::no_fence_after);
   } else if (bug == "remote_overflow") {
     pair(remote_overflow);
   } else if (bug == "reads_after_exit") {
