@@ -1,7 +1,5 @@
 #include "engine/runtime/device.h"
 
-#include <dlfcn.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -19,17 +17,6 @@ struct Plugin {
   bool available = false;
   std::string reason;
 };
-
-// The folder libretort itself was loaded from.
-std::string library_folder() {
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&library_folder), &info) == 0 ||
-      info.dli_fname == nullptr)
-    return ".";
-  const std::string path = info.dli_fname;
-  const std::size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, slash);
-}
 
 Plugin load_plugin() {
   const char* named = std::getenv("RETORT_CUDA_LIBRARY");
