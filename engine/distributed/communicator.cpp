@@ -127,10 +127,17 @@ void Communicator::guarded(const char* call, F&& f) {
   }
 }
 
+void Communicator::count(const std::string& call) {
+  std::uint64_t hash = static_cast<std::uint64_t>(calls_.hash);
+  for (const char c : call) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u + 1;
+  calls_ = {static_cast<std::int64_t>(hash >> 1), call};  // never the one without its negative
+}
+
 void Communicator::transfer(std::span<const Transfer> list) {
   for (const Transfer& one : list)
     RETORT_CHECK(one.peer >= 0 && one.peer < size_ && one.peer != rank_,
                  "[transfer] expected another rank of ", size_, ", got ", one.peer);
+  count("transfer");
   if (list.empty()) return;
   struct Piece {
     MpiRequest request;
@@ -180,6 +187,7 @@ void Communicator::transfer(std::span<const Transfer> list) {
 }
 
 void Communicator::gather(const void* mine, void* all, std::size_t bytes) {
+  count(join("gather of ", bytes, " bytes"));
   if (bytes == 0) return;
   if (size_ == 1) {
     std::memcpy(all, mine, bytes);
@@ -207,6 +215,7 @@ void Communicator::gather(const void* mine, void* all, std::size_t bytes) {
 void Communicator::broadcast(void* data, std::size_t bytes, int root) {
   RETORT_CHECK(root >= 0 && root < size_, "[broadcast] expected a rank below ", size_, ", got ",
                root);
+  count(join("broadcast of ", bytes, " bytes of rank ", root));
   if (size_ == 1) return;
   guarded("broadcast", [&] {
     for (std::size_t offset = 0; offset < bytes; offset += detail::piece_bytes) {
@@ -220,6 +229,7 @@ void Communicator::broadcast(void* data, std::size_t bytes, int root) {
 }
 
 void Communicator::agree(std::span<std::int64_t> words) {
+  count(join("agreement on ", words.size(), " words"));
   if (size_ == 1 || words.empty()) return;
   guarded("agree", [&] {
     std::vector<std::int64_t> most(words.size());

@@ -80,6 +80,14 @@ class Communicator {
   /// the launcher ends the others. Later collective calls throw.
   void finish();
 
+  /// The collective calls so far: equal on all ranks, or one of them is about to wait for ever. Of a
+  /// transfer only that there was one.
+  struct Calls {
+    std::int64_t hash = 0;
+    std::string text = "none";  // the last one: "gather of 40 bytes"
+  };
+  const Calls& calls() const { return calls_; }
+
   /// For engine/distributed/ alone; null at size 1.
   MpiLink* link() const { return link_.get(); }
 
@@ -92,9 +100,11 @@ class Communicator {
   void introduce();  // fills infos_
   template <class F>
   void guarded(const char* call, F&& f);
+  void count(const std::string& call);
 
   int rank_ = 0, size_ = 1, nodes_ = 1;
   std::string library_, broken_;
+  Calls calls_;
   std::vector<RankInfo> infos_;
   std::unique_ptr<MpiLink> link_;
 };

@@ -32,24 +32,16 @@ class Ranks : public test::UnderMpi {
 };
 INSTANTIATE_TEST_SUITE_P(Mpi, Ranks, ::testing::ValuesIn(known_mpis()), family_of);
 
-TEST_P(Ranks, commands_that_write_are_refused_once_before_they_write) {
-  const std::string out = folder_ / "out";
-  const std::vector<std::vector<std::string>> commands = {
-      {"run", "--out", out},
-      {"score", "parity_extraction", "--out", out},
-      {"report", folder_.path()},
-      {"cp", "parity_extraction", out},
-      {"eval", "--model", "x", "--arch", "mlp", "--logits", out}};
-  for (const auto& command : commands) {
-    const Launched r = run(2, command);
-    EXPECT_EQ(r.status, 2) << r.text;
-    EXPECT_EQ(count(r.text, "kdtrain: error[RT0220]: `kdtrain " + command[0] +
-                                "` works with one rank so far, and 2 were launched ("),
-              1)
-        << r.text;
-    EXPECT_EQ(count(r.text, "kdtrain: "), 1) << r.text;
-    EXPECT_TRUE(fs::is_empty(folder_.path())) << command[0];
-  }
+TEST_P(Ranks, a_run_is_refused_once_before_it_writes) {
+  const Launched r = run(2, {"run", "--out", folder_ / "out"});
+  EXPECT_EQ(r.status, 2) << r.text;
+  EXPECT_EQ(count(r.text,
+                  "kdtrain: error[RT0220]: `kdtrain run` works with one rank so far, and 2 were "
+                  "launched ("),
+            1)
+      << r.text;
+  EXPECT_EQ(count(r.text, "kdtrain: "), 1) << r.text;
+  EXPECT_TRUE(fs::is_empty(folder_.path()));
 }
 
 TEST_P(Ranks, one_rank_under_a_launcher_is_an_ordinary_run) {
@@ -67,33 +59,31 @@ TEST_P(Ranks, a_run_is_refused_without_a_plugin_too) {
 }
 
 TEST_P(Ranks, doctor_says_who_they_are_and_how_long_an_exchange_takes) {
-  const Launched r = run(3, {"doctor"});
+  const Launched r = run(3, {"doctor", "--threads", "5"});
   EXPECT_EQ(r.status, 0) << r.text;
   EXPECT_EQ(count(r.text, "3 on 1 node, "), 1) << r.text;  // rank 0 prints
   for (const char* row : {"\nrank 0 ", "\nrank 1 ", "\nrank 2 ", "\n64 MiB exchange "})
     EXPECT_EQ(count("\n" + r.text, row), 1) << row << r.text;
+  EXPECT_EQ(count(r.text, ", 5 threads\n"), 3) << r.text;
   EXPECT_EQ(count(r.text, "version "), 1) << r.text;
 }
 
 TEST_P(Ranks, doctor_gives_each_rank_its_share_of_the_cores) {
-  const auto threads_of = [&](const Launched& r) {
-    EXPECT_EQ(r.status, 0) << r.text;
-    std::vector<std::pair<std::int64_t, std::int64_t>> all;  // cores, threads
-    const Json facts = Json::parse(r.text);
-    EXPECT_GT(facts["exchange_64_mib_ms"].number(), 0.0);
-    for (const Json& one : facts["each_rank"].items())
-      all.emplace_back(one["cores"].integer(), one["threads"].integer());
-    return all;
-  };
-  const auto shared = threads_of(run(2, {"doctor", "--json"}));
-  ASSERT_EQ(shared.size(), 2u);
-  for (const auto& [cores, threads] : shared)
-    EXPECT_TRUE(threads == cores || threads == std::max<std::int64_t>(1, cores / 2)) << threads;
-  for (const auto& [cores, threads] : threads_of(run(2, {"doctor", "--json", "--threads", "5"})))
-    EXPECT_EQ(threads, 5);
-  for (const auto& [cores, threads] :
-       threads_of(run(2, {"doctor", "--json"}, {"RETORT_NUM_THREADS=3"})))
-    EXPECT_EQ(threads, 3);
+  const Launched r = run(2, {"doctor", "--json"});
+  ASSERT_EQ(r.status, 0) << r.text;
+  const Json facts = Json::parse(r.text, "doctor");
+  EXPECT_GT(facts.at("exchange_64_mib_ms").as_number(), 0.0);
+  ASSERT_EQ(facts.at("each_rank").items().size(), 2u);
+  for (const Json& one : facts.at("each_rank").items()) {
+    const std::int64_t cores = one.at("cores").as_integer(), n = one.at("threads").as_integer();
+    // A rank that is bound has its cores for itself.
+    EXPECT_TRUE(n == cores || n == std::max<std::int64_t>(1, cores / 2)) << n << " of " << cores;
+  }
+}
+
+TEST_P(Ranks, the_environment_may_say_how_many_threads) {
+  const Launched r = run(2, {"doctor"}, {"RETORT_NUM_THREADS=3"});
+  EXPECT_EQ(count(r.text, ", 3 threads\n"), 2) << r.text;
 }
 
 TEST_P(Ranks, doctor_says_what_to_launch_with) {
@@ -108,6 +98,29 @@ TEST_P(Ranks, doctor_says_what_to_launch_with) {
   const Launched none = run(2, {"doctor"}, {"RETORT_MPI_LIBRARY=/no/such.so"});
   EXPECT_EQ(none.status, 8) << none.text;
   EXPECT_EQ(count(none.text, "kdtrain: error[RT0802]: "), 1) << none.text;
+}
+
+// As rank 0 of two, in this process.
+TEST(RefusedRanks, are_those_of_every_command_that_writes) {
+  ::setenv("PMI_SIZE", "2", 1);
+  ::setenv("PMI_RANK", "0", 1);
+  ::setenv("RETORT_MPI_LIBRARY", "/no/such.so", 1);
+  const auto refused = [](const CommandLine& line) {
+    ::testing::internal::CaptureStderr();
+    const int status = refuse_ranks(line);
+    return std::pair(status, ::testing::internal::GetCapturedStderr());
+  };
+  for (const char* command : {"run", "score", "report", "cp"}) {
+    const auto [status, text] = refused({.command = command});
+    EXPECT_EQ(status, 2) << command;
+    EXPECT_THAT(text, HasSubstr("error[RT0220]: `kdtrain " + std::string(command) + "` works"));
+  }
+  EXPECT_EQ(refused({.command = "eval", .logits = "file"}).first, 2);
+  for (const char* command : {"eval", "plan", "validate", "ls", "schema", "doctor", "selftest"})
+    EXPECT_EQ(refused({.command = command}), (std::pair<int, std::string>(-1, ""))) << command;
+  ::setenv("PMI_SIZE", "1", 1);
+  EXPECT_EQ(refused({.command = "run"}).first, -1);
+  for (const char* name : {"PMI_SIZE", "PMI_RANK", "RETORT_MPI_LIBRARY"}) ::unsetenv(name);
 }
 
 TEST(RankErrors, have_their_codes) {

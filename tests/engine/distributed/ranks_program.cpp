@@ -152,7 +152,14 @@ int run(const std::string& mode, const std::string& argument) {
     retort::Handshake handshake = retort::handshake_of_build();
     for (const char* name : {"version", "recipe", "training data", "weights"})
       handshake.add(name, name == argument && ranks.rank() == ranks.size() - 1 ? "f3a1" : "8c1e");
-    handshake.compare(ranks);
+    try {
+      handshake.compare(ranks);
+    } catch (const retort::Error& error) {  // known to all, so all end in order
+      if (ranks.rank() == 0) std::printf("rank 0: %s\n", error.what());
+      std::fflush(stdout);
+      ranks.finish();
+      return static_cast<int>(error.code());
+    }
   }
   if (ranks.rank() == 0) {
     std::printf("%d ranks, %d nodes, '%s'\n", ranks.size(), ranks.nodes(), ranks.library().c_str());
