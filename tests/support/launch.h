@@ -26,13 +26,15 @@ inline std::vector<MpiAtHand> known_mpis() { return RETORT_MPI_AT_HAND; }
 struct Launched {
   int status = -1;   // of the launcher; 128 + signal
   std::string text;  // what launcher and ranks printed
+  std::string said;  // what ranks said by say(): ranks_log.h
+  std::string all() const { return "status " + std::to_string(status) + "\n" + said + text; }
 };
 
 /// Runs a program in an environment with these variables more ("NAME=value"); "NAME=" takes one out.
 inline Launched run_program(const std::vector<std::string>& command,
                             const std::vector<std::string>& variables = {}) {
   const TemporaryFolder folder;
-  const std::string file = folder / "out";
+  const std::string file = folder / "out", log = folder / "log";
   const pid_t pid = ::fork();
   if (pid == 0) {
     const int out = ::open(file.c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
@@ -40,6 +42,7 @@ inline Launched run_program(const std::vector<std::string>& command,
     ::dup2(in, 0);
     ::dup2(out, 1);
     ::dup2(out, 2);
+    ::setenv("RETORT_RANKS_LOG", log.c_str(), 1);
     for (const std::string& one : variables) {
       const std::size_t equals = one.find('=');
       const std::string name = one.substr(0, equals), value = one.substr(equals + 1);
@@ -53,7 +56,8 @@ inline Launched run_program(const std::vector<std::string>& command,
   }
   int status = 0;
   ::waitpid(pid, &status, 0);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), slurp(file)};
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), slurp(file),
+          slurp(log)};
 }
 
 /// The same on several ranks, as root too, and on fewer cores than ranks.

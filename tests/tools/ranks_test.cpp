@@ -53,7 +53,7 @@ TEST_P(Ranks, one_rank_under_a_launcher_is_an_ordinary_run) {
 // Refusing needs no MPI that works: the environment is enough.
 TEST_P(Ranks, a_run_is_refused_without_a_plugin_too) {
   const Launched r = run(2, {"run", "--out", folder_ / "out"}, {"RETORT_MPI_LIBRARY=/no/such.so"});
-  EXPECT_EQ(r.status, 2) << r.text;
+  EXPECT_NE(r.status, 0) << r.text;
   EXPECT_EQ(count(r.text, "error[RT0220]"), 1) << r.text;
   EXPECT_TRUE(fs::is_empty(folder_.path()));
 }
@@ -91,12 +91,12 @@ TEST_P(Ranks, doctor_says_what_to_launch_with) {
     if (other.family == GetParam().family) continue;
     if (other.plugin.empty()) GTEST_SKIP() << "no " << other.family << " here";
     const Launched r = run(2, {"doctor"}, {"RETORT_MPI_LIBRARY=" + other.plugin});
-    EXPECT_EQ(r.status, 2) << r.text;
+    EXPECT_NE(r.status, 0) << r.text;  // maybe that of a rank which the launcher ended
     EXPECT_EQ(count(r.text, "kdtrain: error[RT0221]: launched as 2 ranks, but "), 1) << r.text;
     EXPECT_EQ(count(r.text, "use mpirun." + other.family), 1) << r.text;
   }
   const Launched none = run(2, {"doctor"}, {"RETORT_MPI_LIBRARY=/no/such.so"});
-  EXPECT_EQ(none.status, 8) << none.text;
+  EXPECT_NE(none.status, 0) << none.text;
   EXPECT_EQ(count(none.text, "kdtrain: error[RT0802]: "), 1) << none.text;
 }
 
@@ -105,21 +105,24 @@ TEST(RefusedRanks, are_those_of_every_command_that_writes) {
   ::setenv("PMI_SIZE", "2", 1);
   ::setenv("PMI_RANK", "0", 1);
   ::setenv("RETORT_MPI_LIBRARY", "/no/such.so", 1);
-  const auto refused = [](const CommandLine& line) {
+  const auto refused = [](const std::string& command, const std::string& logits = "") {
+    CommandLine line;
+    line.command = command;
+    line.logits = logits;
     ::testing::internal::CaptureStderr();
     const int status = refuse_ranks(line);
     return std::pair(status, ::testing::internal::GetCapturedStderr());
   };
   for (const char* command : {"run", "score", "report", "cp"}) {
-    const auto [status, text] = refused({.command = command});
+    const auto [status, text] = refused(command);
     EXPECT_EQ(status, 2) << command;
     EXPECT_THAT(text, HasSubstr("error[RT0220]: `kdtrain " + std::string(command) + "` works"));
   }
-  EXPECT_EQ(refused({.command = "eval", .logits = "file"}).first, 2);
+  EXPECT_EQ(refused("eval", "file").first, 2);
   for (const char* command : {"eval", "plan", "validate", "ls", "schema", "doctor", "selftest"})
-    EXPECT_EQ(refused({.command = command}), (std::pair<int, std::string>(-1, ""))) << command;
+    EXPECT_EQ(refused(command), (std::pair<int, std::string>(-1, ""))) << command;
   ::setenv("PMI_SIZE", "1", 1);
-  EXPECT_EQ(refused({.command = "run"}).first, -1);
+  EXPECT_EQ(refused("run").first, -1);
   for (const char* name : {"PMI_SIZE", "PMI_RANK", "RETORT_MPI_LIBRARY"}) ::unsetenv(name);
 }
 

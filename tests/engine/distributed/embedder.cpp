@@ -3,10 +3,11 @@
 #define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
 
-#include <cstdio>
+#include <vector>
 
 #include "engine/distributed/communicator.h"
 #include "kernels/common/check.h"
+#include "tests/support/ranks_log.h"
 
 int main(int argc, char** argv) {
   int level = 0, rank = 0, sum = 0, finalised = 1;
@@ -28,9 +29,9 @@ int main(int argc, char** argv) {
     MPI_Finalized(&finalised);
     MPI_Allreduce(&ours, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
     const bool good = got == other && theirs == 1000 + other && finalised == 0 && sum == 1;
-    if (rank == 0) std::printf("%s with %s\n", good ? "good" : "bad", ranks.library().c_str());
+    if (rank == 0) retort::test::say((good ? "good with " : "bad with ") + ranks.library());
   } catch (const retort::Error& error) {
-    std::printf("rank %d: %s\n", rank, error.what());
+    retort::test::say(error.what());
   }
   MPI_Finalize();
   return 0;

@@ -12,7 +12,6 @@
 
 #include <chrono>
 #include <csignal>
-#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <thread>
@@ -21,6 +20,7 @@
 #include "engine/distributed/agreement.h"
 #include "engine/distributed/leave.h"
 #include "kernels/common/check.h"
+#include "tests/support/ranks_log.h"
 
 namespace {
 
@@ -46,7 +46,7 @@ int run(const std::string& mode, int bad, double timeout) {
   Pulse::Options options{timeout, {}};
   if (mode != "embed")
     options.on_loss = [&](const PeerLoss& loss) {
-      if (loss.teller) std::fprintf(stderr, "lost: %s\n", loss.sentence(ranks).c_str());
+      if (loss.teller) test::say("lost: " + loss.sentence(ranks));
       leave_together(ranks, loss);
     };
   Pulse pulse(ranks, options);
@@ -65,8 +65,7 @@ int run(const std::string& mode, int bad, double timeout) {
     agreement.begin({signal, 0, step});
   }
   if (agreement.begun()) signal = agreement.finish().signal;
-  std::printf("rank %d ends after step %d\n", ranks.rank(), static_cast<int>(step));
-  std::fflush(stdout);
+  test::say(join("rank ", ranks.rank(), " ends after step ", step));
   pulse.stop();
   ranks.finish();
   return 0;
@@ -78,7 +77,7 @@ int main(int, char** argv) {
   try {
     return run(argv[1], std::atoi(argv[2]), std::atof(argv[3]));
   } catch (const Error& error) {
-    std::fprintf(stderr, "error of rank %d: %s\n", Communicator::world().rank(), error.what());
+    test::say(join("error of rank ", Communicator::world().rank(), ": ", error.what()));
     return static_cast<int>(error.code());
   }
 }

@@ -32,53 +32,53 @@ INSTANTIATE_TEST_SUITE_P(Mpi, PulseOf4, ::testing::ValuesIn(known_mpis()), famil
 TEST_P(PulseOf4, a_rank_that_stands_still_is_named_once_and_all_leave) {
   const Launched r = run("hang", 2);
   EXPECT_NE(r.status, 0);
-  EXPECT_EQ(count(r.text, "lost: rank 2 ("), 1) << r.text;
-  EXPECT_THAT(r.text, ContainsRegex("has not moved for [0-9.]+ s; its last word was of step 5"));
-  EXPECT_EQ(count(r.text, "lost: "), 1) << r.text;
-  EXPECT_THAT(r.text, Not(HasSubstr("ends after")));
+  EXPECT_EQ(count(r.said, "lost: rank 2 ("), 1) << r.all();
+  EXPECT_THAT(r.said, ContainsRegex("has not moved for [0-9.]+ s; its last word was of step 5"));
+  EXPECT_EQ(count(r.said, "lost: "), 1) << r.all();
+  EXPECT_THAT(r.said, Not(HasSubstr("ends after")));
 }
 
 TEST_P(PulseOf4, rank_0_is_missed_by_the_others_when_it_is_stopped) {
   const Launched r = run("stop", 0);
   EXPECT_NE(r.status, 0);
-  EXPECT_EQ(count(r.text, "lost: rank 0 ("), 1) << r.text;
-  EXPECT_THAT(r.text, ContainsRegex("was not heard of for [0-9.]+ s"));
-  EXPECT_EQ(count(r.text, "lost: "), 1) << r.text;
+  EXPECT_EQ(count(r.said, "lost: rank 0 ("), 1) << r.all();
+  EXPECT_THAT(r.said, ContainsRegex("was not heard of for [0-9.]+ s"));
+  EXPECT_EQ(count(r.said, "lost: "), 1) << r.all();
 }
 
 // The launcher sees this one too, and may be first.
 TEST_P(PulseOf4, a_rank_that_is_killed_takes_all_with_it) {
   const Launched r = run("die", 1);
   EXPECT_NE(r.status, 0);
-  EXPECT_THAT(r.text, Not(HasSubstr("ends after")));
-  if (count(r.text, "lost: ") > 0) EXPECT_EQ(count(r.text, "lost: rank 1 ("), 1) << r.text;
+  EXPECT_THAT(r.said, Not(HasSubstr("ends after")));
+  EXPECT_EQ(count(r.said, "lost: "), count(r.said, "lost: rank 1 (")) << r.all();
 }
 
 TEST_P(PulseOf4, a_rank_that_is_slow_but_gets_on_is_no_alarm) {
   const Launched r = launch(GetParam(), 4, {RETORT_PULSE_PROGRAM, "slow", "3", "2"});
-  EXPECT_EQ(r.status, 0) << r.text;
-  EXPECT_EQ(count(r.text, "ends after step 12"), 4) << r.text;
+  EXPECT_EQ(r.status, 0) << r.all();
+  EXPECT_EQ(count(r.said, "ends after step 12"), 4) << r.all();
 }
 
 TEST_P(PulseOf4, an_error_of_one_rank_ends_all_and_is_told) {
   for (const int bad : {0, 3}) {
     const Launched r = run("throw", bad);
     EXPECT_NE(r.status, 0);
-    EXPECT_EQ(count(r.text, join("error of rank ", bad, ": the disk is full")), 1) << r.text;
-    EXPECT_THAT(r.text, Not(HasSubstr("ends after")));
+    EXPECT_EQ(count(r.said, join("error of rank ", bad, ": the disk is full")), 1) << r.all();
+    EXPECT_THAT(r.said, Not(HasSubstr("ends after")));
   }
 }
 
 TEST_P(PulseOf4, a_signal_to_one_rank_stops_all_after_the_same_step) {
   const Launched r = run("ask", 2);
-  EXPECT_EQ(r.status, 0) << r.text;
-  EXPECT_EQ(count(r.text, "ends after step 6"), 4) << r.text;
+  EXPECT_EQ(r.status, 0) << r.all();
+  EXPECT_EQ(count(r.said, "ends after step 6"), 4) << r.all();
 }
 
 TEST_P(PulseOf4, ranks_that_make_different_calls_are_found_with_the_next_word) {
   const Launched r = run("calls", 3);
   EXPECT_NE(r.status, 0);
-  EXPECT_THAT(r.text,
+  EXPECT_THAT(r.said,
               ContainsRegex("error of rank [0-3]: ranks made different calls, last rank 0 "
                             "\\(.*\\): gather of 8 bytes, rank 3 \\(.*\\): gather of 8 bytes"));
 }
@@ -86,7 +86,7 @@ TEST_P(PulseOf4, ranks_that_make_different_calls_are_found_with_the_next_word) {
 TEST_P(PulseOf4, a_program_without_a_handler_gets_an_error_from_what_it_waits_for) {
   const Launched r = run("embed", 1);
   EXPECT_NE(r.status, 0);
-  EXPECT_THAT(r.text,
+  EXPECT_THAT(r.said,
               ContainsRegex("error of rank [023]: \\[gather\\] rank 1 \\(.*\\) has not moved "
                             "for [0-9.]+ s; its last word was of step 5; it was waited for "
                             "in a gather"));

@@ -1,6 +1,5 @@
 // What launched_test.cpp starts under a launcher: ranks_program MODE [ARGUMENT].
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -10,10 +9,12 @@
 #include "engine/distributed/handshake.h"
 #include "engine/distributed/launcher.h"
 #include "kernels/common/check.h"
+#include "tests/support/ranks_log.h"
 
 namespace {
 
 using retort::Communicator;
+using retort::test::say;
 using Transfer = Communicator::Transfer;
 
 void must(bool good, const std::string& what) {
@@ -138,13 +139,13 @@ int run(const std::string& mode, const std::string& argument) {
     try {
       differ_in_size(ranks, static_cast<std::size_t>(std::atoi(argument.c_str())));
     } catch (const retort::Error& error) {
-      std::printf("rank %d: %s\n", ranks.rank(), error.what());
+      say(retort::join("rank ", ranks.rank(), ", status ", static_cast<int>(error.code()), ": ",
+                       error.what()));
       try {
         ranks.transfer(std::vector<Transfer>{{nullptr, 0, 0, true}});
       } catch (const retort::Error& again) {
-        std::printf("again: %s\n", again.what());
+        say(retort::join("again: ", again.what()));
       }
-      std::fflush(stdout);
       return static_cast<int>(error.code());
     }
   }
@@ -155,14 +156,13 @@ int run(const std::string& mode, const std::string& argument) {
     try {
       handshake.compare(ranks);
     } catch (const retort::Error& error) {  // known to all, so all end in order
-      if (ranks.rank() == 0) std::printf("rank 0: %s\n", error.what());
-      std::fflush(stdout);
+      if (ranks.rank() == 0) say(retort::join("rank 0: ", error.what()));
       ranks.finish();
       return static_cast<int>(error.code());
     }
   }
   if (ranks.rank() == 0) {
-    std::printf("%d ranks, %d nodes, '%s'\n", ranks.size(), ranks.nodes(), ranks.library().c_str());
+    say(retort::join(ranks.size(), " ranks, ", ranks.nodes(), " nodes, '", ranks.library(), "'"));
   }
   ranks.finish();
   return 0;
@@ -174,12 +174,12 @@ int main(int argc, char** argv) {
   try {
     return run(argc > 1 ? argv[1] : "", argc > 2 ? argv[2] : "");
   } catch (const retort::Error& error) {
-    std::printf("rank %d: %s\n", retort::find_launch().rank, error.what());
-    std::fflush(stdout);
+    // A launcher's own status does not tell: it may be that of a rank which it killed.
+    say(retort::join("rank ", retort::find_launch().rank, ", status ",
+                     static_cast<int>(error.code()), ": ", error.what()));
     return static_cast<int>(error.code());
   } catch (const std::exception& error) {
-    std::printf("FAILED: %s\n", error.what());
-    std::fflush(stdout);
+    say(retort::join("FAILED: ", error.what()));
     return 1;
   }
 }
