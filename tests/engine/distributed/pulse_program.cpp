@@ -4,10 +4,12 @@
 //   stop   SIGSTOP
 //   die    SIGKILL
 //   slow   it works for twice the timeout, and gets on
+//   sleep  all ranks are stopped for longer than the timeout, and go on, as when a laptop is shut
 //   throw  it meets an error of its own
 //   ask    it is asked to stop: all stop after the same step
 //   calls  it makes another call than the others
 //   embed  like hang, in a program without a handler
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -41,6 +43,18 @@ void go_wrong(const std::string& mode, double timeout) {
     }
 }
 
+// SIGSTOP to this process, and SIGCONT from a child.
+void sleep_together(double seconds) {
+  const pid_t pid = getpid(), child = fork();
+  if (child == 0) {
+    usleep(static_cast<useconds_t>(seconds * 1e6));
+    kill(pid, SIGCONT);
+    _exit(0);
+  }
+  raise(SIGSTOP);
+  waitpid(child, nullptr, 0);
+}
+
 int run(const std::string& mode, int bad, double timeout) {
   Communicator& ranks = Communicator::start();
   Pulse::Options options{timeout, {}};
@@ -59,6 +73,7 @@ int run(const std::string& mode, int bad, double timeout) {
       if (mode == "ask") signal = SIGTERM;
       if (mode == "calls") ranks.transfer({});
     }
+    if (mode == "sleep" && step == kFaulty) sleep_together(timeout + 1);
     std::vector<std::int64_t> all(static_cast<std::size_t>(ranks.size()));
     ranks.gather(&step, all.data(), sizeof step);
     if (agreement.begun() && agreement.finish().signal != 0) break;

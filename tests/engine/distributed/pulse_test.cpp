@@ -60,6 +60,12 @@ TEST_P(PulseOf4, a_rank_that_is_slow_but_gets_on_is_no_alarm) {
   EXPECT_EQ(count(r.said, "ends after step 12"), 4) << r.all();
 }
 
+TEST_P(PulseOf4, ranks_that_all_slept_do_not_miss_each_other) {
+  const Launched r = launch(GetParam(), 4, {RETORT_PULSE_PROGRAM, "sleep", "0", "2"});
+  EXPECT_EQ(r.status, 0) << r.all();
+  EXPECT_EQ(count(r.said, "ends after step 12"), 4) << r.all();
+}
+
 TEST_P(PulseOf4, an_error_of_one_rank_ends_all_and_is_told) {
   for (const int bad : {0, 3}) {
     const Launched r = run("throw", bad);
