@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/distributed/mpi/mpi_link.h"
+#include "engine/runtime/progress.h"
 
 namespace retort {
 namespace {
@@ -34,7 +35,7 @@ struct Word {
 
 // What this process does; one writer or more, one reader.
 struct Activity {
-  std::atomic<std::int64_t> step{-1}, counter{0};
+  std::atomic<std::int64_t> step{-1};
   std::atomic<int> waits{0};
   std::atomic<bool> lost{false};
   std::mutex mutex;
@@ -121,7 +122,7 @@ class Pulse::Thread {
     const Activity& now = activity();
     const Doing end = end_.load();
     return {now.step,
-            now.counter,
+            progress(),
             end != Doing::kWorks ? end
             : now.waits > 0      ? Doing::kWaits
                                  : Doing::kWorks,
@@ -273,7 +274,7 @@ Pulse::Pulse(Communicator& ranks, Options options) {
                "[pulse] expected a program that initialises MPI with MPI_THREAD_SERIALIZED");
   RETORT_CHECK(options.timeout_s >= 1, "[pulse] expected a timeout of 1 s or more, got ",
                options.timeout_s);
-  moved();
+  note_progress();
   thread_ = std::make_unique<Thread>(ranks, std::move(options));
 }
 
@@ -290,14 +291,12 @@ void Pulse::stop() {
 
 void Pulse::set_step(std::int64_t step) noexcept {
   activity().step.store(step, std::memory_order_relaxed);
-  moved();
+  note_progress();
 }
-
-void Pulse::moved() noexcept { activity().counter.fetch_add(1, std::memory_order_relaxed); }
 
 detail::WaitScope::WaitScope() noexcept { activity().waits.fetch_add(1); }
 detail::WaitScope::~WaitScope() {
-  Pulse::moved();  // what was waited for has come
+  note_progress();  // what was waited for has come
   activity().waits.fetch_sub(1);
 }
 

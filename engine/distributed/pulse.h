@@ -4,8 +4,9 @@
 //   A thread of every rank tells rank 0 twice a second what its rank does, and rank 0 answers. A
 //   rank that was not heard of for the timeout is lost; one whose counter stood still for as long
 //   while it says that it works is stuck; waiting for others is neither, however long it takes, and
-//   so a slow step is never an alarm as long as it calls moved(). Rank 0 itself is missed by the
-//   others, half a second later. Nothing else notices: MPI waits for a peer that is stopped or
+//   so a slow step is never an alarm: every op and every block of a file counts (note_progress,
+//   engine/runtime/progress.h), and a program's own work that takes longer than the timeout calls
+//   it too. Rank 0 itself is missed by the others, half a second later. Nothing else notices: MPI waits for a peer that is stopped or
 //   gone for ever.
 //   One rank tells what happened: rank 0, or rank 1 if it is rank 0 that is lost. All ranks learn
 //   of it, and what happens then is up to the program: see Pulse::Options::on_loss.
@@ -52,8 +53,6 @@ class Pulse {
 
   /// Where this rank is, for sentences; counts as moving.
   static void set_step(std::int64_t step) noexcept;
-  /// This rank works and gets on: a chunk, a file block, a launch.
-  static void moved() noexcept;
 
  private:
   class Thread;

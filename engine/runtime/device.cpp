@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/runtime/plugin_file.h"
+#include "engine/runtime/progress.h"
 #include "engine/runtime/thread_context.h"
 
 namespace retort {
@@ -91,7 +92,11 @@ Device parse_device(const std::string& text) {
   return Device::kCuda;
 }
 
-const Context& context_of(Device device) { return mutable_context(device); }
+// Every op asks, so every op is a piece of progress.
+const Context& context_of(Device device) {
+  note_progress();
+  return mutable_context(device);
+}
 
 void set_allow_tf32(bool allow) {
   if (cuda_available()) mutable_context(Device::kCuda).allow_tf32 = allow;

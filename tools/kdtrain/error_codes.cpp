@@ -139,8 +139,8 @@ constexpr ErrorRow kRows[] = {
     {"RT0699", 6, "", "A number is NaN or infinite where there must be none.",
      "The message names it; a smaller lr or a clip_norm may help."},
 
-    {"RT0799", 7, "", "Another process of the same training is gone.",
-     "Look at its messages, then start again with --resume."},
+    {"RT0799", 7, "", "Another rank is gone, stands still, or does something else.",
+     "The message names it, its host and process: look at what it said last."},
 
     {"RT0801", 8, "no CUDA", "The GPU was asked for, and there is none that can be used.",
      "`kdtrain doctor` says why; --device cpu does without."},

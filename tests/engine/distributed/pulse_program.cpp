@@ -21,6 +21,7 @@
 
 #include "engine/distributed/agreement.h"
 #include "engine/distributed/leave.h"
+#include "engine/ops/elementwise.h"
 #include "kernels/common/check.h"
 #include "tests/support/ranks_log.h"
 
@@ -36,11 +37,13 @@ void go_wrong(const std::string& mode, double timeout) {
   if (mode == "stop") raise(SIGSTOP);
   if (mode == "die") raise(SIGKILL);
   if (mode == "throw") fail(ErrorCode::kIo, "the disk is full");
-  if (mode == "slow")
-    for (int i = 0; i < 40; ++i) {
+  if (mode == "slow") {
+    const Tensor x = Tensor::full({4, 4}, 2.0);
+    for (int i = 0; i < 40; ++i) {  // ops that take long
       std::this_thread::sleep_for(std::chrono::duration<double>(timeout / 20));
-      Pulse::moved();
+      static_cast<void>(add(x, x));
     }
+  }
 }
 
 // SIGSTOP to this process, and SIGCONT from a child.

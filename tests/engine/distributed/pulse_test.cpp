@@ -102,7 +102,6 @@ TEST(Pulse, one_rank_needs_none) {
   Communicator& ranks = Communicator::world();
   Pulse pulse(ranks, {});
   Pulse::set_step(3);
-  Pulse::moved();
   pulse.stop();
   Agreement agreement(ranks);
   EXPECT_THAT(error_of([&] { agreement.finish(); }, ErrorCode::kUsage), HasSubstr("begin()"));
