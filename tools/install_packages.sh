@@ -9,10 +9,12 @@ build_packages=(
   libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libxxhash-dev liblzma-dev
   zlib1g-dev libzstd-dev
 )
+# Two families of MPI side by side; each gets a plug-in.
+mpi_packages=(openmpi-bin libopenmpi-dev mpich libmpich-dev)
 test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format python3 xz-utils)
 
 want=("${build_packages[@]}")
-if [ "${1:-test}" = test ]; then want+=("${test_packages[@]}"); fi
+if [ "${1:-test}" = test ]; then want+=("${test_packages[@]}" "${mpi_packages[@]}"); fi
 
 need_cmake() { # says so if the CMake at hand is too old for the presets
   local version

@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/runtime/progress.h"
+
 namespace retort {
 namespace {
 
@@ -124,6 +126,7 @@ void FileReader::read_at(std::uint64_t offset, std::span<std::byte> to) const {
     RETORT_CHECK_AS(kBadInput, n > 0, escaped(path_, 4096), ": expected ", to.size(),
                     " bytes at offset ", offset, ", got ", done, " (the file is too short)");
     done += static_cast<std::size_t>(n);
+    note_progress();
   }
 }
 
@@ -231,6 +234,7 @@ void FileWriter::flush() {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) refuse(path_, "write", errno);
     done += static_cast<std::size_t>(n);
+    note_progress();
   }
   buffer_.clear();
 }

@@ -1,12 +1,11 @@
 #include "engine/runtime/device.h"
 
-#include <dlfcn.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <utility>
 
 #include "engine/runtime/plugin_file.h"
+#include "engine/runtime/progress.h"
 #include "engine/runtime/thread_context.h"
 
 namespace retort {
@@ -19,17 +18,6 @@ struct Plugin {
   bool available = false;
   std::string reason;
 };
-
-// The folder libretort itself was loaded from.
-std::string library_folder() {
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&library_folder), &info) == 0 ||
-      info.dli_fname == nullptr)
-    return ".";
-  const std::string path = info.dli_fname;
-  const std::size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, slash);
-}
 
 Plugin load_plugin() {
   const char* named = std::getenv("RETORT_CUDA_LIBRARY");
@@ -104,7 +92,11 @@ Device parse_device(const std::string& text) {
   return Device::kCuda;
 }
 
-const Context& context_of(Device device) { return mutable_context(device); }
+// Every op asks, so every op is a piece of progress.
+const Context& context_of(Device device) {
+  note_progress();
+  return mutable_context(device);
+}
 
 void set_allow_tf32(bool allow) {
   if (cuda_available()) mutable_context(Device::kCuda).allow_tf32 = allow;

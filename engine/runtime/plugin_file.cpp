@@ -3,9 +3,6 @@
 #include <dlfcn.h>
 #include <elf.h>
 
-#include <algorithm>
-#include <array>
-#include <bit>
 #include <cstring>
 #include <new>
 #include <span>
@@ -81,28 +78,6 @@ void check_library(const FileReader& file) {
       "its table of sections is damaged");
 }
 
-// True if no function of the runtime was left out.
-bool is_complete(const CudaRuntime& runtime) {
-  using Functions = std::array<void*, sizeof(CudaRuntime) / sizeof(void*)>;
-  static_assert(sizeof(Functions) == sizeof(CudaRuntime));
-  const auto functions = std::bit_cast<Functions>(runtime);
-  return std::none_of(functions.begin(), functions.end(), [](void* f) { return f == nullptr; });
-}
-
-// "" or the sentence.
-std::string bind(const PluginEntry entry, const std::string& broken, CudaRuntime* runtime) {
-  const PluginInfo* const info = entry();
-  if (info == nullptr || info->abi_hash == nullptr || info->open == nullptr)
-    return broken + "it is not a Retort plug-in: it does not say how it was built";
-  if (std::strncmp(info->abi_hash, RETORT_ABI_HASH, sizeof RETORT_ABI_HASH) != 0)
-    return broken + "it was built from other headers than this library: rebuild both";
-  // Declared noexcept; called as if it were not, since that is only a promise.
-  Status (*const open)(CudaRuntime*) = info->open;
-  if (const Status status = open(runtime); status.code != ErrorCode::kOk) return status.message;
-  if (!is_complete(*runtime)) return broken + "it is not whole: it leaves functions out";
-  return "";
-}
-
 }  // namespace
 
 std::string plugin_file_problem(const std::string& path) {
@@ -114,29 +89,56 @@ std::string plugin_file_problem(const std::string& path) {
   }
 }
 
-std::string open_plugin(const std::string& path, CudaRuntime* runtime) {
-  const std::string broken = "no CUDA plug-in: " + escaped(path, 4096) + ": ";
+std::string library_folder() {
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<const void*>(&library_folder), &info) == 0 ||
+      info.dli_fname == nullptr)
+    return ".";
+  const std::string path = info.dli_fname;
+  const std::size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+std::string open_plugin_file(const std::string& path, const std::string& kind, const char* entry,
+                             const std::function<std::string(void*)>& bind) {
+  const std::string none = "no " + kind + " plug-in: ", name = escaped(path, 4096);
   // With a slash, so that the loader opens this file and does not look for another one.
   const std::string file = path.find('/') == std::string::npos ? "./" + path : path;
   if (const std::string problem = plugin_file_problem(file); !problem.empty())
-    return problem.starts_with(escaped(path, 4096)) ? "no CUDA plug-in: " + problem
-                                                    : broken + problem;
+    return problem.starts_with(name) ? none + problem : join(none, name, ": ", problem);
   void* const library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) return join("no CUDA plug-in: ", dlerror());
-  const auto entry = reinterpret_cast<PluginEntry>(dlsym(library, "retort_plugin"));
-  if (entry == nullptr) return broken + "it is not a Retort plug-in";
+  if (library == nullptr) return join(none, dlerror());
+  void* const found = dlsym(library, entry);
+  if (found == nullptr) return join(none, name, ": it is not a Retort plug-in");
   std::string problem;
   try {
-    problem = bind(entry, broken, runtime);
+    problem = bind(found);
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {
-    problem = join(broken, "it failed when it was asked: ", error.what());
+    problem = join("it failed when it was asked: ", error.what());
   } catch (...) {
-    problem = broken + "it failed when it was asked";
+    problem = "it failed when it was asked";
   }
+  return problem.empty() ? "" : join(none, name, ": ", problem);
+}
+
+std::string open_plugin(const std::string& path, CudaRuntime* runtime) {
+  std::string said;  // by the plug-in, as a sentence of its own
+  std::string problem = open_plugin_file(path, "CUDA", "retort_plugin", [&](void* found) {
+    const PluginInfo* const info = reinterpret_cast<PluginEntry>(found)();
+    if (info == nullptr || info->abi_hash == nullptr || info->open == nullptr)
+      return std::string("it is not a Retort plug-in: it does not say how it was built");
+    if (std::strncmp(info->abi_hash, RETORT_ABI_HASH, sizeof RETORT_ABI_HASH) != 0)
+      return std::string(kOtherHeaders);
+    // Declared noexcept; called as if it were not, since that is only a promise.
+    Status (*const open)(CudaRuntime*) = info->open;
+    const Status status = open(runtime);
+    if (status.code != ErrorCode::kOk) return said = status.message;
+    return std::string(is_complete(*runtime) ? "" : kNotWhole);
+  });
   if (!problem.empty()) *runtime = {};
-  return problem;
+  return said.empty() ? problem : said;
 }
 
 }  // namespace retort

@@ -20,6 +20,8 @@ step(${CMAKE_COMMAND} --install "${BUILD}" --prefix "${WORK}/prefix")
 step(${CMAKE_COMMAND} -S "${SOURCE}" -B "${WORK}/build" -G Ninja "-DCMAKE_PREFIX_PATH=${WORK}/prefix" -DCMAKE_BUILD_TYPE=Release)
 step(${CMAKE_COMMAND} --build "${WORK}/build")
 step("${WORK}/build/consumer")
+step(${CMAKE_COMMAND} "-DPROGRAM=${WORK}/build/ranks" "-DMPIRUN_openmpi=${MPIRUN_openmpi}" "-DMPIRUN_mpich=${MPIRUN_mpich}"
+     -P "${SOURCE}/../../examples/ranks/check.cmake")
 set(kdtrain "${WORK}/prefix/bin/kdtrain")
 if(NOT EXISTS "${kdtrain}")
   return()  # RETORT_TOOLS=OFF

@@ -68,10 +68,10 @@ function(retort_precompile target header)
 endfunction()
 
 # retort_add_room(NAME): an object library of all .cpp files below the room's folder, except those of
-# op folders, which retort_add_op adds.
+# op folders, which retort_add_op adds, and the plug-ins' own.
 function(retort_add_room name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.cpp")
-  list(FILTER sources EXCLUDE REGEX "/kernels/(simt|plugin)/|/kernels/[^/]+/[^/]+_cpu[^/]*\\.cpp$")
+  list(FILTER sources EXCLUDE REGEX "/kernels/(simt|plugin)/|/mpi_plugin\\.cpp$|/kernels/[^/]+/[^/]+_cpu[^/]*\\.cpp$")
   if(NOT sources)
     set(sources "${PROJECT_SOURCE_DIR}/tools/cmake/empty.cpp")
   endif()

@@ -1,5 +1,5 @@
 # libretort: one shared library holding every room, so that nothing exists twice. Beside it the plug-ins:
-# libretort_cuda (nvcc, where there is a toolkit) and libretort_cuda_emulated (tests).
+# libretort_cuda (nvcc, where there is a toolkit), libretort_cuda_emulated (tests) and libretort_mpi_* (where there is MPI).
 get_property(rooms GLOBAL PROPERTY RETORT_ROOMS)
 get_property(folders GLOBAL PROPERTY RETORT_PLUGIN_FOLDERS)
 
@@ -77,6 +77,7 @@ target_link_options(retort_cuda_emulated PRIVATE -Wl,--exclude-libs,ALL)
 if(RETORT_HAVE_CUDA)
   include(RetortPlugin)
 endif()
+include(RetortMpi)
 
 # Install: libretort, its headers, and a package for find_package(retort).
 include(GNUInstallDirs)
@@ -85,6 +86,9 @@ install(TARGETS retort EXPORT retort-targets LIBRARY DESTINATION ${CMAKE_INSTALL
 if(TARGET retort_cuda)
   install(TARGETS retort_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endif()
+foreach(family IN LISTS RETORT_MPI_FAMILIES)
+  install(TARGETS retort_mpi_${family} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endforeach()
 foreach(room kernels engine nn distill curriculum)
   install(DIRECTORY "${PROJECT_SOURCE_DIR}/${room}" DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/retort
           FILES_MATCHING PATTERN "*.h" PATTERN "*.cuh")

@@ -26,9 +26,9 @@ constexpr const char* kFooter =
     "  kdtrain run my.toml train.epochs=10 --resume --out runs/mine\n"
     "Exit codes: 0 done, 2 usage or recipe, 3 bad input file, 4 I/O, 5 memory, 6 a job met NaN or "
     "infinity,\n"
-    "7 peer, 8 device, 130 stopped by SIGINT or SIGQUIT, 143 by SIGTERM, SIGHUP or SIGUSR1, after "
-    "a\n"
-    "checkpoint (a second signal quits at once), 1 a fault of kdtrain itself.";
+    "7 another rank is lost, 8 device, 130 stopped by SIGINT or SIGQUIT, 143 by SIGTERM, SIGHUP "
+    "or\n"
+    "SIGUSR1, after a checkpoint (a second signal quits at once), 1 a fault of kdtrain itself.";
 
 bool is_override(const std::string& word) {
   const auto equals = word.find('=');

@@ -1,6 +1,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -15,6 +16,7 @@
 #include "kernels/conv2d/conv2d_choice.h"
 #include "tools/kdtrain/command_line.h"
 #include "tools/kdtrain/machine.h"
+#include "tools/kdtrain/ranks.h"
 #include "tools/kdtrain/schema.h"
 
 namespace retort::tools {
@@ -72,17 +74,52 @@ std::string convolution_choices(std::string& details) {
   return line;
 }
 
-}  // namespace
+constexpr std::size_t kExchangeBytes = std::size_t{64} << 20;
 
-int doctor_command(const CommandLine& line) {
-  if (line.threads > 0) set_thread_count(line.threads);
+// What a launcher's ranks are, and how long they take for an exchange. Collective.
+template <class Row>
+void describe_ranks(Communicator& ranks, const Row& row, Json& facts) {
+  const double ms = exchange_ms(ranks, kExchangeBytes);
+  const std::int32_t mine = thread_count();
+  std::vector<std::int32_t> threads(static_cast<std::size_t>(ranks.size()));
+  ranks.gather(&mine, threads.data(), sizeof mine);
+  const auto many = [](std::int64_t n, const char* what) {
+    return join(n, " ", what, n == 1 ? "" : "s");
+  };
+  row("ranks", join(ranks.size(), " on ", many(ranks.nodes(), "node"), ", ", ranks.library()),
+      "ranks", ranks.size());
+  facts.set("nodes", ranks.nodes());
+  facts.set("mpi", ranks.library());
+  Json each = Json::array();
+  for (int r = 0; r < ranks.size(); ++r) {
+    const RankInfo& info = ranks.of(r);
+    const std::int32_t n = threads[static_cast<std::size_t>(r)];
+    Json one = Json::object();
+    one.set("host", info.host);
+    one.set("pid", info.pid);
+    one.set("node", info.node);
+    one.set("cores", info.cores);
+    one.set("threads", n);
+    each.push(std::move(one));
+    row(join("rank ", r).c_str(),
+        join(info.host, ", pid ", info.pid, ", may use ", many(info.cores, "core"), ", ",
+             many(n, "thread")),
+        nullptr, {});
+  }
+  facts.set("each_rank", std::move(each));
+  row("64 MiB exchange", join(std::llround(ms * 10) / 10.0, " ms"), "exchange_64_mib_ms", ms);
+}
+
+int examine(const CommandLine& line, Communicator* ranks) {
   // Lines for people, and the same for programs: keys that stay, values with types.
   std::vector<std::pair<std::string, std::string>> rows;
   Json facts = Json::object();
   const auto row = [&](const char* label, const std::string& text, const char* key, Json value) {
     rows.emplace_back(label, text);
-    facts.set(key, std::move(value));
+    if (key != nullptr) facts.set(key, std::move(value));
   };
+  if (ranks != nullptr) describe_ranks(*ranks, row, facts);
+  if (ranks != nullptr && ranks->rank() != 0) return 0;  // rank 0 prints
   const auto text_row = [&](const char* label, const char* key, const std::string& text) {
     row(label, text, key, text);
   };
@@ -143,6 +180,14 @@ int doctor_command(const CommandLine& line) {
     std::printf("%s", choices.c_str());
   }
   return 0;
+}
+
+}  // namespace
+
+int doctor_command(const CommandLine& line) {
+  if (line.threads > 0) set_thread_count(line.threads);
+  if (!launched_together()) return examine(line, nullptr);
+  return with_ranks(line, [&](Communicator& ranks) { return examine(line, &ranks); });
 }
 
 }  // namespace retort::tools

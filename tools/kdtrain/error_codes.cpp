@@ -56,6 +56,17 @@ constexpr ErrorRow kRows[] = {
      "Take an arch that reads what the data gives; the message lists them."},
     {"RT0218", 2, "expected", "A value is not of the kind, or not in the range, that its key has.",
      "The message says what was expected; `kdtrain schema KEY` says what it means."},
+    {"RT0220", 2, "works with one rank so far",
+     "A command that writes was started as several ranks, which would race for the same files.",
+     "Start it without mpirun or srun. For copies of their own under srun, each with its own "
+     "--out: "
+     "env -u SLURM_STEP_NUM_TASKS -u PMI_SIZE kdtrain ..."},
+    {"RT0221", 2, " ranks, but ", "The launcher belongs to another MPI than the plug-in.",
+     "Use the launcher that the message names, or set RETORT_MPI_LIBRARY to the plug-in of the MPI "
+     "that launches."},
+    {"RT0222", 2, " instead of ",
+     "Ranks that should do the same thing were given different things.",
+     "The message names the rank, its host and both values: give all ranks the same."},
     {"RT0299", 2, "", "The command line or the recipe asks for something that cannot be.",
      "The message says what; `kdtrain --help` and `kdtrain schema` say what there is."},
 
@@ -129,11 +140,14 @@ constexpr ErrorRow kRows[] = {
     {"RT0699", 6, "", "A number is NaN or infinite where there must be none.",
      "The message names it; a smaller lr or a clip_norm may help."},
 
-    {"RT0799", 7, "", "Another process of the same training is gone.",
-     "Look at its messages, then start again with --resume."},
+    {"RT0799", 7, "", "Another rank is gone, stands still, or does something else.",
+     "The message names it, its host and process: look at what it said last."},
 
     {"RT0801", 8, "no CUDA", "The GPU was asked for, and there is none that can be used.",
      "`kdtrain doctor` says why; --device cpu does without."},
+    {"RT0802", 8, " ranks, but there is ",
+     "Several ranks were launched, and the plug-in for MPI is missing or broken.",
+     "Build Retort where that MPI is (RETORT_MPI=ON), or set RETORT_MPI_LIBRARY to its plug-in."},
     {"RT0899", 8, "", "The device or its driver refused.",
      "`kdtrain doctor` says what there is; --device cpu does without."},
 };

@@ -16,6 +16,7 @@
 #include "tools/kdtrain/command_line.h"
 #include "tools/kdtrain/error_codes.h"
 #include "tools/kdtrain/extensions.h"
+#include "tools/kdtrain/ranks.h"
 #include "tools/kdtrain/signals.h"
 
 namespace {
@@ -27,6 +28,7 @@ constexpr ErrorCode kInternal{1};  // a fault of kdtrain itself
 
 int dispatch(const CommandLine& line) {
   using namespace retort::tools;
+  if (const int status = refuse_ranks(line); status >= 0) return status;
   if (line.threads > 0) retort::set_thread_count(line.threads);
   load_extensions(line.load);  // before anyone asks for the table of keys
   if (line.command == "run") return run_command(line);
@@ -58,7 +60,7 @@ void open_standard_streams() {
 }
 
 int say(const char* kind, const char* what, ErrorCode code) {
-  std::fprintf(stderr, "kdtrain: %s[%s]: %s\n", kind,
+  std::fprintf(stderr, "kdtrain: %s%s[%s]: %s\n", retort::tools::rank_prefix(), kind,
                retort::tools::error_row(code, *what != '\0' ? what : kind).code, what);
   return static_cast<int>(code);
 }

@@ -1,0 +1,27 @@
+# The program gives the same bits on one rank and on several, under each launcher that is here.
+#   cmake -DPROGRAM=... [-DMPIRUN_openmpi=...] [-DMPIRUN_mpich=...] -P check.cmake
+# As root too, and without the copies from process to process that containers forbid.
+set(ENV{OMPI_ALLOW_RUN_AS_ROOT} 1)
+set(ENV{OMPI_ALLOW_RUN_AS_ROOT_CONFIRM} 1)
+set(ENV{OMPI_MCA_btl_vader_single_copy_mechanism} none)
+function(mean_of ranks)
+  execute_process(COMMAND ${ARGN} "${PROGRAM}" RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE error)
+  if(NOT status EQUAL 0 OR NOT text MATCHES "^mean (0x1\\.[0-9a-f]+p-8) of ${ranks} ranks\n$")
+    message(FATAL_ERROR "${ARGN} ${PROGRAM}: ${status}\n${text}${error}")
+  endif()
+  set(mean "${CMAKE_MATCH_1}" PARENT_SCOPE)
+endfunction()
+
+mean_of(1)
+set(alone "${mean}")
+foreach(launcher "${MPIRUN_openmpi};--oversubscribe" "${MPIRUN_mpich}")
+  list(GET launcher 0 program)
+  if(program)
+    foreach(ranks 2 3)
+      mean_of(${ranks} ${launcher} -np ${ranks})
+      if(NOT mean STREQUAL alone)
+        message(FATAL_ERROR "${ranks} ranks give ${mean}, one gives ${alone}")
+      endif()
+    endforeach()
+  endif()
+endforeach()

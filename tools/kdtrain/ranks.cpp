@@ -1,0 +1,139 @@
+#include "tools/kdtrain/ranks.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+#include <vector>
+
+#include "engine/distributed/handshake.h"
+#include "engine/distributed/launcher.h"
+#include "kernels/common/parallel.h"
+#include "tools/kdtrain/error_codes.h"
+
+namespace retort::tools {
+namespace {
+
+char g_prefix[128] = "";
+
+bool writes(const CommandLine& line) {
+  for (const char* command : {"run", "score", "report", "cp"})
+    if (line.command == command) return true;
+  return line.command == "eval" && !line.logits.empty();
+}
+
+void say_on_rank_0(int rank, ErrorCode code, const std::string& what) {
+  if (rank != 0) return;
+  std::fflush(stdout);
+  std::fprintf(stderr, "kdtrain: %s%s\n", error_label(code, what).c_str(), what.c_str());
+}
+
+// Where ranks cannot wait for each other, those that do not print let rank 0 go first.
+void let_rank_0_go_first(int rank) {
+  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
+void share_cores(const CommandLine& line, const Communicator& ranks) {
+  if (line.threads > 0) return;
+  for (const char* name : {"RETORT_NUM_THREADS", "OMP_NUM_THREADS"})
+    if (const char* text = std::getenv(name); text != nullptr && std::atoi(text) >= 1) return;
+  set_thread_count(ranks.of(ranks.rank()).threads);
+}
+
+// One exchange. All of an array's elements are the rank that it belongs to.
+void exchange(Communicator& ranks, std::vector<std::int32_t>& array,
+              std::vector<std::int32_t>& inbox) {
+  using Transfer = Communicator::Transfer;
+  const auto count = static_cast<std::size_t>(ranks.size());
+  const auto me = static_cast<std::size_t>(ranks.rank());
+  const auto first = [&](std::size_t rank) { return array.size() * rank / count; };
+  const auto bytes = [&](std::size_t rank) { return (first(rank + 1) - first(rank)) * 4; };
+  std::vector<Transfer> out, back;
+  for (std::size_t peer = 0, n = 0; peer < count; ++peer) {
+    if (peer == me) continue;
+    const int p = static_cast<int>(peer);
+    out.push_back({array.data() + first(peer), bytes(peer), p, true});
+    out.push_back({inbox.data() + n++ * (bytes(me) / 4), bytes(me), p, false});
+    back.push_back({array.data() + first(me), bytes(me), p, true});
+    back.push_back({array.data() + first(peer), bytes(peer), p, false});
+  }
+  ranks.transfer(out);
+  ranks.transfer(back);
+}
+
+}  // namespace
+
+int refuse_ranks(const CommandLine& line) {
+  if (!writes(line)) return -1;
+  const Launch launch = find_launch();
+  if (launch.size == 1) return -1;
+  say_on_rank_0(launch.rank, ErrorCode::kUsage,
+                join("`kdtrain ", line.command, "` works with one rank so far, and ", launch.size,
+                     " were launched (", launch.variable, "): start it without mpirun or srun"));
+  try {
+    Communicator::start().finish();
+  } catch (const Error&) {  // that ranks cannot meet changes nothing
+    let_rank_0_go_first(launch.rank);
+  }
+  return static_cast<int>(ErrorCode::kUsage);
+}
+
+bool launched_together() { return find_launch().size > 1; }
+
+int with_ranks(const CommandLine& line, const std::function<int(Communicator&)>& body) {
+  const int rank = find_launch().rank;
+  Communicator* ranks = nullptr;
+  try {
+    ranks = &Communicator::start();
+  } catch (const Error& error) {  // the same one on all ranks
+    say_on_rank_0(rank, error.code(), error.what());
+    let_rank_0_go_first(rank);
+    return static_cast<int>(error.code());
+  }
+  const RankInfo& me = ranks->of(ranks->rank());
+  if (ranks->rank() != 0)
+    std::snprintf(g_prefix, sizeof g_prefix, "rank %d (%.64s, pid %lld): ", ranks->rank(),
+                  me.host.c_str(), static_cast<long long>(me.pid));
+  try {
+    handshake_of_build().add("version", version_text()).compare(*ranks);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kUsage) throw;
+    say_on_rank_0(ranks->rank(), error.code(), error.what());
+    ranks->finish();
+    return static_cast<int>(error.code());
+  }
+  share_cores(line, *ranks);
+  const int status = body(*ranks);
+  std::fflush(stdout);
+  ranks->finish();
+  return status;
+}
+
+double exchange_ms(Communicator& ranks, std::size_t bytes) {
+  const auto count = static_cast<std::size_t>(ranks.size());
+  std::vector<std::int32_t> array(bytes / 4), inbox(array.size() + count);
+  std::vector<double> times;
+  for (int round = 0; round < 4; ++round) {
+    std::fill(array.begin(), array.end(), ranks.rank());
+    std::int64_t here = 0;
+    ranks.agree({&here, 1});
+    const auto begin = std::chrono::steady_clock::now();
+    exchange(ranks, array, inbox);
+    const auto took = std::chrono::steady_clock::now() - begin;
+    std::int64_t ns = std::chrono::duration_cast<std::chrono::nanoseconds>(took).count();
+    ranks.agree({&ns, 1});
+    if (round > 0) times.push_back(static_cast<double>(ns) * 1e-6);  // the first one connects
+    for (std::size_t i = 0; i < array.size(); ++i)
+      if (const auto owner = ((i + 1) * count - 1) / array.size();
+          array[i] != static_cast<std::int32_t>(owner))
+        fail(ErrorCode::kPeer, "[exchange] element ", i, " should come from rank ", owner,
+             ", and came from rank ", array[i]);
+  }
+  std::sort(times.begin(), times.end());
+  return times[1];
+}
+
+const char* rank_prefix() noexcept { return g_prefix; }
+
+}  // namespace retort::tools

@@ -1,0 +1,34 @@
+// kdtrain on several ranks: who prints, and what may run at all.
+//
+// Rank 0 prints. Another rank prints only the sentence of a failure that it alone knows, led by
+// "rank 2 (host, pid)". A launcher ends all ranks as soon as one exits with another status than 0,
+// so what all ranks know is printed before any of them leaves.
+#pragma once
+#include <functional>
+
+#include "engine/distributed/communicator.h"
+#include "tools/kdtrain/command_line.h"
+
+namespace retort::tools {
+
+/// -1 if the command may go on. Commands that write work with one rank so far: several copies would
+/// race for the same files. They get 2, the exit status, after rank 0 has said so and before
+/// anything was written.
+int refuse_ranks(const CommandLine& line);
+
+/// True if a launcher started several ranks.
+bool launched_together();
+
+/// Starts the ranks, sees that all are of the same build, gives each its share of the cores (unless
+/// --threads or the environment says how many), and calls body on all of them. The exit status.
+int with_ranks(const CommandLine& line, const std::function<int(Communicator&)>& body);
+
+/// Milliseconds that the slowest rank takes to exchange an array of `bytes`, the median of three:
+/// every rank sends each of the others its part of the array, and gets that rank's part back. The
+/// pattern of a training step. Collective. Throws Error(kPeer) if other bytes arrive than were sent.
+double exchange_ms(Communicator& ranks, std::size_t bytes);
+
+/// "" on rank 0 and before there are ranks, else "rank 2 (host, pid 77): ". Takes no memory.
+const char* rank_prefix() noexcept;
+
+}  // namespace retort::tools
