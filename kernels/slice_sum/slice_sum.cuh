@@ -7,18 +7,24 @@ namespace retort::kernels {
 namespace SIMT_NS {
 using namespace simt;
 
+// The newest first, as the fold wants them. Indexed by constants alone: else the compiler copies
+// the array to every thread's stack.
 struct SliceNodes {
   const float* values[kMaxSliceNodes];
 };
 
-// One thread per element, grid-stride; the newest node first, as the fold wants it.
+// One thread per element, grid-stride.
 // Shared: none. Launch: any grid; 1 <= count <= kMaxSliceNodes.
 static __global__ void __launch_bounds__(256)
     slice_sum_thread_per_element_kernel(SliceNodes nodes, int count, float* out, std::int64_t n) {
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += step) {
-    float sum = nodes.values[count - 1][i];
-    for (int k = count - 2; k >= 0; --k) sum = nodes.values[k][i] + sum;
+    float sum = nodes.values[0][i];
+#pragma unroll
+    for (int k = 1; k < kMaxSliceNodes; ++k) {
+      if (k >= count) break;
+      sum = nodes.values[k][i] + sum;
+    }
     out[i] = sum;
   }
 }
@@ -40,7 +46,7 @@ static __global__ void __launch_bounds__(256)
 inline void slice_sum_launch(const Context& context, const SliceSumArgs& args) {
   using namespace SIMT_NS;
   SliceNodes nodes{};
-  for (int k = 0; k < args.count; ++k) nodes.values[k] = args.nodes[k];
+  for (int k = 0; k < args.count; ++k) nodes.values[k] = args.nodes[args.count - 1 - k];
   const std::int64_t blocks = (args.n + 255) / 256;
   simt::launch({"slice_sum", static_cast<unsigned>(blocks < 65536 ? blocks : 65536), 256, 0,
                 static_cast<cudaStream_t>(context.stream)},

@@ -86,6 +86,36 @@ TEST(StepMeter, a_part_without_targets_counts_all_its_rows) {
   EXPECT_EQ(s.steps, 1);
 }
 
+TEST(StepMeter, rows_of_slices_are_added_in_their_order) {
+  for (const Device device : devices()) {
+    StepMeter meter(4);
+    for (int step = 0; step < 3; ++step) {  // the second does not fit behind the first
+      const std::int64_t row = meter.begin_row(device, 10, {}, 3);
+      EXPECT_EQ(row, 0);
+      const double totals[] = {1e17, -1e17, 1};
+      for (const std::int64_t s : {2, 0, 1}) {  // whoever comes first
+        const Tensor total = Tensor::scalar(totals[s], DType::kF64, device);
+        meter.name_row(row,
+                       StepMeter::write(meter.rows(), row + s, {}, true, total, {}, 3 + s, {}));
+      }
+    }
+    const std::vector<StepNumbers> steps = meter.take();
+    ASSERT_EQ(steps.size(), 3u);
+    for (const StepNumbers& numbers : steps) {
+      EXPECT_EQ(numbers.loss(), 1) << name_of(device);  // in any other order: 0
+      EXPECT_EQ(numbers.rows, 12);
+      EXPECT_EQ(numbers.samples, 10);
+      EXPECT_EQ(numbers.steps, 1);
+    }
+    EXPECT_EQ(meter.begin_row(device, 2, {}, 4), 0);  // two samples: two slices have a row
+    EXPECT_EQ(meter.begin_row(device, 2, {}, 4), 2);
+    meter.drop_row();
+    EXPECT_EQ(meter.begin_row(device, 1), 2);
+    EXPECT_THROW(meter.name_row(7, {}), Error);
+    EXPECT_THROW(meter.begin_row(device, 10, {}, 5), Error);
+  }
+}
+
 TEST(StepMeter, errors) {
   EXPECT_THROW(StepMeter(0), Error);
   StepMeter meter;

@@ -158,6 +158,23 @@ TEST(BatchSlices, gradients_are_the_sum_and_are_clipped_as_one) {
     }
 }
 
+TEST(BatchSlices, a_skipped_update_moves_no_statistics) {
+  for (const Device device : devices()) {
+    SgdConfig config;
+    config.skip_not_finite = true;
+    Steps run(device, 2, config);
+    const Tensor x = randn({8, kC}, 7).to(device);
+    run.step(x);
+    const auto before = run.net.buffer(0);
+    const Tensor bad = x.clone();
+    bad.slice(5, 6).fill(std::numeric_limits<double>::quiet_NaN());
+    run.step(bad);
+    EXPECT_EQ(run.net.buffer(0), before) << name_of(device);
+    run.step(x);
+    EXPECT_NE(run.net.buffer(0), before) << name_of(device);
+  }
+}
+
 // Not even where a slice before left no number.
 TEST(BatchSlices, a_slice_leaves_nothing_to_the_next) {
   const Tensor x = randn({8, kC}, 6);
