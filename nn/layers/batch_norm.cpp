@@ -5,6 +5,17 @@
 #include "engine/ops/batch_norm.h"
 
 namespace retort::nn {
+namespace {
+
+thread_local BatchNormWatch* watch = nullptr;
+
+}  // namespace
+
+BatchNormWatch::BatchNormWatch() {
+  RETORT_CHECK(watch == nullptr, "[batch_norm] expected one watch at a time");
+  watch = this;
+}
+BatchNormWatch::~BatchNormWatch() { watch = nullptr; }
 
 BatchNorm::BatchNorm(std::int64_t channels)
     : weight_(add_parameter("weight", {channels}, Init::constant(1))),
@@ -17,6 +28,14 @@ Tensor BatchNorm::forward(const Tensor& x, bool relu, const Tensor& residual,
   BatchNormOptions options;
   options.training = training();
   options.relu = relu;
+  if (training()) {
+    const std::int64_t values = x.numel() / x.dim(-1);
+    RETORT_CHECK(
+        values != 1,
+        "[batch_norm] one value of each channel has no variance: expected more samples, or "
+        "larger images, in training");
+    if (watch != nullptr) watch->seen_.push_back({running_var_, values});
+  }
   return batch_norm(x, weight_, bias_, running_mean_, running_var_, options, residual, statistics);
 }
 
