@@ -74,6 +74,19 @@ const std::vector<Change>& changes() {
       {"/final", "validation.balanced_accuracy", "new"},
       {"/final", "validation.mean_kl", "new"},
       {"/final", "validation.calibration_error", "new"},
+      // Its gradient grew with the temperature.
+      {"/total_variation/", "", "tau^1 instead of tau^2"},
+      // The first n may all be of one class.
+      {"stages/arms/post/", "", "calibration samples are drawn"},
+      {"stages/arms/pre/", "", "calibration samples are drawn"},
+      {"stages/arms/head/", "", "calibration samples are drawn"},
+      {"stages/arms/untrained/", "", "calibration samples are drawn"},
+      {"stages/arms/plateau/", "", "calibration samples are drawn"},
+      {"stages/metrics/post/", "", "calibration samples are drawn"},
+      {"stages/metrics/pre/", "", "calibration samples are drawn"},
+      {"stages/metrics/head/", "", "calibration samples are drawn"},
+      {"stages/metrics/untrained/", "", "calibration samples are drawn"},
+      {"stages/metrics/plateau/", "", "calibration samples are drawn"},
   };
   return list;
 }

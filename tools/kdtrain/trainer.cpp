@@ -1,25 +1,24 @@
 #include "tools/kdtrain/trainer.h"
 
 #include <algorithm>
-#include <cstdio>
+#include <charconv>
 #include <numeric>
 
 #include "curriculum/sampling/sampler.h"
 #include "curriculum/schedules/cutoff.h"
 #include "engine/runtime/allocator.h"
 #include "nn/checkpoint/weights.h"
+#include "nn/data/drawn.h"
 #include "tools/kdtrain/models.h"
 #include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
 
 std::string SnapshotRule::name() const {
-  char text[48];
-  if (step > 0)
-    std::snprintf(text, sizeof text, "step_%lld", static_cast<long long>(step));
-  else
-    std::snprintf(text, sizeof text, "above_%g", accuracy_above);
-  return text;
+  if (step > 0) return "step_" + std::to_string(step);
+  char text[48];  // all digits: rules that differ have files of their own
+  const auto [end, error] = std::to_chars(text, text + sizeof text, accuracy_above);
+  return "above_" + std::string(text, end);
 }
 
 Trainer::Trainer(const TrainingPlan& plan, Device device)
@@ -63,13 +62,20 @@ void Trainer::make_batches() {
   std::vector<std::int64_t> order(static_cast<std::size_t>(plan_.data->size()));
   std::iota(order.begin(), order.end(), 0);
   if (plan_.curriculum) {
-    const curriculum::Curriculum& c = plan_.curriculum->curriculum;
-    order = c.order.indices;
-    if (s_.text("distill.reliance.mode") != "off")
-      reliance_.emplace(c.confidence, order, batch_, reliance_options(s_), c.excluded);
+    order = plan_.curriculum->curriculum.order.indices;  // without what cannot be scored
+    if (s_.text(plan_.section + ".order") != "curriculum") std::sort(order.begin(), order.end());
   }
   const auto sampler = std::make_shared<curriculum::Sampler>(
-      std::move(order), sampler_options(s_, plan_.section, plan_.key, planned_, *plan_.data));
+      order, sampler_options(s_, plan_.section, plan_.key, planned_, *plan_.data));
+  if (plan_.curriculum && s_.text("distill.reliance.mode") != "off") {
+    const curriculum::Curriculum& c = plan_.curriculum->curriculum;
+    if (s_.text(plan_.section + ".order") == "shuffle") {  // as the first epoch is fed
+      order.clear();
+      for (std::int64_t step = 0; step < sampler->batches_per_epoch(); ++step)
+        for (const std::int64_t i : sampler->batch(step)) order.push_back(i);
+    }
+    reliance_.emplace(c.confidence, order, batch_, reliance_options(s_), c.excluded);
+  }
   batches_ = [sampler](std::int64_t step) { return sampler->batch(step); };
   loader_ = std::make_unique<nn::Loader>(source, batches_, options);
 }
@@ -88,10 +94,15 @@ nn::SourceOptions Trainer::source_options() const {
 nn::Batch Trainer::calibration() const {
   nn::SourceOptions options = source_options();
   options.treatment = {};
-  if (plan_.data->facts().endless()) options.seed = derive_key(plan_.seed, "calibration");
+  const std::uint64_t key = derive_key(plan_.seed, "calibration");
+  const std::int64_t count = s_.integer("distill.extraction.calibration");
   const MemoryRoleScope role(MemoryRole::kData);
-  return nn::first_samples(*plan_.data->source(options),
-                           s_.integer("distill.extraction.calibration"));
+  if (plan_.data->facts().endless()) {  // every sample is drawn
+    options.seed = key;
+    return nn::first_samples(*plan_.data->source(options), count);
+  }
+  return plan_.data->source(options)->make(
+      nn::drawn_samples(plan_.data->size(), count, key, "calibration"));
 }
 
 // The teacher's share of this step, and what is told of it.
@@ -138,6 +149,7 @@ std::int64_t Trainer::step() {
   learning_rate_ = schedule_.at(at);
   const distill::Stage& stage = staged_->stage();
   stage_name_ = stage.name;
+  stage_of_step_ = staged_->stage_index();
   set_reliance(stage, at, samples);
   const auto count = static_cast<std::int64_t>(samples.size());
   if (feed_) {

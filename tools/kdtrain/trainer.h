@@ -80,6 +80,8 @@ class Trainer {
   double temperature() const { return static_cast<double>(settings_.temperature[0]); }
   /// Name of the stage that the last step belonged to.
   const std::string& stage_name() const { return stage_name_; }
+  /// The last step ended its stage: the next one belongs to another.
+  bool stage_ended() const { return staged_->stage_index() != stage_of_step_; }
   const std::optional<curriculum::Reliance>& reliance() const { return reliance_; }
   distill::PhaseTimer& timer() { return timer_; }
 
@@ -109,6 +111,7 @@ class Trainer {
   distill::PhaseTimer timer_;
   double learning_rate_ = 0;
   std::string stage_name_;
+  std::size_t stage_of_step_ = 0;
 };
 
 }  // namespace retort::tools
