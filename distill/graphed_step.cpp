@@ -47,6 +47,8 @@ GraphedStep::GraphedStep(std::vector<RunTeacher> teachers, Terms terms, nn::Mode
   static_assert(sizeof(Header) <= kFloats);
   if (!teachers_.empty() && teachers_[0].teacher == nullptr) teachers_.clear();
   RETORT_CHECK(!terms_.empty(), "[graphed_step] expected at least one term");
+  for (const RunTeacher& t : teachers_)
+    if (t.teacher != nullptr) check_apart(*t.teacher, student_);
 }
 
 GraphedStep::~GraphedStep() {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "distill/own_rows.h"
 #include "engine/autograd/autograd.h"
@@ -147,6 +148,19 @@ void clear_gradients(nn::Module& module) {
 
 }  // namespace
 
+void check_apart(const Teacher& teacher, nn::Model& student) {
+  RETORT_CHECK(&teacher.model() != &student, "[step] the student is its own teacher '",
+               teacher.name(), "'");
+  std::set<const void*> own;
+  const auto add = [&](const std::string&, Tensor& t) { own.insert(t.storage().get()); };
+  student.visit_parameters(add);
+  student.visit_buffers(add);
+  for (const auto& tensors : {teacher.model().named_parameters(), teacher.model().named_buffers()})
+    for (const auto& [path, tensor] : tensors)
+      RETORT_CHECK(!own.contains(tensor.storage().get()), "[step] the student shares '", path,
+                   "' with its teacher '", teacher.name(), "': it would train it");
+}
+
 bool asks_teacher(const StepSettings& settings, std::int64_t samples, bool has_teacher) {
   RETORT_CHECK(samples >= 1, "[distill_step] expected at least one sample");
   const auto count = static_cast<std::size_t>(samples);
@@ -263,6 +277,7 @@ StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, 
 
 StepReport distill_step(const Teacher* teacher, nn::Model& student, const nn::Batch& batch,
                         const StepSettings& settings, const Update& update, const Terms& terms) {
+  if (teacher != nullptr) check_apart(*teacher, student);
   const RunTeacher one{std::shared_ptr<const Teacher>(std::shared_ptr<void>(), teacher), 1};
   return eager_step(std::span(&one, 1), terms, student, batch, settings, update);
 }

@@ -93,7 +93,7 @@ StepReport one_step(const StepContext& context, const nn::Batch& batch, const Te
 ///
 /// Errors    kUsage for lambda or temperature of another length than 1 or B, one that is not finite
 ///           (or a temperature that is not > 0), or a lambda that is not 0 without a teacher; those
-///           of one_step().
+///           of one_step() and check_apart().
 StepReport distill_step(const Teacher* teacher, nn::Model& student, const nn::Batch& batch,
                         const StepSettings& settings, const Update& update,
                         const Terms& terms = soft_targets());
@@ -110,6 +110,11 @@ struct RunTeacher {
 StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, nn::Model& student,
                       const nn::Batch& batch, const StepSettings& settings, const Update& update,
                       StepMeter* meter = nullptr);
+
+/// A student that is a teacher of its own, or has a parameter or a running statistic in memory that
+/// is its teacher's, would train it. Asked before an optimizer takes the student's parameters over.
+/// Errors    kUsage naming it.
+void check_apart(const Teacher& teacher, nn::Model& student);
 
 /// Whether the settings give the teacher a share: some lambda is not 0.
 /// Errors    kUsage as distill_step() for lambda, temperature and micro_batch.

@@ -1,5 +1,6 @@
 #include "bench/cases/loss_chain.h"
 
+#include <cmath>
 #include <vector>
 
 #include "engine/ops/elementwise.h"
@@ -61,7 +62,8 @@ Tensor loss_chain(const LossChain& c) {
   const Tensor log_p = log_softmax(scale(c.teacher, 1 / c.tau));
   const Tensor log_q = log_softmax(scale(c.student, 1 / c.tau));
   return add(scale(ce, (1 - c.lambda) / n),
-             scale(divergence_sum(c.divergence, log_p, log_q), c.lambda * c.tau * c.tau / n));
+             scale(divergence_sum(c.divergence, log_p, log_q),
+                   c.lambda * std::pow(c.tau, kernels::facts_of(c.divergence).tau_power) / n));
 }
 
 }  // namespace retort::bench

@@ -16,7 +16,7 @@ struct LossChain {
 /// Labels as rows of 0 with a 1, of `like`'s shape, dtype and device.
 Tensor one_hot_rows(const Tensor& targets, const Tensor& like);
 
-/// mean over the rows of (1 - lambda) CE + lambda tau^2 D(p, q); differentiable.
+/// mean over the rows of (1 - lambda) CE + lambda tau^n D(p, q); differentiable.
 Tensor loss_chain(const LossChain& c);
 
 }  // namespace retort::bench

@@ -20,7 +20,8 @@ struct DistillationLossArgs {
   Tensor sample_of_row;   // i32 (N), in [0, S). Undefined: S = N, row i is sample i
   Tensor normalizer;      // f32 scalar Z. Undefined: the number of rows that count
   AnyDivergence divergence = Divergence::kForwardKl;
-  double parameter = -1;  // of the divergence; -1: kernels::default_parameter
+  double parameter = -1;        // of the divergence; -1: kernels::default_parameter
+  std::int32_t tau_power = -1;  // n; -1: the divergence's own (Note [Powers of tau])
   std::int32_t ignore_index = -100;
   bool statistics = true;       // false: only `total` (and invalid_row) is filled
   bool consume_logits = false;  // write the gradient over student_logits
@@ -30,7 +31,7 @@ struct DistillationLossArgs {
 /// the logits; ignored rows hold 0. Teacher statistics are at temperature 1.
 struct DistillationLossResult {
   Tensor total;                   // scalar, f32 (f64 for f64 logits)
-  Tensor ce, kd;                  // (N) f32, nats; kd includes tau^2
+  Tensor ce, kd;                  // (N) f32, nats; kd includes tau^n
   Tensor student_argmax;          // i32 (N)
   Tensor student_correct;         // u8 (N)
   Tensor student_confidence;      // largest probability
@@ -46,7 +47,7 @@ struct DistillationLossResult {
   Tensor invalid_row;  // i32 scalar: 1 + first row that could not be computed (CUDA), 0 if none
 };
 
-/// total = (1/Z) sum_i w_i m_i [(1 - lambda_i) CE_i + lambda_i tau_i^2 D(p_T^tau || p_S^tau)_i]
+/// total = (1/Z) sum_i w_i m_i [(1 - lambda_i) CE_i + lambda_i tau_i^n D(p_T^tau || p_S^tau)_i]
 ///
 /// The contract of the numbers (masking, infinities, sums, errors) is that of
 /// kernels::DistillLossArgs. The gradient is computed in the same pass when it is wanted, and only

@@ -1,4 +1,5 @@
 // The distillation loss in plain ops. Read this to learn what the fused op computes.
+#include <cmath>
 #include <vector>
 
 #include "distill/losses/distillation_loss.h"
@@ -11,7 +12,7 @@ namespace {
 
 /// What each row is told, as numbers on the host.
 struct Rows {
-  std::vector<double> inverse_tau, tau_squared, ce_weight, kd_weight, counts;
+  std::vector<double> inverse_tau, tau_factor, ce_weight, kd_weight, counts;
   std::vector<std::int64_t> target;
 };
 
@@ -26,6 +27,7 @@ Rows rows_of(const DistillationLossArgs& a) {
   const std::vector<double> lambda = values(a.lambda), tau = values(a.temperature),
                             weights = values(a.weights), mask = values(a.mask),
                             samples = values(a.sample_of_row), targets = values(a.targets);
+  const int power = a.tau_power == -1 ? kernels::facts_of(a.divergence).tau_power : a.tau_power;
   Rows rows;
   double kept = 0;
   for (std::size_t i = 0; i < n; ++i) {
@@ -36,7 +38,7 @@ Rows rows_of(const DistillationLossArgs& a) {
     kept += counts;
     rows.counts.push_back(counts);
     rows.inverse_tau.push_back(1 / t);
-    rows.tau_squared.push_back(t * t);
+    rows.tau_factor.push_back(std::pow(t, power));
     rows.ce_weight.push_back(w * (1 - l));
     rows.kd_weight.push_back(w * l);
     rows.target.push_back(counts ? static_cast<std::int64_t>(at(targets, i, 0)) : 0);
@@ -108,7 +110,7 @@ DistillationLossResult distillation_loss_composed(const DistillationLossArgs& a)
     const Tensor log_q = log_softmax(multiply(s, inverse_tau));
     const double k = a.parameter == -1 ? kernels::default_parameter(a.divergence) : a.parameter;
     const Tensor kd = multiply(divergence_of(a.divergence, k, log_p, log_q),
-                               per_row(rows.tau_squared));  // (N)
+                               per_row(rows.tau_factor));  // (N)
     r.kd = multiply(kd, per_row(rows.counts)).detach();
     const Tensor soft = sum(multiply(kd, per_row(rows.kd_weight)));
     r.total = r.total.defined() ? add(r.total, soft) : soft;

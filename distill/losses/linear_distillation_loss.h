@@ -31,7 +31,7 @@ struct LinearDistillationLossResult : DistillationLossResult {
 
 /// distillation_loss of s = features weight^T + bias and t = the same of the teacher:
 ///
-///   total = (1/Z) sum_i w_i m_i [(1 - lambda_i) CE_i + lambda_i tau_i^2 D(p_T^tau || p_S^tau)_i]
+///   total = (1/Z) sum_i w_i m_i [(1 - lambda_i) CE_i + lambda_i tau_i^n D(p_T^tau || p_S^tau)_i]
 ///   dfeatures = ds weight   dweight = ds^T features   dbias = sum of ds over rows
 ///
 /// Rows are taken in chunks of as many as logits_memory holds: their logits are multiplied out, the

@@ -72,6 +72,7 @@ kernels::DistillLossArgs kernel_arguments(const DistillationLossArgs& a, std::in
   k.dtype = dtype;
   k.divergence = a.divergence;
   k.parameter = parameter_of(a);
+  k.tau_power = a.tau_power;
   return k;
 }
 

@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
+#include <span>
 
 #include "distill/losses/distillation_loss.h"
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/device.h"
 #include "kernels/row_rank/row_rank.h"
+#include "nn/data/drawn.h"
 
 namespace retort::distill {
 namespace {
@@ -164,12 +165,12 @@ Measurement measure(nn::Model& model, const nn::Source& source, const MeasureOpt
   result.classes = facts.classes;
   result.samples = options.limit > 0 ? std::min(options.limit, facts.size) : facts.size;
   Pass pass(options, &result);
-  std::vector<std::int64_t> samples;
+  const std::vector<std::int64_t> all = nn::drawn_samples(facts.size, result.samples, 0, "measure");
   for (std::int64_t begin = 0, number = 0; begin < result.samples;
        begin += options.batch, ++number) {
-    samples.resize(static_cast<std::size_t>(std::min(options.batch, result.samples - begin)));
-    std::iota(samples.begin(), samples.end(), begin);
-    const nn::Batch batch = source.make(samples, options.epoch);
+    const auto count = static_cast<std::size_t>(std::min(options.batch, result.samples - begin));
+    const nn::Batch batch =
+        source.make(std::span(all).subspan(static_cast<std::size_t>(begin), count), options.epoch);
     const nn::Outputs outputs = model.forward(batch.inputs[0]);
     pass.add(number, batch, outputs);
     if (options.each) options.each(batch, outputs);

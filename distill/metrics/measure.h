@@ -43,7 +43,7 @@ struct MeasureOptions {
   std::int64_t batch = 500;                 // samples in a pass
   std::uint32_t epoch = 0;                  // what is drawn is drawn for this one
   const TeacherAnswers* teacher = nullptr;  // for agreement and KL
-  std::int64_t limit = 0;                   // the first samples alone; 0: all
+  std::int64_t limit = 0;                   // so many, drawn across the data; 0: all
   bool statistics = false;                  // fills Measurement::statistics
   /// Told of every batch and what came out; may be empty.
   std::function<void(const nn::Batch&, const nn::Outputs&)> each = {};

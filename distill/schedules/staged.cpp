@@ -41,18 +41,8 @@ StagedDistillation::StagedDistillation(nn::Model& student, std::vector<RunTeache
       calibration_(std::move(calibration)) {
   RETORT_CHECK(!stages_.empty(), "[stages] expected at least one stage");
   RETORT_CHECK(make_optimizer_ != nullptr, "[stages] expected an optimizer factory");
-  std::vector<const void*> storages;
-  student_.visit_parameters([&](const std::string&, Tensor& parameter) {
-    storages.push_back(parameter.storage().get());
-  });
-  for (const RunTeacher& t : teachers_) {
-    if (t.teacher == nullptr) continue;
-    for (const auto& [path, parameter] : t.teacher->model().named_parameters())
-      RETORT_CHECK(
-          std::find(storages.begin(), storages.end(), parameter.storage().get()) == storages.end(),
-          "[stages] the student shares '", path, "' with its teacher '", t.teacher->name(),
-          "': it would train it");
-  }
+  for (const RunTeacher& t : teachers_)
+    if (t.teacher != nullptr) check_apart(*t.teacher, student_);
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     const Stage& s = stages_[i];
     const bool last = i + 1 == stages_.size();

@@ -22,6 +22,7 @@ DistillationLossResult SoftTargets::loss_of(const nn::Outputs& student, const nn
   args.normalizer = rows.normalizer;
   args.divergence = options_.divergence;
   args.parameter = options_.parameter;
+  args.tau_power = options_.tau_power;
   if (teacher != nullptr) {
     args.lambda = rows.lambda;
     args.temperature = rows.temperature;
@@ -68,7 +69,7 @@ TermLoss SoftTargets::operator()(const nn::Outputs& student, std::span<const nn:
 
 std::string SoftTargets::key() const {
   return join(name(), " ", kernels::name_of(options_.divergence), " ", options_.parameter, " ",
-              options_.logits_memory, " ", options_.recompute);
+              options_.tau_power, " ", options_.logits_memory, " ", options_.recompute);
 }
 
 Terms soft_targets(const SoftTargetsOptions& options) {

@@ -147,7 +147,11 @@ std::string read_file_or_pipe(const std::string& path, std::uint64_t max_bytes) 
   std::string text;
   for (std::string block(std::min<std::uint64_t>(kBuffer, max_bytes + 1), '\0');;) {
     const ssize_t n = read(file.number, block.data(), block.size());
-    if (n == 0) return text;
+    if (n == 0) {
+      RETORT_CHECK_AS(kIo, !text.empty() || !S_ISFIFO(status.st_mode), escaped(path, 4096),
+                      ": the pipe is empty, or nobody writes to it yet");
+      return text;
+    }
     if (n < 0 && errno == EAGAIN) {
       wait_for_bytes(file.number, path);
     } else if (n < 0 && errno != EINTR) {

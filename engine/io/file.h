@@ -69,7 +69,7 @@ class FileReader {
 std::string read_file(const std::string& path, std::uint64_t max_bytes);
 
 /// The same for text that a person may also give through a pipe or a terminal (/dev/stdin): all up
-/// to its end. A pipe without a writer is empty. The wait ends when a stop is wanted.
+/// to its end. A pipe that gives nothing is an error (kIo). The wait ends when a stop is wanted.
 std::string read_file_or_pipe(const std::string& path, std::uint64_t max_bytes);
 
 /// Streaming XXH3-128.

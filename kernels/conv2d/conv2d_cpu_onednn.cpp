@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "kernels/common/parallel.h"
+#include "kernels/common/room.h"
 
 namespace retort::kernels::conv {
 namespace {
@@ -180,6 +181,7 @@ const SlicedPlan* find_plan(Pass pass, const Conv2dShape& s, DType dtype) {
   const std::lock_guard lock(mutex);
   if (const auto found = plans->find(key); found != plans->end()) return found->second.get();
   std::unique_ptr<SlicedPlan> plan;
+  require_room(std::size_t{32} << 20, "conv2d");  // else the library crashes
   try {
     if (dtype == DType::kF32 || has_bf16_products()) plan = make_slices(pass, s, dtype);
   } catch (const dnnl::error& e) {

@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
     const float p = exp2_approx((y - max_t) * scale) * inv_t;
     const float q = exp2_approx((x - max_s) * scale) * inv_s;
     const float k = static_cast<float>(a.parameter);
-    return element_by(Elements{}, a, row.inv_tau, p, q, ly - log_t, lx - log_s, k);
+    return element_by(Elements{}, a, p, q, ly - log_t, lx - log_s, k);
   };
   float divergence = 0.0f, h_sum = -1.0f;
   if (kForward) {
@@ -139,8 +139,9 @@ __global__ void __launch_bounds__(kThreads <= 32 ? 128 : kThreads, kThreads == 5
   }
 
   const float count = *z;
-  const float inv_z = count > 0.0f ? 1.0f / count : not_a_number<float>();
-  const RowResult<float> r = finish_row(row, inv_z, sums.s, has_teacher, sums.t, divergence, at_s);
+  const float inv_z = count > 0.0f && is_finite(count) ? 1.0f / count : not_a_number<float>();
+  const RowResult<float> r =
+      finish_row(row, a.tau_power, inv_z, sums.s, has_teacher, sums.t, divergence, at_s);
   if (rank == 0) {
     row_loss[i] = r.loss;
     if (a.statistics) store_statistics(a, i, row, r, sums.s, has_teacher, sums.t, at_t);
@@ -272,7 +273,9 @@ inline void launch_count_rows(const Context& context, const CountRowsArgs& a) {
 
 // Elements are those of the divergence in the arguments.
 template <class Elements>
-void launch_loss(const Context& context, const DistillLossArgs& a, const RowPlan& plan) {
+void launch_loss(const Context& context, const DistillLossArgs& given, const RowPlan& plan) {
+  DistillLossArgs a = given;
+  a.tau_power = tau_power_of(given);
   RETORT_CHECK(a.dtype == DType::kF32 || a.dtype == DType::kBF16,
                "[distill_loss] expected f32 or bf16 on cuda, got ", name_of(a.dtype));
   RETORT_CHECK(a.rows < std::int64_t{1} << 31 && a.classes < (std::int64_t{1} << 31) - 8192,

@@ -12,7 +12,7 @@ namespace retort::kernels {
 /// Rows of the f32 statistics block (kRowStatistics, N). Teacher statistics are at tau = 1.
 enum RowStatistic : int {
   kStatCe,                    // -log softmax(s)[y], nats
-  kStatKd,                    // tau^2 D(p, q), nats
+  kStatKd,                    // tau^n D(p, q), nats
   kStatStudentConfidence,     // max softmax(s)
   kStatTeacherConfidence,     // max softmax(t)
   kStatTeacherLogConfidence,  // its logarithm
@@ -27,10 +27,11 @@ enum RowStatistic : int {
 /// Loss of N rows, its gradient with respect to the student's logits, and per-row statistics.
 ///
 ///   p = softmax(t / tau_i)   q = softmax(s / tau_i)   CE_i = -log softmax(s)[y_i]
-///   total     = sum_i c_i [(1 - lambda_i) CE_i + lambda_i tau_i^2 D(p, q)]       c_i = w_i m_i / Z
+///   total     = sum_i c_i [(1 - lambda_i) CE_i + lambda_i tau_i^n D(p, q)]       c_i = w_i m_i / Z
 ///   ds[i, v]  = c_i [(1 - lambda_i) (softmax(s)[v] - [v = y_i])
-///                    + lambda_i tau_i (h_v - q_v sum_u h_u)],    h_v = q_v dD/dq_v
-///   with the forward KL:  h_v - q_v sum h = q_v - p_v
+///                    + lambda_i tau_i^(n - 1) (h_v - q_v sum_u h_u)],    h_v = q_v dD/dq_v
+///   with the forward KL:  n = 2, h_v - q_v sum h = q_v - p_v
+///   n: tau_power, unless it is -1 that of the divergence (Note [Powers of tau])
 ///
 /// Shapes    student, teacher, dstudent (N, V), rows `*_pitch` elements apart (>= V), same dtype.
 ///           Columns beyond V do not exist; `gradient_padding` of them are set to 0 in dstudent.
@@ -41,7 +42,7 @@ enum RowStatistic : int {
 ///           targets, for no first term (null lambda means 1); mask, weights (1), temperature (1),
 ///           sample_of_row (identity), normalizer (Z = sum m); dstudent (forward only); statistics,
 ///           argmax, correct (all three or none); invalid_row.
-/// Units     nats; tau without unit, > 0.
+/// Units     nats; tau without unit, > 0; lambda and weights of any sign. All are finite.
 /// Masking   m_i = 0 if mask[i] is 0 or targets[i] == ignore_index. Such a row is not read: loss,
 ///           gradient and statistics are 0, and it does not count in the default Z. All rows
 ///           ignored: total 0. A term whose coefficient is 0 is skipped: it adds nothing, even
@@ -65,13 +66,13 @@ enum RowStatistic : int {
 ///           L2. Four exponentials a class for tau 1, 2 and 4. Scratch 4 bytes a row on CUDA.
 ///           Divergences other than the forward KL read the logits once more, from where they lie;
 ///           on the CPU those from outside are computed element by element, not in vectors.
-///           With a tau_power n of the divergence other than 2, tau_i^2 D is tau_i^n D throughout.
-/// Errors    Error if V < 1, a pitch < V, a parameter outside the divergence's range; on CUDA if a
-///           divergence from outside has no kernel there.
-///           CPU: Error naming row and value if a target is outside [0, V), tau <= 0, lambda != 0
-///           without a teacher, sample_of_row outside [0, S), or Z is not > 0 with a row that
-///           counts; nothing is written then. CUDA: that row's loss and gradient, and the total,
-///           are NaN, and invalid_row is 1 + the first such row (0: none).
+/// Errors    Error if V < 1, a pitch < V, a parameter outside the divergence's range, a tau_power
+///           outside [-1, 2]; on CUDA if a divergence from outside has no kernel there.
+///           CPU: Error naming row and value if a target is outside [0, V), tau is not finite and
+///           > 0, lambda or a weight is not finite, lambda != 0 without a teacher, sample_of_row
+///           outside [0, S), or Z is not finite and > 0 with a row that counts; nothing is written
+///           then. CUDA: that row's loss and gradient, and the total, are NaN, and invalid_row is
+///           1 + the first such row (0: none).
 /// Aliasing  dstudent may be student itself.
 /// Source    Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2 (tau^2). Skew divergences:
 ///           Ko et al. 2024, arXiv:2402.03898.
@@ -105,7 +106,14 @@ struct DistillLossArgs {
   DType dtype = DType::kF32;
   AnyDivergence divergence = Divergence::kForwardKl;
   double parameter = 0;
+  std::int32_t tau_power = -1;  // n: 0, 1 or 2; -1: the divergence's
 };
+
+/// The power of tau with -1 resolved, which kernels cannot do: a divergence from outside is known
+/// to the host alone.
+constexpr std::int32_t tau_power_of(const DistillLossArgs& args) {
+  return args.tau_power == -1 ? facts_of(args.divergence).tau_power : args.tau_power;
+}
 
 void distill_loss_cpu(const Context& context, const DistillLossArgs& args);
 extern CudaOp<DistillLossArgs> distill_loss_cuda;
@@ -134,6 +142,8 @@ inline void distill_loss(const Context& context, const DistillLossArgs& args) {
                "[distill_loss] expected all of statistics, argmax and correct, or none");
   RETORT_CHECK(args.dstudent != args.student || args.dstudent_pitch == args.student_pitch,
                "[distill_loss] expected the pitch of the student's logits for a gradient in place");
+  RETORT_CHECK(args.tau_power >= -1 && args.tau_power <= 2,
+               "[distill_loss] expected a power of tau of 0, 1 or 2, or -1, got ", args.tau_power);
   const DivergenceFacts& facts = facts_of(args.divergence);
   RETORT_CHECK(in_range(facts, args.parameter), "[distill_loss] expected a parameter in ",
                facts.above_least ? "(" : "[", facts.least, ", ", facts.most, ") for ", facts.name,

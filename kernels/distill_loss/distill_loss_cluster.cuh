@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(kClusterThreads, 3)
     const float p = exp2_approx((y - max_t) * scale) * inv_t;
     const float q = exp2_approx((x - max_s) * scale) * inv_s;
     const float k = static_cast<float>(a.parameter);
-    return element_by(Elements{}, a, row.inv_tau, p, q, ly - log_t, lx - log_s, k);
+    return element_by(Elements{}, a, p, q, ly - log_t, lx - log_s, k);
   };
   float divergence = 0.0f, h_sum = -1.0f;
   if (kForward) {
@@ -252,9 +252,9 @@ __global__ void __launch_bounds__(kClusterThreads, 3)
   cluster_arrive();  // no more reads of other blocks' memory
 
   const float count = *z;
-  const float inv_z = count > 0.0f ? 1.0f / count : not_a_number<float>();
+  const float inv_z = count > 0.0f && is_finite(count) ? 1.0f / count : not_a_number<float>();
   const RowResult<float> r =
-      finish_row(row, inv_z, merged.s, has_teacher, merged.t, divergence, at_s);
+      finish_row(row, a.tau_power, inv_z, merged.s, has_teacher, merged.t, divergence, at_s);
   if (rank == 0 && thread == 0) {
     row_loss[i] = r.loss;
     if (statistics) store_statistics(a, i, row, r, merged.s, has_teacher, merged.t, at_t);

@@ -15,6 +15,7 @@ struct DistillRowSettings {
   AnyDivergence divergence = Divergence::kForwardKl;
   double parameter = 0;
   std::size_t target = 0;
+  int tau_power = -1;  // -1: the divergence's
 };
 struct DistillRow {
   double loss = 0;               // its part of the total
@@ -96,7 +97,7 @@ inline DistillRow distill_row_composed(const DistillRowSettings& s,
   };
   DistillRow r;
   auto& stat = r.statistics;
-  const int power = facts_of(s.divergence).tau_power;
+  const int power = s.tau_power == -1 ? facts_of(s.divergence).tau_power : s.tau_power;
   const std::vector<double> student1 = log_softmax_composed(student, 1);
   r.argmax_student = largest(student);
   stat[kStatCe] = -student1[s.target];

@@ -45,16 +45,25 @@ double check_rows(const DistillLossArgs& a) {
     RETORT_CHECK(!a.targets || (a.targets[i] >= 0 && a.targets[i] < a.classes),
                  "[distill_loss] row ", i, ": expected a target in [0, ", a.classes, ") or ",
                  a.ignore_index, " to ignore the row, got ", a.targets[i]);
-    RETORT_CHECK(!a.temperature || a.temperature[sample * a.temperature_stride] > 0,
-                 "[distill_loss] row ", i, ": expected a temperature > 0, got ",
-                 a.temperature[sample * a.temperature_stride]);
+    const auto of_sample = [&](const float* values, std::int32_t stride, float otherwise) {
+      return values ? values[sample * stride] : otherwise;
+    };
+    const float tau = of_sample(a.temperature, a.temperature_stride, 1),
+                weight = of_sample(a.weights, a.weights_stride, 1),
+                lambda = of_sample(a.lambda, a.lambda_stride, 0);
+    RETORT_CHECK(tau > 0 && is_finite(tau), "[distill_loss] row ", i,
+                 ": expected a finite temperature > 0, got ", tau);
+    RETORT_CHECK(is_finite(lambda), "[distill_loss] row ", i, ": expected a finite lambda, got ",
+                 lambda);
+    RETORT_CHECK(is_finite(weight), "[distill_loss] row ", i, ": expected a finite weight, got ",
+                 weight);
     fail(ErrorCode::kUsage, "[distill_loss] row ", i,
-         ": expected lambda = 0 where there is no teacher, got ",
-         a.lambda[sample * a.lambda_stride]);
+         ": expected lambda = 0 where there is no teacher, got ", lambda);
   }
   if (!a.normalizer) return static_cast<double>(counted);
   const double z = static_cast<double>(*a.normalizer);
-  RETORT_CHECK(z > 0 || counted == 0, "[distill_loss] expected a normalizer > 0, got ", z);
+  RETORT_CHECK((z > 0 && is_finite(z)) || counted == 0,
+               "[distill_loss] expected a finite normalizer > 0, got ", z);
   return z;
 }
 

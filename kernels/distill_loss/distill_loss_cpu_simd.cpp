@@ -323,8 +323,7 @@ DivergenceSums diverge_by_element(const BlockRow& r, const BlockSums& sums,
   const V max_s = hn::Set(d, static_cast<float>(sums.s.max)),
           max_t = hn::Set(d, static_cast<float>(sums.t.max)),
           log_s = hn::Set(d, static_cast<float>(hd_log(sums.s.sum))),
-          log_t = hn::Set(d, static_cast<float>(hd_log(sums.t.sum))),
-          factor = hn::Set(d, static_cast<float>(tau_factor(ops.facts.tau_power, r.row.inv_tau)));
+          log_t = hn::Set(d, static_cast<float>(hd_log(sums.t.sum)));
   DivergenceSums total;
   for (std::int64_t begin = 0; begin < classes; begin += kRun) {
     const std::int64_t n = classes - begin < kRun ? classes - begin : kRun;
@@ -343,9 +342,9 @@ DivergenceSums diverge_by_element(const BlockRow& r, const BlockSums& sums,
     for (std::int64_t v = n; v < n + lanes && v < kRun; ++v) part[v] = h[v] = 0;
     V sum_d = hn::Zero(d), sum_h = sum_d;
     for (std::int64_t v = 0; v < n; v += lanes) {
-      const V own = hn::Mul(hn::Load(d, h + v), factor);
+      const V own = hn::Load(d, h + v);
       hn::StoreU(own, d, r.et + begin + v);
-      sum_d = hn::MulAdd(hn::Load(d, part + v), factor, sum_d);
+      sum_d = hn::Add(hn::Load(d, part + v), sum_d);
       sum_h = hn::Add(sum_h, own);
     }
     total.d += sum_of(sum_d);
@@ -381,7 +380,7 @@ double row_loss(const BlockRow& r, PendingGradient& pending) {
           sums.kd * r.row.inv_tau / sums.t.sum + (hd_log(sums.s.sum) - hd_log(sums.t.sum));
   }
   RowResult<double> result =
-      finish_row(r.row, r.inv_z, sums.s, kTeacher, sums.t, divergence.d, at_s);
+      finish_row(r.row, tau_power_of(a), r.inv_z, sums.s, kTeacher, sums.t, divergence.d, at_s);
   if (kStats || (!kTeacher && a.statistics))
     store_statistics(a, r.index, r.row, result, sums.s, kTeacher, sums.t, at_t);
   if (!r.ds) return result.loss;

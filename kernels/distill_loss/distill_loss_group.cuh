@@ -26,17 +26,13 @@ struct FunctorElements {  // one from outside
   static constexpr bool kForward = false;
 };
 template <class D>
-SIMT_D Element<float> element_by(FunctorElements<D>, const DistillLossArgs&, float inv_tau, float p,
-                                 float q, float lp, float lq, float k) {
-  const Element<float> e = D::element(p, q, lp, lq, k);
-  if constexpr (D::facts.tau_power == 2) return e;
-  constexpr int power = D::facts.tau_power;
-  const float factor = tau_factor(power, inv_tau);
-  return {factor * e.d, factor * e.h};
+SIMT_D Element<float> element_by(FunctorElements<D>, const DistillLossArgs&, float p, float q,
+                                 float lp, float lq, float k) {
+  return D::element(p, q, lp, lq, k);
 }
 template <class Elements>
-SIMT_D Element<float> element_by(Elements, const DistillLossArgs& a, float, float p, float q,
-                                 float lp, float lq, float k) {
+SIMT_D Element<float> element_by(Elements, const DistillLossArgs& a, float p, float q, float lp,
+                                 float lq, float k) {
   return element_of(a.divergence.built_in, p, q, lp, lq, k);
 }
 

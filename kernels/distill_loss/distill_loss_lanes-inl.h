@@ -312,9 +312,12 @@ HWY_INLINE void finish_lanes(const LaneGroup& g, LaneSums& s, std::int64_t lane)
     const VD d = forward ? hn::Add(hn::Div(hn::Mul(at(s.sums[kKd]), at(g.inv_tau)), sum_t),
                                    hn::Sub(at(s.log_s), at(s.log_t)))
                          : at(s.divergence[0]);
-    kd = hn::Mul(hn::Mul(tau, tau), d);
+    const std::int32_t power = tau_power_of(*g.args);
+    const VD of_d = power == 2 ? hn::Mul(tau, tau) : power == 1 ? tau : hn::Set(dd, 1.0);
+    const VD of_gradient = power == 2 ? tau : power == 1 ? hn::Set(dd, 1.0) : at(g.inv_tau);
+    kd = hn::Mul(of_d, d);
     loss = hn::Add(loss, hn::IfThenElseZero(has_kd, hn::Mul(kd_weight, kd)));
-    const VD factor = hn::Mul(kd_weight, tau);
+    const VD factor = hn::Mul(kd_weight, of_gradient);
     const VD kd_q = forward ? hn::Div(factor, sum_s)
                             : hn::Div(hn::Mul(hn::Neg(factor), at(s.divergence[1])), sum_s);
     const VD kd_p = forward ? hn::Div(factor, sum_t) : hn::Neg(factor);

@@ -26,6 +26,10 @@ template <class A>
 RETORT_HD A not_a_number() {
   return static_cast<A>(float_from_bits(0x7fc00000u));
 }
+template <class A>
+RETORT_HD bool is_finite(A x) {
+  return x - x == A(0);  // NaN for both
+}
 
 // ---------------------------------------------------------------------------------- parameters
 
@@ -38,7 +42,7 @@ struct Row {
   std::int32_t target;  // -1: none
   A tau, inv_tau;
   A ce_weight;  // w (1 - lambda): times 1/Z is the coefficient of CE
-  A kd_weight;  // w lambda: times tau^2 / Z is the coefficient of D
+  A kd_weight;  // w lambda: times tau^n / Z is the coefficient of D
 };
 
 /// Of DistillLossArgs or CountRowsArgs.
@@ -60,14 +64,15 @@ RETORT_HD Row<A> row_of(const DistillLossArgs& a, std::int64_t i) {
   if (a.temperature) r.tau = static_cast<A>(a.temperature[sample * a.temperature_stride]);
   const A lambda =
       a.lambda ? static_cast<A>(a.lambda[sample * a.lambda_stride]) : (a.teacher ? A(1) : A(0));
+  const A weight = a.weights ? static_cast<A>(a.weights[sample * a.weights_stride]) : A(1);
   const bool target_ok = !a.targets || (r.target >= 0 && r.target < a.classes);
-  if (!target_ok || !(r.tau > A(0)) || (!a.teacher && lambda != A(0))) {
+  const bool finite = is_finite(r.tau) && is_finite(lambda) && is_finite(weight);
+  if (!target_ok || !finite || !(r.tau > A(0)) || (!a.teacher && lambda != A(0))) {
     r.state = RowState::kInvalid;
     return r;
   }
   r.state = RowState::kCounts;
   r.inv_tau = A(1) / r.tau;
-  const A weight = a.weights ? static_cast<A>(a.weights[sample * a.weights_stride]) : A(1);
   r.ce_weight = a.targets ? weight * (A(1) - lambda) : A(0);
   r.kd_weight = a.teacher ? weight * lambda : A(0);
   return r;
@@ -90,26 +95,37 @@ struct LogitSums {
 /// ds[target] -= ce_weight; e: exp((x - max) / tau), e1 at tau = 1.
 template <class A>
 struct RowResult {
-  A ce, kd;     // kd = tau^2 D
+  A ce, kd;     // kd = tau^n D
   A loss;       // the row's part of the total
   A ce_weight;  // coefficient of CE, 1/Z included; 0: no such gradient
   A ce_scale;
-  A kd_weight;  // coefficient of tau (h - q sum h), 1/Z included; 0: no such gradient
+  A kd_weight;  // coefficient of h - q sum h, tau^(n - 1) / Z included; 0: no such gradient
   A kd_q, kd_p;
 };
 
-/// From the sums of both rows and D to the loss and the factors of the gradient. `teacher` is
-/// looked at only if has_teacher. x_target: the student's logit at the target.
+/// tau^(n - 1): what multiplies a divergence's gradient. Times tau: what multiplies itself.
 template <class A>
-RETORT_HD RowResult<A> finish_row(const Row<A>& row, A inv_z, const LogitSums<A>& student,
-                                  bool has_teacher, const LogitSums<A>& teacher, A divergence,
-                                  A x_target) {
+RETORT_HD A tau_of_gradient(const Row<A>& row, int tau_power) {
+  return tau_power == 2 ? row.tau : tau_power == 1 ? A(1) : row.inv_tau;
+}
+template <class A>
+RETORT_HD A tau_of_divergence(const Row<A>& row, int tau_power) {
+  return tau_power == 2 ? row.tau * row.tau : tau_power == 1 ? row.tau : A(1);
+}
+
+/// From the sums of both rows and D to the loss and the factors of the gradient. `teacher` is
+/// looked at only if has_teacher. x_target: the student's logit at the target. tau_power: n.
+template <class A>
+RETORT_HD RowResult<A> finish_row(const Row<A>& row, int tau_power, A inv_z,
+                                  const LogitSums<A>& student, bool has_teacher,
+                                  const LogitSums<A>& teacher, A divergence, A x_target) {
   RowResult<A> r{};
   const bool no_student = student.sum1 == A(0);  // -inf everywhere; NaN is not equal
   const bool no_teacher = !has_teacher || teacher.sum1 == A(0);
   if (row.target >= 0)
     r.ce = no_student ? infinity<A>() : hd_log(student.sum1) - (x_target - student.max);
-  if (!no_teacher) r.kd = no_student ? infinity<A>() : row.tau * row.tau * divergence;
+  if (!no_teacher)
+    r.kd = no_student ? infinity<A>() : tau_of_divergence(row, tau_power) * divergence;
   // A factor of 0 skips its term, even an infinite one.
   const A ce_weight = row.ce_weight * inv_z, kd_weight = row.kd_weight * inv_z;
   if (ce_weight != A(0)) r.loss += ce_weight * r.ce;
@@ -118,7 +134,7 @@ RETORT_HD RowResult<A> finish_row(const Row<A>& row, A inv_z, const LogitSums<A>
   r.ce_weight = ce_weight;
   r.ce_scale = ce_weight != A(0) ? ce_weight / student.sum1 : A(0);
   if (no_teacher || kd_weight == A(0)) return r;
-  r.kd_weight = kd_weight * row.tau;
+  r.kd_weight = kd_weight * tau_of_gradient(row, tau_power);
   r.kd_q = r.kd_weight / student.sum;
   r.kd_p = r.kd_weight / teacher.sum;
   return r;

@@ -84,7 +84,8 @@ double reference_row(const DistillLossArgs& a, std::int64_t i, double inv_z) {
         }
       }
     }
-    const RowResult<double> r = finish_row(row, inv_z, ss, has_teacher, ts, divergence, at_s);
+    const RowResult<double> r =
+        finish_row(row, tau_power_of(a), inv_z, ss, has_teacher, ts, divergence, at_s);
     if (a.statistics) store_statistics(a, i, row, r, ss, has_teacher, ts, at_t);
     if (!ds) return r.loss;
     for (std::int64_t v = 0; v < classes; ++v) {
@@ -103,10 +104,8 @@ double reference_row(const DistillLossArgs& a, std::int64_t i, double inv_z) {
     return r.loss;
   };
   if (const DivergenceOps* const outside = a.divergence.outside) {
-    const double factor = tau_factor(outside->facts.tau_power, row.inv_tau);
     return finish.template operator()<false>([&](double p, double q, double lp, double lq) {
-      const Element<double> e = outside->element(p, q, lp, lq, a.parameter);
-      return Element<double>{factor * e.d, factor * e.h};
+      return outside->element(p, q, lp, lq, a.parameter);
     });
   }
   return dispatch_divergence(a.divergence.built_in, [&]<Divergence kind>() {

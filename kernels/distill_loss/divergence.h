@@ -42,13 +42,15 @@ struct DivergenceFacts {
   double least = 0, most = 1;
   bool above_least = false;    // k in (least, most); false: in [least, most)
   const char* role = nullptr;  // what k is: "share of the teacher in the mixture"; null: no k
-  int tau_power = 2;  // the loss has tau^tau_power D(p, q), 0, 1 or 2 (Note [Powers of tau])
+  int tau_power = 2;           // the loss has tau^tau_power D(p, q), 0, 1 or 2, unless it is told
+                               // otherwise (Note [Powers of tau])
 };
 
 // Note [Powers of tau]
 //   A divergence with a second derivative at p = q falls as tau^-2 when tau grows, and its gradient
 //   with respect to a logit as tau^-2 too: a factor tau^2 keeps both where they are (Hinton et al.
-//   2015). One whose gradient there is a step, such as the total variation, falls as tau^-1.
+//   2015). One whose gradient there is a step, such as the total variation, falls as tau^-1: with
+//   tau^2 its gradient would grow with tau.
 
 /// The functors. A functor is a type with
 ///
@@ -98,7 +100,8 @@ struct JensenShannon {
 };
 
 struct TotalVariation {
-  static constexpr DivergenceFacts facts{"total_variation", "1/2 sum |p - q|"};
+  static constexpr DivergenceFacts facts{
+      .name = "total_variation", .formula = "1/2 sum |p - q|", .tau_power = 1};
   template <class A>
   RETORT_HD static Element<A> element(A p, A q, A, A, A) {
     const A difference = q - p;
@@ -206,12 +209,6 @@ decltype(auto) dispatch_divergence(Divergence d, F&& f) {
 #undef RETORT_X
   }
   fail(ErrorCode::kUsage, "[distill_loss] expected a divergence, got ", static_cast<int>(d));
-}
-
-/// tau^(power - 2): what makes tau^2 D into tau^power D.
-template <class A>
-RETORT_HD A tau_factor(int power, A inv_tau) {
-  return power == 2 ? A(1) : power == 1 ? inv_tau : inv_tau * inv_tau;
 }
 
 }  // namespace divergence

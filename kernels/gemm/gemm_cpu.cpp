@@ -4,6 +4,7 @@
 
 #include "kernels/common/bias_rows.h"
 #include "kernels/common/parallel.h"
+#include "kernels/common/room.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/gemm/gemm_panels.h"
 
@@ -90,6 +91,9 @@ template <>
 void tile_product<float>(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k,
                          float alpha, const float* a, std::int64_t lda, const float* b,
                          std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
+  // The library generates its code at the first call, and crashes where it gets no memory for it.
+  static const bool has_room = (require_room(std::size_t{32} << 20, "gemm"), true);
+  static_cast<void>(has_room);
   const OneOpenMpThread one;
   const dnnl_status_t status =
       dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);

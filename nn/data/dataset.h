@@ -140,7 +140,8 @@ class Source : public std::enable_shared_from_this<Source> {
   virtual std::unique_ptr<DeviceFeed> device_feed() const;
 };
 
-/// The first `count` samples of a source: [0, count), or all if there are fewer.
+/// The first `count` samples of a source: [0, count), or all if there are fewer. Files are often
+/// sorted: what is to stand for all is drawn (drawn.h).
 Batch first_samples(const Source& source, std::int64_t count);
 
 /// "f3a1..." 16 hex digits, as hashes are shown.

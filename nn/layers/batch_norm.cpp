@@ -6,6 +6,17 @@
 #include "nn/slice_statistics.h"
 
 namespace retort::nn {
+namespace {
+
+thread_local BatchNormWatch* watch = nullptr;
+
+}  // namespace
+
+BatchNormWatch::BatchNormWatch() {
+  RETORT_CHECK(watch == nullptr, "[batch_norm] expected one watch at a time");
+  watch = this;
+}
+BatchNormWatch::~BatchNormWatch() { watch = nullptr; }
 
 BatchNorm::BatchNorm(std::int64_t channels)
     : weight_(add_parameter("weight", {channels}, Init::constant(1))),
@@ -20,6 +31,11 @@ Tensor BatchNorm::forward(const Tensor& x, bool relu, const Tensor& residual,
   options.relu = relu;
   if (!options.training)
     return batch_norm(x, weight_, bias_, running_mean_, running_var_, options, residual);
+  const std::int64_t values = x.numel() / x.dim(-1);
+  RETORT_CHECK(values != 1,
+               "[batch_norm] one value of each channel has no variance: expected more samples, or "
+               "larger images, in training");
+  if (watch != nullptr) watch->seen_.push_back({running_var_, values});
   const StatisticsPlace mean = statistics_place(running_mean_, options.momentum),
                         var = statistics_place(running_var_, options.momentum);
   options.momentum = mean.momentum;

@@ -7,9 +7,29 @@
 
 namespace retort::nn {
 
+/// What the batch norms that train in this thread see, while this lives: for whoever asks whether a
+/// batch is large enough for them. One at a time.
+class BatchNormWatch {
+ public:
+  struct Seen {
+    Tensor running_var;   // of the layer
+    std::int64_t values;  // of each channel
+  };
+  BatchNormWatch();
+  ~BatchNormWatch();
+  BatchNormWatch(const BatchNormWatch&) = delete;
+  BatchNormWatch& operator=(const BatchNormWatch&) = delete;
+  const std::vector<Seen>& seen() const { return seen_; }
+
+ private:
+  friend class BatchNorm;
+  std::vector<Seen> seen_;
+};
+
 /// y = [relu](bn(x) + residual); running statistics with momentum 0.1, epsilon 1e-5 (PyTorch's).
 ///
 /// Shapes    x, residual, y (..., C); weight, bias, running_mean, running_var (C).
+/// Errors    kUsage in training for one value of each channel, which has no variance.
 class BatchNorm : public Module {
  public:
   explicit BatchNorm(std::int64_t channels);

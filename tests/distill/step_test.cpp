@@ -280,6 +280,25 @@ TEST(DistillStep, errors) {
   EXPECT_THROW(distill_step(&f.teacher, *f.teacher_model, f.batch(), {}, [] {}), Error);
 }
 
+TEST(DistillStep, a_student_in_its_teachers_memory_is_refused) {
+  Fixture f;
+  const std::string shared = f.teacher_model->named_parameters()[1].first;
+  TinyMlp student(6, {16}, 4, 7);
+  const auto error = [&]() -> std::string {
+    try {
+      distill_step(&f.teacher, student, f.batch(), {}, [] {});
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(error(), "");
+  student.visit_parameters([&](const std::string& path, Tensor& p) {
+    if (path == shared) p = f.teacher_model->named_parameters()[1].second;
+  });
+  EXPECT_NE(error().find("shares '" + shared + "' with its teacher"), std::string::npos) << error();
+}
+
 TEST(DistillStep, numbers_that_are_not_finite_are_refused_by_sample) {
   Fixture f;
   const auto error_of = [&](const StepSettings& settings) -> std::string {

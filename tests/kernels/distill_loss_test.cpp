@@ -378,7 +378,61 @@ TEST(DistillLossKernel, cuda_marks_rows_that_cannot_be_computed) {
     c.teacher.clear();
     c.lambda = {0, 0.5f, 1, 0.25f};
     check(c, 1);
+    for (const float bad : {kNaN, kInf, -kInf})
+      for (std::vector<float> Case::*of : {&Case::lambda, &Case::tau, &Case::weights}) {
+        c = make_case(4, v, 21);
+        (c.*of)[3] = bad;
+        check(c, 3);
+      }
   }
+}
+
+TEST(DistillLossKernel, coefficients_that_are_no_numbers_are_refused_by_row) {
+  const auto told = [](const Case& c) {
+    try {
+      run(c, Device::kCpu, DType::kF32);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string("computed");
+  };
+  for (const float bad : {kNaN, kInf, -kInf})
+    for (const auto& [of, name] : {std::pair{&Case::lambda, "a finite lambda"},
+                                   {&Case::tau, "a finite temperature > 0"},
+                                   {&Case::weights, "a finite weight"}}) {
+      Case c = make_case(4, 5, 21);
+      (c.*of)[2] = bad;
+      EXPECT_NE(told(c).find(join("row 2: expected ", name, ", got ", bad)), std::string::npos)
+          << told(c);
+      c.mask[2] = 0;  // a row that does not count is not looked at
+      EXPECT_EQ(told(c), "computed");
+      c = make_case(4, 5, 21);
+      c.*of = {bad};  // one for all
+      EXPECT_NE(told(c).find(join("row 0: expected ", name)), std::string::npos) << told(c);
+    }
+}
+
+TEST(DistillLossKernel, a_normalizer_that_is_no_number_is_refused) {
+  for (const Device device : devices())
+    for (const float bad : {kNaN, kInf, 0.0f, -1.0f}) {
+      const Tensor s = Tensor::zeros({2, 4}, DType::kF32, device),
+                   total = Tensor::zeros({}, DType::kF32, device),
+                   z = Tensor::from<float>({bad}, {1}, device),
+                   targets = Tensor::zeros({2}, DType::kI32, device);
+      DistillLossArgs a;
+      a.student = s.raw();
+      a.targets = targets.data<std::int32_t>();
+      a.normalizer = z.data<float>();
+      a.total = total.raw();
+      a.rows = 2, a.classes = 4, a.student_pitch = 4;
+      if (device == Device::kCpu) {
+        EXPECT_THROW(kernels::distill_loss(context_of(device), a), Error) << bad;
+        EXPECT_EQ(total.item(), 0) << "written";
+      } else {
+        kernels::distill_loss(context_of(device), a);
+        EXPECT_TRUE(std::isnan(total.item())) << bad;
+      }
+    }
 }
 
 TEST(DistillLossKernel, bad_arguments_throw_on_every_device) {
@@ -407,6 +461,8 @@ TEST(DistillLossKernel, bad_arguments_throw_on_every_device) {
     refused([](auto& a) { a.teacher = a.student, a.teacher_pitch = 4; });  // no lambda
     refused([](auto& a) { a.dstudent = a.total, a.dstudent_pitch = 3; });
     refused([](auto& a) { a.parameter = 1; });
+    refused([](auto& a) { a.tau_power = -2; });
+    refused([](auto& a) { a.tau_power = 3; });
     refused([](auto& a) { a.dtype = DType::kF16; });
     refused([](auto& a) { a.divergence = Divergence::kJensenShannon, a.parameter = 0; });
     refused([](auto& a) { a.argmax = const_cast<std::int32_t*>(a.targets); });

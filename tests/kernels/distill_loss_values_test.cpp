@@ -1,5 +1,6 @@
 // Values at the edges: large, equal and infinite logits, NaN, rows that do not count. On the CPU
 // and on CUDA, against the definition in double.
+#include "kernels/distill_loss/distill_loss_composed.h"
 #include "tests/kernels/distill_loss_cases.h"
 
 namespace retort::test {
@@ -18,6 +19,46 @@ TEST(DistillLossValues, divergences_of_a_distribution_from_itself_are_zero) {
         // Differences of equal terms, rounded one after the other: of the order of 6e-8 q.
         const double bound = c.divergence == Divergence::kTotalVariation ? 0 : 2e-6;
         EXPECT_LE(largest(o.gradient), bound) << name_of(c.divergence) << name_of(device);
+      }
+}
+
+// By lanes, in blocks, by four lanes, a warp and (bf16) a cluster a row, and f64: sizes choose.
+TEST(DistillLossValues, every_power_of_tau) {
+  for (const Divergence divergence :
+       {Divergence::kForwardKl, Divergence::kTotalVariation, Divergence::kSkewKl})
+    for (const std::int64_t v : {7, 200, 1100})
+      for (const int power : {-1, 0, 1, 2}) {
+        Case c = make_case(5, v, 14);
+        c.divergence = divergence;
+        c.tau_power = power;
+        const int n = power == -1 ? (divergence == Divergence::kTotalVariation ? 1 : 2) : power;
+        const Outcome exact = run(c, Device::kCpu, DType::kF64);
+        double z = 0;
+        for (const std::uint8_t m : c.mask) z += m;
+        for (std::size_t i = 0; i < 5; ++i) {
+          if (!c.mask[i]) continue;
+          const auto part = [&](const std::vector<float>& x) {
+            const auto begin = x.begin() + static_cast<std::ptrdiff_t>(i) * v;
+            return std::vector<double>(begin, begin + v);
+          };
+          const auto of = [&](const std::vector<float>& x) { return static_cast<double>(x[i]); };
+          kernels::DistillRowSettings s{of(c.lambda),
+                                        of(c.tau),
+                                        of(c.weights) / z,
+                                        divergence,
+                                        kernels::default_parameter(divergence),
+                                        static_cast<std::size_t>(c.targets[i])};
+          s.tau_power = n;
+          const kernels::DistillRow want =
+              kernels::distill_row_composed(s, part(c.student), part(c.teacher));
+          EXPECT_NEAR(exact.statistics[kernels::kStatKd * 5 + i], want.statistics[kernels::kStatKd],
+                      1e-5 * std::abs(want.statistics[kernels::kStatKd]) + 1e-7);
+          for (std::int64_t k = 0; k < v; ++k)
+            EXPECT_NEAR(
+                exact.gradient[i * static_cast<std::size_t>(v) + static_cast<std::size_t>(k)],
+                want.gradient[static_cast<std::size_t>(k)], 1e-13);
+        }
+        expect_all_close(c, join(name_of(c.divergence), " V = ", v, " power ", power));
       }
 }
 

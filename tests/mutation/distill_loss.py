@@ -58,8 +58,8 @@ MUTANTS = [
      'static_cast<unsigned>(argmax2) > static_cast<unsigned>(argmax)'),
     ('second largest is lost in the merge', GROUP, 'next = fmaxf(low, fmaxf(next, next2));', 'next = fmaxf(next, next2);'),
     # scales
-    ('tau instead of tau^2 in the loss', MATH, 'row.tau * row.tau * divergence', 'row.tau * divergence'),
-    ('tau is lost in the gradient', MATH, 'r.kd_weight = kd_weight * row.tau;', 'r.kd_weight = kd_weight;'),
+    ('tau instead of tau^2 in the loss', MATH, 'tau_power == 2 ? row.tau * row.tau', 'tau_power == 2 ? row.tau'),
+    ('tau is lost in the gradient', MATH, 'kd_weight * tau_of_gradient(row, tau_power)', 'kd_weight'),
     ('lambda and 1 - lambda swapped', MATH, 'weight * (A(1) - lambda)', 'weight * lambda'),
     ('the weight is left out of the soft term', MATH, 'a.teacher ? weight * lambda', 'a.teacher ? lambda'),
     ('1 / tau is left out of the KL', KERNEL, 'sums.kd * row.inv_tau * inv_t', 'sums.kd * inv_t'),

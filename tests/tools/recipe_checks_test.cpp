@@ -153,14 +153,39 @@ TEST(RecipeChecks, a_mistake_in_an_arm_is_told_once) {
       mentions(parse(std::string(kSmall) + "[arms]\nx = 1\n"), "[[arm]] with two brackets"));
 }
 
+TEST(RecipeChecks, mistakes_of_several_keys_are_told_beside_those_of_single_ones) {
+  const RecipeResult r = parse(std::string(kSmall) +
+                               "seeds = [1, 1]\ntrain.batch = 0\ntrain.lrr = 1\n"
+                               "curriculum.pacing = \"linear\"\n[[arm]]\nname = \"a\"\n"
+                               "train.nesterov = true\ntrain.momentum = 0.0\n");
+  EXPECT_TRUE(mentions(r, "seed 1 is there twice"));
+  EXPECT_TRUE(mentions(r, "train.batch: expected an integer in [1, 65536]"));
+  EXPECT_TRUE(mentions(r, "unknown key 'train.lrr'"));
+  EXPECT_TRUE(mentions(r, "pacing needs train.order"));
+  EXPECT_TRUE(mentions(r, "needs SGD with momentum > 0"));
+  EXPECT_EQ(r.problems.size(), 5u);
+}
+
+// What a refused value would have been nobody knows: no mistake follows from its default.
+TEST(RecipeChecks, a_refused_value_is_one_mistake) {
+  for (const std::string wrong : {"epochs = \"x\"", "epoch = 2", "epochs = -1"}) {
+    const std::string text = "teacher.train.epochs = 2\ntrain." + wrong + "\n";
+    const RecipeResult r = parse(text);
+    EXPECT_EQ(r.problems.size(), 1u) << format_problems(r, text);
+    const RecipeResult typed = parse(kSmall, {"train." + wrong});
+    EXPECT_EQ(typed.problems.size(), 1u) << format_problems(typed, kSmall);
+  }
+}
+
 TEST(RecipeChecks, settings_that_do_not_fit_together) {
   const auto refuses = [&](const std::string& extra, const std::string& text) {
     const RecipeResult r = parse(kSmall + extra);
     EXPECT_TRUE(mentions(r, text)) << extra << "\n" << format_problems(r, extra);
   };
   refuses("seeds = [1, 1]", "twice");
-  refuses("distill.reliance.mode = \"rank\"", "needs train.order = \"curriculum\"");
+  refuses("curriculum.pacing = \"linear\"", "pacing needs train.order = \"curriculum\"");
   refuses("train.steps = 5", "exactly one of");
+  refuses("teacher.train.batch_tokens = 5", "has no tokens");
   refuses("distill.method = \"progressive\"", "checkpoint_steps");
   refuses("data.format = \"parity\"", "arch resnet8 reads images, data parity gives features");
   refuses("data.format = \"parity\"", "features are read by mlp");

@@ -96,6 +96,8 @@ TEST_F(Robustness, pipes_in_the_place_of_files_are_errors_and_no_waits) {
     expect({"run", recipe, override, "--device", "cpu", "--out", "x"}, 4, "got a pipe");
     EXPECT_FALSE(fs::exists(folder_ / "x"));
   };
+  ASSERT_EQ(::mkfifo(path("recipe.fifo").c_str(), 0600), 0);
+  expect({"validate", "recipe.fifo"}, 4, "recipe.fifo: the pipe is empty, or nobody writes to it");
   with("data.train_files=pipe.bin");
   with("teacher.weights=" + path("pipe.safetensors"));
   expect({"eval", "--model", "pipe.safetensors", "--arch", "resnet8", "data.root=data",

@@ -41,6 +41,11 @@ std::string version_text();
 /// warnings; prints all mistakes and returns nothing if there is one.
 std::optional<Recipe> checked_recipe(const CommandLine& line);  // recipes_command.cpp
 
+/// Trains the recipe's teacher alone, of its first seed, in a run folder of its own, which may have
+/// begun before. The file of its weights. Errors    as run_command's; kStopped after a signal.
+std::string train_teacher(const CommandLine& line, Recipe recipe,
+                          const std::string& folder);  // runner.cpp
+
 /// The commands; each returns an exit status and may throw Error.
 int run_command(const CommandLine& line);       // runner.cpp
 int plan_command(const CommandLine& line);      // plan_command.cpp

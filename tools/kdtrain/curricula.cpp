@@ -55,14 +55,18 @@ nn::Options curriculum_options_of(const Settings& settings) {
 }
 
 bool has_curriculum(const Settings& settings) {
-  return settings.text("train.order") == "curriculum";
+  return settings.text("train.order") == "curriculum" ||
+         settings.text("distill.reliance.mode") != "off";
+}
+
+bool is_scored_by_teacher(const Settings& settings) {
+  const std::string& scorer = settings.text("curriculum.scorer");
+  return scorer != curriculum::kScorerFile && scorer != curriculum::kScorerData &&
+         scorer != kScorerStudent && !score_of(settings).of_data;
 }
 
 bool wants_teacher_scores(const Settings& settings) {
-  const std::string& scorer = settings.text("curriculum.scorer");
-  return has_curriculum(settings) && scorer != curriculum::kScorerFile &&
-         scorer != curriculum::kScorerData && scorer != kScorerStudent &&
-         !score_of(settings).of_data;
+  return has_curriculum(settings) && is_scored_by_teacher(settings);
 }
 
 std::shared_ptr<const NamedCurriculum> make_curriculum(

@@ -35,10 +35,12 @@ std::shared_ptr<const NamedCurriculum> make_curriculum(
 
 /// The options that curriculum/ reads, of an arm.
 nn::Options curriculum_options_of(const Settings& settings);
-/// The arm's samples are fed in the order of a curriculum.
+/// The arm's samples are fed in the order of a curriculum, or its lambda follows the scores of one.
 bool has_curriculum(const Settings& settings);
-/// It is made from the teacher's scores (random: they stand beside it, unless the score is one for
-/// which no model is asked), not from others.
+/// It would be made from the teacher's scores (random: they stand beside it, unless the score is one
+/// for which no model is asked), not from others.
+bool is_scored_by_teacher(const Settings& settings);
+/// Both.
 bool wants_teacher_scores(const Settings& settings);
 
 }  // namespace retort::tools

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "kernels/common/philox.h"
+#include "nn/data/drawn.h"
 #include "tools/kdtrain/plan_measure.h"
 #include "tools/kdtrain/prepare.h"
 #include "tools/kdtrain/step_costs.h"
@@ -74,7 +75,7 @@ std::int64_t evaluations(std::int64_t steps, std::int64_t every) {
   return steps / every + (steps % every != 0);
 }
 
-// Any order does: which samples come first costs nothing.
+// Any order does whose samples cost what others do.
 curriculum::SampleStatistics made_up_scores(std::int64_t samples) {
   curriculum::SampleStatistics s;
   for (std::int64_t i = 0; i < samples; ++i) {
@@ -91,6 +92,17 @@ curriculum::SampleStatistics made_up_scores(std::int64_t samples) {
     s.correct.push_back(i % 2 == 0 ? 1 : 0);
   }
   return s;
+}
+
+// The first steps are what is measured: of an order by the texts' length they would be the cheapest.
+void mix(std::vector<std::int64_t>* order) {
+  std::sort(order->begin(), order->end(), [](std::int64_t a, std::int64_t b) {
+    const auto key = [](std::int64_t i) {
+      return philox(2, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(i >> 32), 0, 0)
+          .v[0];
+    };
+    return std::pair(key(a), a) < std::pair(key(b), b);
+  });
 }
 
 // One task of the recipe.
@@ -208,7 +220,8 @@ class Planner {
   // Seconds per sample of the teacher in evaluation.
   double ask(const TeacherSet& set, const nn::Dataset& data, std::int64_t batch) const {
     const auto start = Clock::now();
-    const nn::Batch rows = nn::first_samples(*plain_source(data, device_, {set.reading}), batch);
+    const nn::Batch rows = plain_source(data, device_, {set.reading})
+                               ->make(nn::drawn_samples(data.size(), batch, 0, "plan"));
     set.final->logits(rows.inputs[0]).to(Device::kCpu);
     return seconds_since(start) / static_cast<double>(rows.size());
   }
@@ -219,9 +232,12 @@ class Planner {
   std::pair<const TeacherSet*, std::shared_ptr<const NamedCurriculum>> teacher_for(
       std::size_t m, const Settings& s, std::size_t t, std::shared_ptr<void>* keep) const {
     std::shared_ptr<const NamedCurriculum> curriculum;
-    if (has_curriculum(s))
-      curriculum =
-          make_curriculum(s, "plan", made_up_scores(data_.student->size()), *data_.student, 1);
+    if (has_curriculum(s)) {
+      const auto made = std::make_shared<NamedCurriculum>(
+          *make_curriculum(s, "plan", made_up_scores(data_.student->size()), *data_.student, 1));
+      mix(&made->curriculum.order.indices);
+      curriculum = made;
+    }
     if (m == SourceModel::kNothing) return {nullptr, std::move(curriculum)};
     const auto set = std::make_shared<TeacherSet>(sets_[m][t]);
     set->final = std::make_shared<distill::Teacher>(*set->final);

@@ -14,11 +14,11 @@ constexpr std::int64_t kMostSteps = 2000;
 constexpr double kSlowStep = 1;  // seconds
 
 // A model with fresh weights may be far off: what it answers is not looked at.
-double evaluate_first_batch(const TrainingPlan& plan, const DryRun& run) {
+double evaluate_a_batch(const TrainingPlan& plan, const DryRun& run) {
   const EvaluationSet& set = run.data->evaluation.front();
   std::vector<nn::Reading> readings{plan.reading};
   distill::MeasureOptions options{.batch = plan.settings->integer("train.evaluate_batch")};
-  options.limit = options.batch;
+  options.limit = options.batch;  // drawn
   if (plan.teacher != nullptr && !plan.teacher->answers.empty()) {
     readings.push_back(plan.teacher->reading);
     options.teacher = plan.teacher->answers.front().get();
@@ -66,7 +66,7 @@ Timing time_stage(const DryRun& run, std::size_t stage) {
   const double n = static_cast<double>(steps);
   Timing timing{elapsed / n, trainer.timer().seconds(distill::Phase::kTeacher) / n, 0,
                 trainer.steps_per_epoch()};
-  timing.evaluation_s_per_sample = evaluate_first_batch(plan, run);
+  timing.evaluation_s_per_sample = evaluate_a_batch(plan, run);
   return timing;
 }
 
@@ -98,7 +98,7 @@ void weigh_stage(const DryRun& run, std::size_t stage, bool slow, JobPlan* job) 
   } else {
     step_and_wait(trainer);
   }
-  evaluate_first_batch(plan, run);
+  evaluate_a_batch(plan, run);
   const nn::CheckpointContents checkpoint = trainer.checkpoint(Json::object(), {});
   take_peaks(run.device, before, &job->steady, &job->steady_by_role);
   std::size_t bytes = 0;

@@ -1,49 +1,72 @@
 #include "tools/kdtrain/prepare.h"
 
 #include <algorithm>
-#include <cmath>
+#include <cstdio>
+#include <map>
 #include <set>
 
 #include "distill/metrics/metric.h"
-#include "engine/io/file.h"
+#include "engine/autograd/autograd.h"
 #include "nn/checkpoint/weights.h"
+#include "nn/layers/batch_norm.h"
 #include "tools/kdtrain/models.h"
+#include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
 namespace {
 
-// Batch norm has the variance 0 in every channel where it sees one value of each: after one step
-// from their start, 1, running variances are all 1 - momentum. The layer's name, or "".
-std::string layer_with_one_value(nn::Model& model) {
-  constexpr float kAfterOne = 0.9F;
-  for (const auto& [name, tensor] : model.named_buffers()) {
-    if (!name.ends_with("running_var")) continue;
-    const std::vector<float> values = tensor.to_vector<float>();
-    if (std::all_of(values.begin(), values.end(),
-                    [](float v) { return std::abs(v - kAfterOne) < 1e-6F; }))
-      return name.substr(0, name.rfind('.'));
+// Up to so many values of a channel, its variance is off by half and more.
+constexpr std::int64_t kFewValues = 8;
+
+// The batch norm that sees the fewest values of a channel.
+struct FewestValues {
+  std::string layer;             // "": the model has none
+  std::int64_t of_a_sample = 0;  // values
+};
+
+FewestValues fewest_values(nn::Model& model, const nn::Source& samples) {
+  constexpr std::int64_t kTwice[] = {0, 0};  // of one sample alone there may be no statistics
+  const nn::BatchNormWatch watch;
+  model.train(true);
+  const NoGrad no_grad;
+  nn::Batch batch = samples.make(kTwice);
+  if (nn::Inputs& own = batch.inputs[0]; own.starts.defined()) own.key(batch.sample, 0);
+  model.forward(batch.inputs[0]);
+  FewestValues fewest;
+  for (const auto& seen : watch.seen()) {
+    const std::int64_t values = seen.values / 2;
+    if (!fewest.layer.empty() && values >= fewest.of_a_sample) continue;
+    fewest.of_a_sample = values;
+    for (const auto& [name, tensor] : model.named_buffers())
+      if (tensor.raw() == seen.running_var.raw()) fewest.layer = name.substr(0, name.rfind('.'));
   }
-  return "";
+  return fewest;
 }
 
 class Checks {
  public:
-  Checks(const JobList& jobs, const ExperimentData& data) : jobs_(jobs), data_(data) {}
+  Checks(const JobList& jobs, OpenedTask* task) : jobs_(jobs), data_(task->data), task_(*task) {}
 
   void statistics() {
     for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
       const SourceModel& model = jobs_.models()[m];
       if (model.given || (model.is_teacher && data_.teacher == nullptr)) continue;
-      statistics_of(*model.settings, model.section(), model.training(),
+      statistics_of(model.name, *model.settings, model.section(), model.training(),
                     model.is_teacher ? *data_.teacher : *data_.student);
     }
     for (const Arm& arm : jobs_.recipe().arms)
-      statistics_of(arm.settings, "student", "train", *data_.student);
+      statistics_of(arm.name, arm.settings, "student", "train", *data_.student);
   }
 
   void best() {
     for (const Arm& arm : jobs_.recipe().arms) best_of(arm.settings);
     for (const ModelSpec& model : jobs_.recipe().models) best_of(model.settings);
+  }
+
+  // Files of orders, and whether they are of these samples.
+  void orders() {
+    for (const Arm& arm : jobs_.recipe().arms) order_of(arm.settings);
+    for (const ModelSpec& model : jobs_.recipe().models) order_of(model.settings);
   }
 
   void vocabularies() {
@@ -78,6 +101,10 @@ class Checks {
                  " and a metric of which more or less is better, such as \"", sets.front(),
                  ".accuracy\", found ", to_toml(Value(escaped(metric))));
   }
+  void order_of(const Settings& s) {
+    if (has_curriculum(s) && s.text("curriculum.scorer") == curriculum::kScorerFile)
+      make_curriculum(s, "", {}, *data_.student, 0);
+  }
   void weights_of(const Settings& s) {
     const std::string& file = s.text("student.weights");
     if (file.empty()) return;
@@ -85,42 +112,59 @@ class Checks {
                      find_weights(jobs_.settings(), file));
   }
 
-  // Only a single sample can leave one value to a channel.
-  void statistics_of(const Settings& s, const std::string& section, const std::string& training,
-                     const nn::Dataset& samples) {
+  // A sample has at least one value of each channel.
+  void statistics_of(const std::string& who, const Settings& s, const std::string& section,
+                     const std::string& training, const nn::Dataset& samples) {
     const std::int64_t batch = s.integer(training + ".batch"),
                        micro = s.integer(training + ".micro_batch"),
-                       slices = s.integer(training + ".slices"), size = samples.facts().epoch_size,
-                       all = samples.facts().endless() ? batch : size;
-    if (smallest_part(all, batch, micro, slices) > 1) return;
+                       slices = s.integer(training + ".slices"),
+                       size = samples.facts().endless() ? batch : samples.facts().epoch_size;
+    // A run of less than an epoch has whole batches alone.
+    const bool ends = planned_steps(s, training, samples) >= epoch_steps(s, training, samples);
+    const std::int64_t least = smallest_part(ends ? size : batch, batch, micro, slices);
+    if (least > kFewValues) return;
     const std::string asked = section + "|" + cost_signature(s);
-    if (!seen_.insert(asked).second) return;
-    const auto model = build_model(s, section, samples.facts(), 1);
-    model->train(true);
-    const nn::Reading reading = reading_of(s, section, *data_.kind, DType::kF32);
-    model->forward(nn::first_samples(*plain_source(samples, Device::kCpu, {reading}), 1).inputs[0]);
-    const std::string layer = layer_with_one_value(*model);
-    if (layer.empty()) return;
-    if (smallest_part(all, batch, micro) > 1) {
-      const std::string key = training + ".slices";
-      fail(ErrorCode::kUsage, jobs_.recipe().place(s, key), ": ", key, " = ", slices,
-           " leaves one sample to a slice (or to its last micro-batch), of a batch of ", batch,
-           " or of the last of ", size,
-           " samples: batch norm has one value of each channel there (", layer, " of ",
-           s.text(section + ".arch"), "), and no variance: expected fewer slices");
+    auto at = fewest_.find(asked);
+    if (at == fewest_.end()) {
+      const auto model = build_model(s, section, samples.facts(), 1);
+      const nn::Reading reading = reading_of(s, section, *data_.kind, DType::kF32);
+      at = fewest_
+               .emplace(asked,
+                        fewest_values(*model, *plain_source(samples, Device::kCpu, {reading})))
+               .first;
     }
-    const bool whole = batch == 1 || micro == 1;
-    const std::string key = training + (micro == 1 ? ".micro_batch" : ".batch");
-    fail(ErrorCode::kUsage, jobs_.recipe().place(s, key), ": ", key, " = ", s.integer(key),
-         whole ? "" : join(" leaves one of ", size, " samples to the last part of an epoch"),
-         ": batch norm has one value of each channel there (", layer, " of ",
-         s.text(section + ".arch"), "), and no variance: expected ",
-         whole ? "at least 2" : "a batch that leaves another rest");
+    const auto& [layer, of_a_sample] = at->second;
+    const std::int64_t values = least * of_a_sample;
+    if (layer.empty() || values > kFewValues) return;
+    const bool cut = smallest_part(ends ? size : batch, batch, micro) > least,
+               whole = !cut && (least == batch || least == micro);
+    const std::string key = training + (cut              ? ".slices"
+                                        : least == micro ? ".micro_batch"
+                                                         : ".batch");
+    const std::string what = join(
+        key, " = ", s.integer(key),
+        whole ? ""
+        : cut ? join(" leaves ", least, " of ", batch, " samples, or of the last batch, to a part")
+              : join(" leaves ", least, " of ", size, " samples to the last part"),
+        ": batch norm has ", values == 1 ? "one value" : join(values, " values"),
+        " of each channel there (", layer, " of ", s.text(section + ".arch"), ")");
+    const std::string cure = whole ? "a larger one"
+                             : cut ? "fewer slices"
+                                   : "a batch that leaves another rest";
+    if (values == 1)
+      fail(ErrorCode::kUsage, jobs_.recipe().place(s, key), ": ", what,
+           ", and no variance: expected ", whole ? "at least 2" : cure);
+    const std::string note =
+        join("few values: ", what, ", whose variance says little; ", cure, " would help");
+    task_.notes[who].push_back(note);
+    if (told_.insert(note).second) std::fprintf(stderr, "kdtrain: note: %s\n", note.c_str());
   }
 
   const JobList& jobs_;
   const ExperimentData& data_;
-  std::set<std::string> seen_;
+  OpenedTask& task_;
+  std::map<std::string, FewestValues> fewest_;  // by what is asked of a model
+  std::set<std::string> told_;
 };
 
 }  // namespace
@@ -144,8 +188,9 @@ OpenedTask open_task(const JobList& jobs, bool first, Device device) {
   task.data = open_data(jobs.settings(), first && jobs.trains_teacher());
   jobs.check_lengths(task.data);
   jobs.check_device(device);
-  Checks checks(jobs, task.data);
+  Checks checks(jobs, &task);
   checks.best();
+  checks.orders();
   checks.initial_weights();
   checks.vocabularies();
   checks.statistics();

@@ -8,11 +8,13 @@ namespace retort::tools {
 struct OpenedTask {
   ExperimentData data;
   TeacherSets sets;  // [model]: the given ones, one set each; the others are empty
+  /// By arm or model: what is allowed and hardly wanted. For the report, and told where they arise.
+  std::map<std::string, std::vector<std::string>> notes = {};
 };
 
-/// Opens data and given weights of one task. Missing or foreign files, batches and stages that do
+/// Opens data, given weights and orders of one task. Missing or foreign files, batches and stages that do
 /// not fit the data, statistics over one value and a given teacher that knows nothing are told
-/// here, before anything is trained or written.
+/// here, before anything is trained or written; statistics over few values are noted, on stderr too.
 /// first: of the recipe's tasks; later ones go on with its teacher.
 /// Errors    kUsage with the key's place; what files throw.
 OpenedTask open_task(const JobList& jobs, bool first, Device device);
@@ -21,7 +23,8 @@ OpenedTask open_task(const JobList& jobs, bool first, Device device);
 void check_files(const Recipe& recipe);
 
 /// Samples of the smallest part of a batch that passes a network at once: of the last batch of an
-/// epoch, of the smaller slice, or of the last micro-batch.
+/// epoch, of the smaller slice, or of the last micro-batch. samples: of an epoch, or of a run that
+/// is shorter.
 std::int64_t smallest_part(std::int64_t samples, std::int64_t batch, std::int64_t micro_batch,
                            std::int64_t slices = 1);
 

@@ -13,7 +13,8 @@ namespace retort::tools {
 Settings::Settings() {
   static const auto defaults = [] {
     std::map<std::string, Setting, std::less<>> all;
-    for (const KeySpec& spec : schema()) all.emplace(spec.key, Setting{spec.fallback, "default"});
+    for (const KeySpec& spec : schema())
+      all.emplace(spec.key, Setting{spec.fallback, "default", false});
     return all;
   }();
   settings_ = defaults;
@@ -22,11 +23,18 @@ Settings::Settings() {
 const Settings::Setting& Settings::at(std::string_view key) const {
   const auto at = settings_.find(key);
   if (at == settings_.end()) throw std::logic_error("no such setting: " + std::string(key));
+  if (at->second.refused) throw RefusedValue{};
   return at->second;
 }
 
 void Settings::set(std::string_view key, Value value, std::string origin) {
-  const_cast<Setting&>(at(key)) = {std::move(value), std::move(origin)};
+  const auto at = settings_.find(key);
+  if (at == settings_.end()) throw std::logic_error("no such setting: " + std::string(key));
+  at->second = {std::move(value), std::move(origin), false};
+}
+
+void Settings::refuse(std::string_view key) {
+  if (const auto at = settings_.find(key); at != settings_.end()) at->second.refused = true;
 }
 
 nn::Options options_of(const Settings& settings, std::string_view section,
@@ -39,7 +47,10 @@ nn::Options options_of(const Settings& settings, std::string_view section,
 
 Settings in_task(const Settings& settings, const TaskSpec& task) {
   Settings merged = settings;
-  for (const Assignment& own : task.own) merged.set(own.key, own.value, own.origin);
+  for (const Assignment& own : task.own) {
+    merged.set(own.key, own.value, own.origin);
+    if (own.refused) merged.refuse(own.key);
+  }
   return merged;
 }
 
@@ -47,8 +58,9 @@ RecipeResult parse_recipe(const std::string& source, std::string_view text,
                           const std::vector<std::string>& overrides) {
   RecipeResult result;
   result.recipe.source = source;
-  merge_recipe(read_recipe(source, text, overrides, &result.problems), &result);
-  if (result.problems.empty()) check_together(&result);
+  bool readable = true;
+  merge_recipe(read_recipe(source, text, overrides, &result.problems, &readable), &result);
+  if (readable) check_together(&result);
   check_libraries(&result);
   std::stable_sort(result.problems.begin(), result.problems.end(),
                    [&](const auto& a, const auto& b) {

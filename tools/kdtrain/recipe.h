@@ -17,6 +17,9 @@ namespace retort::tools {
 
 /// A value of every key of the schema, with its origin ("default", "recipe.toml:12:3", ...). The
 /// first one made fixes the table of keys: see schema().
+/// What reading a value throws that was refused: whoever asks more of it cannot know.
+struct RefusedValue {};
+
 class Settings {
  public:
   Settings();  // all defaults
@@ -39,11 +42,14 @@ class Settings {
   const std::string& origin(std::string_view key) const { return at(key).origin; }
   bool is_default(std::string_view key) const { return at(key).origin == "default"; }
   void set(std::string_view key, Value value, std::string origin);
+  /// Its value is none: reading it throws RefusedValue.
+  void refuse(std::string_view key);
 
  private:
   struct Setting {
     Value value;
     std::string origin;
+    bool refused = false;
   };
   const Setting& at(std::string_view key) const;
   template <class T>
@@ -87,6 +93,7 @@ struct Assignment {
   std::string key;
   Value value;
   std::string origin;
+  bool refused = false;  // the value was a mistake
 };
 
 /// Names of models to learn from; "teacher" is what [teacher] describes.

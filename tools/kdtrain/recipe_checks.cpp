@@ -44,12 +44,15 @@ void check_twice(const std::string& key, const std::vector<T>& list, const char*
       mistakes->add(key, std::string(what) + to_toml(Value(list[i])) + " is there twice");
 }
 
-void check_jobs(const Settings& base, Mistakes* mistakes) {
+void check_lists(const Settings& base, Mistakes* mistakes) {
+  check_twice("arms", base.texts("arms"), "", mistakes);
+  for (const char* key : {"seeds", "teacher.seeds"})
+    unless_refused([&] { check_twice(key, base.integers(key), "seed ", mistakes); });
+}
+
+void check_seeds(const Settings& base, Mistakes* mistakes) {
   const auto& seeds = base.integers("seeds");
   const auto& teacher_seeds = base.integers("teacher.seeds");
-  check_twice("seeds", seeds, "seed ", mistakes);
-  check_twice("teacher.seeds", teacher_seeds, "seed ", mistakes);
-  check_twice("arms", base.texts("arms"), "", mistakes);
   if (teacher_seeds.size() <= 1) return;
   if (!base.text("teacher.weights").empty())
     mistakes->add("teacher.seeds", "teacher.weights is one teacher: expected one seed");
@@ -71,6 +74,10 @@ void check_training(const Settings& s, const std::string& section, const Wrong& 
     wrong(section + ".nesterov", "needs SGD with momentum > 0");
 }
 
+bool has_no_tokens(const Settings& s) {
+  return nn::data_kinds().at(s.text("data.format")).gives != nn::Reads::kTokens;
+}
+
 void check_teacher(const Recipe& recipe, const std::vector<Use>& uses, Mistakes* mistakes) {
   const Settings& base = recipe.base;
   if (base.number("teacher.train.split") > 0 && !base.texts("teacher.train.files").empty())
@@ -80,6 +87,10 @@ void check_teacher(const Recipe& recipe, const std::vector<Use>& uses, Mistakes*
     mistakes->add("teacher.train.order", "a curriculum is made by a trained teacher");
   const bool needed = std::any_of(uses.begin(), uses.end(), learns_from_teacher);
   if (!needed || !base.text("teacher.weights").empty()) return;
+  const bool has_tasks = !recipe.tasks.empty();  // the first may set its own data
+  if (base.integer("teacher.train.batch_tokens") > 0 && !has_tasks && has_no_tokens(base))
+    mistakes->add("teacher.train.batch_tokens",
+                  "data " + base.text("data.format") + " has no tokens: expected 0");
   check_training(base, "teacher.train", [&](const std::string& key, const std::string& message) {
     mistakes->add(key, message);
   });
@@ -117,9 +128,6 @@ bool paces(const Settings& s) {
 void check_order(const Use& use, Mistakes* mistakes) {
   const Settings& s = use.settings;
   const bool curriculum = s.text("train.order") == "curriculum";
-  if (s.text("distill.reliance.mode") != "off" && !curriculum)
-    mistakes->add(use, "distill.reliance.mode",
-                  "selective reliance needs train.order = \"curriculum\"");
   if (paces(s) && !curriculum)
     mistakes->add(use, "curriculum.pacing", "pacing needs train.order = \"curriculum\"");
   if (s.integer("train.window_shuffle") > 0 && s.text("train.order") == "shuffle")
@@ -130,7 +138,7 @@ void check_order(const Use& use, Mistakes* mistakes) {
 void check_batch_tokens(const Use& use, Mistakes* mistakes) {
   const Settings& s = use.settings;
   if (s.integer("train.batch_tokens") == 0) return;
-  if (nn::data_kinds().at(s.text("data.format")).gives != nn::Reads::kTokens)
+  if (has_no_tokens(s))
     mistakes->add(use, "train.batch_tokens",
                   "data " + s.text("data.format") + " has no tokens: expected 0");
   const bool by_batch =
@@ -148,7 +156,7 @@ void check_batch_tokens(const Use& use, Mistakes* mistakes) {
 void check_curriculum(const Use& use, std::map<std::string, std::string>* named,
                       Mistakes* mistakes) {
   const Settings& s = use.settings;
-  if (s.text("train.order") != "curriculum") return;
+  if (s.text("train.order") != "curriculum" && s.text("distill.reliance.mode") == "off") return;
   const std::string name = curriculum_name(s), signature = order_signature(s);
   const std::string as_file = use.task.empty() ? name : name + "_" + use.task;  // of each task
   if (!valid_name(name))
@@ -184,6 +192,9 @@ void check_divergence(const Use& use, Mistakes* mistakes) {
 
 void check_progressive(const Recipe& recipe, const Use& use, Mistakes* mistakes) {
   if (use.settings.text("distill.method") != "progressive") return;
+  const auto& accuracies = use.settings.numbers("distill.progressive.accuracies");
+  if (std::set<double>(accuracies.begin(), accuracies.end()).size() < accuracies.size())
+    mistakes->add(use, "distill.progressive.accuracies", "an accuracy is there twice");
   const auto& moments = use.settings.integers("distill.progressive.teacher_steps");
   for (std::size_t i = 1; i < moments.size(); ++i)
     if (moments[i - 1] >= moments[i]) {
@@ -252,14 +263,16 @@ void check_unread(const std::vector<Use>& uses, const std::string& key,
                   const std::function<std::string(const Use&)>& why_not, Mistakes* mistakes) {
   const KeySpec& spec = *find_key(key);
   std::set<std::string> read;  // places of values that somebody reads
-  for (const Use& use : uses)
-    if (why_not(use).empty()) read.insert(use.settings.origin(key));
-  for (const Use& use : uses) {
-    const Value& value = use.settings.value(key);
-    const bool asks = !use.settings.is_default(key) && value != spec.fallback &&
-                      (!spec.neutral || value != *spec.neutral);
-    if (asks && !read.contains(use.settings.origin(key))) mistakes->add(use, key, why_not(use));
-  }
+  unless_refused([&] {
+    for (const Use& use : uses)
+      if (why_not(use).empty()) read.insert(use.settings.origin(key));
+    for (const Use& use : uses) {
+      const Value& value = use.settings.value(key);
+      const bool asks = !use.settings.is_default(key) && value != spec.fallback &&
+                        (!spec.neutral || value != *spec.neutral);
+      if (asks && !read.contains(use.settings.origin(key))) mistakes->add(use, key, why_not(use));
+    }
+  });
 }
 
 void Mistakes::add(const std::string& key, const std::string& message, std::string hint) {
@@ -314,25 +327,27 @@ void check_together(RecipeResult* result) {
   const Recipe& recipe = result->recipe;
   const std::vector<Use> uses = uses_of(recipe);
   Mistakes mistakes(recipe);
-  check_jobs(recipe.base, &mistakes);
-  check_teacher(recipe, uses, &mistakes);
+  unless_refused([&] { check_lists(recipe.base, &mistakes); });
+  unless_refused([&] { check_seeds(recipe.base, &mistakes); });
+  unless_refused([&] { check_teacher(recipe, uses, &mistakes); });
   std::map<std::string, std::string> curricula;
   for (const Use& use : uses) {
-    check_training(use.settings, "train", [&](const std::string& key, const std::string& message) {
-      mistakes.add(use, key, message);
+    unless_refused([&] {
+      check_training(use.settings, "train",
+                     [&](const std::string& key, const std::string& message) {
+                       mistakes.add(use, key, message);
+                     });
     });
-    check_stop(use, &mistakes);
-    check_order(use, &mistakes);
-    check_batch_tokens(use, &mistakes);
-    check_curriculum(use, &curricula, &mistakes);
-    check_divergence(use, &mistakes);
-    check_progressive(recipe, use, &mistakes);
-    check_loss(use, &mistakes);
-    check_start(use, &mistakes);
+    for (const auto check :
+         {check_stop, check_order, check_batch_tokens, check_divergence, check_loss, check_start})
+      unless_refused([&] { check(use, &mistakes); });
+    unless_refused([&] { check_curriculum(use, &curricula, &mistakes); });
+    unless_refused([&] { check_progressive(recipe, use, &mistakes); });
   }
   const std::size_t tasks = std::max<std::size_t>(1, recipe.tasks.size());
   for (std::size_t i = 0; i < uses.size(); ++i)
-    if (i % tasks != 0) check_later_task(uses[i], uses[i - i % tasks], &mistakes);
+    if (i % tasks != 0)
+      unless_refused([&] { check_later_task(uses[i], uses[i - i % tasks], &mistakes); });
   check_unread(
       uses, "curriculum.file",
       [](const Use& use) {

@@ -73,6 +73,9 @@ void check_data(const Use& use, Mistakes* mistakes) {
   if (s.text("train.order") == "curriculum")
     mistakes->add(use, "train.order",
                   "data " + format + " draws fresh samples without end: there is nothing to order");
+  else if (s.text("distill.reliance.mode") != "off")
+    mistakes->add(use, "distill.reliance.mode",
+                  "data " + format + " draws fresh samples without end: there is nothing to score");
   if (s.integer("data.train_sample") > 0)
     mistakes->add(use, "data.train_sample",
                   "data " + format + " is without end: there is no part of it to draw");
@@ -148,7 +151,9 @@ void check_data_keys(const std::vector<Use>& uses, Mistakes* mistakes) {
 std::vector<Use> uses_of_teacher(const std::vector<Use>& uses) {
   std::vector<Use> all;
   for (const Use& use : uses)
-    if (learns_from_teacher(use)) all.push_back({"", use.settings, {}, use.teachers});
+    unless_refused([&] {
+      if (learns_from_teacher(use)) all.push_back({"", use.settings, {}, use.teachers});
+    });
   return all;
 }
 
@@ -156,18 +161,20 @@ std::vector<Use> uses_of_teacher(const std::vector<Use>& uses) {
 
 void check_fit(const std::vector<Use>& uses, Mistakes* mistakes) {
   for (const Use& use : uses) {
-    check_data(use, mistakes);
-    check_model(use, "student", mistakes);
-    check_extraction(use, "student", mistakes);
+    unless_refused([&] { check_data(use, mistakes); });
+    unless_refused([&] { check_model(use, "student", mistakes); });
+    unless_refused([&] { check_extraction(use, "student", mistakes); });
   }
   check_data_keys(uses, mistakes);
   check_model_keys(uses, "student", mistakes);
   const std::vector<Use> of_teacher = uses_of_teacher(uses);
   for (const Use& use : of_teacher) {
-    check_model(use, "teacher", mistakes);
-    check_values(use, "teacher.train", use.settings.text("data.format"), data_of(use).treatment,
-                 mistakes);
-    check_extraction(use, "teacher", mistakes);
+    unless_refused([&] { check_model(use, "teacher", mistakes); });
+    unless_refused([&] {
+      check_values(use, "teacher.train", use.settings.text("data.format"), data_of(use).treatment,
+                   mistakes);
+    });
+    unless_refused([&] { check_extraction(use, "teacher", mistakes); });
   }
   check_model_keys(of_teacher, "teacher", mistakes);
 }

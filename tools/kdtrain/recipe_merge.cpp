@@ -6,8 +6,17 @@
 namespace retort::tools {
 namespace {
 
+// What the recipe itself is put together by: where the value is a mistake, it goes on as without.
+constexpr const char* kOfTheRecipe[] = {"name", "size", "arms", "report.baseline"};
+
 void set_all(Settings* settings, const std::vector<Assignment>& list) {
-  for (const Assignment& own : list) settings->set(own.key, own.value, own.origin);
+  for (const Assignment& own : list) {
+    if (own.refused && std::find(std::begin(kOfTheRecipe), std::end(kOfTheRecipe), own.key) !=
+                           std::end(kOfTheRecipe))
+      continue;
+    settings->set(own.key, own.value, own.origin);
+    if (own.refused) settings->refuse(own.key);
+  }
 }
 
 class Merger {
@@ -126,10 +135,12 @@ class Merger {
 
   void add_task(const Block& block) {
     TaskSpec task{block.name, {}, place_of(block)};
-    Settings merged = recipe_.base;
-    set_all(&merged, block.own);
     for (const std::string& key : owned_by("task", block))
-      task.own.push_back({key, merged.value(key), merged.origin(key)});
+      for (auto own = block.own.rbegin(); own != block.own.rend(); ++own)  // the last one counts
+        if (own->key == key) {
+          task.own.push_back(*own);
+          break;
+        }
     recipe_.tasks.push_back(std::move(task));
   }
 

@@ -59,15 +59,26 @@ struct RawRecipe {
   std::map<std::string, Size, std::less<>> sizes;
 };
 
+/// A value that is a mistake stands in the result, marked. readable: false for text that is no TOML.
 RawRecipe read_recipe(const std::string& source, std::string_view text,
-                      const std::vector<std::string>& words, std::vector<RecipeProblem>* problems);
+                      const std::vector<std::string>& words, std::vector<RecipeProblem>* problems,
+                      bool* readable);
 
 /// Fills result->recipe and the warnings.
 void merge_recipe(RawRecipe raw, RecipeResult* result);
 
-/// What no single line of the schema can say, of a recipe that is valid line by line: adds to the
-/// problems. The place is that of the key that decides.
+/// What no single line of the schema can say: adds to the problems. The place is that of the key
+/// that decides. A check that reads a refused value says nothing.
 void check_together(RecipeResult* result);
+
+/// One check.
+template <class Check>
+void unless_refused(const Check& check) {
+  try {
+    check();
+  } catch (const RefusedValue&) {
+  }
+}
 
 /// Adds a problem where the recipe wants other libraries than those that are loaded. Told beside
 /// all others: without a library, names and keys of its rows are unknown.

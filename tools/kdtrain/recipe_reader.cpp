@@ -44,12 +44,23 @@ bool may_set(std::string_view block, const KeySpec& spec) {
   return block.empty() || spec.in_arm || (block == "task" && spec.key.starts_with("data."));
 }
 
+Assignment refused(const KeySpec& spec) { return {spec.key, spec.fallback, "", true}; }
+
+// Of an unknown key the one that was meant, most likely.
+std::optional<Assignment> meant(std::string_view block, const std::string& key) {
+  const std::string near = nearest_key(key);
+  const KeySpec* const spec = near.empty() ? nullptr : find_key(near);
+  if (spec == nullptr || !may_set(block, *spec)) return std::nullopt;
+  return refused(*spec);
+}
+
 class TextReader {
  public:
   TextReader(const std::string& source, RawRecipe* raw, std::vector<RecipeProblem>* problems)
       : source_(source), raw_(raw), problems_(problems) {}
 
-  void read(std::string_view text) {
+  /// Returns whether it is TOML at all.
+  bool read(std::string_view text) {
     const TomlResult toml = read_toml(text);
     for (const TomlProblem& p : toml.problems) problem(p.place, p.message);
     for (const RawEntry& entry : toml.entries) {
@@ -60,6 +71,7 @@ class TextReader {
       else
         keep(assignment("", join_path(entry.path), entry), &raw_->base);
     }
+    return toml.problems.empty();
   }
 
  private:
@@ -78,7 +90,7 @@ class TextReader {
       std::string hint;
       const std::string message = unknown_key(key, &hint);
       problem(entry.place, message, hint);
-      return {};
+      return meant(block, key);
     }
     if (!may_set(block, *spec)) {
       const std::string table(block);
@@ -93,7 +105,7 @@ class TextReader {
     const std::string wrong = convert(*spec, entry.value, &own.value);
     if (wrong.empty()) return own;
     problem(entry.value.place, spec->key + ": " + wrong);
-    return {};
+    return refused(*spec);
   }
 
   void size_entry(const RawEntry& entry) {
@@ -203,16 +215,24 @@ std::string read_argument(const std::string& argument, RawRecipe* raw, std::stri
     }
   }
   const KeySpec* const spec = key_in(block != nullptr ? kind : "", key);
-  if (spec == nullptr) return unknown_key(key, hint);
-  RawValue value;
-  if (!read_word(*spec, text, &value))
-    return key + ": expected " + expectation(*spec) + ", found '" + shown(text) + "'";
-  Assignment own{spec->key, {}, "command line"};
-  if (const std::string wrong = convert(*spec, value, &own.value); !wrong.empty())
-    return key + ": " + wrong;
+  std::vector<Assignment>& list = block != nullptr ? block->own : raw->command_line;
+  if (spec == nullptr) {
+    if (auto near = meant(block != nullptr ? kind : "", key)) list.push_back(std::move(*near));
+    return unknown_key(key, hint);
+  }
   if (block != nullptr && !may_set(kind, *spec))
     return "'" + key + "' cannot differ between " + kind + "s";
-  (block != nullptr ? block->own : raw->command_line).push_back(std::move(own));
+  RawValue value;
+  if (!read_word(*spec, text, &value)) {
+    list.push_back(refused(*spec));
+    return key + ": expected " + expectation(*spec) + ", found '" + shown(text) + "'";
+  }
+  Assignment own{spec->key, {}, "command line"};
+  if (const std::string wrong = convert(*spec, value, &own.value); !wrong.empty()) {
+    list.push_back(refused(*spec));
+    return key + ": " + wrong;
+  }
+  list.push_back(std::move(own));
   return "";
 }
 
@@ -228,7 +248,7 @@ void replace_length(std::vector<Assignment>* line) {
                                        {section + ".epochs", section + ".steps"}}) {
       const auto at = find(given);
       if (at == line->end() || find(other) != line->end()) continue;
-      if (std::get<std::int64_t>(at->value) > 0)
+      if (at->refused || std::get<std::int64_t>(at->value) > 0)
         line->push_back({other, std::int64_t{0}, "command line, for " + given});
     }
 }
@@ -242,9 +262,10 @@ std::string list_of(const std::vector<std::string>& words) {
 }
 
 RawRecipe read_recipe(const std::string& source, std::string_view text,
-                      const std::vector<std::string>& words, std::vector<RecipeProblem>* problems) {
+                      const std::vector<std::string>& words, std::vector<RecipeProblem>* problems,
+                      bool* readable) {
   RawRecipe raw;
-  TextReader(source, &raw, problems).read(text);
+  *readable = TextReader(source, &raw, problems).read(text);
   for (std::size_t i = 0; i < words.size(); ++i) {
     std::string hint;
     std::string wrong = read_argument(words[i], &raw, &hint);

@@ -16,8 +16,9 @@ bool is_ordered_by_teacher(const Settings& s) {
   const std::string& scorer = s.text("curriculum.scorer");
   // A random order has the teacher's scores all the same: lambda may follow them.
   const bool of_data = curriculum::score_kinds().at(s.text("curriculum.score")).of_data;
-  return s.text("train.order") == "curriculum" && !of_data &&
-         (scorer == "teacher" || scorer == "random");
+  const bool scored =
+      s.text("train.order") == "curriculum" || s.text("distill.reliance.mode") != "off";
+  return scored && !of_data && (scorer == "teacher" || scorer == "random");
 }
 
 // A term of the loss beside the divergence.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 
 #include "engine/runtime/device.h"
 #include "tools/kdtrain/command_line.h"
@@ -18,17 +19,21 @@ namespace {
 
 class Run {
  public:
-  Run(const CommandLine& line, const Recipe& recipe)
+  Run(const CommandLine& line, const Recipe& recipe, bool models_only = false)
       : recipe_(recipe),
         line_(line),
         recipes_(recipes_in_tasks(recipe)),
         folder_(line.out.empty() ? "runs/" + recipe.name : line.out, recipe, line.resume,
                 line.retry_failed),
         log_(folder_.file("metrics.jsonl")),
-        shared_{recipe,           open_device(line.device, recipe.base),
-                folder_,          log_,
-                progress_,        context_,
-                line.retry_failed} {
+        shared_{recipe,
+                open_device(line.device, recipe.base),
+                folder_,
+                log_,
+                progress_,
+                context_,
+                line.retry_failed,
+                models_only} {
     for (std::size_t i = 0; i < recipes_.size(); ++i)
       tasks_.push_back(
           std::make_unique<TaskRun>(shared_, recipes_, i, i == 0 ? nullptr : tasks_.back().get()));
@@ -122,6 +127,25 @@ std::string resume_command(const CommandLine& line, const std::string& folder) {
 }
 
 }  // namespace
+
+std::string train_teacher(const CommandLine& line, Recipe recipe, const std::string& folder) {
+  recipe.models.clear();
+  recipe.tasks.clear();
+  const std::int64_t seed = recipe.base.integers("teacher.seeds").front();
+  recipe.base.set("teacher.seeds", nn::Ints{seed}, recipe.base.origin("teacher.seeds"));
+  CommandLine own = line;
+  own.out = folder;
+  std::error_code absent;
+  own.resume = std::filesystem::exists(folder + "/recipe.resolved.toml", absent);
+  install_signal_handlers();
+  Run run(own, recipe, true);
+  if (const int signal = run.run(); signal != 0)
+    fail(kStopped, run.checkpointed() ? "stopped after a checkpoint" : "stopped",
+         "; the same command goes on with ", folder);
+  RETORT_CHECK_AS(kNumerics, run.failed().empty(), "[score] the teacher failed: ",
+                  run.failed().empty() ? "" : run.failed().front().reason);
+  return folder + "/arms/teacher/seed" + std::to_string(seed) + "/model.safetensors";
+}
 
 int run_command(const CommandLine& line) {
   const auto recipe = checked_recipe(line);

@@ -245,7 +245,8 @@ void distillation_rows(Table* t) {
            "cutoff", 0, 0, 1, "fraction of the run",
            "From here on lambda is 0: labels, and terms with a weight, alone; 0 or 1: never."),
        number_option("temperature", 4, 1e-3, 1e4, "",
-                     "Softmax temperature of the distillation term (tau^2 is inside the loss).")});
+                     "Softmax temperature of the distillation term (distill.tau_power: what it "
+                     "multiplies the loss by).")});
   t->add(divergence_options());
   t->add({number_option("logits_memory", 0, 0, 1e6, "MiB",
                         "Logits that may be in memory at a time, of models that leave the product "
@@ -296,7 +297,8 @@ void distillation_rows(Table* t) {
                         "Whose hidden layers are projected (untrained: the control).")
               .with(kCost),
           count_option("calibration", 2048, 2, 1e7, "samples",
-                       "Samples that fix the mean and deviation of the targets.")
+                       "Training samples, drawn by the seed, that fix the mean and deviation of "
+                       "the targets.")
               .with(kCost)});
   t->section("distill");
   t->add(term_options());

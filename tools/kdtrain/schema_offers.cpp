@@ -93,7 +93,10 @@ std::vector<KeySpec> divergence_options() {
                             doc + ".")
               .with(nn::kChangesCost),
           nn::number_option("parameter", -1, -1, most, "",
-                            "k of the divergence, in its range; -1: its default.")};
+                            "k of the divergence, in its range; -1: its default."),
+          nn::count_option("tau_power", -1, -1, 2, "",
+                           "Power n of the temperature in tau^n D(p, q); -1: the divergence's own, "
+                           "2 unless it says otherwise.")};
 }
 
 std::vector<KeySpec> term_options() {

@@ -8,6 +8,29 @@
 #include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
+namespace {
+
+// The given one, or the one that the recipe trains: in a folder beside the CSV file, which the same
+// command finds again.
+TeacherSet scored_teacher(const CommandLine& line, const Recipe& recipe, const Settings& settings,
+                          const ExperimentData& data, Device device) {
+  const JobList jobs(std::span(&recipe, 1));
+  RETORT_CHECK(!jobs.models().empty() && jobs.models()[0].is_teacher,
+               "[score] expected an arm that learns from the teacher");
+  const std::string& given = recipe.base.text("teacher.weights");
+  const std::string weights = given.empty() ? train_teacher(line, recipe, line.out + ".teacher")
+                                            : find_weights(recipe.base, given);
+  TeacherSet teacher = load_teacher_set(jobs, 0, 0, data, device,
+                                        {weights, weights.substr(0, weights.find_last_of('/'))});
+  for (const std::string& problem : teacher.problems)
+    std::fprintf(stderr, "kdtrain: note: allowed untrained teacher: %s\n", problem.c_str());
+  teacher.statistics = score_samples(
+      teacher.final->model(), *plain_source(*data.student, device, {teacher.reading}),
+      recipe.base.integer("train.evaluate_batch"), settings.integer("curriculum.maskings"));
+  return teacher;
+}
+
+}  // namespace
 
 int score_command(const CommandLine& line) {
   const auto recipe = checked_recipe(line);
@@ -23,24 +46,13 @@ int score_command(const CommandLine& line) {
                    "' has one by its student or by another model: a run writes it to curriculum/");
       break;
     }
-  const std::string& weights = base.text("teacher.weights");
-  RETORT_CHECK(!weights.empty(),
-               "[score] expected teacher.weights=FILE, such as DIR/arms/teacher/seed1/"
-               "model.safetensors of a run");
   const Device device = open_device(line.device, base);
   const ExperimentData data = open_data(base, false);
   RETORT_CHECK(!data.endless(), "[score] ", base.text("data.format"),
                " draws fresh samples: there is nothing to order");
-  const JobList jobs(std::span(&*recipe, 1));
-  RETORT_CHECK(!jobs.models().empty() && jobs.models()[0].is_teacher,
-               "[score] expected an arm that learns from the teacher");
-  TeacherSet teacher =
-      load_teacher_set(jobs, 0, 0, data, device, {find_weights(base, weights), ""});
-  for (const std::string& problem : teacher.problems)
-    std::fprintf(stderr, "kdtrain: note: allowed untrained teacher: %s\n", problem.c_str());
-  teacher.statistics =
-      score_samples(teacher.final->model(), *plain_source(*data.student, device, {teacher.reading}),
-                    base.integer("train.evaluate_batch"), settings->integer("curriculum.maskings"));
+  TeacherSet teacher;
+  if (is_scored_by_teacher(*settings))
+    teacher = scored_teacher(line, *recipe, *settings, data, device);
   const auto made = make_curriculum(*settings, curriculum_name(*settings), teacher.statistics,
                                     *data.student, teacher.seed);
   for (const std::string& warning : made->curriculum.warnings)

@@ -25,6 +25,7 @@ void TaskRun::open() {
   OpenedTask opened = open_task(jobs_, before_ == nullptr, shared_.device);
   data_ = std::move(opened.data);
   sets_ = std::move(opened.sets);
+  notes_ = std::move(opened.notes);
   data_hash_ = hash_of(data_);
   failed_models_.resize(jobs_.models().size());
 }
@@ -64,6 +65,7 @@ double TaskRun::list() {
       steps += static_cast<double>(jobs_.model_steps(m, data_));
     }
   for (const StudentJob& job : jobs_.students()) {
+    if (shared_.models_only) break;
     logged_students_.push_back(add_job(job.arm->name, job.number));
     steps += static_cast<double>(jobs_.student_steps(job, data_));
   }
@@ -82,7 +84,7 @@ bool TaskRun::run() {
   shared_.next_phase();
   for (std::size_t m = 0; m < jobs_.models().size(); ++m)
     if (!run_model(m)) return false;
-  return run_students();
+  return shared_.models_only || run_students();
 }
 
 void TaskRun::release() {
@@ -191,7 +193,7 @@ bool TaskRun::run_model(std::size_t m) {
       if (!train_model(m, t)) complete = false;
     });
   if (!complete) return false;
-  for (std::size_t t = 0; t < count; ++t) {
+  for (std::size_t t = 0; t < count && !shared_.models_only; ++t) {
     if (stop_requested() != 0) return false;
     const std::int64_t seed = jobs_.teacher_seeds()[t];
     if (!trained_here(m) && !model.given &&
@@ -248,6 +250,7 @@ bool TaskRun::train_model(std::size_t m, std::size_t t) {
     curriculum = curriculum_for(asker_of(m, t));
   }
   TrainingPlan plan = jobs_.model_plan(m, t, data_, teacher, std::move(curriculum));
+  if (const auto at = notes_.find(plan.arm); at != notes_.end()) plan.notes = at->second;
   start_weights(*model.settings, t, plan.arm, plan.seed, &plan);
   if (!model.is_teacher) add_rescoring(asker_of(m, t), &plan);
   plan.final_metrics = [this, m, t](const std::shared_ptr<nn::Model>& trained) {

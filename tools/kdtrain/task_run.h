@@ -30,6 +30,7 @@ struct RunShared {
   Progress& progress;
   RunContext& context;
   bool retry_failed = false;
+  bool models_only = false;  // nobody learns from them in this run
   MemoryStatistics peak = {};
   std::mutex mutex = {};
   std::vector<FailedJob> failed = {};
@@ -168,6 +169,7 @@ class TaskRun {
   std::vector<std::set<std::size_t>> failed_models_;       // [model]: teacher seeds
   TeacherSets sets_;
   std::map<std::string, std::shared_ptr<const NamedCurriculum>> curricula_;
+  std::map<std::string, std::vector<std::string>> notes_;  // by arm or model
   std::map<std::pair<std::string, std::size_t>, std::vector<std::string>> arm_notes_;  // teacher
 };
 

@@ -139,6 +139,7 @@ TrainingPlan TaskRun::student_plan(const StudentJob& job) {
     curriculum = curriculum_for(asker_of(job));
   }
   TrainingPlan plan = jobs_.student_plan(job, data_, teacher, curriculum);
+  if (const auto at = notes_.find(plan.arm); at != notes_.end()) plan.notes = at->second;
   start_weights(job.arm->settings, job.teacher, plan.arm, plan.seed, &plan);
   if (const auto at = arm_notes_.find({plan.arm, job.teacher}); at != arm_notes_.end())
     for (const std::string& problem : at->second)

@@ -349,7 +349,8 @@ class Job {
 
   void after_step() {
     const bool last = step() == trainer_.steps_planned();
-    const bool log_now = step() % rhythm_.log == 0 || last;
+    // A line is of one stage: means over two objectives would be of none.
+    const bool log_now = step() % rhythm_.log == 0 || last || trainer_.stage_ended();
     // A broken loss is noticed early where reading is free, on CUDA once per log line.
     if (log_now || (context_.device == Device::kCpu && trainer_.meter().size() >= 16)) fold();
     if (log_now) log_.training(trainer_, &sums_, &costs_);

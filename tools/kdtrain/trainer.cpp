@@ -1,13 +1,13 @@
 #include "tools/kdtrain/trainer.h"
 
 #include <algorithm>
-#include <cstdio>
+#include <charconv>
 #include <numeric>
 
-#include "curriculum/sampling/sampler.h"
 #include "curriculum/schedules/cutoff.h"
 #include "engine/runtime/allocator.h"
 #include "nn/checkpoint/weights.h"
+#include "nn/data/drawn.h"
 #include "tools/kdtrain/models.h"
 #include "tools/kdtrain/training_settings.h"
 
@@ -45,12 +45,10 @@ curriculum::Curriculum curriculum_from(const NamedTensors& state) {
 }  // namespace
 
 std::string SnapshotRule::name() const {
-  char text[48];
-  if (step > 0)
-    std::snprintf(text, sizeof text, "step_%lld", static_cast<long long>(step));
-  else
-    std::snprintf(text, sizeof text, "above_%g", accuracy_above);
-  return text;
+  if (step > 0) return "step_" + std::to_string(step);
+  char text[48];  // all digits: rules that differ have files of their own
+  const auto [end, error] = std::to_chars(text, text + sizeof text, accuracy_above);
+  return "above_" + std::string(text, end);
 }
 
 Trainer::Trainer(const TrainingPlan& plan, Device device)
@@ -96,16 +94,25 @@ void Trainer::make_batches() {
 }
 
 void Trainer::feed_in(const curriculum::Curriculum& c) {
-  if (s_.text("distill.reliance.mode") != "off")
-    reliance_.emplace(c.confidence, c.order.indices, batch_, reliance_options(s_), c.excluded);
-  feed(c.order.indices);
+  const std::string& how = s_.text(plan_.section + ".order");
+  std::vector<std::int64_t> order = c.order.indices;  // without what cannot be scored
+  if (how != "curriculum") std::sort(order.begin(), order.end());
+  const auto sampler = feed(order);
+  if (s_.text("distill.reliance.mode") == "off") return;
+  if (how == "shuffle") {  // as the first epoch is fed
+    order.clear();
+    for (std::int64_t step = 0; step < sampler->batches_per_epoch(); ++step)
+      for (const std::int64_t i : sampler->batch(step)) order.push_back(i);
+  }
+  reliance_.emplace(c.confidence, order, batch_, reliance_options(s_), c.excluded);
 }
 
-void Trainer::feed(std::vector<std::int64_t> order) {
+std::shared_ptr<const curriculum::Sampler> Trainer::feed(std::vector<std::int64_t> order) {
   const auto sampler = std::make_shared<curriculum::Sampler>(
       std::move(order), sampler_options(s_, plan_.section, plan_.key, planned_, *plan_.data));
   batches_ = [sampler](std::int64_t step) { return sampler->batch(step); };
   loader_->set_plan(batches_);
+  return sampler;
 }
 
 std::int64_t Trainer::rescored_at(std::int64_t step) const {
@@ -141,10 +148,15 @@ nn::SourceOptions Trainer::source_options() const {
 nn::Batch Trainer::calibration() const {
   nn::SourceOptions options = source_options();
   options.treatment = {};
-  if (plan_.data->facts().endless()) options.seed = derive_key(plan_.seed, "calibration");
+  const std::uint64_t key = derive_key(plan_.seed, "calibration");
+  const std::int64_t count = s_.integer("distill.extraction.calibration");
   const MemoryRoleScope role(MemoryRole::kData);
-  return nn::first_samples(*plan_.data->source(options),
-                           s_.integer("distill.extraction.calibration"));
+  if (plan_.data->facts().endless()) {  // every sample is drawn
+    options.seed = key;
+    return nn::first_samples(*plan_.data->source(options), count);
+  }
+  return plan_.data->source(options)->make(
+      nn::drawn_samples(plan_.data->size(), count, key, "calibration"));
 }
 
 // The teacher's share of this step, and what is told of it.
@@ -192,6 +204,7 @@ std::int64_t Trainer::step() {
   learning_rate_ = schedule_.at(at);
   const distill::Stage& stage = staged_->stage();
   stage_name_ = stage.name;
+  stage_of_step_ = staged_->stage_index();
   set_reliance(stage, at, samples);
   const auto count = static_cast<std::int64_t>(samples.size());
   if (feed_) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "curriculum/sampling/sampler.h"
 #include "curriculum/schedules/reliance.h"
 #include "distill/metrics/measure.h"
 #include "distill/schedules/staged.h"
@@ -85,6 +86,8 @@ class Trainer {
   double temperature() const { return static_cast<double>(settings_.temperature[0]); }
   /// Name of the stage that the last step belonged to.
   const std::string& stage_name() const { return stage_name_; }
+  /// The last step ended its stage: the next one belongs to another.
+  bool stage_ended() const { return staged_->stage_index() != stage_of_step_; }
   const std::optional<curriculum::Reliance>& reliance() const { return reliance_; }
   distill::PhaseTimer& timer() { return timer_; }
 
@@ -95,7 +98,7 @@ class Trainer {
  private:
   void make_batches();
   void feed_in(const curriculum::Curriculum& c);
-  void feed(std::vector<std::int64_t> order);
+  std::shared_ptr<const curriculum::Sampler> feed(std::vector<std::int64_t> order);
   // When the order that is fed from this step on is made; 0: at the start.
   std::int64_t rescored_at(std::int64_t step) const;
   nn::SourceOptions source_options() const;
@@ -120,6 +123,7 @@ class Trainer {
   distill::PhaseTimer timer_;
   double learning_rate_ = 0;
   std::string stage_name_;
+  std::size_t stage_of_step_ = 0;
 };
 
 }  // namespace retort::tools

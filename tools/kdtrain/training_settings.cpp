@@ -143,6 +143,7 @@ distill::Terms terms_of(const Settings& settings, std::uint64_t key) {
   distill::SoftTargetsOptions soft;
   soft.divergence = distill::divergence_kinds().at(settings.text("distill.divergence")).divergence;
   soft.parameter = settings.number("distill.parameter");
+  soft.tau_power = static_cast<std::int32_t>(settings.integer("distill.tau_power"));
   soft.logits_memory =
       static_cast<std::int64_t>(std::ceil(settings.number("distill.logits_memory") * (1 << 20)));
   soft.recompute = settings.flag("distill.recompute_logits");

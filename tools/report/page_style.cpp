@@ -11,7 +11,7 @@ constexpr const char* kStyle = R"(
 --warn-ink:#f5dfa0;--warn:#3a3010;--warn-edge:#b38600;--fail-ink:#fecaca;--fail:#451a1a}}
 *{box-sizing:border-box}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);margin:0 auto;max-width:1360px;padding:24px}
-@media(max-width:600px){body{padding:14px}}
+@media(max-width:600px){body{padding:14px}th:first-child,td:first-child{white-space:normal;min-width:7em}}
 h1{font-size:24px;line-height:1.25;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:18px;margin:32px 0 8px}p{margin:6px 0}a{color:inherit}
 .soft,.none{color:var(--soft)}
 .soft{max-width:90ch}

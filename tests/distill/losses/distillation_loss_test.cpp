@@ -129,6 +129,7 @@ TEST(DistillationLoss, equals_the_composed_definition) {
           if (dtype == DType::kBF16) continue;  // judged against double elsewhere
           DistillationLossArgs a = to(per_row_args(tau), Device::kCpu, dtype);
           a.divergence = divergence;
+          a.tau_power = tau.size() == 1 ? 0 : -1;  // also another than the divergence's own
           Tensor& s = a.student_logits;
           s.set_requires_grad(true);
           const DistillationLossResult want = distillation_loss_composed(a);
@@ -211,7 +212,7 @@ TEST(DistillationLoss, classes_without_mass_change_nothing) {
   }
 }
 
-TEST(DistillationLoss, soft_gradient_keeps_its_size_when_temperature_grows) {
+double soft_gradient_at_8_over_1(Divergence divergence, std::int32_t power) {
   double norm[2];
   for (int k = 0; k < 2; ++k) {
     DistillationLossArgs a;
@@ -219,11 +220,21 @@ TEST(DistillationLoss, soft_gradient_keeps_its_size_when_temperature_grows) {
     a.student_logits.set_requires_grad(true);
     a.teacher_logits = randn({4, 10}, 5, DType::kF64, 0.01);
     a.temperature = Tensor::scalar(k == 0 ? 1 : 8);
+    a.divergence = divergence;
+    a.tau_power = power;
     distillation_loss(a).total.backward();
     norm[k] = 0;
     for (const double g : a.student_logits.grad().to_vector<double>()) norm[k] += g * g;
   }
-  EXPECT_NEAR(norm[1] / norm[0], 1, 0.05);  // without tau^2: 1 / 4096
+  return std::sqrt(norm[1] / norm[0]);
+}
+
+TEST(DistillationLoss, soft_gradient_keeps_its_size_when_temperature_grows) {
+  for (const Divergence divergence : divergences())
+    EXPECT_NEAR(soft_gradient_at_8_over_1(divergence, -1), 1, 0.025) << name_of(divergence);
+  EXPECT_NEAR(soft_gradient_at_8_over_1(Divergence::kForwardKl, 0), 1.0 / 64, 0.001);
+  EXPECT_NEAR(soft_gradient_at_8_over_1(Divergence::kForwardKl, 1), 1.0 / 8, 0.005);
+  EXPECT_NEAR(soft_gradient_at_8_over_1(Divergence::kTotalVariation, 2), 8, 0.2);
 }
 
 // -- gradient check ----------------------------------------------------------------------------
@@ -392,7 +403,8 @@ TEST(DistillationLoss, what_does_not_fit_is_refused_by_name) {
   refused([](auto& a) { a.weights = Tensor::zeros({3}); }, "weights");
   refused([](auto& a) { a.normalizer = Tensor::zeros({2}); }, "normalizer");
   refused([](auto& a) { a.normalizer = Tensor::scalar(0); }, "normalizer");
-  refused([](auto& a) { a.temperature = Tensor::scalar(0); }, "row 0: expected a temperature > 0");
+  refused([](auto& a) { a.temperature = Tensor::scalar(0); },
+          "row 0: expected a finite temperature > 0");
   refused(
       [](auto& a) {
         a.targets = Tensor::from<std::int32_t>({0, 5, 2, 1, 1, 3}, {6});

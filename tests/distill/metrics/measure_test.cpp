@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "engine/runtime/device.h"
+#include "nn/data/drawn.h"
 #include "nn/data/image_dataset.h"
 #include "nn/models/registry.h"
 #include "tests/distill/metrics/evaluation_meter.h"
@@ -244,13 +245,17 @@ TEST(Measure, statistics_are_of_the_models_own_logits) {
   }
 }
 
-TEST(Measure, a_limit_takes_the_first_samples) {
+TEST(Measure, a_limit_draws_samples_across_the_data) {
   const auto model = mlp(1, Device::kCpu);
   const auto source = images(Device::kCpu);
   const Measurement all = measure(*model, *source, {.batch = 8}),
                     few = measure(*model, *source, {.batch = 8, .limit = 16});
   EXPECT_EQ(few.samples, 16);
-  EXPECT_EQ(few.loss, std::vector<float>(all.loss.begin(), all.loss.begin() + 16));
+  const std::vector<std::int64_t> drawn = nn::drawn_samples(all.samples, 16, 0, "measure");
+  EXPECT_EQ(few.sample_of_row, drawn);
+  EXPECT_GT(drawn.back(), all.samples / 2);  // the first ones may all be of one class
+  for (std::size_t i = 0; i < 16; ++i)
+    EXPECT_EQ(few.loss[i], all.loss[static_cast<std::size_t>(drawn[i])]);
   EXPECT_EQ(measure(*model, *source, {.batch = 8, .limit = 1000}).loss, all.loss);
 }
 
@@ -269,7 +274,7 @@ TEST(Measure, the_mode_of_the_model_comes_back_even_after_an_error) {
     if (path == "fc1.bias") p.detach().fill(std::numeric_limits<double>::quiet_NaN());
   });
   try {
-    measure(*model, *source, {.batch = 8, .limit = 20});
+    measure(*model, *source, {.batch = 8});
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kNumerics);
