@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <map>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -74,11 +75,23 @@ inline Launched launch(const MpiAtHand& mpi, int ranks, std::vector<std::string>
   return run_program(all, variables);
 }
 
+/// Why this launcher cannot start two programs here that know nothing of MPI (a container may forbid
+/// what it needs), or "". Asked once.
+inline const std::string& why_not_two(const MpiAtHand& mpi) {
+  static std::map<std::string, std::string> known;
+  const auto [at, is_new] = known.try_emplace(mpi.family);
+  if (!is_new) return at->second;
+  const Launched r = launch(mpi, 2, {"/bin/true"});
+  if (r.status != 0) at->second = mpi.launcher + " starts nothing here: " + r.all();
+  return at->second;
+}
+
 /// Tests for each MPI; skipped by name where it is not.
 class UnderMpi : public ::testing::TestWithParam<MpiAtHand> {
  protected:
   void SetUp() override {
     if (GetParam().launcher.empty()) GTEST_SKIP() << "no " << GetParam().family << " here";
+    if (const std::string& why = why_not_two(GetParam()); !why.empty()) GTEST_SKIP() << why;
   }
 };
 inline std::string family_of(const ::testing::TestParamInfo<MpiAtHand>& info) {
