@@ -40,8 +40,6 @@ Optimizer::Optimizer(const TrainedModules& modules, const OptimizerConfig& confi
           config.slices > 1),
       config_(config),
       learning_rate_(config.learning_rate) {
-  RETORT_CHECK(std::isfinite(config.learning_rate) && config.learning_rate >= 0,
-               "[optimizer] expected a learning rate >= 0, got ", config.learning_rate);
   RETORT_CHECK(std::isfinite(config.weight_decay) && config.weight_decay >= 0,
                "[optimizer] expected a weight decay >= 0, got ", config.weight_decay);
   RETORT_CHECK(std::isfinite(config.clip_norm) && config.clip_norm >= 0,
@@ -85,8 +83,11 @@ void Optimizer::add_moments(const std::string& name) {
 }
 
 void Optimizer::set_learning_rate(double learning_rate) {
+  const auto rate = static_cast<float>(learning_rate);
+  RETORT_CHECK(std::isfinite(rate) && rate >= 0,
+               "[optimizer] expected a finite learning rate >= 0, got ", learning_rate);
   learning_rate_ = learning_rate;
-  if (!elsewhere_.rate.defined()) upload(own_.rate, static_cast<float>(learning_rate));
+  if (!elsewhere_.rate.defined()) upload(own_.rate, rate);
 }
 
 void Optimizer::step() {

@@ -57,6 +57,7 @@ class Optimizer {
   /// upload nothing. Undefined tensors: the optimizer's own again.
   void read_from(const Tensor& learning_rate, const Tensor& step);
 
+  /// Errors    kUsage for one that is negative, or no number as a float; nothing has changed then.
   void set_learning_rate(double learning_rate);
   double learning_rate() const { return learning_rate_; }
   std::int64_t steps() const { return steps_; }  // updates so far

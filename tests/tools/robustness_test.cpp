@@ -170,6 +170,46 @@ TEST_F(Robustness, when_every_checkpoint_is_damaged_nothing_starts_anew_by_itsel
   expect(args, 3, "every checkpoint is damaged");
 }
 
+// Wherever memory ends, in a library's first call too, it is exit 5 and no signal.
+TEST_F(Robustness, little_memory_is_5) {
+#if defined(RETORT_SANITIZED)
+  GTEST_SKIP() << "a sanitizer reserves more addresses than the limit leaves";
+#endif
+  const std::string recipe = write("little.toml", R"(
+data = { format = "parity", bits = 8, support = 2, test_size = 32 }
+[teacher]
+arch = "mlp"
+hidden = [8]
+allow_untrained = true
+train = { steps = 2, batch = 4 }
+[student]
+arch = "mlp"
+hidden = [4]
+[train]
+steps = 2
+batch = 4
+)");
+  int begun = 0, refused = 0;
+  for (rlim_t mib = 40; mib <= 136; mib += 6) {
+    address_limit_ = mib << 20;
+    for (const char* command : {"validate", "run"}) {
+      std::vector<std::string> args{command, recipe};
+      if (args[0] == "run")
+        args.insert(args.end(), {"--device", "cpu", "--threads", "1", "--out", "x"});
+      fs::remove_all(folder_ / "x");
+      const Result r = run(args);
+      if (r.status == 127) continue;  // its libraries found no room
+      ++begun;
+      refused += r.status == 5;
+      EXPECT_TRUE(r.status == 0 || r.status == 5) << command << " " << mib << ": " << r.status;
+      EXPECT_TRUE(r.status == 0 || r.err.find("error[RT05") != std::string::npos) << r.err;
+    }
+  }
+  address_limit_ = 0;
+  EXPECT_GT(begun, 4);
+  EXPECT_GT(refused, 0);
+}
+
 TEST_F(Robustness, a_broken_plugin_is_a_sentence_and_the_cpu) {
   const std::string library = std::getenv("RETORT_CUDA_LIBRARY"), cut = path("cut.so");
   fs::copy_file(RETORT_EMULATED_PLUGIN, cut);

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <memory>
 
 #include "engine/ops/mse.h"
@@ -454,6 +455,21 @@ TEST(Optimizers, settings_out_of_range_are_refused) {
   adam.beta1 = 0.9;
   adam.learning_rate = -1;
   EXPECT_THROW(AdamW(module, adam), Error);
+}
+
+TEST(Optimizers, a_learning_rate_that_is_no_number_is_refused_at_any_time) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  Small module;
+  SgdConfig config;
+  config.learning_rate = 0.5;
+  Sgd sgd(module, config);
+  for (const double bad : {infinity, -infinity, std::nan(""), -0.1, 1e300}) {
+    EXPECT_THROW(sgd.set_learning_rate(bad), Error) << bad;
+    EXPECT_EQ(sgd.learning_rate(), 0.5);
+    Small other;
+    config.learning_rate = bad;
+    EXPECT_THROW(Sgd(other, config), Error) << bad;
+  }
 }
 
 TEST(Optimizers, clip_grad_norm_of_plain_leaves) {
