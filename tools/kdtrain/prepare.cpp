@@ -96,6 +96,7 @@ class Checks {
     const std::string asked = section + "|" + cost_signature(s);
     if (!seen_.insert(asked).second) return;
     const auto model = build_model(s, section, samples.facts(), 1);
+    if (model->named_buffers().empty()) return;  // no batch norm
     model->train(true);
     const nn::Reading reading = reading_of(s, section, *data_.kind, DType::kF32);
     model->forward(nn::first_samples(*plain_source(samples, Device::kCpu, {reading}), 1).inputs[0]);
