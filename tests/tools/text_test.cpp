@@ -69,6 +69,24 @@ log_steps = 1
   }
 };
 
+// Cut by rows: 8 texts in slices of 2, 3 and 3; some batches of tokens have fewer texts than slices.
+TEST_F(KdtrainText, slices_of_texts_give_the_losses_of_the_whole) {
+  const std::string triple = "distill.loss = \"distilbert_triple\"\n",
+                    tokens = triple + "train.batch_tokens = 30\n";
+  recipe(arm("whole", triple) + arm("cut", triple + "train.slices = 3") + arm("tokens", tokens) +
+         arm("cut_tokens", tokens + "train.slices = 6\ntrain.micro_batch = 1"));
+  run_into("x", {"text.toml"});
+  for (const auto& [one, other] : {std::pair{"whole", "cut"}, {"tokens", "cut_tokens"}}) {
+    const auto want = lines_of("x", one), got = lines_of("x", other);
+    ASSERT_EQ(got.size(), want.size()) << other;
+    for (std::size_t i = 0; i < want.size(); ++i)
+      for (const char* key : {"loss", "loss_ce", "loss_kd", "loss_cos"})
+        EXPECT_NEAR(got[i].at(key).as_number(), want[i].at(key).as_number(), 2e-4)
+            << other << " " << key << i;
+    EXPECT_NE(values(weights("x", other)), values(weights("x", one)));  // summed in another order
+  }
+}
+
 TEST_F(KdtrainText, masked_words_are_distilled_under_both_losses) {
   recipe(arm("alone", "distill.lambda = 0.0") + arm("kd", "distill.lambda = 0.25") +
          arm("triple", "distill.loss = \"distilbert_triple\""));

@@ -25,7 +25,8 @@ struct FewestValues {
 };
 
 FewestValues fewest_values(nn::Model& model, const nn::Source& samples) {
-  constexpr std::int64_t kTwice[] = {0, 0};  // of one sample alone there may be no statistics
+  if (model.named_buffers().empty()) return {};  // no batch norm
+  constexpr std::int64_t kTwice[] = {0, 0};      // of one sample alone there may be no statistics
   const nn::BatchNormWatch watch;
   model.train(true);
   const NoGrad no_grad;
