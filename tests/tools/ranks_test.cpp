@@ -86,6 +86,21 @@ TEST_P(Ranks, the_environment_may_say_how_many_threads) {
   EXPECT_EQ(count(r.text, ", 3 threads\n"), 2) << r.text;
 }
 
+// The other rank waits for it in MPI's start, which MPICH's launcher would let it do for ever.
+TEST_P(Ranks, a_failure_of_one_rank_is_told_by_that_rank_and_ends_all) {
+  const std::string script = join(
+      "[ \"${OMPI_COMM_WORLD_RANK:-$PMI_RANK}\" = 0 ] || export RETORT_MPI_LIBRARY=/no/such.so; "
+      "exec ",
+      RETORT_KDTRAIN, " doctor");
+  const Launched r =
+      launch(GetParam(), 2, {"/bin/sh", "-c", script}, {"RETORT_MPI_START_SECONDS=10"});
+  EXPECT_NE(r.status, 0) << r.text;
+  EXPECT_THAT(r.text, ::testing::ContainsRegex("kdtrain: rank 1 \\(.*, pid [0-9]+\\): "
+                                               "error\\[RT0802\\]: launched as 2 ranks"));
+  EXPECT_EQ(count(r.text, "version "), 0) << r.text;
+  EXPECT_LE(count(r.text, "kdtrain: error[RT0799]: MPI has not started after 10 s"), 1) << r.text;
+}
+
 TEST_P(Ranks, doctor_says_what_to_launch_with) {
   for (const MpiAtHand& other : known_mpis()) {
     if (other.family == GetParam().family) continue;

@@ -1,9 +1,13 @@
 #include "tools/kdtrain/ranks.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -29,10 +33,51 @@ void say_on_rank_0(int rank, ErrorCode code, const std::string& what) {
   std::fprintf(stderr, "kdtrain: %s%s\n", error_label(code, what).c_str(), what.c_str());
 }
 
-// Where ranks cannot wait for each other, those that do not print let rank 0 go first.
+// Where ranks cannot wait for each other, those that do not print let rank 0 go first: it ends all.
 void let_rank_0_go_first(int rank) {
-  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(2));
 }
+
+// MPI's start waits for all ranks, for ever for one that failed before, and cannot be interrupted. If it
+// takes too long this process says so and ends.
+class StartWatch {
+ public:
+  explicit StartWatch(int rank) : rank_(rank), thread_([this] { watch(); }) {}
+  ~StartWatch() {
+    {
+      const std::lock_guard lock(mutex_);
+      started_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  static int patience_s() {
+    const char* const text = std::getenv("RETORT_MPI_START_SECONDS");
+    const int seconds = text != nullptr ? std::atoi(text) : 0;
+    return seconds > 0 ? seconds : 60;
+  }
+  void watch() {
+    const int seconds = patience_s();
+    std::unique_lock lock(mutex_);
+    const auto limit = std::chrono::seconds(seconds + (rank_ == 0 ? 0 : 2));
+    if (changed_.wait_for(lock, limit, [&] { return started_; })) return;
+    const std::string what =
+        join("MPI has not started after ", seconds,
+             " s: another rank failed before, or ranks cannot reach each other "
+             "(RETORT_MPI_START_SECONDS)");
+    std::fprintf(stderr, "kdtrain: %s%s%s\n", g_prefix, error_label(ErrorCode::kPeer, what).c_str(),
+                 what.c_str());
+    _exit(static_cast<int>(ErrorCode::kPeer));
+  }
+
+  const int rank_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool started_ = false;
+  std::thread thread_;  // last: it uses the others
+};
 
 void share_cores(const CommandLine& line, const Communicator& ranks) {
   if (line.threads > 0) return;
@@ -72,6 +117,7 @@ int refuse_ranks(const CommandLine& line) {
                 join("`kdtrain ", line.command, "` works with one rank so far, and ", launch.size,
                      " were launched (", launch.variable, "): start it without mpirun or srun"));
   try {
+    const StartWatch watch(launch.rank);
     Communicator::start().finish();
   } catch (const Error&) {  // that ranks cannot meet changes nothing
     let_rank_0_go_first(launch.rank);
@@ -83,18 +129,21 @@ bool launched_together() { return find_launch().size > 1; }
 
 int with_ranks(const CommandLine& line, const std::function<int(Communicator&)>& body) {
   const int rank = find_launch().rank;
+  const RankInfo& me = Communicator::world().of(0);
+  if (rank != 0)
+    std::snprintf(g_prefix, sizeof g_prefix, "rank %d (%.64s, pid %lld): ", rank, me.host.c_str(),
+                  static_cast<long long>(me.pid));
   Communicator* ranks = nullptr;
   try {
+    const StartWatch watch(rank);
     ranks = &Communicator::start();
-  } catch (const Error& error) {  // the same one on all ranks
-    say_on_rank_0(rank, error.code(), error.what());
+  } catch (const Error& error) {
+    // The environment and the launcher are the same for all; a plug-in may be missing on one node.
+    if (error.code() == ErrorCode::kUsage) say_on_rank_0(rank, error.code(), error.what());
     let_rank_0_go_first(rank);
+    if (error.code() != ErrorCode::kUsage) throw;
     return static_cast<int>(error.code());
   }
-  const RankInfo& me = ranks->of(ranks->rank());
-  if (ranks->rank() != 0)
-    std::snprintf(g_prefix, sizeof g_prefix, "rank %d (%.64s, pid %lld): ", ranks->rank(),
-                  me.host.c_str(), static_cast<long long>(me.pid));
   try {
     handshake_of_build().add("version", version_text()).compare(*ranks);
   } catch (const Error& error) {
