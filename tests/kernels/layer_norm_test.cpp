@@ -132,9 +132,7 @@ TEST(LayerNorm, equals_its_definition_at_edge_sizes) {
       for (const bool residual : {false, true}) check_case(rows, c, residual, {}, c % 2 ? 3 : 0);
   check_case(130, 40, true, {}, 0);
   // Every number of vectors that a thread of CUDA holds, of a warp's rows and of a block's.
-  // Whole vectors and not, as f32 or bf16 counts them.
-  for (const std::int64_t c : {200, 201, 385, 768, 1300, 1301, 1304, 3000, 3001, 6000, 6001})
-    for (const bool residual : {false, true}) check_case(2, c, residual, {}, 0);
+  for (const std::int64_t c : {200, 1300, 3000, 6000}) check_case(2, c, true, {}, 0);
 }
 
 TEST(LayerNorm, no_rows) {
@@ -163,11 +161,20 @@ ResidualDropout with_dropout(std::int64_t rows) {
 }
 
 TEST(LayerNorm, dropout_is_that_of_the_op_of_that_name) {
-  for (const std::int64_t c :
-       {5, 66, 200, 201, 384, 385, 768, 770, 1300, 1301, 1304, 3000, 3001, 6000, 6001})
+  for (const std::int64_t c : {5, 66, 200, 384, 770, 1300, 3000, 6000})
     check_case(4, c, true, with_dropout(4), 0);
   ResidualDropout plain{0.5, {}, 1};
   check_case(7, 12, true, plain, 1);
+}
+
+// What the tests above leave out: every number of vectors, rows of whole ones, as f32 or bf16 counts
+// them, and of others.
+TEST(LayerNorm, rows_of_whole_vectors_and_not) {
+  for (const std::int64_t c : {201, 385, 768, 1301, 1304, 3001, 6001}) {
+    for (const bool residual : {false, true}) check_case(2, c, residual, {}, 0);
+    check_case(4, c, true, with_dropout(4), 0);
+  }
+  for (const std::int64_t c : {200, 1300, 3000, 6000}) check_case(2, c, false, {}, 0);
 }
 
 TEST(LayerNorm, the_sum_is_on_the_tape_too) {
