@@ -82,9 +82,9 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm_block_per_tile_kernel(Ge
     }
     __syncthreads();
 #pragma unroll
-    for (int i = thread; i < 2 * kGemmDepth * kGemmTile; i += kGemmThreads) {
-      const int line = i / kGemmTile % kGemmDepth, column = i % kGemmTile,
-                second = i / (kGemmDepth * kGemmTile);
+    for (int k = 0; k < 2 * kGemmDepth * kGemmTile / kGemmThreads; ++k) {
+      const int i = k * kGemmThreads + thread, line = i / kGemmTile % kGemmDepth,
+                column = i % kGemmTile, second = i / (kGemmDepth * kGemmTile);
       const std::int64_t r = row0 + 4 * line + half + second, c = column0 + column;
       if (r >= p.m || c >= p.n) continue;
       T& out = p.c[r * p.ldc + c];

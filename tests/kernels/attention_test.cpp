@@ -165,6 +165,24 @@ TEST(Attention, dropout_equals_its_definition) {
   check_case(ends_of({1, 17, 33}), 51, 2, 16, o);
 }
 
+TEST(Attention, dropout_for_every_head_size) {
+  for (const std::int64_t size : {8, 16, 32, 64, 128}) {
+    AttentionOptions o = with_dropout(0.3);
+    o.causal = size % 32 != 0;
+    check_case(ends_of({1, 33}), 34, 1, size, o, size % 64 == 0 ? 3 : 0);
+  }
+}
+
+// More rows than shared memory holds of heads so wide: they go by pieces.
+TEST(Attention, wide_heads_of_long_sequences) {
+  AttentionOptions o = with_dropout(0.3);
+  check_case(ends_of({130}), 130, 1, 128, o);
+  o.causal = true;
+  check_case(ends_of({130}), 130, 1, 64, o, 1);
+  check_case(ends_of({260}), 260, 1, 64, o);
+  check_case(ends_of({260}), 260, 1, 32, o);
+}
+
 TEST(Attention, dropout_is_of_the_sample_not_of_its_place) {
   AttentionOptions o = with_dropout(0.4);
   const Tensor qkv = randn({30, 48}, 1), dout = randn({30, 16}, 2);
