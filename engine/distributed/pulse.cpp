@@ -211,7 +211,8 @@ class Pulse::Thread {
       word.reason = loss.reason;
       for (int r = 1; r < ranks_.size(); ++r) {
         Seen& seen = seen_[static_cast<std::size_t>(r)];
-        if (done) flush(seen.out);  // so that nobody misses the last word
+        // So that nobody misses the last word.
+        if (done || (lost && r != loss.rank)) flush(seen.out);
         tell(r, seen.out, word);
       }
       if (lost && end_.load() != Doing::kLeft) meet(loss);
@@ -225,11 +226,13 @@ class Pulse::Thread {
     seen_.resize(1);
     Box &in = seen_[0].in, &out = seen_[0].out;
     auto heard = Clock::now();
+    std::int64_t step = -1;  // of rank 0
     for (auto next = heard;; std::this_thread::sleep_for(kLook)) {
       Word word{};
       heard += away();
       while (hear(0, in, &word)) {
         heard = Clock::now();
+        step = word.step;
         if (word.verdict == Verdict::kWell) continue;
         if (word.verdict == Verdict::kLost)
           meet({static_cast<int>(word.lost_rank), word.reason,
@@ -237,7 +240,7 @@ class Pulse::Thread {
         return flush(out);
       }
       if (const double s = seconds_since(heard); s > options_.timeout_s + 0.5) {
-        meet({0, Reason::kNotHeard, s, -1, ranks_.rank() == 1});
+        meet({0, Reason::kNotHeard, s, step, ranks_.rank() == 1});
         return;
       }
       const Word now = mine();

@@ -58,9 +58,9 @@ constexpr ErrorRow kRows[] = {
      "The message says what was expected; `kdtrain schema KEY` says what it means."},
     {"RT0220", 2, "works with one rank so far",
      "A command that writes was started as several ranks, which would race for the same files.",
-     "Start it without mpirun or srun. For copies of their own under srun, each with its own "
-     "--out: "
-     "env -u SLURM_STEP_NUM_TASKS -u PMI_SIZE kdtrain ..."},
+     "Start it without mpirun or srun. For copies that are meant, each with its own --out, take "
+     "the "
+     "variable that the message names out: env -u PMI_SIZE kdtrain ..."},
     {"RT0221", 2, " ranks, but ", "The launcher belongs to another MPI than the plug-in.",
      "Use the launcher that the message names, or set RETORT_MPI_LIBRARY to the plug-in of the MPI "
      "that launches."},

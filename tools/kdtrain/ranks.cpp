@@ -38,11 +38,12 @@ void let_rank_0_go_first(int rank) {
   if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(2));
 }
 
-// MPI's start waits for all ranks, for ever for one that failed before, and cannot be interrupted. If it
-// takes too long this process says so and ends.
+// MPI's start waits for all ranks, for ever for one that failed before, and cannot be interrupted: if it
+// takes too long, `late` is called, which ends this process.
 class StartWatch {
  public:
-  explicit StartWatch(int rank) : rank_(rank), thread_([this] { watch(); }) {}
+  StartWatch(int seconds, std::function<void()> late)
+      : seconds_(seconds), late_(std::move(late)), thread_([this] { watch(); }) {}
   ~StartWatch() {
     {
       const std::lock_guard lock(mutex_);
@@ -53,31 +54,33 @@ class StartWatch {
   }
 
  private:
-  static int patience_s() {
-    const char* const text = std::getenv("RETORT_MPI_START_SECONDS");
-    const int seconds = text != nullptr ? std::atoi(text) : 0;
-    return seconds > 0 ? seconds : 60;
-  }
   void watch() {
-    const int seconds = patience_s();
     std::unique_lock lock(mutex_);
-    const auto limit = std::chrono::seconds(seconds + (rank_ == 0 ? 0 : 2));
-    if (changed_.wait_for(lock, limit, [&] { return started_; })) return;
-    const std::string what =
-        join("MPI has not started after ", seconds,
-             " s: another rank failed before, or ranks cannot reach each other "
-             "(RETORT_MPI_START_SECONDS)");
-    std::fprintf(stderr, "kdtrain: %s%s%s\n", g_prefix, error_label(ErrorCode::kPeer, what).c_str(),
-                 what.c_str());
-    _exit(static_cast<int>(ErrorCode::kPeer));
+    if (!changed_.wait_for(lock, std::chrono::seconds(seconds_), [&] { return started_; })) late_();
   }
 
-  const int rank_;
+  const int seconds_;
+  const std::function<void()> late_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool started_ = false;
   std::thread thread_;  // last: it uses the others
 };
+
+int start_patience_s() {
+  const char* const text = std::getenv("RETORT_MPI_START_SECONDS");
+  const int seconds = text != nullptr ? std::atoi(text) : 0;
+  return seconds > 0 ? seconds : 60;
+}
+
+[[noreturn]] void leave_unstarted() {
+  const std::string what = join("MPI has not started after ", start_patience_s(),
+                                " s: another rank failed before, or ranks cannot reach each other "
+                                "(RETORT_MPI_START_SECONDS)");
+  std::fprintf(stderr, "kdtrain: %s%s%s\n", g_prefix, error_label(ErrorCode::kPeer, what).c_str(),
+               what.c_str());
+  _exit(static_cast<int>(ErrorCode::kPeer));
+}
 
 void share_cores(const CommandLine& line, const Communicator& ranks) {
   if (line.threads > 0) return;
@@ -117,7 +120,7 @@ int refuse_ranks(const CommandLine& line) {
                 join("`kdtrain ", line.command, "` works with one rank so far, and ", launch.size,
                      " were launched (", launch.variable, "): start it without mpirun or srun"));
   try {
-    const StartWatch watch(launch.rank);
+    const StartWatch watch(start_patience_s(), [] { _exit(static_cast<int>(ErrorCode::kUsage)); });
     Communicator::start().finish();
   } catch (const Error&) {  // that ranks cannot meet changes nothing
     let_rank_0_go_first(launch.rank);
@@ -135,7 +138,7 @@ int with_ranks(const CommandLine& line, const std::function<int(Communicator&)>&
                   static_cast<long long>(me.pid));
   Communicator* ranks = nullptr;
   try {
-    const StartWatch watch(rank);
+    const StartWatch watch(start_patience_s() + (rank == 0 ? 0 : 2), leave_unstarted);
     ranks = &Communicator::start();
   } catch (const Error& error) {
     // The environment and the launcher are the same for all; a plug-in may be missing on one node.

@@ -1,20 +1,32 @@
-// A program that uses MPI itself, before, during and after what Retort does with it.
+// A program that uses MPI itself, before, during and after what Retort does with it. With an argument it asks
+// MPI for one thread only.
 #define OMPI_SKIP_MPICXX 1
 #define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
 
 #include <vector>
 
-#include "engine/distributed/communicator.h"
+#include "engine/distributed/pulse.h"
 #include "kernels/common/check.h"
 #include "tests/support/ranks_log.h"
 
 int main(int argc, char** argv) {
   int level = 0, rank = 0, sum = 0, finalised = 1;
-  MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &level);
+  const bool one_thread = argc > 1;
+  if (one_thread)
+    MPI_Init(&argc, &argv);
+  else
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &level);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   try {
     retort::Communicator& ranks = retort::Communicator::start();
+    if (one_thread) {  // enough for the calls of one thread, but not for a pulse beside it
+      try {
+        const retort::Pulse pulse(ranks, {});
+      } catch (const retort::Error& error) {
+        if (rank == 0) retort::test::say(error.what());
+      }
+    }
     // A message of its own stands in the way of ours: they must not meet.
     const int mine = 1000 + rank, other = 1 - rank;
     int theirs = 0, got = 0;

@@ -83,6 +83,13 @@ TEST_P(Launch, a_program_that_initialised_mpi_keeps_it) {
       HasSubstr("good with " + std::string(GetParam().family == "openmpi" ? "Open MPI" : "MPICH")));
 }
 
+TEST_P(Launch, a_program_that_asked_mpi_for_one_thread_gets_no_pulse) {
+  const Launched r = launch(GetParam(), 2, {GetParam().embedder, "one thread"});
+  EXPECT_EQ(r.status, 0) << r.all();
+  EXPECT_THAT(r.said, HasSubstr("[pulse] expected a program that initialises MPI with "
+                                "MPI_THREAD_SERIALIZED\ngood with "));
+}
+
 TEST(OneRank, does_nothing_and_loads_nothing) {
   Communicator& ranks = Communicator::start();
   EXPECT_EQ(ranks.size(), 1);
