@@ -246,9 +246,20 @@ StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, 
   for (const RunTeacher& t : teachers)
     RETORT_CHECK(t.teacher == nullptr || &t.teacher->model() != &student,
                  "[step] the student is its own teacher '", t.teacher->name(), "'");
-  const Answer answer = [&](std::size_t t, const nn::Batch& part, std::int64_t,
+  // A cache is asked once about a batch in slices: what it lacks is computed in long passes, with
+  // bits that do not hang on who asks (Note [Passes that fill the cache]).
+  std::vector<Tensor> cached(teachers.size());
+  const Answer answer = [&](std::size_t t, const nn::Batch& part, std::int64_t begin,
                             const nn::Want& want) {
-    return answer_of(*teachers[t].teacher, part, teachers[t].reading, want);
+    const auto& [teacher, reading] = teachers[t];
+    const bool once = settings.slices != nullptr && teacher->cache() != nullptr &&
+                      want.logits_suffice() && !batch.sample.empty() &&
+                      !batch.read_by(reading).starts.defined();
+    if (!once) return answer_of(*teacher, part, reading, want);
+    if (!cached[t].defined()) cached[t] = answer_of(*teacher, batch, reading, want).logits;
+    nn::Outputs answer;
+    answer.logits = cached[t].slice(begin, begin + part.size());  // (N, V)
+    return answer;
   };
   StepContext context{student,
                       there ? teachers.size() : 0,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 #include "engine/runtime/allocator.h"
@@ -15,6 +16,11 @@ using kernels::StepColumn;
 namespace {
 
 constexpr std::int64_t kColumns = kernels::kMaxStepColumns;  // of a row: 128 bytes
+
+// Rows are of the slices that have samples: of all, or, where samples are fewer, one each.
+std::int64_t slice_of_row(std::int64_t row, std::int64_t samples, std::int64_t slices) {
+  return samples >= slices ? row : ((row + 1) * slices + samples - 1) / samples - 1;
+}
 
 }  // namespace
 
@@ -35,7 +41,7 @@ std::int64_t StepMeter::begin_row(Device device, std::int64_t samples,
   RETORT_CHECK(rows <= rows_.dim(0), "[step_meter] expected at most ", rows_.dim(0),
                " slices, got ", rows);
   if (used_ + rows > rows_.dim(0)) read();
-  waiting_.push_back({used_, rows, samples, {}, {told.begin(), told.end()}});
+  waiting_.push_back({used_, rows, slices, samples, {}, {told.begin(), told.end()}});
   used_ += rows;
   return waiting_.back().row;
 }
@@ -88,12 +94,14 @@ void StepMeter::read() {
   if (waiting_.empty()) return;
   const std::vector<double> values = rows_.slice(0, used_).to_vector<double>();
   for (const Waiting& step : waiting_) {
-    std::array<double, kColumns> row{};
-    for (std::int64_t s = 0; s < step.slices; ++s) {
-      const double* const own = &values[static_cast<std::size_t>((step.row + s) * kColumns)];
-      for (std::size_t k = 0; k < row.size(); ++k) row[k] = s == 0 ? own[k] : row[k] + own[k];
-    }
     StepNumbers numbers;
+    std::array<double, kColumns> row{};
+    for (std::int64_t r = 0; r < step.rows; ++r) {
+      const double* const own = &values[static_cast<std::size_t>((step.row + r) * kColumns)];
+      for (std::size_t k = 0; k < row.size(); ++k) row[k] = r == 0 ? own[k] : row[k] + own[k];
+      if (step.slices > 1 && numbers.bad_slice < 0 && !std::isfinite(own[0]))
+        numbers.bad_slice = slice_of_row(r, step.samples, step.slices);
+    }
     numbers.steps = 1;
     numbers.samples = step.samples;
     numbers.rows = static_cast<std::int64_t>(row[1]);

@@ -51,7 +51,8 @@ class StepMeter {
 
  private:
   struct Waiting {
-    std::int64_t row, slices;  // with samples
+    std::int64_t row, rows;  // one for each slice with samples
+    std::int64_t slices;
     std::int64_t samples;
     ColumnNames names;
     std::vector<std::pair<std::string, double>> told;

@@ -37,6 +37,8 @@ class StepNumbers {
   std::int64_t steps = 0;
   std::int64_t samples = 0;  // of the batches
   std::int64_t rows = 0;     // that count
+  /// Of one step in slices: the first slice whose loss is NaN or infinite, from 0; -1: none.
+  std::int64_t bad_slice = -1;
 
   void add(std::string_view name, double sum, double weight);
   StepNumbers& operator+=(const StepNumbers& other);

@@ -50,10 +50,13 @@ void BatchSlices::add(std::int64_t s, bool has_samples) {
   if (!has_samples && !momentum_.empty()) statistics_of(arena_.sums_in_place()).fill(0);
   sum_.add(s, 1, arena_.sums());
   arena_.zero_gradients();
+  ++added_;
   if (has_samples) ++with_samples_;
 }
 
 Tensor BatchSlices::finish() {
+  RETORT_CHECK(added_ == count(), "[optimizer] expected all ", count(),
+               " slices of a batch before an update, got ", added_);
   total_ = sum_.finish();
   return total_.slice(0, arena_.numel());
 }
@@ -79,7 +82,7 @@ void BatchSlices::update_statistics(const std::int32_t* skip) {
 void BatchSlices::clear() {
   sum_.clear();
   std::fill(momentum_.begin(), momentum_.end(), kNotReached);
-  with_samples_ = 0;
+  added_ = with_samples_ = 0;
 }
 
 }  // namespace retort::nn

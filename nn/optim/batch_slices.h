@@ -31,7 +31,7 @@ class BatchSlices {
   /// Slice s has run: the arena's gradients are taken over and cleared. Without samples there was
   /// no pass: it counts as zeros.
   void add(std::int64_t s, bool has_samples);
-  /// Gradients of all slices: (n), until the next step.
+  /// Gradients of all slices: (n), until the next step. Errors    kUsage before all were added.
   Tensor finish();
   /// Behind finish(). skip: see kernels/slice_sum; may be null.
   void update_statistics(const std::int32_t* skip);
@@ -46,7 +46,7 @@ class BatchSlices {
   SliceSum sum_;
   Tensor total_;                  // (n + s), of the last finish()
   std::vector<double> momentum_;  // by statistic; below 0: not reached in this step
-  std::int64_t with_samples_ = 0;
+  std::int64_t added_ = 0, with_samples_ = 0;
 };
 
 }  // namespace retort::nn

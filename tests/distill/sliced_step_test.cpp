@@ -176,6 +176,27 @@ TEST(SlicedStep, numbers_are_added_in_the_order_of_the_slices) {
     }
 }
 
+// What it lacks is computed in passes of one length: many short ones would cost as many long ones.
+TEST(SlicedStep, a_cache_is_asked_once_about_a_batch) {
+  for (const Device device : devices()) {
+    const auto counted = std::make_shared<LinearModel>(6, 4);
+    counted->initialize(5);
+    counted->to(device);
+    Sliced run({false, 4, 10, device});
+    run.teacher = std::make_shared<Teacher>(counted);
+    run.step();
+    EXPECT_EQ(counted->forwards, 4);
+    run.teacher->use_cache(
+        std::make_shared<LogitCache>(LogitCacheKey{"data", run.teacher->hash(), 4}));
+    for (std::int64_t i = 0; i < 10; ++i) run.batch.sample.push_back(i);
+    counted->forwards = 0;
+    run.step();
+    EXPECT_EQ(counted->forwards, 1) << name_of(device);
+    run.step();
+    EXPECT_EQ(counted->forwards, 1) << name_of(device);
+  }
+}
+
 // Micro-batches of a slice share its row: they change the order of its sums, not its place.
 TEST(SlicedStep, a_row_of_the_meter_is_a_slice) {
   Sliced run({false, 4, 12});

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "distill/step_meter.h"
+#include "nn/optim/slice_sum.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
 
@@ -114,6 +115,28 @@ TEST(StepMeter, rows_of_slices_are_added_in_their_order) {
     EXPECT_THROW(meter.name_row(7, {}), Error);
     EXPECT_THROW(meter.begin_row(device, 10, {}, 5), Error);
   }
+}
+
+TEST(StepMeter, the_first_slice_without_a_number_is_named) {
+  const auto named = [](std::int64_t samples, std::int64_t slices, std::int64_t bad_row) {
+    StepMeter meter(8);
+    const std::int64_t row = meter.begin_row(Device::kCpu, samples, {}, slices);
+    for (std::int64_t r = 0; r < std::min(samples, slices); ++r) {
+      const Tensor total = Tensor::scalar(r >= bad_row ? std::nan("") : 1.0, DType::kF64);
+      meter.name_row(row, StepMeter::write(meter.rows(), row + r, {}, true, total, {}, 1, {}));
+    }
+    return meter.take().at(0).bad_slice;
+  };
+  EXPECT_EQ(named(10, 4, 2), 2);
+  EXPECT_EQ(named(10, 4, 9), -1);
+  EXPECT_EQ(named(10, 1, 0), -1);                     // it has none
+  for (const std::int64_t samples : {1, 2, 3, 5, 7})  // one sample to each slice that has any
+    for (std::int64_t r = 0, s = 0; s < 8; ++s) {
+      const auto [begin, end] = nn::slice_of(samples, 8, s);
+      if (begin == end) continue;
+      EXPECT_EQ(named(samples, 8, r), s) << samples;
+      ++r;
+    }
 }
 
 TEST(StepMeter, errors) {

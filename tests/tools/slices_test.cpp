@@ -142,6 +142,12 @@ TEST_F(KdtrainSlices, one_slice_is_the_whole_batch_and_more_are_another_recipe) 
          2, "train.slices was 2, is 4");
 }
 
+TEST_F(KdtrainSlices, the_slice_that_diverged_is_named) {
+  const std::string file = parity_recipe(arm("a", "train.slices = 4\ntrain.lr = 1000.0\n"));
+  expect({"run", file, "train.clip_norm=0.0", "--device", "cpu", "--out", "x"}, 6,
+         "first in slice ");
+}
+
 TEST_F(KdtrainSlices, teachers_are_trained_in_slices_too) {
   const std::string file = parity_recipe(arm("a", ""));
   const auto teacher = [&](const std::string& out, const std::string& slices) {

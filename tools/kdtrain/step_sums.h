@@ -15,6 +15,7 @@ class StepSums {
   struct NotFinite {
     std::size_t steps_ago;  // 0: the newest step
     double loss;
+    std::int64_t slice;  // of its batch, from 0; -1: it has none
   };
   /// Adds the steps. Stops at the first loss that is NaN or infinite and names it.
   std::optional<NotFinite> fold(const std::vector<distill::StepNumbers>& steps);

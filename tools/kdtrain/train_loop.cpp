@@ -344,7 +344,8 @@ class Job {
     if (!bad) return;
     const std::int64_t at = step() - static_cast<std::int64_t>(bad->steps_ago);
     throw Broken(at, join("the loss is ", std::isnan(bad->loss) ? "NaN" : "infinite", " at step ",
-                          at, " (epoch ", (at - 1) / trainer_.steps_per_epoch() + 1, ")"));
+                          at, " (epoch ", (at - 1) / trainer_.steps_per_epoch() + 1, ")",
+                          bad->slice < 0 ? "" : join(", first in slice ", bad->slice, " from 0")));
   }
 
   void after_step() {

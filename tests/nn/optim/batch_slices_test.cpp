@@ -216,6 +216,10 @@ TEST(BatchSlices, what_does_not_fit_is_refused) {
   config.slices = 2;
   Sgd sgd(net, config);
   EXPECT_THROW(sgd.step(), Error);  // no slice was given
+  sgd.slices()->add(0, false);
+  EXPECT_NE(error_of([&] { sgd.step(); }, ErrorCode::kUsage).find("all 2 slices of a batch"),
+            std::string::npos);
+  sgd.zero_grad();
   EXPECT_EQ(sgd.steps(), 0);
   Sgd later(net, config);  // takes the statistics over, as it does the parameters
   EXPECT_THROW(sgd.step(), Error);
