@@ -13,6 +13,7 @@ template <class T>
 __global__ void __launch_bounds__(256)
     axpy_thread_per_element_kernel(T* y, const T* x, accumulator_t<T> a, std::int64_t n) {
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+#pragma unroll 1
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += step)
     y[i] = from_float<T>(to_float(y[i]) + a * to_float(x[i]));
 }
@@ -26,6 +27,7 @@ __global__ void __launch_bounds__(256)
                                         std::int64_t x_pitch) {
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t r = blockIdx.y; r < rows; r += gridDim.y)
+#pragma unroll 1
     for (std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < columns;
          c += step) {
       T& out = y[r * y_pitch + c];

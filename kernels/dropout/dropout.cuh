@@ -20,6 +20,7 @@ __global__ void __launch_bounds__(256)
                      step = std::int64_t{gridDim.x} * blockDim.x;
   T* const y = static_cast<T*>(a.y);
   const T* const x = static_cast<const T*>(a.x);
+#pragma unroll 1
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < all; i += step) {
     const std::int64_t n = i / blocks, b = i - n * blocks;
     const Philox4 words = dropout_words(key, dropout_sample(a, n),

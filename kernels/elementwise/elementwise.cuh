@@ -83,6 +83,7 @@ __global__ void __launch_bounds__(256)
                                    std::int64_t from_pitch) {
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t r = blockIdx.y; r < rows; r += gridDim.y)
+#pragma unroll 1
     for (std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < columns;
          c += step)
       to[r * to_pitch + c] = convert<To, From>(from[r * from_pitch + c]);
@@ -94,6 +95,7 @@ __global__ void __launch_bounds__(256)
                                    std::int64_t pitch) {
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t r = blockIdx.y; r < rows; r += gridDim.y)
+#pragma unroll 1
     for (std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < columns;
          c += step)
       to[r * pitch + c] = value;

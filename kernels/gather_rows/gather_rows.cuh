@@ -40,6 +40,7 @@ __global__ void __launch_bounds__(256)
        n += std::int64_t{gridDim.y} * blockDim.y) {
     const std::int32_t index = indices[n];
     const bool valid = index >= 0 && index < table_rows;
+#pragma unroll 1
     for (std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < words;
          c += std::int64_t{gridDim.x} * blockDim.x) {
       W word;

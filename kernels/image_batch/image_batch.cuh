@@ -14,6 +14,7 @@ template <class T>
 __global__ void __launch_bounds__(256) image_batch_thread_per_pixel_kernel(ImageBatchArgs a) {
   const std::int64_t pixels = a.height * a.width, total = a.batch * pixels;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+#pragma unroll 1
   for (std::int64_t o = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; o < total; o += step) {
     const std::int64_t b = o / pixels, h = o % pixels / a.width, w = o % a.width;
     const std::uint64_t entry = image_batch_entry(a, b);

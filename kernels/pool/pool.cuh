@@ -24,6 +24,7 @@ __global__ void __launch_bounds__(256)
   using A = accumulator_t<T>;
   const std::int64_t total = s.batch * s.out_height * s.out_width * s.channels;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+#pragma unroll 1
   for (std::int64_t o = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; o < total; o += step) {
     const std::int64_t c = o % s.channels, pixel = o / s.channels;
     const std::int64_t q = pixel % s.out_width, p = pixel / s.out_width % s.out_height;
@@ -50,6 +51,7 @@ __global__ void __launch_bounds__(256)
   using A = accumulator_t<T>;
   const std::int64_t total = s.batch * s.height * s.width * s.channels;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+#pragma unroll 1
   for (std::int64_t o = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; o < total; o += step) {
     const std::int64_t c = o % s.channels, pixel = o / s.channels;
     const std::int64_t w = pixel % s.width, h = pixel / s.width % s.height;
@@ -103,6 +105,7 @@ __global__ void __launch_bounds__(256)
   const std::int64_t total = s.batch * s.height * s.width * s.channels;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   const A count = static_cast<A>(s.kernel_h) * static_cast<A>(s.kernel_w);
+#pragma unroll 1
   for (std::int64_t o = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; o < total; o += step) {
     const std::int64_t c = o % s.channels, pixel = o / s.channels;
     const std::int64_t w = pixel % s.width, h = pixel / s.width % s.height;

@@ -25,6 +25,7 @@ __global__ void __launch_bounds__(256) random_thread_per_block_kernel(T* y, Rand
   const std::uint32_t epoch =
       p.epoch_pointer ? static_cast<std::uint32_t>(*p.epoch_pointer) : p.epoch;
   const std::int64_t fours = (p.n + 3) / 4, step = std::int64_t{gridDim.x} * blockDim.x;
+#pragma unroll 1
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < fours; i += step) {
     float values[4];
     if constexpr (kKind == Random::kSigns) {

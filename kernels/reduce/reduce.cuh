@@ -140,6 +140,7 @@ __global__ void __launch_bounds__(kSumThreads)
                                      accumulator_t<T> factor) {
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t r = blockIdx.y; r < rows; r += gridDim.y)
+#pragma unroll 1
     for (std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < columns;
          c += step) {
       const std::int64_t from = kKind == Sum::kAll ? 0 : (kKind == Sum::kRows ? r : c);

@@ -18,6 +18,7 @@ __global__ void __launch_bounds__(256)
   const std::int64_t total = batch * out_h * out_w * out_channels;
   const std::int64_t before = (out_channels - channels) / 2;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+#pragma unroll 1
   for (std::int64_t o = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; o < total; o += step) {
     const std::int64_t c = o % out_channels - before, pixel = o / out_channels;
     const std::int64_t q = pixel % out_w, p = pixel / out_w % out_h, n = pixel / out_w / out_h;
@@ -37,6 +38,7 @@ __global__ void __launch_bounds__(256)
   const std::int64_t total = batch * height * width * channels;
   const std::int64_t before = (out_channels - channels) / 2;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+#pragma unroll 1
   for (std::int64_t o = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; o < total; o += step) {
     const std::int64_t c = o % channels, pixel = o / channels;
     const std::int64_t w = pixel % width, h = pixel / width % height, n = pixel / width / height;

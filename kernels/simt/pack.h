@@ -86,6 +86,11 @@ inline unsigned blocks_for(std::int64_t n, int width, int threads = 256) {
   return static_cast<unsigned>(blocks < 1 ? 1 : (blocks < 1 << 20 ? blocks : 1 << 20));
 }
 
+// Note [Loops of one turn]
+//   A grid has as many threads as there are elements or packs, up to 2^20 blocks: the loop of a thread
+//   turns once but for the largest tensors. Left alone, nvcc unrolls it, and every thread begins with
+//   a 64-bit division that counts its turns. Hence "unroll 1".
+
 /// Calls f(i, integral_constant<int, kWidth>) for packs i .. i + kWidth of [0, n), then
 /// f(i, integral_constant<int, 1>) for what is left; grid-stride over the whole one-dimensional
 /// grid.
@@ -94,11 +99,14 @@ SIMT_D void for_each_pack(std::int64_t n, F&& f) {
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   const std::int64_t first = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   const std::int64_t packs = n / kWidth;
+#pragma unroll 1
   for (std::int64_t i = first; i < packs; i += step)
     f(i * kWidth, std::integral_constant<int, kWidth>{});
-  if constexpr (kWidth > 1)
+  if constexpr (kWidth > 1) {
+#pragma unroll 1
     for (std::int64_t i = packs * kWidth + first; i < n; i += step)
       f(i, std::integral_constant<int, 1>{});
+  }
 }
 
 /// The sum of v over the block's threads, complete in thread 0, in a fixed order. `slots` is shared
