@@ -38,7 +38,8 @@ distill::StepNumbers numbers_of(const Json& json) {
 std::optional<StepSums::NotFinite> StepSums::fold(const std::vector<distill::StepNumbers>& steps) {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const distill::StepNumbers& step = steps[i];
-    if (!std::isfinite(step.loss())) return NotFinite{steps.size() - 1 - i, step.loss(), step.bad_slice};
+    if (!std::isfinite(step.loss()))
+      return NotFinite{steps.size() - 1 - i, step.loss(), step.bad_slice};
     recent_ += step;
     for (const char* name : kOfAll)
       if (step.has(name)) told_.add(name, step.sum(name), 1);
