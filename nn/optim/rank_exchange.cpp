@@ -96,13 +96,14 @@ Tensor RankExchange::sum(const Tensor& node) {
 }
 
 std::vector<double> RankExchange::squares(const Tensor& own, std::int64_t n) {
-  RETORT_CHECK(n >= 0 && n <= numel_ && own.numel() == this->own().size(),
-               "[rank_exchange] expected what sum() gave and at most ", numel_, " elements");
+  const std::int64_t own_size = part(rank()).within(0, n).size();
+  RETORT_CHECK(n >= 0 && n <= numel_ && own.numel() >= own_size,
+               "[rank_exchange] expected at most ", numel_, " elements and ", own_size, " here");
   const auto blocks = [&](int r) { return blocks_of(part(r).within(0, n).size()); };
   std::int64_t most = 0;
   for (int r = 0; r < ranks(); ++r) most = std::max(most, blocks(r));
   std::vector<double> mine(static_cast<std::size_t>(most)), in_order;
-  kernels::grad_norm_squares_cpu(own.data<float>(), part(rank()).within(0, n).size(), mine.data());
+  kernels::grad_norm_squares_cpu(own.data<float>(), own_size, mine.data());
   const std::vector<double> all = gather(mine);
   for (int r = 0; r < ranks(); ++r) {
     const auto from = all.begin() + r * most;

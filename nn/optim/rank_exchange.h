@@ -56,8 +56,8 @@ class RankExchange {
   /// node: (numel), the sum of this rank's slices. What this rank owns of the sum of all slices:
   /// (own().size()), until the next call.
   Tensor sum(const Tensor& node);
-  /// Of each block of the first n elements the sum of squares, in order, on all ranks. `own`: what
-  /// sum() gave.
+  /// Of each block of the first n elements the sum of squares, in order, on all ranks. own: what
+  /// sum() gave, or as much of it as lies there.
   std::vector<double> squares(const Tensor& own, std::int64_t n);
   /// values: an array whose element 0 is element 0 of the blocks, at most numel long. Every rank
   /// sends the part that it owns; then all hold the same bytes.
