@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "distill/own_rows.h"
 #include "engine/autograd/autograd.h"
@@ -71,13 +72,14 @@ std::int64_t own_samples(const nn::BatchSlices* slices, std::int64_t samples) {
 BatchShare whole_of(const nn::Batch& batch, const std::optional<BatchShare>& given,
                     const nn::BatchSlices* slices) {
   if (!given)
-    return {batch.size(), 0, 0, batch.rows(), batch.inputs[0].values.dim(0)};  // Z: count_rows
+    return {batch.size(), 0, batch.size(), 0, batch.rows(), batch.inputs[0].values.dim(0)};
   RETORT_CHECK(slices != nullptr && given->samples >= 1,
                "[step] expected slices and at least one sample for a share of a batch");
   const auto [first, last] = samples_of(*slices, given->samples);
-  RETORT_CHECK(given->first == first && batch.size() == last - first, "[step] expected samples ",
-               first, " to ", last, " of ", given->samples, " for slices ", slices->first(), " to ",
-               slices->last(), ", got ", given->first, " to ", given->first + batch.size());
+  RETORT_CHECK(given->first == first && given->last == last && batch.size() == last - first,
+               "[step] expected samples ", first, " to ", last, " of ", given->samples,
+               " for slices ", slices->first(), " to ", slices->last(), ", got ", batch.size(),
+               " as ", given->first, " to ", given->last);
   BatchShare share = *given;
   if (share.rows == 0) share.rows = share.samples;
   if (share.values == 0) share.values = share.samples;
@@ -185,7 +187,7 @@ void clear_gradients(nn::Module& module) {
 BatchShare BatchShare::of(const nn::BatchSlices& slices, std::span<const std::int32_t> labels) {
   BatchShare share;
   share.samples = static_cast<std::int64_t>(labels.size());
-  share.first = samples_of(slices, share.samples).first;
+  std::tie(share.first, share.last) = samples_of(slices, share.samples);
   share.counted =
       share.samples - std::count(labels.begin(), labels.end(), DistillationLossArgs().ignore_index);
   return share;

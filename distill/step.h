@@ -17,16 +17,15 @@
 namespace retort::distill {
 
 /// Where the samples at hand lie in a batch that several ranks share: they are samples
-/// [first, first + B) of it, those of this rank's slices; there may be none (inputs of 0 samples).
+/// [first, last) of it, those of this rank's slices; there may be none (inputs of 0 samples).
 struct BatchShare {
   std::int64_t samples = 0;  // of the whole batch
-  std::int64_t first = 0;
+  std::int64_t first = 0, last = 0;
   std::int64_t counted = 0;  // Z: rows of the whole batch that the loss does not ignore
   /// Rows, and tokens (dim 0 of the inputs), of the whole batch; 0: one for each sample.
   std::int64_t rows = 0, values = 0;
 
-  /// Of a whole batch with a row and a value for each sample, whose target is the label; first of
-  /// these slices. Z is what a rank counts that knows all labels.
+  /// Of a whole batch with a row and a value for each sample, by its labels, which all ranks know.
   static BatchShare of(const nn::BatchSlices& slices, std::span<const std::int32_t> labels);
 };
 

@@ -97,8 +97,7 @@ struct Trained {
     if (run.share) {  // only the rows that are this rank's, in memory of their own
       const nn::BatchSlices& own = *optimizer->slices();
       settings.share = BatchShare::of(own, batch.targets.to_vector<std::int32_t>());
-      const std::int64_t end = nn::slice_of(batch.size(), own.count(), own.last()).first;
-      batch = batch.slice(settings.share->first, end);
+      batch = batch.slice(settings.share->first, settings.share->last);
       batch.inputs[0].values = batch.inputs[0].values.clone();
       batch.targets = batch.targets.clone();
     }

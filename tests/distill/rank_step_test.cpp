@@ -60,6 +60,7 @@ TEST(BatchShare, counts_the_rows_of_the_whole_batch) {
   const OneRank one;
   EXPECT_EQ(one.settings.share->samples, 6);
   EXPECT_EQ(one.settings.share->first, 0);
+  EXPECT_EQ(one.settings.share->last, 6);
   EXPECT_EQ(one.settings.share->counted, 4);
 }
 
@@ -67,7 +68,7 @@ TEST(BatchShare, rows_of_other_slices_are_refused) {
   OneRank one;
   one.step(6);
   const std::string less = error_of([&] { one.step(5); }, ErrorCode::kUsage);
-  EXPECT_THAT(less, HasSubstr("expected samples 0 to 6 of 6 for slices 0 to 4, got 0 to 5"));
+  EXPECT_THAT(less, HasSubstr("expected samples 0 to 6 of 6 for slices 0 to 4, got 5 as 0 to 6"));
   one.settings.share->first = 1;
   EXPECT_THROW(one.step(6), Error);
   one.settings.share->first = 0;

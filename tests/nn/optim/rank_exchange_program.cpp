@@ -6,6 +6,8 @@
 
 #include "engine/distributed/communicator.h"
 #include "kernels/grad_norm/grad_norm.h"
+#include "nn/layers/linear.h"
+#include "nn/optim/optimizer.h"
 #include "nn/optim/rank_exchange.h"
 #include "tests/support/random.h"
 #include "tests/support/ranks_log.h"
@@ -89,9 +91,37 @@ void check(Communicator& ranks, std::int64_t slices, std::int64_t n) {
   check_that_order_matters(sum, slices, ranks.size(), n);
 }
 
+struct MomentsOf : nn::Sgd {
+  using Sgd::Sgd;
+  double size() const { return static_cast<double>(moments_[0].values.numel()); }
+};
+
+// Memory of the optimizer's state is shared out; numbers that do not go together are refused.
+void check_optimizers(Communicator& ranks, std::int64_t slices) {
+  nn::Linear linear(200, 300);
+  nn::SgdConfig config;
+  config.ranks = &ranks, config.slices = slices, config.momentum = 0.9;
+  MomentsOf sgd(linear, config);
+  double all = 0;
+  for (const double size : sgd.slices()->exchange()->gather({{sgd.size()}})) all += size;
+  must(all == static_cast<double>(sgd.arena().numel()) && sgd.size() < all, "moments' memory");
+  for (const std::int64_t unfit : {1, 7}) {
+    config.slices = unfit;
+    std::string said;
+    try {
+      nn::Sgd refused(linear, config);
+    } catch (const Error& error) {
+      said = error.what();
+    }
+    const std::string want = join(unfit == 1 ? "1 rank" : "1 or 7 ranks", ", got ", ranks.size());
+    must(said.find(want) != std::string::npos, "refused: " + said);
+  }
+}
+
 void run(std::int64_t slices) {
   Communicator& ranks = Communicator::start();
   for (const std::int64_t n : {90, 16384, 16385, 5 * 16384 + 7}) check(ranks, slices, n);
+  check_optimizers(ranks, slices);
   if (ranks.rank() == 0) say(join("good on ", ranks.size(), " ranks"));
   ranks.finish();
 }
