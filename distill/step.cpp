@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <tuple>
 
 #include "distill/own_rows.h"
 #include "engine/autograd/autograd.h"
@@ -54,6 +55,38 @@ TermLoss loss_of(const Terms& terms, const nn::Outputs& student,
   return all;
 }
 
+// Samples of the whole batch that this process runs.
+std::pair<std::int64_t, std::int64_t> samples_of(const nn::BatchSlices& slices,
+                                                 std::int64_t samples) {
+  return {nn::slice_of(samples, slices.count(), slices.first()).first,
+          nn::slice_of(samples, slices.count(), slices.last()).first};
+}
+
+// How many.
+std::int64_t own_samples(const nn::BatchSlices* slices, std::int64_t samples) {
+  if (slices == nullptr) return samples;
+  const auto [first, last] = samples_of(*slices, samples);
+  return last - first;
+}
+
+// The whole of which this batch is all, or a part.
+BatchShare whole_of(const nn::Batch& batch, const std::optional<BatchShare>& given,
+                    const nn::BatchSlices* slices) {
+  if (!given)
+    return {batch.size(), 0, batch.size(), 0, batch.rows(), batch.inputs[0].values.dim(0)};
+  RETORT_CHECK(slices != nullptr && given->samples >= 1,
+               "[step] expected slices and at least one sample for a share of a batch");
+  const auto [first, last] = samples_of(*slices, given->samples);
+  RETORT_CHECK(given->first == first && given->last == last && batch.size() == last - first,
+               "[step] expected samples ", first, " to ", last, " of ", given->samples,
+               " for slices ", slices->first(), " to ", slices->last(), ", got ", batch.size(),
+               " as ", given->first, " to ", given->last);
+  BatchShare share = *given;
+  if (share.rows == 0) share.rows = share.samples;
+  if (share.values == 0) share.values = share.samples;
+  return share;
+}
+
 double share_of(std::int64_t part, std::int64_t whole) {
   return static_cast<double>(part) / static_cast<double>(std::max<std::int64_t>(1, whole));
 }
@@ -62,21 +95,24 @@ double share_of(std::int64_t part, std::int64_t whole) {
 class Parts {
  public:
   Parts(const StepContext& context, const nn::Batch& batch, const Terms& terms, const Rows& rows,
-        const nn::Want& of_student, const std::optional<nn::Want>& of_teachers)
+        const nn::Want& of_student, const std::optional<nn::Want>& of_teachers,
+        const BatchShare& whole)
       : context_(context),
         batch_(batch),
+        whole_(whole),
         terms_(terms),
         rows_(rows),
         of_student_(of_student),
         of_teachers_(of_teachers) {
-    report_.samples = batch.size();
+    report_.samples = own_samples(context.slices, whole.samples);
   }
 
   StepReport run() {
     nn::BatchSlices* const slices = context_.slices;
-    if (slices == nullptr) run_slice(0, report_.samples);
+    if (slices == nullptr) run_slice(0, whole_.samples);
     for (std::int64_t s = 0; slices != nullptr && s < slices->count(); ++s) {
-      const auto [begin, end] = nn::slice_of(report_.samples, slices->count(), s);
+      if (s < slices->first() || s >= slices->last()) continue;  // another rank's
+      const auto [begin, end] = nn::slice_of(whole_.samples, slices->count(), s);
       run_slice(begin, end);
       slices->add(s, begin < end);
     }
@@ -86,6 +122,7 @@ class Parts {
   }
 
  private:
+  // Samples are numbered as in the whole batch.
   void run_slice(std::int64_t first, std::int64_t last) {
     const std::int64_t each = context_.micro_batch == 0 ? last - first : context_.micro_batch;
     std::int64_t part = 0;
@@ -99,14 +136,14 @@ class Parts {
   }
 
   void run_part(std::int64_t begin, std::int64_t end) {
-    const std::int64_t samples = report_.samples;
     const bool in_slices = context_.slices != nullptr;  // see Note [Rows of a slice]
     const auto own_part = [&](const Tensor& t) { return in_slices ? own_rows(t) : t; };
-    nn::Batch part = batch_.slice(begin, end);
+    const std::int64_t at = begin - whole_.first;  // in the batch at hand
+    nn::Batch part = batch_.slice(at, at + end - begin);
     if (in_slices) part = own_rows(std::move(part));
     std::vector<nn::Outputs> answers;  // 2
     for (std::size_t t = 0; of_teachers_ && t < context_.teachers; ++t) {
-      answers.push_back(context_.answer(t, part, begin, *of_teachers_));
+      answers.push_back(context_.answer(t, part, at, *of_teachers_));
       answers.back().logits = own_part(answers.back().logits);
     }
     if (of_teachers_) mark(context_.timer, Phase::kTeacher);
@@ -117,10 +154,9 @@ class Parts {
     own.sample_of_row = part.sample_of_row;
     own.lambda = own_part(part_of(rows_.lambda, begin, end));
     own.temperature = own_part(part_of(rows_.temperature, begin, end));
-    own.share = rows_.share * share_of(end - begin, samples);
-    own.row_share = rows_.row_share * share_of(part.rows(), batch_.rows());
-    own.value_share = rows_.value_share * share_of(part.inputs[0].values.dim(0),  //
-                                                   batch_.inputs[0].values.dim(0));
+    own.share = rows_.share * share_of(end - begin, whole_.samples);
+    own.row_share = rows_.row_share * share_of(part.rows(), whole_.rows);
+    own.value_share = rows_.value_share * share_of(part.inputs[0].values.dim(0), whole_.values);
     TermLoss loss = loss_of(terms_, student, answers, own);  // 4
     mark(context_.timer, Phase::kLoss);
     loss.total.backward();  // 5
@@ -134,6 +170,7 @@ class Parts {
 
   const StepContext& context_;
   const nn::Batch& batch_;
+  const BatchShare& whole_;
   const Terms& terms_;
   const Rows& rows_;
   const nn::Want& of_student_;
@@ -159,6 +196,15 @@ void check_apart(const Teacher& teacher, nn::Model& student) {
     for (const auto& [path, tensor] : tensors)
       RETORT_CHECK(!own.contains(tensor.storage().get()), "[step] the student shares '", path,
                    "' with its teacher '", teacher.name(), "': it would train it");
+}
+
+BatchShare BatchShare::of(const nn::BatchSlices& slices, std::span<const std::int32_t> labels) {
+  BatchShare share;
+  share.samples = static_cast<std::int64_t>(labels.size());
+  std::tie(share.first, share.last) = samples_of(slices, share.samples);
+  share.counted =
+      share.samples - std::count(labels.begin(), labels.end(), DistillationLossArgs().ignore_index);
+  return share;
 }
 
 bool asks_teacher(const StepSettings& settings, std::int64_t samples, bool has_teacher) {
@@ -215,19 +261,22 @@ StepReport one_step(const StepContext& context, const nn::Batch& batch, const Te
                     const Rows& rows) {
   batch.check();
   RETORT_CHECK(!terms.empty(), "[step] expected at least one term");
-  const std::int64_t samples = batch.size();
-  RETORT_CHECK(samples >= 1, "[step] expected at least one sample");
+  const BatchShare whole = whole_of(batch, context.share, context.slices);
+  RETORT_CHECK(whole.samples >= 1, "[step] expected at least one sample");
   nn::Want of_student = terms.front().term->of_student();
   for (const auto& [weight, term] : terms) of_student = of_student | term->of_student();
   const auto of_teachers = want_of_teachers(terms, rows);
   RETORT_CHECK(!of_teachers || context.teachers > 0, "[step] expected a teacher");
 
   Rows all = rows;
-  const bool cut =
-      context.slices != nullptr || (context.micro_batch != 0 && context.micro_batch < samples);
-  if (cut && !all.normalizer.defined()) all.normalizer = count_rows(batch);
+  const bool cut = context.slices != nullptr ||
+                   (context.micro_batch != 0 && context.micro_batch < whole.samples);
+  if (cut && !all.normalizer.defined())
+    all.normalizer = context.share
+                         ? on_device({static_cast<float>(whole.counted)}, batch.inputs[0].device())
+                         : count_rows(batch);
   try {
-    return Parts(context, batch, terms, all, of_student, of_teachers).run();
+    return Parts(context, batch, terms, all, of_student, of_teachers, whole).run();
   } catch (...) {
     if (context.slices != nullptr) context.slices->clear();
     clear_gradients(context.student);
@@ -242,7 +291,8 @@ StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, 
                       StepMeter* meter) {
   batch.check();
   const bool there = !teachers.empty() && teachers[0].teacher != nullptr;
-  const bool asks = asks_teacher(settings, batch.size(), there);
+  const std::int64_t samples = settings.share ? settings.share->samples : batch.size();
+  const bool asks = asks_teacher(settings, samples, there);
   for (const RunTeacher& t : teachers)
     RETORT_CHECK(t.teacher == nullptr || &t.teacher->model() != &student,
                  "[step] the student is its own teacher '", t.teacher->name(), "'");
@@ -268,11 +318,12 @@ StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, 
                       settings.micro_batch,
                       settings.timer,
                       {},
-                      settings.slices};
+                      settings.slices,
+                      settings.share};
   if (meter != nullptr) {
     const std::int64_t row =
-        meter->begin_row(batch.inputs[0].device(), batch.size(), settings.told,
-                         settings.slices != nullptr ? settings.slices->count() : 1);
+        meter->begin_row(batch.inputs[0].device(), own_samples(settings.slices, samples),
+                         settings.told, settings.slices ? settings.slices->count() : 1);
     context.after_part = [meter, row](const StepReport& so_far) {
       ColumnNames names = so_far.write_part(so_far.parts.size() - 1, *meter, row, {});
       if (so_far.parts.size() == 1) meter->name_row(row, std::move(names));

@@ -16,6 +16,19 @@
 
 namespace retort::distill {
 
+/// Where the samples at hand lie in a batch that several ranks share: they are samples
+/// [first, last) of it, those of this rank's slices; there may be none (inputs of 0 samples).
+struct BatchShare {
+  std::int64_t samples = 0;  // of the whole batch
+  std::int64_t first = 0, last = 0;
+  std::int64_t counted = 0;  // Z: rows of the whole batch that the loss does not ignore
+  /// Rows, and tokens (dim 0 of the inputs), of the whole batch; 0: one for each sample.
+  std::int64_t rows = 0, values = 0;
+
+  /// Of a whole batch with a row and a value for each sample, by its labels, which all ranks know.
+  static BatchShare of(const nn::BatchSlices& slices, std::span<const std::int32_t> labels);
+};
+
 /// What may change from step to step.
 struct StepSettings {
   std::vector<float> lambda = {0.5f};       // the teacher's share: one, or one per sample (B)
@@ -24,6 +37,8 @@ struct StepSettings {
   nn::BatchSlices* slices = nullptr;        // of the optimizer; null: the batch is one
   PhaseTimer* timer = nullptr;              // marked after each phase; null: nobody asks
   std::vector<std::pair<std::string, double>> told = {};  // for the meter: see StepMeter
+  /// Only with slices: the batch at hand is a part. lambda and temperature are of the whole batch.
+  std::optional<BatchShare> share = {};
 };
 
 /// What a step leaves behind, still on the device: nothing is read back until asked, so ask once
@@ -33,7 +48,7 @@ struct StepReport {
   std::vector<std::int64_t> rows;
   std::vector<std::int64_t> slice_rows;  // slice of each part, of those that have samples
   std::vector<Tensor> targets;           // of each part; undefined: none
-  std::int64_t samples = 0;              // of the batch
+  std::int64_t samples = 0;              // of the batch; of the slices that were run here
 
   double loss() const;       // waits for the device
   StepNumbers host() const;  // waits for the device
@@ -62,6 +77,7 @@ struct StepContext {
   /// Told of each part when its gradient is there; may be empty.
   std::function<void(const StepReport& so_far)> after_part = {};
   nn::BatchSlices* slices = nullptr;  // null: the batch is one slice
+  std::optional<BatchShare> share = {};
 };
 
 /// The step: teachers' answers (no gradient), student forward, terms, backward, update.
@@ -75,10 +91,13 @@ struct StepContext {
 ///
 /// With slices the batch is first cut in M parts (nn::slice_of), whose gradients and statistics are
 /// added as nn::BatchSlices says, so that the bytes depend on M and not on who computes a slice;
-/// micro_batch says how many samples of a slice pass at once.
+/// micro_batch says how many samples of a slice pass at once. Where ranks share the batch, this one
+/// runs its slices, of the whole batch or, with a BatchShare, of a batch that holds nothing else;
+/// the report has numbers of these slices alone.
 ///
-/// rows: of the whole batch, as Rows says.
-/// Errors    kUsage for a batch that does not fit together; what models and terms throw. The
+/// rows: of the whole batch, as Rows says; with a BatchShare its targets are those at hand.
+/// Errors    kUsage for a batch that does not fit together, or a BatchShare that is not that of its
+///           slices; what models and terms throw. The
 ///           gradients of student and terms are cleared then, and no update has been made (running
 ///           statistics may have seen a part of the batch).
 StepReport one_step(const StepContext& context, const nn::Batch& batch, const Terms& terms,

@@ -47,4 +47,20 @@ inline void grad_norm(const Context& context, const GradNormArgs& args) {
   dispatch("grad_norm", context, args, grad_norm_cpu, grad_norm_cuda);
 }
 
+/// Elements of a block of the norm in two parts.
+inline constexpr std::int64_t kGradNormBlock = 16384;
+
+/// The same norm in two parts, for an array whose blocks several processes have. On the CPU alone:
+///
+///   squares[b] = sum of g^2 over elements [16384 b, min(n, 16384 (b + 1)))
+///   norm, clip and not_finite as above, of squares[0] + squares[1] + ...
+///
+/// Shapes    values f32 (n), squares f64 (ceil(n / 16384)); any of norm, clip, not_finite may be
+///           null.
+/// Numerics  the bytes of grad_norm_cpu() of the whole array as one segment, whoever computed which
+///           blocks: a block's sum follows from its own values, and the blocks are added in order.
+void grad_norm_squares_cpu(const float* values, std::int64_t n, double* squares);
+void grad_norm_of_squares_cpu(std::span<const double> squares, double max_norm, float* norm,
+                              float* clip, std::int32_t* not_finite);
+
 }  // namespace retort::kernels

@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "engine/autograd/autograd.h"
+#include "engine/distributed/communicator.h"
 #include "engine/ops/elementwise.h"
 #include "engine/runtime/allocator.h"
 #include "engine/runtime/device.h"
@@ -46,7 +47,9 @@ Optimizer::Optimizer(const TrainedModules& modules, const OptimizerConfig& confi
                "[optimizer] expected clip_norm >= 0, got ", config.clip_norm);
   RETORT_CHECK(config.slices >= 1 && config.slices <= kMostSlices, "[optimizer] expected 1 to ",
                kMostSlices, " slices, got ", config.slices);
-  if (config.slices > 1) slices_ = std::make_unique<BatchSlices>(arena_, config.slices);
+  if (config.ranks != nullptr) RankExchange::check_ranks(config.slices, config.ranks->size());
+  if (config.slices > 1)
+    slices_ = std::make_unique<BatchSlices>(arena_, config.slices, config.ranks);
   if (config.bf16_copy) {
     const MemoryRoleScope role(MemoryRole::kParameters);
     arena_.values().keep_bf16_copy();
@@ -79,7 +82,20 @@ void Optimizer::read_from(const Tensor& learning_rate, const Tensor& step) {
 void Optimizer::add_moments(const std::string& name) {
   const MemoryRoleScope role(MemoryRole::kOptimizer);
   const Tensor& like = arena_.parameters();
-  moments_.push_back({name, Tensor::zeros(like.shape(), like.dtype(), like.device())});
+  moments_.push_back({name, Tensor::zeros({own().size()}, like.dtype(), like.device())});
+}
+
+RankExchange::Range Optimizer::own() const {
+  return slices_ ? slices_->own() : RankExchange::Range{0, arena_.numel()};
+}
+
+// Laid out like the arena.
+Tensor Optimizer::whole(const Moments& moments) const {
+  if (!slices_ || slices_->exchange() == nullptr) return moments.values;
+  const Tensor all = Tensor::zeros({arena_.numel()});
+  all.slice(own().begin, own().end).copy_from(moments.values);
+  slices_->exchange()->share(all);
+  return all;
 }
 
 void Optimizer::set_learning_rate(double learning_rate) {
@@ -114,33 +130,53 @@ void Optimizer::zero_grad() {
 void Optimizer::update() {
   const Numbers& numbers = elsewhere_.rate.defined() ? elsewhere_ : own_;
   const Tensor gradients = slices_ ? slices_->finish() : arena_.gradients();
-  Scalars scalars{numbers.rate.data<float>(), numbers.step.data<std::int64_t>(), nullptr, nullptr,
-                  gradients.raw()};
+  const auto [begin, end] = own();
+  Scalars scalars{numbers.rate.data<float>(),
+                  numbers.step.data<std::int64_t>(),
+                  nullptr,
+                  nullptr,
+                  gradients.raw(),
+                  begin,
+                  end};
   if (norm_.defined()) {
-    const kernels::GradientSegment all{gradients.raw(), gradients.numel()};
-    kernels::GradNormArgs args;
-    args.segments = {&all, 1};
-    args.norm = norm_.data<float>();
-    args.clip = clip_.data<float>();
-    args.not_finite = not_finite_.data<std::int32_t>();
-    args.ticket = reinterpret_cast<std::uint32_t*>(ticket_.data<std::int32_t>());
-    args.max_norm = config_.clip_norm;
-    args.dtype = gradients.dtype();
-    kernels::grad_norm(context_of(gradients.device()), args);
+    measure(gradients);
     if (config_.clip_norm > 0) scalars.clip = clip_.data<float>();
     if (config_.skip_not_finite) scalars.skip = not_finite_.data<std::int32_t>();
   }
   apply(scalars);
-  if (slices_) slices_->update_statistics(scalars.skip);
+  if (!slices_) return;
+  slices_->update_statistics(scalars.skip);
+  slices_->share();
+}
+
+void Optimizer::measure(const Tensor& gradients) {
+  if (slices_ && slices_->exchange() != nullptr) {
+    const std::vector<double> squares = slices_->exchange()->squares(gradients, arena_.numel());
+    kernels::grad_norm_of_squares_cpu(squares, config_.clip_norm, norm_.data<float>(),
+                                      clip_.data<float>(), not_finite_.data<std::int32_t>());
+    return;
+  }
+  const kernels::GradientSegment all{gradients.raw(), gradients.numel()};
+  kernels::GradNormArgs args;
+  args.segments = {&all, 1};
+  args.norm = norm_.data<float>();
+  args.clip = clip_.data<float>();
+  args.not_finite = not_finite_.data<std::int32_t>();
+  args.ticket = reinterpret_cast<std::uint32_t*>(ticket_.data<std::int32_t>());
+  args.max_norm = config_.clip_norm;
+  args.dtype = gradients.dtype();
+  kernels::grad_norm(context_of(gradients.device()), args);
 }
 
 NamedTensors Optimizer::state() const {
   NamedTensors list;
   list.emplace_back("step", Tensor::from<std::int64_t>({steps_}, {}));
+  std::vector<Tensor> all;
+  for (const Moments& moments : moments_) all.push_back(whole(moments));
   for (const ParameterArena::Slice& slice : arena_.slices())
-    for (const Moments& moments : moments_) {
-      const Tensor part = ParameterArena::view(moments.values, slice);
-      list.emplace_back(slice.path + "." + moments.name,
+    for (std::size_t m = 0; m < moments_.size(); ++m) {
+      const Tensor part = ParameterArena::view(all[m], slice);
+      list.emplace_back(slice.path + "." + moments_[m].name,
                         part.device() == Device::kCpu ? part.clone() : part.to(Device::kCpu));
     }
   return list;
@@ -164,10 +200,15 @@ void Optimizer::load_state(const NamedTensors& state) {
     Tensor to, from;
   };
   std::vector<Match> matches;
+  std::vector<Tensor> all;
+  const bool parted = slices_ && slices_->exchange() != nullptr;
+  for (const Moments& moments : moments_)
+    all.push_back(parted ? Tensor::zeros({arena_.numel()}) : moments.values);
   for (const ParameterArena::Slice& slice : arena_.slices())
-    for (const Moments& moments : moments_) {
-      const Tensor part = ParameterArena::view(moments.values, slice);
-      matches.push_back({part, take(slice.path + "." + moments.name, part.shape(), part.dtype())});
+    for (std::size_t m = 0; m < moments_.size(); ++m) {
+      const Tensor part = ParameterArena::view(all[m], slice);
+      matches.push_back(
+          {part, take(slice.path + "." + moments_[m].name, part.shape(), part.dtype())});
     }
   const Tensor steps = take("step", {}, DType::kI64);
   for (const auto& [name, tensor] : given) unexpected += " " + escaped(name);
@@ -182,6 +223,8 @@ void Optimizer::load_state(const NamedTensors& state) {
   const std::int64_t count = steps.to_vector<std::int64_t>()[0];
   RETORT_CHECK_AS(kBadInput, count >= 0, "[optimizer] expected a step number >= 0, got ", count);
   for (const Match& match : matches) match.to.copy_from(match.from);
+  for (std::size_t m = 0; parted && m < moments_.size(); ++m)
+    moments_[m].values.copy_from(all[m].slice(own().begin, own().end));
   steps_ = count;
 }
 
@@ -200,11 +243,11 @@ Sgd::Sgd(const TrainedModules& modules, const SgdConfig& config)
 void Sgd::apply(const Scalars& scalars) {
   const Tensor& parameters = arena_.parameters();
   kernels::SgdArgs args;
-  args.parameter = parameters.raw();
+  args.parameter = parameters.slice(scalars.begin, scalars.end).raw();
   args.gradient = scalars.gradient;
   if (!moments_.empty()) args.momentum_buffer = moments_[0].values.raw();
-  args.parameter_copy = parameter_copy();
-  args.n = arena_.numel();
+  args.parameter_copy = parameter_copy(scalars.begin);
+  args.n = scalars.end - scalars.begin;
   args.learning_rate = scalars.learning_rate;
   args.step = scalars.step;
   args.clip = scalars.clip;
@@ -213,7 +256,7 @@ void Sgd::apply(const Scalars& scalars) {
   args.dampening = config_.dampening;
   args.nesterov = config_.nesterov;
   args.weight_decay = config_.weight_decay;
-  args.decayed = arena_.group(0).end;  // the second group is not
+  args.decayed = scalars.before(arena_.group(0).end);  // the second group is not
   args.dtype = parameters.dtype();
   args.gradient_dtype = parameters.dtype();
   kernels::sgd(context_of(parameters.device()), args);
@@ -231,12 +274,12 @@ AdamW::AdamW(const TrainedModules& modules, const AdamWConfig& config)
 void AdamW::apply(const Scalars& scalars) {
   const Tensor& parameters = arena_.parameters();
   kernels::AdamWArgs args;
-  args.parameter = parameters.raw();
+  args.parameter = parameters.slice(scalars.begin, scalars.end).raw();
   args.gradient = scalars.gradient;
   args.first_moment = moments_[0].values.raw();
   args.second_moment = moments_[1].values.raw();
-  args.parameter_copy = parameter_copy();
-  args.n = arena_.numel();
+  args.parameter_copy = parameter_copy(scalars.begin);
+  args.n = scalars.end - scalars.begin;
   args.learning_rate = scalars.learning_rate;
   args.step = scalars.step;
   args.clip = scalars.clip;
@@ -245,7 +288,7 @@ void AdamW::apply(const Scalars& scalars) {
   args.beta2 = config_.beta2;
   args.epsilon = config_.epsilon;
   args.weight_decay = config_.weight_decay;
-  args.decayed = arena_.group(0).end;  // the second group is not
+  args.decayed = scalars.before(arena_.group(0).end);  // the second group is not
   args.dtype = parameters.dtype();
   args.gradient_dtype = parameters.dtype();
   kernels::adamw(context_of(parameters.device()), args);

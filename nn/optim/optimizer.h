@@ -27,6 +27,10 @@ struct OptimizerConfig {
   /// that slices() was given, and running statistics move with the update. 1: as the passes leave
   /// them.
   std::int64_t slices = 1;
+  /// The ranks that share each batch, a power of two of slices on each of them (rank_exchange.h);
+  /// null, or one rank: nobody does. They begin with equal parameters: the same seed, or the same
+  /// file.
+  Communicator* ranks = nullptr;
 };
 
 /// Owns the memory of its parameters' values and gradients (ParameterArena) from its construction
@@ -37,6 +41,12 @@ struct OptimizerConfig {
 /// The kernels read learning rate and step number from device memory, so a captured step can be
 /// replayed: begin_step() writes them, update() only launches. On CUDA update() is one launch, two
 /// with clip_norm or skip_not_finite, whatever the number of parameters and groups.
+///
+/// With several ranks (on the CPU) each gives slices() its own slices of the batch. update() then
+/// adds all ranks' sums, measures and clips their norm, updates the part of the parameters that
+/// this rank owns, and sends it to all: weights, statistics, norm and state() are the bytes of one
+/// rank that has all slices. Only what a rank owns has moments there. update(), step(), state() and
+/// load_state() are then called by all ranks alike.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -78,7 +88,7 @@ class Optimizer {
 
   struct Moments {
     std::string name;
-    Tensor values;  // laid out like the arena
+    Tensor values;  // laid out like the part of the arena that is updated here
   };
   void add_moments(const std::string& name);
 
@@ -88,16 +98,27 @@ class Optimizer {
     const std::int64_t* step;
     const float* clip;         // null: none
     const std::int32_t* skip;  // null: never
-    const void* gradient;      // laid out like the arena
+    const void* gradient;      // of elements [begin, end) of the arena, like the moments
+    std::int64_t begin, end;   // to be updated; all but with several ranks
+    /// Of these elements the first ones, that lie before `limit` in the arena.
+    std::int64_t before(std::int64_t limit) const {
+      return limit < begin ? 0 : (limit < end ? limit : end) - begin;
+    }
   };
   virtual void apply(const Scalars& scalars) = 0;
-  /// The parameters' bf16 copy, null without one.
-  bf16* parameter_copy() const { return copy_.defined() ? copy_.data<bf16>() : nullptr; }
+  /// The bf16 copy of the parameters from element `begin` on, null without one.
+  bf16* parameter_copy(std::int64_t begin) const {
+    return copy_.defined() ? copy_.data<bf16>() + begin : nullptr;
+  }
 
   ParameterArena arena_;
   std::vector<Moments> moments_;
 
  private:
+  RankExchange::Range own() const;
+  Tensor whole(const Moments& moments) const;
+  void measure(const Tensor& gradients);  // norm, clip, not_finite
+
   OptimizerConfig config_;
   double learning_rate_;
   std::int64_t steps_ = 0;

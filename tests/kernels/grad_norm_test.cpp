@@ -74,6 +74,34 @@ TEST(GradNorm, a_value_that_is_not_finite_raises_the_flag) {
     }
 }
 
+// Blocks that others squared: the same bytes, whatever their size makes of the last block.
+TEST(GradNorm, in_two_parts_it_has_the_bytes_of_one) {
+  constexpr std::int64_t kBlock = kernels::kGradNormBlock;
+  const auto blocks = [](std::int64_t m) {
+    return static_cast<std::size_t>((m + kBlock - 1) / kBlock);
+  };
+  for (const std::int64_t n : {std::int64_t{0}, std::int64_t{5}, kBlock, 3 * kBlock + 77})
+    for (const float bad : {0.0f, std::numeric_limits<float>::infinity()}) {
+      const Tensor g = randn({n}, 5);
+      if (n > 0 && bad != 0) g.slice(n / 2, n / 2 + 1).fill(static_cast<double>(bad));
+      const NormResult want = norm_of({g}, 0.5, Device::kCpu);
+      for (const std::int64_t cut : {std::int64_t{0}, kBlock, 2 * kBlock}) {
+        if (cut > n) continue;
+        std::vector<double> squares(blocks(n));
+        kernels::grad_norm_squares_cpu(g.data<float>(), cut, squares.data());
+        const Tensor rest = g.slice(cut, n).clone();  // elsewhere
+        kernels::grad_norm_squares_cpu(rest.data<float>(), n - cut, squares.data() + blocks(cut));
+        NormResult got = norm_of({Tensor::full({1}, 7)}, 0, Device::kCpu);
+        kernels::grad_norm_of_squares_cpu(squares, 0.5, got.norm.data<float>(),
+                                          got.clip.data<float>(),
+                                          got.not_finite.data<std::int32_t>());
+        EXPECT_TRUE(same_bytes(got.norm, want.norm)) << n << " " << cut;
+        EXPECT_TRUE(same_bytes(got.clip, want.clip)) << n << " " << cut;
+        EXPECT_EQ(got.not_finite.item(), want.not_finite.item()) << n << " " << cut;
+      }
+    }
+}
+
 // Their squares leave the range of f32: an explosion must be clipped, not waved through.
 TEST(GradNorm, gradients_of_any_finite_size_are_measured_and_clipped) {
   for (const Device device : devices())

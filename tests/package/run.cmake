@@ -20,8 +20,10 @@ step(${CMAKE_COMMAND} --install "${BUILD}" --prefix "${WORK}/prefix")
 step(${CMAKE_COMMAND} -S "${SOURCE}" -B "${WORK}/build" -G Ninja "-DCMAKE_PREFIX_PATH=${WORK}/prefix" -DCMAKE_BUILD_TYPE=Release)
 step(${CMAKE_COMMAND} --build "${WORK}/build")
 step("${WORK}/build/consumer")
-step(${CMAKE_COMMAND} "-DPROGRAM=${WORK}/build/ranks" "-DMPIRUN_openmpi=${MPIRUN_openmpi}" "-DMPIRUN_mpich=${MPIRUN_mpich}"
-     -P "${SOURCE}/../../examples/ranks/check.cmake")
+foreach(program ranks ranks_training)
+  step(${CMAKE_COMMAND} "-DPROGRAM=${WORK}/build/${program}" "-DMPIRUN_openmpi=${MPIRUN_openmpi}" "-DMPIRUN_mpich=${MPIRUN_mpich}"
+       -P "${SOURCE}/../../examples/${program}/check.cmake")
+endforeach()
 set(kdtrain "${WORK}/prefix/bin/kdtrain")
 if(NOT EXISTS "${kdtrain}")
   return()  # RETORT_TOOLS=OFF
