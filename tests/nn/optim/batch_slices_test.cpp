@@ -222,7 +222,7 @@ TEST(BatchSlices, what_does_not_fit_is_refused) {
   sgd.zero_grad();
   EXPECT_EQ(sgd.steps(), 0);
   sgd.slices()->add(0, false);
-  EXPECT_NE(error_of([&] { sgd.step(); }, ErrorCode::kUsage).find("expected 2 slices"),
+  EXPECT_NE(error_of([&] { sgd.step(); }, ErrorCode::kUsage).find("expected all 2 slices"),
             std::string::npos);
   EXPECT_THROW(sgd.slices()->add(2, false), Error);
   Sgd later(net, config);  // takes the statistics over, as it does the parameters
