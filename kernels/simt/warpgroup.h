@@ -222,7 +222,8 @@ typename WarpgroupAcc<kColumns>::Tile warpgroup_read(const bf16* a, const bf16* 
           by_depth ? start + row / 64 * across + depth / 8 * group + depth % 8 * 128 + row % 64 * 2
                    : start + row / 8 * group + row % 8 * 128 + depth * 2;
       at ^= (at >> 7 & 7) << 4;
-      if (starts) emu::check_async_proxy(at, 2, l);
+      if (starts && by_depth) emu::check_async_proxy(at, 2, l);
+      if (starts && !by_depth && i == 0) emu::check_async_proxy(at, 16, l);  // one chunk
       out[i] = *static_cast<const std::uint16_t*>(emu::shared_at(at));
     }
   };
