@@ -96,6 +96,15 @@ struct MomentsOf : nn::Sgd {
   double size() const { return static_cast<double>(moments_[0].values.numel()); }
 };
 
+std::string said_of(nn::Linear& linear, const nn::SgdConfig& config) {
+  try {
+    nn::Sgd refused(linear, config);
+    return "accepted";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
 // Memory of the optimizer's state is shared out; numbers that do not go together are refused.
 void check_optimizers(Communicator& ranks, std::int64_t slices) {
   nn::Linear linear(200, 300);
@@ -107,15 +116,14 @@ void check_optimizers(Communicator& ranks, std::int64_t slices) {
   must(all == static_cast<double>(sgd.arena().numel()) && sgd.size() < all, "moments' memory");
   for (const std::int64_t unfit : {1, 7}) {
     config.slices = unfit;
-    std::string said;
-    try {
-      nn::Sgd refused(linear, config);
-    } catch (const Error& error) {
-      said = error.what();
-    }
+    const std::string said = said_of(linear, config);
     const std::string want = join(unfit == 1 ? "1 rank" : "1 or 7 ranks", ", got ", ranks.size());
     must(said.find(want) != std::string::npos, "refused: " + said);
   }
+  config.slices = slices;
+  linear.to(Device::kCuda);  // emulated
+  const std::string said = said_of(linear, config);
+  must(said.find("expected parameters on cpu for a batch that") != std::string::npos, said);
 }
 
 void run(std::int64_t slices) {

@@ -28,8 +28,8 @@ TEST_P(RankExchangeLaunch, the_sum_of_all_ranks_is_that_of_the_tree_and_reaches_
     const char* slices;
   };
   for (const auto& [ranks, slices] : {Case{3, "6"}, {4, "8"}}) {
-    const test::Launched r =
-        test::launch(GetParam(), ranks, {RETORT_RANK_EXCHANGE_PROGRAM, slices});
+    const test::Launched r = test::launch(GetParam(), ranks, {RETORT_RANK_EXCHANGE_PROGRAM, slices},
+                                          {"RETORT_CUDA_LIBRARY=" RETORT_EMULATED_PLUGIN});
     EXPECT_EQ(r.status, 0) << r.all();
     EXPECT_THAT(r.said, HasSubstr(join("good on ", ranks, " ranks")));
   }
