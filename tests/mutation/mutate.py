@@ -22,7 +22,8 @@ BUILDS = {
     'tsan': ['-fsanitize=thread'],
 }
 COMPILER = os.environ.get('CXX', 'g++')
-TIMEOUT_S = 300
+TIMEOUT_S = 300        # after which a mutant hangs; the sound kernel may be as slow as the machine is
+SOUND_TIMEOUT_S = 3600
 
 
 def build_emulator(scratch, build):
@@ -66,14 +67,14 @@ class Emulators:
             return self.built[build]
 
 
-def try_build(probe, folder, build, emulators):
+def try_build(probe, folder, build, emulators, timeout):
     program = f'{folder}/{build}'
     subprocess.run([COMPILER, *FLAGS, *BUILDS[build], '-I' + folder, '-I' + ROOT, f'{ROOT}/{probe}',
                     *emulators.get(build), '-o', program], check=True)
     environment = {**os.environ, 'TSAN_OPTIONS': 'atexit_sleep_ms=0:halt_on_error=1', 'ASAN_OPTIONS': 'detect_leaks=0'}
     try:
         done = subprocess.run([program], capture_output=True, text=True, errors='replace', env=environment,
-                              timeout=TIMEOUT_S)
+                              timeout=timeout)
         return verdict(done.returncode, done.stdout + done.stderr)
     except subprocess.TimeoutExpired:
         return 'hangs'
@@ -97,7 +98,7 @@ def check(number, mutant, probe, scratch, emulators, all_builds):
         os.makedirs(folder)
     seen = {}
     for build in builds:
-        seen[build] = try_build(probe, folder, build, emulators)
+        seen[build] = try_build(probe, folder, build, emulators, TIMEOUT_S if file else SOUND_TIMEOUT_S)
         if seen[build] != '-' and not all_builds:
             break
     shutil.rmtree(folder)
