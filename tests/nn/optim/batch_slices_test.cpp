@@ -111,7 +111,7 @@ TEST(BatchSlices, passes_of_a_slice_leave_their_mean) {
 }
 
 TEST(BatchSlices, empty_slices_have_no_part_in_the_mean) {
-  const Tensor x = randn({2, kC}, 3, DType::kF32, 2, 1);
+  const Tensor x = randn({2, 2, 2, kC}, 3, DType::kF32, 2, 1);
   for (const Device device : devices()) {
     Steps few(device, 8), all(device, 2);
     few.step(x.to(device));
