@@ -163,7 +163,7 @@ TEST_F(KdtrainSlices, teachers_are_trained_in_slices_too) {
 TEST_F(KdtrainSlices, what_cannot_be_is_said_before_anything_runs) {
   // Its last stage sees one pixel: a sample of its own has no variance there.
   const std::string file = image_recipe(arm("a", "student.arch = \"resnet18\"\n"));
-  expect({"validate", file, "train.slices=3"}, 2, "train.slices = 3 leaves one sample to a slice");
+  expect({"validate", file, "train.slices=3"}, 2, "train.slices = 3 leaves 1 of 16 samples");
   EXPECT_EQ(run({"validate", file, "train.slices=2"}).status, 2);  // the last three
   EXPECT_EQ(run({"validate", file, "data.train_sample=32", "train.slices=4"}).status, 0);
   expect({"validate", file, "train.slices=1025"}, 2, "train.slices");
