@@ -47,6 +47,18 @@ TEST(ReportStatistics, intervals_of_shares_stay_within_0_and_100) {
   EXPECT_EQ(shown_interval(accuracy, summarize({}), 166).kind, Kind::kNone);
 }
 
+TEST(ReportStatistics, intervals_of_steps_do_not_go_below_0) {
+  const MetricText steps("steps_to_0.99");
+  const Summary far = summarize({7200, 9400});
+  ASSERT_LT(far.low95, 0);
+  const ShownInterval cut = shown_interval(steps, far, 0);
+  EXPECT_EQ(cut.kind, ShownInterval::Kind::kStudentCut);
+  EXPECT_EQ(cut.low, 0);
+  EXPECT_EQ(cut.high, far.high95) << "steps have no upper end";
+  EXPECT_EQ(shown_interval(steps, summarize({7200, 7400, 7300}), 0).kind,
+            ShownInterval::Kind::kStudent);
+}
+
 TEST(ReportStatistics, values_are_shown_in_the_unit_and_digits_of_their_kind) {
   const auto shown = [](const char* name, double value) { return MetricText(name).number(value); };
   EXPECT_EQ(shown("test.accuracy", 0.84123), "84.12");

@@ -41,7 +41,7 @@ std::string intervals_told(const RunResults& results,
   std::string out;
   if (student)
     out += std::string(" 95 % intervals of means are Student's t over seeds") +
-           (cut ? ", those of shares cut at 0 and 100 %." : ".");
+           (cut ? ", cut at 0 (shares, steps, times) and at 100 %." : ".");
   if (wilson) out += " 95 % intervals of one run are Wilson's, of the rows of its set.";
   return out;
 }

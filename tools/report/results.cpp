@@ -140,7 +140,7 @@ std::string legend(const RunResults& results, const std::vector<const MetricText
       }
   std::string out;
   if (student) out += "+- : half of the 95 % interval of the mean (Student's t over seeds)\n";
-  if (cut) out += "[] : the same interval, cut at 0 and 100 %\n";
+  if (cut) out += "[] : the same interval, cut at 0 (shares, steps, times) and at 100 %\n";
   if (wilson) out += "[] : Wilson's 95 % interval of a share of rows (one seed)\n";
   return out;
 }

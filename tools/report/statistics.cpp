@@ -66,9 +66,13 @@ std::vector<double> holm(const std::vector<double>& p) {
 ShownInterval shown_interval(const MetricText& metric, const Summary& s, double rows) {
   using Kind = ShownInterval::Kind;
   if (s.n >= 2) {
-    const bool outside = metric.is_share() && (s.low95 < 0 || s.high95 > 1);
-    if (!outside) return {Kind::kStudent, s.low95, s.high95};
-    return {Kind::kStudentCut, std::max(0.0, s.low95), std::min(1.0, s.high95)};
+    using distill::Unit;
+    const Unit unit = metric.kind.unit;
+    const bool from_0 =
+        unit == Unit::kSteps || unit == Unit::kSeconds || unit == Unit::kCount || metric.is_share();
+    const bool below = from_0 && s.low95 < 0, above = metric.is_share() && s.high95 > 1;
+    return {below || above ? Kind::kStudentCut : Kind::kStudent, below ? 0 : s.low95,
+            above ? 1 : s.high95};
   }
   if (s.n == 0 || !metric.kind.proportion || !(rows >= 1 && rows < 1e15) || s.mean < 0 ||
       s.mean > 1)

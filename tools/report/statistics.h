@@ -36,7 +36,7 @@ struct ShownInterval {
     kNone,        // one run, and nothing known of its rows
     kWilson,      // one run: of a proportion on `rows` rows
     kStudent,     // several seeds: Student's t
-    kStudentCut,  // the same, cut at the ends of what a share can be
+    kStudentCut,  // the same, cut at 0 where nothing is below (steps), and at 100 % of a share
   };
   Kind kind = Kind::kNone;
   double low = 0, high = 0;
