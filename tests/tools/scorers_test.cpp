@@ -80,7 +80,18 @@ TEST_F(KdtrainScorers, score_refuses_what_only_a_run_can_order) {
   const std::string chain = recipe("[[model]]\nname = \"mid\"\n" +
                                    arm("a", kOrder + std::string("teachers = [\"mid\"]\n")));
   expect({"score", chain, teacher, "--out", "s.csv"}, 2, "by its student or by another model");
+  const std::string tasks = recipe("[[task]]\nname = \"one\"\n" + arm("a", kOrder));
+  expect({"score", tasks, teacher, "--out", "s.csv"}, 2, "expected a recipe without tasks");
   EXPECT_FALSE(fs::exists(path("s.csv")));
+}
+
+// The teacher is trained for it, and nobody who learns from other models.
+TEST_F(KdtrainScorers, score_trains_the_teacher_of_a_chain) {
+  const std::string file =
+      recipe("[[model]]\nname = \"mid\"\n" + arm("a", kOrder) + arm("b", "teachers = [\"mid\"]"));
+  run_into("x", {file});
+  expect({"score", file, "--device", "cpu", "--out", "s.csv"}, 0, "40 samples");
+  EXPECT_EQ(read(folder_ / "s.csv"), read(folder_ / "x/curriculum/logit_unstratified.csv"));
 }
 
 TEST_F(KdtrainScorers, samples_without_a_score_are_refused_or_left_out) {
@@ -174,6 +185,27 @@ TEST_F(KdtrainScorers, a_resumed_run_goes_on_in_the_order_of_its_checkpoint) {
     run_into(out, again);
     EXPECT_TRUE(content(folder_ / out) == want) << "behind step " << step;
   }
+}
+
+// Orders that a failed job made behind its last checkpoint stand in nobody's way.
+TEST_F(KdtrainScorers, a_job_that_failed_behind_a_rescoring_is_tried_again) {
+  const std::string file =
+      recipe(arm("a", kOrder + std::string(kSnapshots) + "student.hidden = [8, 8, 8, 8, 8]\n"));
+  const std::vector<std::string> args{file, "train.steps=24", "train.checkpoint_epochs=0",
+                                      "train.evaluate_steps=24"};
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> all{"run"};
+    all.insert(all.end(), args.begin(), args.end());
+    all.insert(all.end(), more.begin(), more.end());
+    all.insert(all.end(), {"--device", "cpu", "--out", "x"});
+    return run(all);
+  };
+  const Result failed = with({"train.lr=100"});
+  ASSERT_EQ(failed.status, 6) << failed.err;
+  ASSERT_TRUE(fs::exists(folder_ / "x/curriculum/rescored"))
+      << "it failed too early: " << failed.err;
+  const Result again = with({"train.lr=0.1", "--resume", "--retry-failed"});
+  EXPECT_EQ(again.status, 0) << again.err;
 }
 
 TEST_F(KdtrainScorers, rescoring_that_nobody_does_is_told) {

@@ -129,8 +129,9 @@ std::string resume_command(const CommandLine& line, const std::string& folder) {
 }  // namespace
 
 std::string train_teacher(const CommandLine& line, Recipe recipe, const std::string& folder) {
+  // What learns from another model has no part in it; the scored arm learns from [teacher].
+  std::erase_if(recipe.arms, [](const Arm& arm) { return arm.teachers != Teachers{"teacher"}; });
   recipe.models.clear();
-  recipe.tasks.clear();
   const std::int64_t seed = recipe.base.integers("teacher.seeds").front();
   recipe.base.set("teacher.seeds", nn::Ints{seed}, recipe.base.origin("teacher.seeds"));
   CommandLine own = line;

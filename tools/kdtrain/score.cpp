@@ -36,6 +36,10 @@ int score_command(const CommandLine& line) {
   const auto recipe = checked_recipe(line);
   if (!recipe) return static_cast<int>(ErrorCode::kUsage);
   const Settings& base = recipe->base;
+  RETORT_CHECK(
+      recipe->tasks.empty(),
+      "[score] expected a recipe without tasks: a run writes the curricula of its tasks to "
+      "curriculum/");
   const Settings* settings = &base;
   for (const Arm& arm : recipe->arms)
     if (has_curriculum(arm.settings)) {

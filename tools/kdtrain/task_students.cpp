@@ -1,6 +1,7 @@
 // The students of a task: curricula, the weights that they begin with, arms x seeds.
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
 
 #include "distill/student/initialize.h"
 #include "engine/io/file.h"
@@ -86,8 +87,11 @@ void TaskRun::add_rescoring(const Asker& asker, TrainingPlan* plan) {
   plan->rescore = [this, asker, name, reading](nn::Model& model, std::int64_t step) {
     const auto made = make_curriculum(*asker.settings, name + std::to_string(step),
                                       scores_by(model, reading, asker), *data_.student, asker.seed);
-    const std::lock_guard lock(shared_.mutex);
-    shared_.folder.write_once("curriculum/" + made->name + ".csv", made->curriculum.csv);
+    // Nobody reads it back: a checkpoint keeps the order, and a failed job may be tried again with
+    // another rate.
+    const std::string file = shared_.folder.path() + "/curriculum/" + made->name + ".csv";
+    make_folders(std::filesystem::path(file).parent_path().string());
+    write_file_atomically(file, made->curriculum.csv);
     return made->curriculum;
   };
 }

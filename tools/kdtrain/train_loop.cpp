@@ -232,7 +232,10 @@ class Job {
         checkpoint(false);
         return {Outcome::kStopped};
       }
-      if (const auto before = Clock::now(); trainer_.rescore_if_due()) {
+      if (trainer_.rescoring_is_due()) {
+        const auto before = Clock::now();
+        fold();  // a loss that is no number is told before its scores are
+        trainer_.rescore();
         log_.note(join("step ", step(), ": the student scored again, and its order is new"));
         costs_.leave_out(before);
       }

@@ -66,7 +66,6 @@ Trainer::Trainer(const TrainingPlan& plan, Device device)
   settings_.temperature = {static_cast<float>(s_.number("distill.temperature"))};
   settings_.micro_batch = s_.integer(plan.section + ".micro_batch");
   settings_.timer = &timer_;
-  if (plan.rescore) rescore_steps_ = s_.integer("curriculum.rescore_epochs") * epoch_steps_;
   make_batches();
   std::vector<distill::RunTeacher> teachers;
   for (const auto& teacher : plan.teachers) teachers.push_back({teacher, 1});
@@ -98,6 +97,8 @@ void Trainer::feed_in(const curriculum::Curriculum& c) {
   std::vector<std::int64_t> order = c.order.indices;  // without what cannot be scored
   if (how != "curriculum") std::sort(order.begin(), order.end());
   const auto sampler = feed(order);
+  if (plan_.rescore)
+    rescore_steps_ = s_.integer("curriculum.rescore_epochs") * sampler->batches_per_epoch();
   if (s_.text("distill.reliance.mode") == "off") return;
   if (how == "shuffle") {  // as the first epoch is fed
     order.clear();
@@ -119,9 +120,13 @@ std::int64_t Trainer::rescored_at(std::int64_t step) const {
   return rescore_steps_ == 0 ? 0 : step / rescore_steps_ * rescore_steps_;
 }
 
-bool Trainer::rescore_if_due() {
+bool Trainer::rescoring_is_due() const {
   const std::int64_t at = rescored_at(steps_done());
-  if (at == made_at_ || at == planned_) return false;
+  return at != made_at_ && at != planned_;
+}
+
+void Trainer::rescore() {
+  const std::int64_t at = rescored_at(steps_done());
   curriculum::Curriculum made = plan_.rescore(*plan_.model, at);
   const std::size_t scored = made.order.indices.size(),
                     before = plan_.curriculum->curriculum.order.indices.size();
@@ -131,7 +136,8 @@ bool Trainer::rescore_if_due() {
   rescored_.csv.clear();
   feed_in(rescored_);
   made_at_ = at;
-  return true;
+  // Where samples are left out a pass ends inside an epoch, whose order is on the device already.
+  if (feed_ && at % epoch_steps_ != 0) feed_ = loader_->source().device_feed();
 }
 
 nn::SourceOptions Trainer::source_options() const {
@@ -183,7 +189,7 @@ void Trainer::set_reliance(const distill::Stage& stage, std::int64_t step,
 }
 
 std::int64_t Trainer::step() {
-  rescore_if_due();
+  if (rescoring_is_due()) rescore();
   timer_.start();
   const std::int64_t at = steps_done();
   nn::Batch batch;  // 7 -> 1

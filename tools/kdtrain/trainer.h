@@ -74,9 +74,11 @@ class Trainer {
   /// One step; its numbers gather in the meter. Returns the samples of its batch. On CUDA with
   /// train.graph a captured step, where it can be one, that makes its batch itself.
   std::int64_t step();
-  /// Makes a new order where curriculum.rescore_epochs wants one before the next step, and says
-  /// whether it did. step() does so itself; called before it, the time can be told apart.
-  bool rescore_if_due();
+  /// Whether curriculum.rescore_epochs wants a new order before the next step: so many passes over
+  /// the samples that are fed were done.
+  bool rescoring_is_due() const;
+  /// Makes it. step() does so itself; called before it, the time can be told apart.
+  void rescore();
   distill::StepMeter& meter() { return meter_; }
 
   std::int64_t steps_done() const { return staged_->steps(); }

@@ -152,6 +152,7 @@ __global__ void tile_overwrites_what_is_read(const float* in, float* o) {
   SIMT_SHARED(float4, a, [64]);
   SIMT_SHARED(TileBarrier, full, [1]);
   a[threadIdx.x] = make_float4(1, 1, 1, 1);
+  async_proxy_fence();
   if (threadIdx.x == 0) {
     tile_barrier_init(full, 1);
     tile_barriers_ready();
