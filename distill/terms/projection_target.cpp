@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/autograd/autograd.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/mse.h"
 #include "engine/ops/pool.h"
@@ -92,13 +93,13 @@ void ProjectionTarget::restore(const Tensor& weight, const Tensor& bias) {
 
 Tensor ProjectionTarget::operator()(const Tensor& hidden) const {
   const NoGrad no_grad;
-  return linear(hidden, weight_, bias_);
+  return linear(hidden.to(weight_.dtype()), weight_, bias_);  // a teacher may compute in bf16
 }
 
 Tensor projection_loss(const Tensor& student, const Tensor& target) {
   RETORT_CHECK(student.shape() == target.shape(), "[projection] the student's side is ",
                student.shape(), ", the target ", target.shape());
-  return mse(student, target);
+  return mse(student.dtype() == target.dtype() ? student : cast(student, target.dtype()), target);
 }
 
 std::int64_t teacher_layer(std::int64_t i, std::int64_t student_layers,

@@ -63,7 +63,9 @@ Timing time_stage(const DryRun& run, std::size_t stage) {
   const auto start = Clock::now();
   std::int64_t steps = 0;
   double elapsed = 0;
-  for (; steps < kMostSteps && (steps < 1 || elapsed < kTimedSeconds); ++steps) {
+  for (; steps < kMostSteps &&
+         (steps < 1 || (elapsed < kTimedSeconds && trainer.steps_done() < trainer.steps_planned()));
+       ++steps) {
     step_and_wait(trainer);
     elapsed = seconds_since(start);
   }

@@ -93,5 +93,19 @@ TEST(Projection, errors) {
   EXPECT_THROW(parse_projection_variant("mid"), Error);
 }
 
+// Networks in bf16 have activations in bf16; target and loss are computed in f32.
+TEST(ProjectionTarget, takes_activations_in_bf16) {
+  const Tensor teacher = randn({6, 4}, 1).to(DType::kBF16), student = randn({6, 3}, 2);
+  const ProjectionTarget target(4, 3, 9, 1);
+  const Tensor wanted = target(teacher.to(DType::kF32)), got = target(teacher);
+  EXPECT_EQ(got.to_vector<float>(), wanted.to_vector<float>());
+  Tensor own = student.to(DType::kBF16);
+  own.set_requires_grad(true);
+  const Tensor loss = projection_loss(own, got);
+  loss.backward();
+  EXPECT_EQ(loss.item(), projection_loss(student.to(DType::kBF16).to(DType::kF32), got).item());
+  EXPECT_TRUE(own.grad().defined());
+}
+
 }  // namespace
 }  // namespace retort::test
