@@ -3,6 +3,7 @@
 #include "kernels/simt/cluster.h"
 #include "kernels/simt/simt.h"
 #include "kernels/simt/tile.h"
+#include "kernels/simt/warpgroup.h"
 
 namespace retort::planted {
 namespace SIMT_NS {
