@@ -2,6 +2,7 @@
 #pragma once
 #include "kernels/simt/simt.h"
 #include "kernels/slice_sum/slice_sum.h"
+#include "kernels/slice_sum/slice_sum_math.h"
 
 namespace retort::kernels {
 namespace SIMT_NS {
@@ -38,7 +39,7 @@ static __global__ void __launch_bounds__(256)
   if (skip != nullptr && *skip != 0) return;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += step)
-    running[i] = keep * running[i] + take * (sum[i] / slices);
+    running[i] = running_average_element(running[i], sum[i], keep, take, slices);
 }
 
 }  // namespace SIMT_NS

@@ -61,7 +61,7 @@ inline void slice_sum(const Context& context, const SliceSumArgs& args) {
 /// Shapes    running, sum f32 (n), adjacent.
 /// Units     momentum weighs the new value, as batch_norm's; slices: how many were added.
 /// Masking   if skip is given and *skip != 0, nothing is written (a step with bad gradients).
-/// Numerics  in f32; the products' sum is contracted to an fma where the target does.
+/// Numerics  in f32, fma(1 - momentum, running, momentum * (sum / slices)): the same bits anywhere.
 /// Cost      reads 2n, writes n elements; one launch.
 /// Errors    Error on n < 0, slices < 1, or a null pointer while n > 0.
 struct RunningAverageArgs {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/common/parallel.h"
+#include "kernels/slice_sum/slice_sum_math.h"
 
 namespace retort::kernels {
 
@@ -37,7 +38,7 @@ void running_average_cpu(const Context&, const RunningAverageArgs& args) {
              slices = static_cast<float>(args.slices);
   parallel_for(args.n, kGrain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
-      args.running[i] = keep * args.running[i] + take * (args.sum[i] / slices);
+      args.running[i] = running_average_element(args.running[i], args.sum[i], keep, take, slices);
   });
 }
 

@@ -114,7 +114,28 @@ TEST(SliceSum, running_statistics_of_the_devices_agree_at_edge_sizes) {
                              {here.data<float>(), sum.data<float>(), n, 3, 0.1, nullptr});
     kernels::running_average(context_of(Device::kCuda),
                              {there.data<float>(), sum_there.data<float>(), n, 3, 0.1, nullptr});
-    EXPECT_TRUE(all_close(there.to(Device::kCpu), here)) << n;
+    EXPECT_EQ(there.to(Device::kCpu).to_vector<float>(), here.to_vector<float>()) << n;
+  }
+}
+
+// Ranks update parts that begin anywhere, with the bits of one that has them all.
+TEST(SliceSum, running_statistics_do_not_depend_on_where_a_part_begins) {
+  constexpr std::int64_t kN = 67;
+  const Tensor sum = randn({kN}, 2), start = randn({kN}, 1);
+  for (const Device device : devices()) {
+    const Tensor sums = sum.to(device), whole = start.to(device).clone();
+    kernels::running_average(context_of(device),
+                             {whole.data<float>(), sums.data<float>(), kN, 3, 0.1, nullptr});
+    // Whole sectors on a device: its traffic is measured in these tests.
+    const std::int64_t step = device == Device::kCpu ? 1 : 8;
+    for (std::int64_t cut = step; cut < kN; cut += step) {
+      const Tensor parts = start.to(device).clone();
+      for (const auto& [begin, end] : {std::pair{std::int64_t{0}, cut}, {cut, kN}})
+        kernels::running_average(context_of(device),
+                                 {parts.data<float>() + begin, sums.data<float>() + begin,
+                                  end - begin, 3, 0.1, nullptr});
+      EXPECT_EQ(parts.to_vector<float>(), whole.to_vector<float>()) << name_of(device) << cut;
+    }
   }
 }
 
