@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <exception>
 #include <string>
 
 namespace retort::test {
@@ -15,6 +16,18 @@ inline void say(const std::string& text) {
   const std::string line = text + "\n";
   [[maybe_unused]] const auto written = ::write(log, line.data(), line.size());
   if (path != nullptr && log >= 0) ::close(log);
+}
+
+/// main() of a program of ranks: what it is asked for is its first argument.
+template <class Run>
+int run_and_say(Run run, const char* argument) {
+  try {
+    run(std::stoll(argument));
+    return 0;
+  } catch (const std::exception& error) {
+    say(std::string("failed: ") + error.what());
+    return 1;
+  }
 }
 
 }  // namespace retort::test

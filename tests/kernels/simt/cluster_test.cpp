@@ -7,6 +7,7 @@
 
 #include "tests/conformance/cluster_probes.cuh"
 #include "tests/kernels/simt/cluster_bugs.cuh"
+#include "tests/kernels/simt/expect_fault.h"
 
 namespace retort::planted {
 namespace {
@@ -16,17 +17,6 @@ using namespace probes::SIMT_NS;
 using simt::emu::Fault;
 
 alignas(16) float g_in[260] = {};
-
-template <class F>
-void expect_fault(Fault fault, F run, const std::string& part_of_message) {
-  try {
-    run();
-    ADD_FAILURE() << "no fault reported, expected " << to_string(fault);
-  } catch (const simt::emu::Error& e) {
-    EXPECT_EQ(e.fault, fault) << e.what();
-    EXPECT_NE(std::string(e.what()).find(part_of_message), std::string::npos) << e.what();
-  }
-}
 
 class SimtCluster : public ::testing::Test {
  protected:

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "tests/kernels/simt/expect_fault.h"
 #include "tests/kernels/simt/planted_bugs.cuh"
 
 namespace retort::planted {
@@ -14,17 +15,6 @@ using namespace SIMT_NS;
 using simt::emu::Fault;
 
 alignas(16) float g_in[256] = {};
-
-template <class F>
-void expect_fault(Fault fault, F run, const char* part_of_message) {
-  try {
-    run();
-    ADD_FAILURE() << "no fault reported, expected " << to_string(fault);
-  } catch (const simt::emu::Error& e) {
-    EXPECT_EQ(e.fault, fault) << e.what();
-    EXPECT_NE(std::string(e.what()).find(part_of_message), std::string::npos) << e.what();
-  }
-}
 
 class SimtFaults : public ::testing::Test {
  protected:

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "tests/kernels/simt/expect_fault.h"
 #include "tests/kernels/simt/fence_bugs.cuh"
 
 namespace retort::planted {
@@ -13,17 +14,6 @@ using namespace SIMT_NS;
 using simt::emu::Fault;
 
 alignas(16) float g_in[256] = {};
-
-template <class F>
-void expect_fault(Fault fault, F run, const std::string& part_of_message) {
-  try {
-    run();
-    ADD_FAILURE() << "no fault reported, expected " << to_string(fault);
-  } catch (const simt::emu::Error& e) {
-    EXPECT_EQ(e.fault, fault) << e.what();
-    EXPECT_NE(std::string(e.what()).find(part_of_message), std::string::npos) << e.what();
-  }
-}
 
 float product(Fences fences, bool plain) {
   const std::vector<bf16> ones(8, to_bf16(1));

@@ -136,12 +136,4 @@ void run(std::int64_t slices) {
 
 }  // namespace
 
-int main(int, char** argv) {
-  try {
-    run(std::stoll(argv[1]));
-    return 0;
-  } catch (const std::exception& error) {
-    say(std::string("failed: ") + error.what());
-    return 1;
-  }
-}
+int main(int, char** argv) { return retort::test::run_and_say(run, argv[1]); }
