@@ -93,6 +93,29 @@ TEST_F(Jobs, a_failed_one_is_tried_again_with_another_rate) {
   EXPECT_EQ(run(with(three_arms("x"), {"arm.broken.train.lr=0.05", "--resume"})).status, 0);
 }
 
+// A rate for all arms is for those that failed: what is done stays, and that is said; who was stopped
+// in the middle does not go on with another.
+TEST_F(Jobs, another_rate_is_for_what_failed_alone) {
+  ASSERT_EQ(run(three_arms("x")).status, 6);
+  const std::string first = read(folder_ / "x/arms/first/seed1/model.safetensors");
+  const std::vector<std::string> lower = with(
+      three_arms("x"), {"train.lr=0.04", "arm.broken.train.lr=0.05", "--resume", "--retry-failed"});
+  const Result r = run(lower);
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_THAT(r.err, HasSubstr("arm.first.train.lr was "));
+  EXPECT_THAT(r.err, HasSubstr(", is 0.04: first/1 as before"));
+  EXPECT_THAT(r.err, HasSubstr("arm.broken.train.lr was 1000.0, is 0.05\n"));
+  EXPECT_EQ(read(folder_ / "x/arms/first/seed1/model.safetensors"), first);
+
+  ASSERT_EQ(run(three_arms("y")).status, 6);
+  for (const char* late : {"model.safetensors", "files.json", "ckpt-00000120"})
+    ASSERT_GT(fs::remove_all(folder_ / "y/arms/last/seed1" / late),
+              0u);  // as if it had been stopped
+  std::vector<std::string> stopped = lower;
+  std::replace(stopped.begin(), stopped.end(), std::string("x"), std::string("y"));
+  expect(stopped, 2, "last/1 did not fail: it would go on with another");
+}
+
 TEST_F(Jobs, who_needs_a_failed_teacher_fails_with_it) {
   const std::vector<std::string> args =
       with(three_arms("x"), {"teacher.train.lr=1000", "arm.broken.train.lr=0.05"});

@@ -80,6 +80,10 @@ class Checks {
 
   void initial_weights() {
     const std::string& start = jobs_.settings().text("teacher.train.weights");
+    if (!start.empty() && !jobs_.settings().text("teacher.weights").empty())
+      std::fprintf(stderr,
+                   "kdtrain: note: teacher.weights is a trained teacher: teacher.train.weights is "
+                   "not read\n");
     if (data_.teacher != nullptr && !start.empty())
       nn::load_weights(*build_model(jobs_.settings(), "teacher", data_.facts(), 0),
                        find_weights(jobs_.settings(), start));
