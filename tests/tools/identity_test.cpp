@@ -152,6 +152,17 @@ TEST(Prepare, the_smallest_part_of_a_batch) {
 }
 
 // torchvision's stem leaves 1 x 1 pixels of 32 x 32 to the last stage of a ResNet.
+// Of three channels, for either model: before a teacher is trained.
+TEST_F(Identity, a_normalisation_of_other_channels_is_refused_before_anything_runs) {
+  const std::string recipe = image_recipe();
+  for (const char* who : {"student", "teacher"}) {
+    const std::string key = std::string(who) + ".normalize=[[0.5,0.5],[1,1]]";
+    expect({"validate", recipe, key}, 2, "for images of 3 channels, got 2 and 2");
+    expect({"run", recipe, key, "--device", "cpu", "--out", who}, 2, "got 2 and 2");
+    EXPECT_FALSE(fs::exists(folder_ / who));
+  }
+}
+
 TEST_F(Identity, statistics_over_one_value_are_refused_before_anything_runs) {
   const std::string recipe = image_recipe();
   const auto with = [&](const std::vector<std::string>& more) {
