@@ -112,9 +112,11 @@ class Comparison {
                                  " did not fail: it would go on with another");
     else if (begun.finished.empty())
       changes_.told.push_back(change);
+    else if (begun.failed.empty())
+      changes_.refused.push_back(change + ", and " + list_of(begun.finished) +
+                                 " has not failed: give it to who has, arm.NAME.train.lr");
     else
-      changes_.told.push_back(change + ": " +
-                              (begun.failed.empty() ? "" : list_of(begun.failed) + " with it, ") +
+      changes_.told.push_back(change + ": " + list_of(begun.failed) + " with it, " +
                               list_of(begun.finished) + " as before");
   }
 

@@ -26,8 +26,9 @@ struct BegunJobs {
 
 /// saved: recipe.resolved.toml of the folder. known_hash: of the file that a path of the saved
 /// recipe meant, "" if unknown. begun: given where jobs that failed are tried again, for which a
-/// learning rate and a norm to clip at may differ. What is done stays as it is, and is told; who would
-/// go on in the middle with another rate is refused.
+/// learning rate and a norm to clip at may differ: for those arms alone, so that the saved recipe says
+/// what the others were trained by. Jobs of such an arm that are done stay as they are, and are told;
+/// one that would go on in the middle with another rate is refused.
 RecipeChanges changes_since(const Recipe& now, const std::string& saved,
                             const std::function<std::string(const std::string& path)>& known_hash,
                             const std::function<BegunJobs(const std::string& who)>& begun);

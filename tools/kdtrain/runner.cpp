@@ -205,12 +205,12 @@ int run_command(const CommandLine& line) {
   std::fflush(stdout);
   std::string list;
   for (const FailedJob& job : run.failed()) list += "\n  " + job.title + ": " + job.reason;
-  fail(
-      ErrorCode::kNumerics, run.failed().size(), " of ", run.jobs(),
-      " jobs failed; the results of the others stand:", list,
-      "\na smaller lr or a clip_norm may help; the failed ones are tried again, each from its last "
-      "checkpoint, by\n  ",
-      resume_command(line, run.path()), " --retry-failed");
+  fail(ErrorCode::kNumerics, run.failed().size(), " of ", run.jobs(),
+       " jobs failed; the results of the others stand:", list,
+       "\na smaller lr or a clip_norm (arm.NAME.train.lr=...) may help; the failed ones are tried "
+       "again, each from its last "
+       "checkpoint, by\n  ",
+       resume_command(line, run.path()), " --retry-failed");
 }
 
 }  // namespace retort::tools
