@@ -6,6 +6,7 @@
 #include <span>
 
 #include "distill/losses/distillation_loss.h"
+#include "distill/own_rows.h"
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/device.h"
 #include "kernels/row_rank/row_rank.h"
@@ -134,6 +135,25 @@ Tensor TeacherAnswers::logits(std::int64_t number, const nn::Batch& batch) const
   return made;
 }
 
+std::int64_t samples_of_a_pass(const nn::DataFacts& facts, Device device) {
+  const bool gpu = device == Device::kCuda;
+  if (facts.gives == nn::Reads::kTokens) {
+    // Of unknown lengths: a few dozen sequences are thousands of tokens. Rows of a sequence that is
+    // predicted everywhere, and of one with a masked share.
+    const std::int64_t most = (gpu ? 128 : 32) / facts.choices;
+    const std::int64_t rows = facts.task == nn::TextTask::kCausalLm   ? 128
+                              : facts.task == nn::TextTask::kMaskedLm ? 20
+                                                                      : 1;
+    const std::int64_t logits = std::int64_t{1} << (gpu ? 28 : 25);
+    return std::clamp<std::int64_t>(logits / (rows * std::max<std::int64_t>(facts.classes, 1)), 1,
+                                    std::max<std::int64_t>(most, 1));
+  }
+  constexpr std::int64_t kImages = 64, kValues = 32 * 32 * 3;  // of CIFAR, on the CPU
+  const std::int64_t samples =
+      (gpu ? 64 : 1) * kImages * kValues / std::max<std::int64_t>(facts.input.numel(), 1);
+  return std::clamp<std::int64_t>(samples / 8 * 8, 8, 500);
+}
+
 RowRecords Measurement::rows() const {
   return {.classes = classes,
           .targets = targets,
@@ -166,14 +186,22 @@ Measurement measure(nn::Model& model, const nn::Source& source, const MeasureOpt
   result.samples = options.limit > 0 ? std::min(options.limit, facts.size) : facts.size;
   Pass pass(options, &result);
   const std::vector<std::int64_t> all = nn::drawn_samples(facts.size, result.samples, 0, "measure");
-  for (std::int64_t begin = 0, number = 0; begin < result.samples;
-       begin += options.batch, ++number) {
-    const auto count = static_cast<std::size_t>(std::min(options.batch, result.samples - begin));
-    const nn::Batch batch =
-        source.make(std::span(all).subspan(static_cast<std::size_t>(begin), count), options.epoch);
-    const nn::Outputs outputs = model.forward(batch.inputs[0]);
-    pass.add(number, batch, outputs);
-    if (options.each) options.each(batch, outputs);
+  const std::int64_t each = samples_of_a_pass(facts, source.device());
+  const std::int64_t ready = std::max<std::int64_t>(options.batch / each, 1) * each;
+  std::int64_t number = 0;
+  for (std::int64_t begin = 0; begin < result.samples; begin += ready) {
+    const std::int64_t count = std::min(ready, result.samples - begin);
+    const nn::Batch batch = source.make(
+        std::span(all).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)),
+        options.epoch);
+    for (std::int64_t at = 0; at < count; at += each, ++number) {
+      // Note [Rows of a slice] in own_rows.h.
+      const nn::Batch part =
+          count <= each ? batch : own_rows(batch.slice(at, std::min(at + each, count)));
+      const nn::Outputs outputs = model.forward(part.inputs[0]);
+      pass.add(number, part, outputs);
+      if (options.each) options.each(part, outputs);
+    }
   }
   return result;
 }

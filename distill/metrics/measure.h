@@ -17,8 +17,8 @@
 
 namespace retort::distill {
 
-/// A teacher's logits of a fixed set of samples, asked for again and again: kept on the device, batch
-/// by batch, as long as they fit; computed anew, with the same bits, where they do not.
+/// A teacher's logits of a fixed set of samples, asked for again and again: kept on the device, pass
+/// by pass, as long as they fit; computed anew, with the same bits, where they do not.
 ///
 /// Threads   logits() may be called from several at once.
 class TeacherAnswers {
@@ -26,7 +26,7 @@ class TeacherAnswers {
   /// reading: what the teacher sees of a batch. max_bytes: of what is kept.
   TeacherAnswers(std::shared_ptr<const Teacher> teacher, std::size_t reading,
                  std::uint64_t max_bytes);
-  /// Of batch `number`, which must have the same samples in every call.
+  /// Of pass `number`, which must have the same samples in every call.
   Tensor logits(std::int64_t number, const nn::Batch& batch) const;
   const Teacher& teacher() const { return *teacher_; }
 
@@ -39,13 +39,25 @@ class TeacherAnswers {
   mutable std::vector<Tensor> kept_;  // by number; undefined: not kept
 };
 
+/// Samples that measure() passes through a model at once.
+///
+/// Note [Passes of evaluation]
+///   The last bits of a product may depend on the number of rows that are multiplied together: a
+///   library has other paths for few rows than for many. So the cuts between passes are a function
+///   of the data and the kind of device alone, and how many samples are made ready at once
+///   (MeasureOptions::batch, a knob of memory and time) changes no bit. The count bounds what a
+///   pass holds: values of inputs, and of logits where a text has a row for many of its positions.
+///   On a GPU it is larger, since a small pass leaves most of it idle.
+std::int64_t samples_of_a_pass(const nn::DataFacts& facts, Device device);
+
 struct MeasureOptions {
-  std::int64_t batch = 500;                 // samples in a pass
+  /// Samples made ready at once: rounded down to whole passes, at least one. Changes no bit.
+  std::int64_t batch = 500;
   std::uint32_t epoch = 0;                  // what is drawn is drawn for this one
   const TeacherAnswers* teacher = nullptr;  // for agreement and KL
   std::int64_t limit = 0;                   // so many, drawn across the data; 0: all
   bool statistics = false;                  // fills Measurement::statistics
-  /// Told of every batch and what came out; may be empty.
+  /// Told of every pass and what came out; may be empty.
   std::function<void(const nn::Batch&, const nn::Outputs&)> each = {};
 };
 
@@ -66,9 +78,9 @@ struct Measurement {
   double metric(const std::string& name) const;
 };
 
-/// One pass in evaluation mode, in data order; the model's mode is restored. A row's numbers come
-/// from the loss kernel, so they have its rounding (f32); for the same logits they do not depend on
-/// the rows beside it.
+/// All of a source in evaluation mode, in data order; the model's mode is restored. A row's numbers
+/// come from the loss kernel, so they have its rounding (f32); for the same logits they do not depend
+/// on the rows beside it.
 ///
 /// Errors    kNumerics naming the first sample whose logits are NaN.
 Measurement measure(nn::Model& model, const nn::Source& source, const MeasureOptions& options = {});

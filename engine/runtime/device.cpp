@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "engine/runtime/plugin_file.h"
@@ -17,13 +18,16 @@ namespace {
 struct Plugin {
   bool available = false;
   std::string reason;
+  bool broken = false;  // it is there, or is named
 };
 
 Plugin load_plugin() {
   const char* named = std::getenv("RETORT_CUDA_LIBRARY");
   const std::string path = named && *named ? named : library_folder() + "/libretort_cuda.so";
-  if (std::string problem = open_plugin(path, &cuda_runtime); !problem.empty())
-    return {false, std::move(problem)};
+  if (std::string problem = open_plugin(path, &cuda_runtime); !problem.empty()) {
+    std::error_code absent;
+    return {false, std::move(problem), (named && *named) || std::filesystem::exists(path, absent)};
+  }
   int count = 0;
   if (const Status status = cuda_runtime.device_count(&count); status.code != ErrorCode::kOk)
     return {false, status.message};
@@ -76,6 +80,7 @@ void set_lane(Lane lane) { t_lane = lane; }
 
 bool cuda_available() { return plugin().available; }
 std::string cuda_unavailable_reason() { return plugin().reason; }
+std::string cuda_plugin_problem() { return plugin().broken ? plugin().reason : ""; }
 
 DeviceInfo cuda_device_info() {
   context_of(Device::kCuda);

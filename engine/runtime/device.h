@@ -13,6 +13,9 @@ bool cuda_available();
 
 /// The plain sentence that says why cuda_available() is false ("" when it is true).
 std::string cuda_unavailable_reason();
+/// What is wrong with a plug-in that is there, or that RETORT_CUDA_LIBRARY names: somebody wanted it.
+/// "" where it is whole or there is none.
+std::string cuda_plugin_problem();
 
 /// Name, memory, driver of the CUDA device in use. Throws Error(kDevice) if there is none.
 DeviceInfo cuda_device_info();

@@ -141,10 +141,20 @@ Table first_rows(Table table, std::int64_t limit) {
   return table;
 }
 
+// A label that the training files do not have is told with its file.
+void check_labels(const Table& rows, std::int64_t classes, const std::string& place) {
+  for (std::size_t i = 0; i < rows.labels.size(); ++i)
+    RETORT_CHECK_AS(kBadInput, rows.labels[i] < classes, escaped(place, 4096), ": row ", i + 1,
+                    ": expected a label in [0, ", classes,
+                    "), as data.classes or the labels of "
+                    "the training files say, got ",
+                    rows.labels[i]);
+}
+
 // The rows of some files, the first `per_file` of each (0: all). `like` has the columns that they
-// must have; null: nobody says.
+// must have; null: nobody says. Their labels are below `classes`; 0: any.
 Table read_tables(const DataRequest& request, const Strings& files, std::int64_t per_file,
-                  const Table* like) {
+                  const Table* like, std::int64_t classes) {
   Table all;
   for (std::size_t i = 0; i < files.size(); ++i) {
     const auto content = [&](const std::string& file) {
@@ -169,6 +179,7 @@ Table read_tables(const DataRequest& request, const Strings& files, std::int64_t
       empty.names = like->names;
       append(table, place, &empty);
     }
+    if (classes > 0) check_labels(table, classes, place);
     append(first_rows(std::move(table), per_file), place, &all);
   }
   return all;
@@ -183,13 +194,14 @@ std::shared_ptr<const Dataset> open_table(const DataRequest& request) {
   const Strings& named = options.texts("columns_from");
   const Strings& from = named.empty() ? options.texts("train_files") : named;
   RETORT_CHECK(!from.empty(), "[table] expected data.train_files: they fix columns and classes");
-  const Table columns = read_tables(request, from, 0, nullptr);
-  Table rows =
-      files == from && per_file == 0 ? columns : read_tables(request, files, per_file, &columns);
+  std::int64_t classes = options.integer("classes");
+  const Table columns = read_tables(request, from, 0, nullptr, classes);
+  if (classes == 0) classes = 1 + *std::max_element(columns.labels.begin(), columns.labels.end());
+  Table rows = files == from && per_file == 0
+                   ? columns
+                   : read_tables(request, files, per_file, &columns, classes);
   rows = first_rows(std::move(rows), options.integer(request.split + "_limit"));
   if (options.flag("standardize")) Standardize::of(columns).apply(&rows);
-  std::int64_t classes = options.integer("classes");
-  if (classes == 0) classes = 1 + *std::max_element(columns.labels.begin(), columns.labels.end());
   return std::make_shared<TableDataset>(std::move(rows), classes);
 }
 

@@ -65,6 +65,8 @@ TEST(ErrorCodes, the_first_row_that_fits_counts) {
   EXPECT_EQ(error_label(ErrorCode::kMemory, "out of memory"), "error[RT0501]: ");
   EXPECT_THAT(explain_error("RT0601"), HasSubstr("--retry-failed"));
   EXPECT_EQ(explain_error("RT9999"), "");
+  EXPECT_EQ(explain_error("RT060"), "");
+  EXPECT_EQ(explain_error("rt0601"), explain_error("RT0601"));
 }
 
 class ErrorsOfTheProgram : public Kdtrain {};

@@ -65,6 +65,12 @@ TEST_F(Identity, more_seeds_and_arms_are_added_and_nothing_else_changes) {
                 .status,
             0);
   EXPECT_EQ(content(folder_ / "x"), content(folder_ / "whole"));
+  const Result ready = resumed({"seeds=1,2", "arms=unguided,kd_cl_inverse_sr", "train.log_steps=3",
+                                "train.evaluate_batch=7"},
+                               "x");
+  EXPECT_EQ(ready.status, 0) << ready.err;
+  EXPECT_THAT(ready.err, HasSubstr("train.evaluate_batch was 500, is 7"));
+  EXPECT_EQ(content(folder_ / "x"), content(folder_ / "whole"));
   const Result fewer = resumed(one, "x");
   EXPECT_EQ(fewer.status, 2);
   EXPECT_THAT(fewer.err, HasSubstr("the recipe changed"));
@@ -72,9 +78,8 @@ TEST_F(Identity, more_seeds_and_arms_are_added_and_nothing_else_changes) {
 
 TEST_F(Identity, what_changes_results_is_refused) {
   ASSERT_EQ(run(args({}, "x")).status, 0);
-  for (const char* change :
-       {"train.lr=0.04", "train.micro_batch=5", "train.slices=5", "train.batch=20",
-        "student.arch=resnet14", "train.evaluate_batch=100"}) {
+  for (const char* change : {"train.lr=0.04", "train.micro_batch=5", "train.slices=5",
+                             "train.batch=20", "student.arch=resnet14"}) {
     const Result r = resumed({change}, "x");
     EXPECT_EQ(r.status, 2) << change;
     EXPECT_THAT(r.err, HasSubstr("the recipe changed")) << change;
@@ -147,6 +152,17 @@ TEST(Prepare, the_smallest_part_of_a_batch) {
 }
 
 // torchvision's stem leaves 1 x 1 pixels of 32 x 32 to the last stage of a ResNet.
+// Of three channels, for either model: before a teacher is trained.
+TEST_F(Identity, a_normalisation_of_other_channels_is_refused_before_anything_runs) {
+  const std::string recipe = image_recipe();
+  for (const char* who : {"student", "teacher"}) {
+    const std::string key = std::string(who) + ".normalize=[[0.5,0.5],[1,1]]";
+    expect({"validate", recipe, key}, 2, "for images of 3 channels, got 2 and 2");
+    expect({"run", recipe, key, "--device", "cpu", "--out", who}, 2, "got 2 and 2");
+    EXPECT_FALSE(fs::exists(folder_ / who));
+  }
+}
+
 TEST_F(Identity, statistics_over_one_value_are_refused_before_anything_runs) {
   const std::string recipe = image_recipe();
   const auto with = [&](const std::vector<std::string>& more) {

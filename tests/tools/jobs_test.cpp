@@ -3,6 +3,7 @@
 #include "tests/tools/kdtrain_fixture.h"
 
 #include "engine/io/file.h"
+#include "engine/io/manifest.h"
 
 namespace retort::tools {
 namespace {
@@ -91,6 +92,42 @@ TEST_F(Jobs, a_failed_one_is_tried_again_with_another_rate) {
     EXPECT_TRUE(arm.at("finished").as_bool() && arm.at("failed").items().empty());
   // Once it is there, the changed rate is the run's.
   EXPECT_EQ(run(with(three_arms("x"), {"arm.broken.train.lr=0.05", "--resume"})).status, 0);
+}
+
+// The saved recipe says what a job was trained by: another rate is refused for what is done, and for
+// who was stopped in the middle.
+TEST_F(Jobs, another_rate_is_for_what_failed_alone) {
+  ASSERT_EQ(run(three_arms("x")).status, 6);
+  const std::vector<std::string> again{"arm.broken.train.lr=0.05", "--resume", "--retry-failed"};
+  expect(with(with(three_arms("x"), again), {"train.lr=0.04"}), 2,
+         "arm.first.train.lr was 0.05, is 0.04, and first/1 has not failed: give it to who has");
+  for (const char* late : {"model.safetensors", "files.json", "ckpt-00000120"})
+    ASSERT_GT(fs::remove_all(folder_ / "x/arms/last/seed1" / late),
+              0u);  // as if it had been stopped
+  expect(with(with(three_arms("x"), again), {"arm.last.train.lr=0.04"}), 2,
+         "last/1 did not fail: it would go on with another");
+  EXPECT_EQ(run(with(three_arms("x"), again)).status, 0);
+}
+
+// Of several seeds, those that failed take it, and the others stay.
+TEST_F(Jobs, a_rate_for_some_seeds_is_told) {
+  const std::vector<std::string> two = with(three_arms("x"), {"seeds=1,2", "arms=last"});
+  ASSERT_EQ(run(two).status, 0);
+  const fs::path arm = folder_ / "x/arms/last";
+  const std::string first = read(arm / "seed1/model.safetensors");
+  const std::uint64_t lines = read(arm / "seed2/lines.jsonl").size();
+  for (const char* late : {"model.safetensors", "files.json", "ckpt-00000120"})
+    ASSERT_GT(fs::remove_all(arm / "seed2" / late), 0u);
+  write("x/arms/last/seed2/failed.json",
+        "{\"step\":99,\"reason\":\"the loss is NaN\",\"data\":\"\",\"lines\":" +
+            FileMark{lines, hash_bytes(read(arm / "seed2/lines.jsonl"))}.json().dump() + "}");
+  const Result r = run(with(two, {"arm.last.train.lr=0.01", "--resume", "--retry-failed"}));
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_THAT(r.err,
+              HasSubstr("arm.last.train.lr was 0.05, is 0.01: last/2 with it, last/1 as before"));
+  EXPECT_EQ(read(arm / "seed1/model.safetensors"), first);
+  const std::string second = read(arm / "seed2/lines.jsonl");
+  EXPECT_THAT(second.substr(second.size() / 2), HasSubstr("\"lr\":0.01"));
 }
 
 TEST_F(Jobs, who_needs_a_failed_teacher_fails_with_it) {

@@ -235,5 +235,16 @@ TEST(RecipeChecks, curricula_that_cannot_be_made_are_refused_before_anything_is_
   refuses("teacher.train.split = 0.6\nteacher.train.files = [\"a\"]", "exclude each other");
 }
 
+TEST(RecipeChecks, a_file_is_named_once) {
+  const std::string small = kSmall;
+  EXPECT_TRUE(mentions(parse(small + "data.train_files = [\"a.bin\", \"b.bin\", \"./a.bin\"]\n"),
+                       "data.train_files: \"./a.bin\" is there twice"));
+  EXPECT_TRUE(mentions(parse(small + "teacher.train.files = [\"b\", \"b\"]\n"),
+                       "teacher.train.files: \"b\" is there twice"));
+  EXPECT_FALSE(mentions(parse(small + "data.train_files = [\"a.bin\"]\n"
+                                      "data.test_files = [\"a.bin\"]\n"),
+                        "is there twice"));
+}
+
 }  // namespace
 }  // namespace retort::tools

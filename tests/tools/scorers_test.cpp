@@ -94,6 +94,45 @@ TEST_F(KdtrainScorers, score_trains_the_teacher_of_a_chain) {
   EXPECT_EQ(read(folder_ / "s.csv"), read(folder_ / "x/curriculum/logit_unstratified.csv"));
 }
 
+// What `score` advises can be done.
+TEST_F(KdtrainScorers, score_says_what_helps) {
+  const std::string file = recipe(arm("a", kOrder));
+  const auto score = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"score", file, "--device", "cpu"});
+    return run(more);
+  };
+  fs::create_directories(folder_ / "mine.csv.teacher");
+  write("mine.csv.teacher/notes.txt", "not a run");
+  Result r = score({"--out", "mine.csv"});
+  EXPECT_EQ(r.status, 2);
+  EXPECT_THAT(r.err, HasSubstr("remove that folder, or name another FILE"));
+  EXPECT_THAT(r.err, Not(HasSubstr("--resume")));
+  EXPECT_EQ(read(folder_ / "mine.csv.teacher/notes.txt"), "not a run");
+
+  // A teacher that diverged is trained again with the rate that was advised.
+  r = score({"--out", "s.csv", "teacher.train.lr=1000", "teacher.train.momentum=0.99"});
+  EXPECT_EQ(r.status, 6) << r.err;
+  EXPECT_THAT(r.err, HasSubstr("a smaller teacher.train.lr"));
+  EXPECT_FALSE(fs::exists(folder_ / "s.csv"));
+  r = score({"--out", "s.csv", "teacher.train.lr=0.01", "teacher.train.momentum=0.99"});
+  EXPECT_EQ(r.status, 0) << r.err;
+  // One that is there is not thrown away for another.
+  r = score({"--out", "s.csv", "teacher.train.lr=0.02", "teacher.train.momentum=0.99"});
+  EXPECT_EQ(r.status, 2);
+  EXPECT_THAT(r.err, HasSubstr("teacher.train.lr was 0.01, is 0.02"));
+  EXPECT_THAT(r.err, HasSubstr("remove that folder, or name another FILE"));
+
+  // Before a teacher is trained for it.
+  fs::create_directories(folder_ / "place");
+  r = score({"--out", "place"});
+  EXPECT_EQ(r.status, 4);
+  EXPECT_THAT(r.err, HasSubstr("is a folder: expected the name of a file"));
+  EXPECT_FALSE(fs::exists(folder_ / "place.teacher"));
+  r = score({"--out", "nowhere/s.csv"});
+  EXPECT_EQ(r.status, 4);
+  EXPECT_FALSE(fs::exists(folder_ / "nowhere"));
+}
+
 TEST_F(KdtrainScorers, samples_without_a_score_are_refused_or_left_out) {
   std::string scores = "index,score\n";
   for (int i = 5; i < 40; ++i) scores += std::to_string(i) + "," + std::to_string(i) + "\n";

@@ -115,6 +115,26 @@ TEST_F(KdtrainText, masked_words_are_distilled_under_both_losses) {
   EXPECT_NEAR(number(test.back(), "loss"), std::log(39.0), 1.0);
 }
 
+// Passes over texts are the same whatever is made ready at once, in both precisions.
+TEST_F(KdtrainText, evaluation_does_not_depend_on_how_it_is_cut) {
+  write("data/test.txt", texts(80, 2));
+  recipe("[curriculum]\nmaskings = 2\n" + arm("kd") +
+         arm("sr",
+             "train.order = \"curriculum\"\ncurriculum.score = \"loss\"\n"
+             "distill.reliance.mode = \"minmax\"") +
+         arm("narrow", "train.precision = \"bf16\""));
+  run_into("whole", {"text.toml", "teacher.precision=bf16"});
+  const std::string want = content(folder_ / "whole");
+  for (const auto& [batch, cache, threads] :
+       {std::tuple{"1", "off", "1"}, {"7", "on", "2"}, {"64", "off", "2"}}) {
+    const std::string out = std::string("cut") + batch;
+    run_into(out,
+             {"text.toml", "teacher.precision=bf16", std::string("train.evaluate_batch=") + batch,
+              std::string("teacher.cache=") + cache, "--threads", threads});
+    EXPECT_EQ(content(folder_ / out), want) << batch;
+  }
+}
+
 TEST_F(KdtrainText, texts_are_fed_in_the_order_of_their_scores) {
   recipe("[curriculum]\nmaskings = 2\n" +
          arm("by_length",
@@ -210,6 +230,8 @@ train.batch = 4
     EXPECT_TRUE(fs::exists(folder + "pretrain/config.json"));
     EXPECT_TRUE(fs::exists(folder + "finetune/config.json"));
   }
+  // What is logged does not hang on where the folder lies.
+  EXPECT_THAT(read(folder_ / "x/metrics.jsonl"), HasSubstr("as arms/alone/seed1/pretrain"));
 }
 
 TEST_F(KdtrainText, a_folder_that_a_teacher_starts_from_is_known_by_its_content) {

@@ -81,8 +81,8 @@ void print_changes(const ComparedRun& first, const ComparedRun& later) {
     std::printf("recipes: not compared, one of them is of another version\n");
     return;
   }
-  const RecipeChanges changes = changes_since(
-      *later.recipe, resolved_toml(*first.recipe), [](const std::string&) { return ""; }, false);
+  const RecipeChanges changes = changes_since(*later.recipe, resolved_toml(*first.recipe),
+                                              [](const std::string&) { return ""; }, {});
   for (const auto* list : {&changes.refused, &changes.told})
     for (const std::string& change : *list) std::printf("  %s\n", change.c_str());
   if (changes.refused.empty() && changes.told.empty()) std::printf("  no key differs\n");

@@ -1,5 +1,9 @@
 #include "tools/kdtrain/error_codes.h"
 
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+
 namespace retort::tools {
 namespace {
 
@@ -13,7 +17,7 @@ constexpr ErrorRow kRows[] = {
     {"RT0202", 2, "the recipe changed",
      "--resume met a recipe whose results would be others than those of the run folder.",
      "Take back the changes that are named, or start a run of its own with --out. With "
-     "--retry-failed a smaller rate is allowed."},
+     "--retry-failed, arms that failed may have another rate (arm.NAME.train.lr=...)."},
     {"RT0203", 2, "is not empty: --resume", "The run folder holds an earlier run.",
      "--resume goes on with it; --out DIR names another folder."},
     {"RT0204", 2, "is in use by another kdtrain", "Another process works in the run folder.",
@@ -180,7 +184,8 @@ std::string errors_page() {
 
 std::string explain_error(std::string_view code) {
   for (const ErrorRow& row : kRows)
-    if (code == row.code)
+    if (std::equal(code.begin(), code.end(), row.code, row.code + std::strlen(row.code),
+                   [](char a, char b) { return std::toupper(static_cast<unsigned char>(a)) == b; }))
       return std::string(row.code) + " (exit status " + std::to_string(row.status) +
              "): " + row.what + "\n" + row.cure + "\n";
   return "";

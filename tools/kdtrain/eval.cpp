@@ -9,6 +9,7 @@
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/command_line.h"
 #include "tools/kdtrain/curricula.h"
+#include "tools/kdtrain/jobs.h"
 #include "tools/kdtrain/models.h"
 
 namespace retort::tools {
@@ -46,7 +47,7 @@ int eval_command(const CommandLine& line) {
     return static_cast<int>(ErrorCode::kUsage);
   }
   const Settings& settings = result.recipe.base;
-  const Device device = parse_device(line.device);
+  const Device device = chosen_device(line.device);
   const std::string file = find_weights(settings, line.model);
   const auto data = open_split(settings, line.split);
   const nn::DataKind& kind = nn::data_kinds().at(settings.text("data.format"));

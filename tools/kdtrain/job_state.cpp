@@ -9,8 +9,6 @@
 namespace retort::tools {
 namespace {
 
-constexpr const char* kFailed = "failed.json";
-
 // The checkpoint that says that the job is done holds the same bytes.
 void bring_back_weights(const std::string& folder, const std::string& checkpoint) {
   FileManifest files(folder);
@@ -26,16 +24,16 @@ void record_failure(const std::string& folder, const JobFailure& failure) {
   Json json = Json::object();
   json.set("step", failure.step).set("reason", failure.reason).set("data", failure.data);
   json.set("lines", failure.lines.json());
-  write_file_atomically(folder + "/" + kFailed, json.dump());
+  write_file_atomically(folder + "/" + kJobFailed, json.dump());
 }
 
-void forget_failure(const std::string& folder) { remove_path(folder + "/" + kFailed); }
+void forget_failure(const std::string& folder) { remove_path(folder + "/" + kJobFailed); }
 
 std::optional<JobState> read_job_state(const std::string& folder) {
   std::error_code absent;
   if (!std::filesystem::is_directory(folder, absent)) return std::nullopt;
   JobState state;
-  if (const std::string file = folder + "/" + kFailed; std::filesystem::exists(file, absent))
+  if (const std::string file = folder + "/" + kJobFailed; std::filesystem::exists(file, absent))
     return naming_file(file, [&] {
       const Json json = Json::read(file);
       state.step = json.at("step").as_integer();

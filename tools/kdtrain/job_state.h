@@ -12,6 +12,7 @@ namespace retort::tools {
 /// Of a job's folder: its lines of metrics.jsonl, its weights; how it failed, if it did.
 inline constexpr const char* kJobLines = "lines.jsonl";
 inline constexpr const char* kJobWeights = "model.safetensors";
+inline constexpr const char* kJobFailed = "failed.json";
 /// Where the recipe asks for them: TensorBoard's events, the weights of its best evaluation.
 inline constexpr const char* kJobEvents = "events.out.tfevents.retort";
 inline constexpr const char* kJobBest = "best.safetensors";

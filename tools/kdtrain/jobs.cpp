@@ -1,6 +1,7 @@
 #include "tools/kdtrain/jobs.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "distill/losses/divergence.h"
 #include "engine/runtime/device.h"
@@ -117,11 +118,18 @@ std::vector<Recipe> recipes_in_tasks(const Recipe& recipe) {
   return all;
 }
 
+Device chosen_device(const std::string& name) {
+  const Device device = parse_device(name);
+  if (name == "auto" && !cuda_plugin_problem().empty())
+    std::fprintf(stderr, "kdtrain: note: %s; the CPU is used\n", cuda_plugin_problem().c_str());
+  return device;
+}
+
 Device open_device(const std::string& name, const Settings& settings) {
   if (name == "auto" &&
       nn::data_kinds().at(settings.text("data.format")).gives == nn::Reads::kFeatures)
     return Device::kCpu;
-  const Device device = parse_device(name);
+  const Device device = chosen_device(name);
   if (device == Device::kCuda) set_allow_tf32(settings.flag("train.tf32"));
   return device;
 }

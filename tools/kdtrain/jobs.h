@@ -110,6 +110,8 @@ bool uses_untrained_teacher(const Settings& settings);
 /// Moments of its teacher that progressive distillation asks for.
 std::vector<SnapshotRule> snapshots_of(const Settings& settings);
 
+/// As parse_device(), but a broken plug-in is told where auto passes over it.
+Device chosen_device(const std::string& name);
 /// auto takes the GPU where there is one, but not for features: such networks are so small that the
 /// time to launch a kernel would be all. Its f32 is TF32 from now on where train.tf32 says so.
 Device open_device(const std::string& name, const Settings& settings);

@@ -204,11 +204,11 @@ class Planner {
         samples += n;
       }
       const nn::Dataset& evaluated = *data_.evaluation.front().data;
-      ask(set, evaluated, 512);  // preflight's batch
-      double per_sample = ask(set, evaluated, batch);
+      ask(set, evaluated, 512, 256);  // as preflight does
+      double per_sample = ask(set, evaluated, batch, 0);
       if (jobs_.wants_scores_of(m)) {
         samples += data_.student->size();
-        per_sample = ask(set, *data_.student, batch);
+        per_sample = ask(set, *data_.student, batch, 0);
       }
       phase.seconds += static_cast<double>(samples) * per_sample;
       sets_.back().push_back(std::move(set));
@@ -217,12 +217,18 @@ class Planner {
     phase.by_role = memory_statistics(device_).peak_by_role;
   }
 
-  // Seconds per sample of the teacher in evaluation.
-  double ask(const TeacherSet& set, const nn::Dataset& data, std::int64_t batch) const {
+  // Seconds per sample of the teacher in evaluation: so many made ready at once, then in passes of so
+  // many (0: as in evaluation).
+  double ask(const TeacherSet& set, const nn::Dataset& data, std::int64_t batch,
+             std::int64_t pass) const {
+    if (pass == 0) pass = distill::samples_of_a_pass(data.facts(), device_);
     const auto start = Clock::now();
-    const nn::Batch rows = plain_source(data, device_, {set.reading})
-                               ->make(nn::drawn_samples(data.size(), batch, 0, "plan"));
-    set.final->logits(rows.inputs[0]).to(Device::kCpu);
+    const nn::Batch rows =
+        plain_source(data, device_, {set.reading})
+            ->make(nn::drawn_samples(data.size(), std::max(batch, pass), 0, "plan"));
+    for (std::int64_t at = 0; at < rows.size(); at += pass)
+      set.final->logits(rows.slice(at, std::min(at + pass, rows.size())).inputs[0])
+          .to(Device::kCpu);
     return seconds_since(start) / static_cast<double>(rows.size());
   }
 

@@ -18,7 +18,8 @@ double evaluate_a_batch(const TrainingPlan& plan, const DryRun& run) {
   const EvaluationSet& set = run.data->evaluation.front();
   std::vector<nn::Reading> readings{plan.reading};
   distill::MeasureOptions options{.batch = plan.settings->integer("train.evaluate_batch")};
-  options.limit = options.batch;  // drawn
+  options.limit = std::max(  // drawn: what is ready at once, and a pass
+      options.batch, distill::samples_of_a_pass(set.data->facts(), run.device));
   if (plan.teacher != nullptr && !plan.teacher->answers.empty()) {
     readings.push_back(plan.teacher->reading);
     options.teacher = plan.teacher->answers.front().get();
@@ -30,7 +31,7 @@ double evaluate_a_batch(const TrainingPlan& plan, const DryRun& run) {
   } catch (const Error& error) {  // it may be so far off that its logits are no numbers
     if (error.code() != ErrorCode::kNumerics) throw;
   }
-  return seconds_since(start) / static_cast<double>(std::min(options.batch, set.data->size()));
+  return seconds_since(start) / static_cast<double>(std::min(options.limit, set.data->size()));
 }
 
 std::size_t bytes_of(const NamedTensors& tensors) {

@@ -59,6 +59,13 @@ class Checks {
       statistics_of(arm.name, arm.settings, "student", "train", *data_.student);
   }
 
+  // What is wrong with how a model reads the data is found when a source is made.
+  void readings() {
+    for (const SourceModel& model : jobs_.models())
+      reading_of_model(*model.settings, model.section());
+    for (const Arm& arm : jobs_.recipe().arms) reading_of_model(arm.settings, "student");
+  }
+
   void best() {
     for (const Arm& arm : jobs_.recipe().arms) best_of(arm.settings);
     for (const ModelSpec& model : jobs_.recipe().models) best_of(model.settings);
@@ -80,6 +87,10 @@ class Checks {
 
   void initial_weights() {
     const std::string& start = jobs_.settings().text("teacher.train.weights");
+    if (!start.empty() && !jobs_.settings().text("teacher.weights").empty())
+      std::fprintf(stderr,
+                   "kdtrain: note: teacher.weights is a trained teacher: teacher.train.weights is "
+                   "not read\n");
     if (data_.teacher != nullptr && !start.empty())
       nn::load_weights(*build_model(jobs_.settings(), "teacher", data_.facts(), 0),
                        find_weights(jobs_.settings(), start));
@@ -88,6 +99,9 @@ class Checks {
   }
 
  private:
+  void reading_of_model(const Settings& s, const std::string& section) {
+    plain_source(*data_.student, Device::kCpu, {reading_of(s, section, *data_.kind, DType::kF32)});
+  }
   void best_of(const Settings& s) {
     const std::string& metric = s.text("train.keep_best");
     if (metric.empty()) return;
@@ -190,6 +204,7 @@ OpenedTask open_task(const JobList& jobs, bool first, Device device) {
   jobs.check_lengths(task.data);
   jobs.check_device(device);
   Checks checks(jobs, &task);
+  checks.readings();
   checks.best();
   checks.orders();
   checks.initial_weights();

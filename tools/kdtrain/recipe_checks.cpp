@@ -1,6 +1,8 @@
 // What only several keys of a recipe together can get wrong. Each check is of one matter.
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
+#include <set>
 
 #include "curriculum/options.h"
 #include "distill/losses/divergence.h"
@@ -48,6 +50,18 @@ void check_lists(const Settings& base, Mistakes* mistakes) {
   check_twice("arms", base.texts("arms"), "", mistakes);
   for (const char* key : {"seeds", "teacher.seeds"})
     unless_refused([&] { check_twice(key, base.integers(key), "seed ", mistakes); });
+}
+
+// A file that is named twice counts twice, which nobody sees in the results.
+void check_files_twice(const Use& use, Mistakes* mistakes) {
+  for (const KeySpec& spec : schema()) {
+    const bool lists_files = spec.key.starts_with("data.") && spec.key.ends_with("_files");
+    if (!lists_files && spec.key != "teacher.train.files") continue;
+    std::set<std::string> seen;
+    for (const std::string& file : use.settings.texts(spec.key))
+      if (!seen.insert(std::filesystem::path(file).lexically_normal().string()).second)
+        mistakes->add(use, spec.key, to_toml(Value(shown(file))) + " is there twice");
+  }
 }
 
 void check_seeds(const Settings& base, Mistakes* mistakes) {
@@ -338,8 +352,8 @@ void check_together(RecipeResult* result) {
                        mistakes.add(use, key, message);
                      });
     });
-    for (const auto check :
-         {check_stop, check_order, check_batch_tokens, check_divergence, check_loss, check_start})
+    for (const auto check : {check_files_twice, check_stop, check_order, check_batch_tokens,
+                             check_divergence, check_loss, check_start})
       unless_refused([&] { check(use, &mistakes); });
     unless_refused([&] { check_curriculum(use, &curricula, &mistakes); });
     unless_refused([&] { check_progressive(recipe, use, &mistakes); });

@@ -6,6 +6,7 @@
 
 #include "engine/io/file.h"
 #include "tools/kdtrain/models.h"
+#include "tools/kdtrain/recipe_parts.h"
 
 namespace retort::tools {
 namespace {
@@ -56,13 +57,15 @@ bool has_all(const std::vector<T>& now, const std::vector<T>& before) {
   });
 }
 
+using Begun = std::function<BegunJobs(const std::string&)>;
+
 class Comparison {
  public:
-  Comparison(const std::function<std::string(const std::string&)>& known_hash, bool retrying)
-      : known_hash_(known_hash), retrying_(retrying) {}
+  Comparison(const std::function<std::string(const std::string&)>& known_hash, const Begun& begun)
+      : known_hash_(known_hash), begun_(begun) {}
 
   RecipeChanges of(const Recipe& now, const Recipe& saved) {
-    compare(now.base, saved.base, "");
+    compare(now.base, saved.base, "", "teacher");
     compare_all(now.arms, saved.arms, "arm");
     compare_all(now.models, saved.models, "model");
     const std::vector<TaskSpec>&tasks = now.tasks, &before = saved.tasks;
@@ -73,25 +76,48 @@ class Comparison {
     }
     for (std::size_t i = 0; i < tasks.size(); ++i)
       compare(in_task(now.base, tasks[i]), in_task(saved.base, before[i]),
-              "task." + tasks[i].name + ".");
+              "task." + tasks[i].name + ".", "teacher");
     return std::move(changes_);
   }
 
  private:
-  // What everybody has in common is told once.
-  void compare(const Settings& now, const Settings& saved, const std::string& where) {
+  // What everybody has in common is told once. who: the arm or model whose settings these are, or the
+  // teacher.
+  void compare(const Settings& now, const Settings& saved, const std::string& where,
+               const std::string& who) {
     for (const KeySpec& spec : schema()) {
       const std::string has = to_toml(now.value(spec.key)), had = to_toml(saved.value(spec.key));
       if (has == had && rewritten(spec.key, now))
         changes_.refused.push_back(where + spec.key + " " + has + " has another content");
       if (has == had || spec.key == "name" || spec.key == "description") continue;
       const std::string change = spec.key + " was " + had + ", is " + has;
+      if (begun_ && is_rate(spec.key)) {
+        if (spec.key.starts_with("teacher.") == (who == "teacher"))
+          compare_rate(where + change, who);
+        continue;
+      }
       if (where.empty())
         common_.insert(change);
       else if (common_.contains(change))
         continue;
       (may_differ(spec, now, saved) ? changes_.told : changes_.refused).push_back(where + change);
     }
+  }
+
+  // Each job has the rate of its own settings, so this is told of everybody whom it concerns.
+  void compare_rate(const std::string& change, const std::string& who) {
+    const BegunJobs begun = begun_(who);
+    if (!begun.unfinished.empty())
+      changes_.refused.push_back(change + ", and " + list_of(begun.unfinished) +
+                                 " did not fail: it would go on with another");
+    else if (begun.finished.empty())
+      changes_.told.push_back(change);
+    else if (begun.failed.empty())
+      changes_.refused.push_back(change + ", and " + list_of(begun.finished) +
+                                 " has not failed: give it to who has, arm.NAME.train.lr");
+    else
+      changes_.told.push_back(change + ": " + list_of(begun.failed) + " with it, " +
+                              list_of(begun.finished) + " as before");
   }
 
   // The same name for other weights. Curricula are compared as they are read (write_once).
@@ -104,7 +130,6 @@ class Comparison {
   bool may_differ(const KeySpec& spec, const Settings& now, const Settings& saved) const {
     const std::string& key = spec.key;
     if ((spec.effects & nn::kChangesResult) == 0 || is_hashed_by_jobs(key)) return true;
-    if (is_rate(key)) return retrying_;
     if (key == "seeds") return has_all(now.integers(key), saved.integers(key));
     if (key == "teacher.seeds")  // with several, all runs are called otherwise
       return saved.integers(key).size() > 1 && has_all(now.integers(key), saved.integers(key));
@@ -127,7 +152,7 @@ class Comparison {
         changes_.refused.push_back(kind + " '" + before.name + "' is not there");
         continue;
       }
-      compare(at->settings, before.settings, where);
+      compare(at->settings, before.settings, where, before.name);
       if (at->teachers != before.teachers)
         changes_.refused.push_back(where + "teachers was " + to_toml(before.teachers) + ", is " +
                                    to_toml(at->teachers));
@@ -138,7 +163,7 @@ class Comparison {
   }
 
   const std::function<std::string(const std::string&)>& known_hash_;
-  bool retrying_;
+  const Begun& begun_;
   std::set<std::string> common_;
   RecipeChanges changes_;
 };
@@ -147,7 +172,7 @@ class Comparison {
 
 RecipeChanges changes_since(const Recipe& now, const std::string& saved_text,
                             const std::function<std::string(const std::string&)>& known_hash,
-                            bool retrying) {
+                            const std::function<BegunJobs(const std::string&)>& begun) {
   const RecipeResult saved = parse_recipe("recipe.resolved.toml", saved_text, {});
   // Before anything else: without its libraries, a recipe's own keys are unknown.
   const std::string had = to_toml(saved.recipe.base.value("libraries")),
@@ -155,7 +180,7 @@ RecipeChanges changes_since(const Recipe& now, const std::string& saved_text,
   if (had != has) return {{"libraries was " + had + ", is " + has}, {}};
   if (!saved.problems.empty()) return {{"recipe.resolved.toml does not parse"}, {}};
   const RecipeResult current = parse_recipe("now", resolved_toml(now), {});
-  return Comparison(known_hash, retrying).of(current.recipe, saved.recipe);
+  return Comparison(known_hash, begun).of(current.recipe, saved.recipe);
 }
 
 std::map<std::string, std::string> hashes_of_files(const Recipe& recipe) {

@@ -19,12 +19,19 @@ struct RecipeChanges {
   std::vector<std::string> told;     // may differ, in the same form
 };
 
+/// Jobs of an arm, a model or the teacher that have begun, as "arm/seed".
+struct BegunJobs {
+  std::vector<std::string> finished, failed, unfinished;
+};
+
 /// saved: recipe.resolved.toml of the folder. known_hash: of the file that a path of the saved
-/// recipe meant, "" if unknown. retrying: jobs that failed are tried again, for which a learning
-/// rate and a norm to clip at may differ.
+/// recipe meant, "" if unknown. begun: given where jobs that failed are tried again, for which a
+/// learning rate and a norm to clip at may differ: for those arms alone, so that the saved recipe says
+/// what the others were trained by. Jobs of such an arm that are done stay as they are, and are told;
+/// one that would go on in the middle with another rate is refused.
 RecipeChanges changes_since(const Recipe& now, const std::string& saved,
                             const std::function<std::string(const std::string& path)>& known_hash,
-                            bool retrying);
+                            const std::function<BegunJobs(const std::string& who)>& begun);
 
 /// The keys that name a file of weights or of an order, as the recipe gives them, with the hashes
 /// of the files: of everybody in every task. Files that are missing are left out.

@@ -9,8 +9,10 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <set>
 
 #include "engine/io/file.h"
+#include "tools/kdtrain/job_state.h"
 #include "tools/kdtrain/provenance.h"
 #include "tools/kdtrain/recipe_identity.h"
 
@@ -23,6 +25,40 @@ constexpr const char* kResolved = "recipe.resolved.toml";
 
 [[noreturn]] void fail_io(const std::string& what, const std::string& path) {
   fail(ErrorCode::kIo, what, " ", path, ": ", std::strerror(errno));
+}
+
+void add_begun(const fs::path& folder, const std::string& title, BegunJobs* jobs) {
+  std::error_code error;
+  bool has_checkpoint = false;
+  for (const auto& entry : fs::directory_iterator(folder, error))
+    has_checkpoint |= entry.path().filename().string().starts_with("ckpt-");
+  if (fs::exists(folder / kJobFailed, error))
+    jobs->failed.push_back(title);
+  else if (FileManifest(folder.string()).knows(kJobWeights))
+    jobs->finished.push_back(title);
+  else if (has_checkpoint)
+    jobs->unfinished.push_back(title);
+}
+
+// Of an arm's folder, whose jobs lie in seed<k>, or for each task in a folder there.
+BegunJobs begun_jobs(const fs::path& arm) {
+  BegunJobs jobs;
+  std::error_code error;
+  std::set<fs::path> seeds;
+  for (const auto& entry : fs::directory_iterator(arm, error))
+    if (entry.path().filename().string().starts_with("seed")) seeds.insert(entry.path());
+  for (const fs::path& seed : seeds) {
+    const std::string title =
+        arm.filename().string() + "/" + seed.filename().string().substr(std::strlen("seed"));
+    add_begun(seed, title, &jobs);
+    std::set<fs::path> tasks;
+    for (const auto& entry : fs::directory_iterator(seed, error))
+      if (entry.is_directory(error) && fs::exists(entry.path() / kJobLines, error))
+        tasks.insert(entry.path());
+    for (const fs::path& task : tasks)
+      add_begun(task, title + " in task " + task.filename().string(), &jobs);
+  }
+  return jobs;
 }
 
 }  // namespace
@@ -58,8 +94,11 @@ RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume,
         const Json* const hash = weights == nullptr ? nullptr : weights->find(name);
         return hash == nullptr ? "" : hash->as_string();
       };
+      std::function<BegunJobs(const std::string&)> begun;
+      if (retrying)
+        begun = [&](const std::string& who) { return begun_jobs(fs::path(path) / "arms" / who); };
       const RecipeChanges changes =
-          changes_since(recipe, read_file(saved, kMaxRecipeBytes), known_hash, retrying);
+          changes_since(recipe, read_file(saved, kMaxRecipeBytes), known_hash, begun);
       if (!changes.refused.empty()) {
         std::string list;
         for (std::size_t i = 0; i < changes.refused.size() && i < 5; ++i)

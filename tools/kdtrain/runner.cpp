@@ -7,6 +7,7 @@
 
 #include "engine/runtime/device.h"
 #include "tools/kdtrain/command_line.h"
+#include "tools/kdtrain/job_state.h"
 #include "tools/kdtrain/provenance.h"
 #include "tools/kdtrain/recipe_identity.h"
 #include "tools/kdtrain/signals.h"
@@ -137,15 +138,31 @@ std::string train_teacher(const CommandLine& line, Recipe recipe, const std::str
   CommandLine own = line;
   own.out = folder;
   std::error_code absent;
+  const std::string job = folder + "/arms/teacher/seed" + std::to_string(seed);
   own.resume = std::filesystem::exists(folder + "/recipe.resolved.toml", absent);
+  own.retry_failed = std::filesystem::exists(job + "/" + kJobFailed, absent);
   install_signal_handlers();
-  Run run(own, recipe, true);
+  const auto begun = [&] {
+    try {
+      return std::make_unique<Run>(own, recipe, true);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kUsage) throw;
+      // `run` would say which of its switches helps.
+      const std::string what = error.what();
+      fail(ErrorCode::kUsage, "[score] the recipe's teacher cannot be trained in ", folder, ": ",
+           what.substr(0, what.find(": --resume goes on")),
+           "; remove that folder, or name another FILE with --out");
+    }
+  }();
+  Run& run = *begun;
   if (const int signal = run.run(); signal != 0)
     fail(kStopped, run.checkpointed() ? "stopped after a checkpoint" : "stopped",
          "; the same command goes on with ", folder);
   RETORT_CHECK_AS(kNumerics, run.failed().empty(), "[score] the teacher failed: ",
-                  run.failed().empty() ? "" : run.failed().front().reason);
-  return folder + "/arms/teacher/seed" + std::to_string(seed) + "/model.safetensors";
+                  run.failed().empty() ? "" : run.failed().front().reason,
+                  "; a smaller teacher.train.lr or a teacher.train.clip_norm may help: the same "
+                  "command with it tries again");
+  return job + "/" + kJobWeights;
 }
 
 int run_command(const CommandLine& line) {
@@ -188,12 +205,12 @@ int run_command(const CommandLine& line) {
   std::fflush(stdout);
   std::string list;
   for (const FailedJob& job : run.failed()) list += "\n  " + job.title + ": " + job.reason;
-  fail(
-      ErrorCode::kNumerics, run.failed().size(), " of ", run.jobs(),
-      " jobs failed; the results of the others stand:", list,
-      "\na smaller lr or a clip_norm may help; the failed ones are tried again, each from its last "
-      "checkpoint, by\n  ",
-      resume_command(line, run.path()), " --retry-failed");
+  fail(ErrorCode::kNumerics, run.failed().size(), " of ", run.jobs(),
+       " jobs failed; the results of the others stand:", list,
+       "\na smaller lr or a clip_norm (arm.NAME.train.lr=...) may help; the failed ones are tried "
+       "again, each from its last "
+       "checkpoint, by\n  ",
+       resume_command(line, run.path()), " --retry-failed");
 }
 
 }  // namespace retort::tools

@@ -348,7 +348,10 @@ void training_rows(Table* t) {
            .not_in_arm(),
        count_option("evaluate_steps", 0, 0, 1e9, "steps",
                     "Evaluate every n steps; 0: every epoch."),
-       count_option("evaluate_batch", 500, 1, 65536, "samples", "Samples in an evaluation step.")
+       count_option("evaluate_batch", 500, 1, 65536, "samples",
+                    "Samples made ready at once for an evaluation, in whole passes; changes no "
+                    "byte.")
+           .without(kResult)
            .with(kCost)
            .not_in_arm(),
        count_option("log_steps", 50, 1, 1e9, "steps",

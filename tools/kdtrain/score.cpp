@@ -1,5 +1,11 @@
 // `kdtrain score`: a recipe's curriculum without training the students.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <filesystem>
 
 #include "engine/io/file.h"
 #include "tools/kdtrain/command_line.h"
@@ -30,6 +36,16 @@ TeacherSet scored_teacher(const CommandLine& line, const Recipe& recipe, const S
   return teacher;
 }
 
+// Before the work that the file is for.
+void check_can_be_written(const std::string& file) {
+  std::error_code absent;
+  RETORT_CHECK_AS(kIo, !std::filesystem::is_directory(file, absent), "[score] --out ",
+                  escaped(file), " is a folder: expected the name of a file");
+  const std::string folder = parent_folder(file);
+  RETORT_CHECK_AS(kIo, ::faccessat(AT_FDCWD, folder.c_str(), W_OK | X_OK, AT_EACCESS) == 0,
+                  "[score] cannot write ", escaped(file), ": ", std::strerror(errno));
+}
+
 }  // namespace
 
 int score_command(const CommandLine& line) {
@@ -50,6 +66,7 @@ int score_command(const CommandLine& line) {
                    "' has one by its student or by another model: a run writes it to curriculum/");
       break;
     }
+  check_can_be_written(line.out);
   const Device device = open_device(line.device, base);
   const ExperimentData data = open_data(base, false);
   RETORT_CHECK(!data.endless(), "[score] ", base.text("data.format"),

@@ -159,8 +159,11 @@ TrainingPlan TaskRun::student_plan(const StudentJob& job) {
 
 void TaskRun::load_start(const std::string& file, const Settings& s, const std::string& section,
                          TrainingPlan* plan) const {
-  const nn::WeightsInfo info = nn::load_weights(*plan->model, file);
+  nn::WeightsInfo info = nn::load_weights(*plan->model, file);
   take_metadata(info.metadata, s, section, *data_.kind, &plan->reading);
+  // Where the folder lies is no part of what is logged.
+  if (const std::string own = shared_.folder.path() + "/"; info.path.starts_with(own))
+    info.path.erase(0, own.size());
   if (std::string told = told_of_drawn(info); !told.empty()) plan->notes.push_back(std::move(told));
 }
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <numeric>
 
 #include "engine/io/file.h"
 #include "kernels/conv2d/conv2d_choice.h"
+#include "nn/data/drawn.h"
 #include "nn/data/packed_file.h"
 #include "nn/data/text/bioasq.h"
 #include "nn/data/text/text_dataset.h"
@@ -194,7 +194,8 @@ std::int64_t largest_label(const DataRequest& request, const TextFormat& format)
 std::shared_ptr<const Dataset> open_texts(const DataRequest& asked) {
   const std::int64_t holdout = asked.options.integer("holdout");
   DataRequest request = asked;
-  // The samples held out are the last of the training files, tokenised with the others.
+  // The samples held out are drawn across the training files, which may be sorted, and tokenised
+  // with the others.
   if (asked.split == "validation" && holdout > 0) request.split = "train";
   const Strings files = files_of(request, {});
   if (files.empty()) return nullptr;
@@ -212,9 +213,14 @@ std::shared_ptr<const Dataset> open_texts(const DataRequest& asked) {
   RETORT_CHECK(holdout < all->size(), "[data] data.holdout = ", holdout, " of ", all->size(),
                " training samples leaves nothing to train on");
   const bool is_train = asked.split == "train";
-  std::vector<std::int64_t> part(
-      static_cast<std::size_t>(is_train ? all->size() - holdout : holdout));
-  std::iota(part.begin(), part.end(), is_train ? 0 : all->size() - holdout);
+  const std::vector<std::int64_t> held = drawn_samples(all->size(), holdout, 0, "holdout");
+  std::vector<std::int64_t> part;
+  if (is_train) {
+    for (std::int64_t i = 0; i < all->size(); ++i)
+      if (!std::binary_search(held.begin(), held.end(), i)) part.push_back(i);
+  } else {
+    part = held;
+  }
   return first_of(all->subset(part), is_train ? 0 : asked.options.integer("validation_limit"));
 }
 
@@ -329,8 +335,8 @@ DataKind text_kind(const std::string& name) {
   add(&kind.options, tokenizer_options());
   add(&kind.options,
       {length_option(), count_option("holdout", 0, 0, 1e9, "samples",
-                                     "Text: the last n samples of data.train_files are not trained "
-                                     "on: they are split 'validation'; 0: none.")});
+                                     "Text: n samples, drawn across data.train_files, are not "
+                                     "trained on: they are split 'validation'; 0: none.")});
   add(&kind.options, masking_options());
   if (name == "text") {
     kind.doc = "texts, one a line, for language models";

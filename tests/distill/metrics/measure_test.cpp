@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "engine/runtime/device.h"
+#include "kernels/common/parallel.h"
 #include "nn/data/drawn.h"
 #include "nn/data/image_dataset.h"
 #include "nn/models/registry.h"
@@ -35,14 +36,17 @@ std::shared_ptr<nn::Model> mlp(std::uint64_t seed, Device device) {
   return model;
 }
 
-// Forty-five images, two of them without a label that counts.
-std::shared_ptr<const nn::Source> images(Device device) {
+std::shared_ptr<const nn::Dataset> noise(const Shape& shape) {
   std::vector<std::int32_t> labels;
-  for (std::int64_t i = 0; i < kSamples; ++i)
+  for (std::int64_t i = 0; i < shape[0]; ++i)
     labels.push_back(static_cast<std::int32_t>(i * 3 % kClasses));
-  return std::make_shared<nn::ImageDataset>(randint({kSamples, 3, 4, 5}, 1, 256).to(DType::kU8),
-                                            labels, kClasses, "noise")
-      ->source({.device = device});
+  return std::make_shared<nn::ImageDataset>(randint(shape, 1, 256).to(DType::kU8), labels, kClasses,
+                                            "noise");
+}
+
+// Forty-five images.
+std::shared_ptr<const nn::Source> images(Device device) {
+  return noise({kSamples, 3, 4, 5})->source({.device = device});
 }
 
 // The same source with the labels of some samples taken away.
@@ -66,26 +70,6 @@ class SomeIgnored : public nn::Source {
   std::shared_ptr<const nn::Source> inner_;
   std::vector<std::int64_t> ignored_;
 };
-
-// Counts are the same; what is a float is so up to the rounding of logits that were multiplied in
-// batches of another size.
-void expect_same_rows(const Measurement& a, const Measurement& b, const std::string& what) {
-  EXPECT_EQ(a.samples, b.samples) << what;
-  EXPECT_EQ(a.targets, b.targets) << what;
-  EXPECT_EQ(a.predictions, b.predictions) << what;
-  EXPECT_EQ(a.rank, b.rank) << what;
-  EXPECT_EQ(a.teacher_predictions, b.teacher_predictions) << what;
-  EXPECT_EQ(a.sample_of_row, b.sample_of_row) << what;
-  const auto same = [&](const std::vector<float>& x, const std::vector<float>& y) {
-    ASSERT_EQ(x.size(), y.size()) << what;
-    for (std::size_t i = 0; i < x.size(); ++i)
-      EXPECT_TRUE(close(static_cast<double>(x[i]), static_cast<double>(y[i]), 1e-4, 1e-5)) << what;
-  };
-  same(a.loss, b.loss);
-  same(a.confidence, b.confidence);
-  same(a.kl, b.kl);
-  for (std::size_t k = 0; k < a.statistics.size(); ++k) same(a.statistics[k], b.statistics[k]);
-}
 
 void expect_same_bits(const Measurement& a, const Measurement& b, const std::string& what) {
   EXPECT_EQ(a.samples, b.samples) << what;
@@ -155,8 +139,70 @@ TEST(Measure, rows_are_the_same_however_the_data_is_cut) {
     };
     const Measurement whole = at(kSamples);
     for (const std::int64_t batch : {1, 7, 44, 500})
-      expect_same_rows(at(batch), whole, join(name_of(device), ", batches of ", batch));
+      expect_same_bits(at(batch), whole, join(name_of(device), ", batches of ", batch));
   }
+}
+
+// Several passes over what the CPU takes few of at a time.
+TEST(Measure, no_cut_and_no_thread_changes_a_bit) {
+  const auto resnet = [](std::uint64_t seed) {
+    return nn::make_model({.arch = "resnet8", .classes = kClasses, .seed = seed});
+  };
+  const auto perceptron = [](std::uint64_t seed) {
+    return nn::make_model({.arch = "mlp",
+                           .classes = kClasses,
+                           .seed = seed,
+                           .options = {{"hidden", nn::Ints{100}}},
+                           .input = {4, 5, 3}});
+  };
+  const struct {
+    std::shared_ptr<nn::Model> model, teacher;
+    std::shared_ptr<const nn::Dataset> data;
+    std::int64_t pass;
+  } cases[] = {{resnet(1), resnet(2), noise({150, 3, 32, 32}), 64},
+               {perceptron(1), perceptron(2), noise({1100, 3, 4, 5}), 500}};
+  const int threads = thread_count();
+  for (const auto& c : cases)
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const auto source = c.data->source({.readings = {nn::Reading{.dtype = dtype}}});
+      EXPECT_EQ(samples_of_a_pass(source->facts(), Device::kCpu), c.pass);
+      const auto teacher = std::make_shared<const Teacher>(c.teacher);
+      const auto at = [&](std::int64_t batch, std::uint64_t kept) {
+        const TeacherAnswers answers(teacher, 1, kept);
+        measure(*c.model, *source, {.batch = 64, .teacher = &answers});  // keeps what it may
+        return measure(*c.model, *source,
+                       {.batch = batch, .teacher = &answers, .statistics = true});
+      };
+      const Measurement whole = at(2000, 0);
+      for (const int n : {1, 2, 3}) {
+        set_thread_count(n);
+        for (const std::int64_t batch : {1, 7, 64, 129, 500})
+          for (const std::uint64_t kept : {0, 100 * 7 * 4, 1 << 20})
+            expect_same_bits(at(batch, kept), whole, join(batch, " ", kept, " ", n, " threads"));
+      }
+      set_thread_count(threads);
+    }
+}
+
+TEST(Measure, a_pass_is_smaller_where_samples_are_larger) {
+  const auto of_images = [](std::int64_t side, Device device) {
+    return samples_of_a_pass({.gives = nn::Reads::kImages, .input = {side, side, 3}}, device);
+  };
+  EXPECT_EQ(of_images(8, Device::kCpu), 500);
+  EXPECT_EQ(of_images(32, Device::kCpu), 64);
+  EXPECT_EQ(of_images(224, Device::kCpu), 8);
+  EXPECT_EQ(of_images(32, Device::kCuda), 500);
+  EXPECT_EQ(of_images(224, Device::kCuda), 80);
+  const auto of_texts = [](nn::TextTask task, std::int64_t classes, std::int64_t choices = 1) {
+    return samples_of_a_pass(
+        {.gives = nn::Reads::kTokens, .classes = classes, .task = task, .choices = choices},
+        Device::kCpu);
+  };
+  EXPECT_EQ(of_texts(nn::TextTask::kClassification, 2), 32);
+  EXPECT_EQ(of_texts(nn::TextTask::kMultipleChoice, 4, 4), 8);
+  EXPECT_EQ(of_texts(nn::TextTask::kMaskedLm, 30522), 32);
+  EXPECT_EQ(of_texts(nn::TextTask::kCausalLm, 50257), 5);
+  EXPECT_EQ(of_texts(nn::TextTask::kMultipleChoice, 100, 100), 1);
 }
 
 TEST(Measure, kept_answers_are_the_computed_ones) {

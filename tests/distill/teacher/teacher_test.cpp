@@ -200,19 +200,30 @@ std::shared_ptr<LogitCache> cache_of(const Teacher& teacher) {
 }
 
 TEST(LogitCache, a_row_has_the_same_bits_whatever_batch_it_came_in_first) {
-  const auto m = std::make_shared<TinyMlp>(40, std::vector<std::int64_t>{300}, 10, 1);
-  Teacher teacher(m);
-  const Tensor x = randn({150, 40}, 1);
-  std::vector<std::int64_t> samples(150);
-  std::iota(samples.begin(), samples.end(), 0);
-  teacher.use_cache(cache_of(teacher));
-  const Tensor want = teacher.logits(x, samples, {});
-  teacher.use_cache(cache_of(teacher));
-  for (const auto& [begin, end] :
-       {std::pair<std::int64_t, std::int64_t>{148, 150}, {30, 31}, {0, 100}, {90, 150}}) {
-    const std::span<const std::int64_t> part(samples.data() + begin,
-                                             static_cast<std::size_t>(end - begin));
-    EXPECT_TRUE(same_bytes(teacher.logits(x.slice(begin, end), part, {}), want.slice(begin, end)));
+  const auto check = [](std::shared_ptr<nn::Model> model, const Tensor& x, const char* what) {
+    Teacher teacher(std::move(model));
+    std::vector<std::int64_t> samples(150);
+    std::iota(samples.begin(), samples.end(), 0);
+    teacher.use_cache(cache_of(teacher));
+    const Tensor want = teacher.logits(x, samples, {});
+    teacher.use_cache(cache_of(teacher));
+    for (const auto& [begin, end] :
+         {std::pair<std::int64_t, std::int64_t>{148, 150}, {30, 31}, {0, 100}, {90, 150}}) {
+      const std::span<const std::int64_t> part(samples.data() + begin,
+                                               static_cast<std::size_t>(end - begin));
+      EXPECT_TRUE(same_bytes(teacher.logits(x.slice(begin, end), part, {}), want.slice(begin, end)))
+          << what << begin;
+    }
+  };
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    check(nn::make_model({.arch = "mlp",
+                          .classes = 10,
+                          .seed = 1,
+                          .options = {{"hidden", nn::Ints{300}}},
+                          .input = {40}}),
+          randn({150, 40}, 1).to(dtype), "mlp ");
+    check(nn::make_model({.arch = "resnet8", .classes = 10, .seed = 1}),
+          randn({150, 32, 32, 3}, 2).to(dtype), "resnet ");
   }
 }
 

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -170,13 +171,30 @@ TEST_F(TextData, token_counts_are_those_of_batches) {
   }
 }
 
-TEST_F(TextData, the_last_samples_may_be_held_out) {
-  const Options holdout{{"holdout", std::int64_t{1}}};
-  EXPECT_EQ(open("text", kTexts, holdout)->measured("text_length"), (std::vector<float>{3, 3, 8}));
+// Files are often sorted: the last ones may all be of one class.
+TEST_F(TextData, samples_drawn_across_the_files_may_be_held_out) {
+  std::string sorted;
+  std::vector<float> every;
+  for (int i = 1; i <= 40; ++i) {
+    for (int w = 0; w < i; ++w) sorted += "a ";
+    sorted += "\n";
+    every.push_back(static_cast<float>(i));
+  }
+  const Options holdout{{"holdout", std::int64_t{8}}};
+  const auto train = open("text", sorted, holdout)->measured("text_length");
+  EXPECT_EQ(open("text", sorted, holdout)->measured("text_length"), train);
   Options all = options(holdout);
   all.set("train_files", Strings{"x"});
-  const auto held = open_data({"text", "validation", all, {}});
-  EXPECT_EQ(held->measured("text_length"), (std::vector<float>{1}));
+  const auto held = open_data({"text", "validation", all, {}})->measured("text_length");
+  ASSERT_EQ(held.size(), 8u);
+  EXPECT_LT(held.front(), 20);
+  EXPECT_GT(held.back(), 20);
+  std::vector<float> both = train;
+  both.insert(both.end(), held.begin(), held.end());
+  std::sort(both.begin(), both.end());
+  EXPECT_EQ(both, every);
+  EXPECT_TRUE(std::is_sorted(train.begin(), train.end()));  // in the order of the files
+  open("text", kTexts);
   all.set("holdout", std::int64_t{4});
   EXPECT_THROW(open_data({"text", "train", all, {}}), Error);
   all.set("holdout", std::int64_t{0});
