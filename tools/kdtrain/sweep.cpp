@@ -310,6 +310,7 @@ class Sweep {
     if (!best.failed.empty() || std::isnan(best.value))
       fail(ErrorCode::kNumerics, "[sweep] all trials failed; ", folder_, "/sweep.html lists why");
     std::string words;
+    for (const std::string& word : line_.words) words += " " + shell_word(word);
     for (std::size_t i = 0; i < ranges_.size(); ++i)
       words += " " + shell_word(ranges_[i].key + "=" + best.values[i]);
     std::printf("best: trial %lld\n  kdtrain run %s%s\n%s/sweep.html\n",
