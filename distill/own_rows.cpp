@@ -31,6 +31,7 @@ nn::Batch own_rows(nn::Batch batch) {
     const bool shared = r > 0 && batch.inputs[r].defined() && batch.inputs[0].defined() &&
                         batch.inputs[r].values.raw() == batch.inputs[0].values.raw();
     own.push_back(shared ? own[0] : own_rows(batch.inputs[r]));
+    own.back().activations = batch.inputs[r].activations;
   }
   batch.inputs = std::move(own);
   batch.targets = own_rows(batch.targets);

@@ -48,6 +48,7 @@ Inputs Inputs::slice(std::int64_t begin, std::int64_t end) const {
                samples(), ", got ", begin, " to ", end);
   if (begin == 0 && end == samples()) return *this;
   const auto keyed = [&](Inputs part) {
+    part.activations = activations;
     if (drawn_by.defined()) part.drawn_by = drawn_by.slice(begin * choices, end * choices);
     part.step = step;
     return part;
@@ -85,7 +86,8 @@ Want Want::operator|(const Want& other) const {
   const auto can_do_without = [](const Want& want) { return want.head || want.layers > 0; };
   return {everything ? 0 : std::max(layers, other.layers), hidden || other.hidden,
           features || other.features,
-          (head || other.head) && can_do_without(*this) && can_do_without(other)};
+          (head || other.head) && can_do_without(*this) && can_do_without(other),
+          attention || other.attention};
 }
 
 Tensor logits_of(const Outputs& outputs) {

@@ -32,6 +32,10 @@ struct Inputs {
   /// Of starts and rows, for whoever cuts a batch without asking the device.
   std::vector<std::int32_t> starts_on_host, rows_on_host;
 
+  /// Of ids, which have none of their own: bf16 for activations in it, f32 for those of the
+  /// parameters.
+  DType activations = DType::kF32;
+
   /// What a model in training draws numbers by (dropout): a number of each sequence (i64; of each
   /// sample where values are no ids), and the step, an i64 scalar. Undefined: it may draw none.
   Tensor drawn_by, step;
@@ -61,11 +65,12 @@ struct Want {
   /// Features and the last layer's weights do instead of logits, which a model may then leave
   /// undefined: for who multiplies them part by part. Also said by who reads no logits.
   bool head = false;
+  bool attention = false;  // queries and keys of the layers computed
 
   /// Both at once.
   Want operator|(const Want& other) const;
   /// Whether logits are enough to answer.
-  bool logits_suffice() const { return layers == 0 && !hidden && !features; }
+  bool logits_suffice() const { return layers == 0 && !hidden && !features && !attention; }
   bool operator==(const Want&) const = default;
 };
 
@@ -78,6 +83,15 @@ struct Head {
   bool defined() const { return weight.defined(); }
 };
 
+/// What a layer's attention is made of: softmax(q k^T / sqrt(D)) over each sequence, for each head.
+///
+/// Shapes    queries and keys (T, heads D)
+struct AttentionReads {
+  Tensor queries, keys;
+  std::int64_t heads = 0;
+  bool causal = false;
+};
+
 /// What a model returns. pre and post are filled if hidden layers are wanted: the activations
 /// before and after the nonlinearity, from the input side on.
 ///
@@ -85,13 +99,15 @@ struct Head {
 ///           features (N, m): what the last layer reads. mlp: one (B, width) each
 ///           per hidden layer. ResNets: one (B, H, W, C) each per stage, of the stage's last block.
 ///           Transformers: one (T, H) per layer, its output, in pre and in post; embeddings (T, H):
-///           what the first one reads.
+///           what the first one reads; attention: one a layer, where it is wanted.
 struct Outputs {
   Tensor logits;
   std::vector<Tensor> pre, post;
   Tensor features;
   Tensor embeddings;
   Head head = {};
+  std::vector<AttentionReads> attention = {};
+  std::vector<std::int32_t> starts_on_host = {};  // of the sequences that attention is over
 };
 
 /// The logits, multiplied out where features and head stand for them.

@@ -1,5 +1,6 @@
 #include "distill/terms/registry.h"
 
+#include "distill/terms/attention_maps.h"
 #include "distill/terms/cosine.h"
 #include "distill/terms/hidden_mse.h"
 
@@ -32,10 +33,29 @@ TermKind cosine_kind() {
       }};
 }
 
+TermKind attention_kind() {
+  return {
+      .names = {"attention"},
+      .options = {nn::choice_option("distance", "kl", "kl|probabilities|scores",
+                                    "Of the teacher's rows of attention from the student's: "
+                                    "KL or squared error of probabilities, or of the scores "
+                                    "that softmax reads.")
+                      .with(nn::kChangesCost),
+                  nn::ints_option("layers", {}, 1, 1000, "",
+                                  "The student's layers that are compared; empty: all.")
+                      .with(nn::kChangesCost)},
+      .doc = "distance of a transformer's attention maps from the teacher's",
+      .make = [](const TermConfig& c) -> std::shared_ptr<Term> {
+        return std::make_shared<AttentionMaps>(AttentionMapsOptions{
+            c.options.integers("layers"), parse_attention_distance(c.options.text("distance"))});
+      }};
+}
+
 }  // namespace
 
 nn::Registry<TermKind>& term_kinds() {
-  static nn::Registry<TermKind> kinds("loss term", {hidden_mse_kind(), cosine_kind()});
+  static nn::Registry<TermKind> kinds("loss term",
+                                      {hidden_mse_kind(), cosine_kind(), attention_kind()});
   return kinds;
 }
 

@@ -1,5 +1,6 @@
 // [[task]]: each model goes through all tasks, on with the weights of the one before.
 #include <algorithm>
+#include <set>
 
 #include "tests/tools/table_fixture.h"
 
@@ -59,7 +60,8 @@ TEST_F(KdtrainTasks, plan_names_each_task) {
 TEST_F(KdtrainTasks, go_on_after_a_signal) {
   const std::string file = tasks();
   const auto args = [&](const std::string& out, bool resume = false) {
-    std::vector<std::string> all{"run", file, "train.steps=60", "train.checkpoint_steps=7"};
+    std::vector<std::string> all{"run", file, "train.steps=60", "train.checkpoint_steps=7",
+                                 "task.finetune.teacher.train.continues=true"};
     all.insert(all.end(), {"--device", "cpu"});
     if (resume) all.push_back("--resume");
     all.insert(all.end(), {"--out", out});
@@ -113,6 +115,93 @@ TEST_F(KdtrainTasks, a_model_goes_through_the_tasks_before_the_one_that_needs_it
   EXPECT_NE(values(in_task("x", "mid", "pretrain")), values(in_task("x", "mid", "finetune")));
   for (const Json& line : lines_of("x", "c"))
     EXPECT_EQ(line.find("loss_kd") != nullptr, line.at("task").as_string() == "finetune");
+}
+
+// An arm learns in the tasks in which it says so, and the command line may say it too.
+TEST_F(KdtrainTasks, an_arm_differs_in_one_task) {
+  const std::string file = write("own.toml", read(tasks()) + R"(
+[[arm]]
+name = "first"
+task.finetune.distill.lambda = 0.0
+[[arm]]
+name = "second"
+distill.lambda = 0.0
+task."finetune".distill.lambda = 0.5
+[size.small]
+arm.first.task.pretrain.train.lr = 0.0
+)");
+  run_into("x", {file});
+  const auto taught_in = [&](const std::string& out, const std::string& arm) {
+    std::set<std::string> tasks;
+    for (const Json& line : lines_of(out, arm))
+      if (line.find("loss_kd") != nullptr) tasks.insert(line.at("task").as_string());
+    return tasks;
+  };
+  using Tasks = std::set<std::string>;
+  EXPECT_EQ(taught_in("x", "a"), Tasks());
+  EXPECT_EQ(taught_in("x", "b"), Tasks({"pretrain", "finetune"}));
+  EXPECT_EQ(taught_in("x", "first"), Tasks({"pretrain"}));
+  EXPECT_EQ(taught_in("x", "second"), Tasks({"finetune"}));
+  EXPECT_EQ(values(in_task("x", "first", "pretrain")), values(in_task("x", "b", "pretrain")));
+  // It is part of what the run is.
+  const std::string resolved = path("x/recipe.resolved.toml");
+  expect({"run", resolved, "--device", "cpu", "--out", "x", "--resume"}, 0, "");
+  expect({"run", file, "arm.second.task.finetune.distill.lambda=0.4", "--device", "cpu", "--out",
+          "x", "--resume"},
+         2, "arm.second.task.finetune.distill.lambda was 0.5, is 0.4");
+  run_into("y", {file, "arm.second.task.finetune.distill.lambda=0.0", "size=small"});
+  EXPECT_EQ(taught_in("y", "second"), Tasks());
+  EXPECT_NE(values(in_task("y", "first", "pretrain")), values(in_task("x", "first", "pretrain")));
+}
+
+TEST_F(KdtrainTasks, mistakes_in_a_task_of_an_arm_have_their_place) {
+  const auto refused = [&](const std::string& lines, const std::string& message) {
+    const std::string file = write("wrong.toml", read(tasks()) + "[[arm]]\nname = \"c\"\n" + lines);
+    expect({"validate", file, "--no-data"}, 2, message);
+  };
+  refused("task.nowhere.train.lr = 0.1\n", "c: there is no task 'nowhere'");
+  refused("task.finetune.train.lrate = 0.1\n", "unknown key 'train.lrate'");
+  refused("task.finetune.data.holdout = 3\n", "'data.holdout' cannot differ between arms");
+  refused("task.finetune.train.lr = -1.0\n", "train.lr: expected");
+  expect({"validate", tasks(), "arm.a.task.nowhere.train.lr=0.1", "--no-data"}, 2,
+         "unknown key 'task.nowhere.train.lr'");
+}
+
+// KD at fine-tuning wants a teacher that knows the task: it goes on from the task before.
+TEST_F(KdtrainTasks, a_teacher_goes_on_with_a_task) {
+  const std::string file = tasks(), further = "task.finetune.teacher.train.continues=true";
+  run_into("x", {file});
+  run_into("y", {file, further, "task.finetune.teacher.train.lr=0.0"});
+  EXPECT_EQ(values(in_task("y", "teacher", "finetune")),
+            values(in_task("x", "teacher", "pretrain")));
+  EXPECT_EQ(values(in_task("y", "b", "finetune")), values(in_task("x", "b", "finetune")));
+  run_into("z", {file, further, "task.finetune.teacher.train.lr=0.2"});
+  EXPECT_EQ(values(in_task("z", "teacher", "pretrain")),
+            values(in_task("x", "teacher", "pretrain")));
+  EXPECT_NE(values(in_task("z", "teacher", "finetune")),
+            values(in_task("z", "teacher", "pretrain")));
+  EXPECT_EQ(values(in_task("z", "b", "pretrain")), values(in_task("x", "b", "pretrain")));
+  EXPECT_NE(values(in_task("z", "b", "finetune")), values(in_task("x", "b", "finetune")));
+  const Result plan = run({"plan", file, further, "--device", "cpu"});
+  EXPECT_THAT(plan.out, HasSubstr("finetune: training teachers"));
+  // A given one starts from its file.
+  const std::string given = "teacher.weights=" + in_task("x", "teacher", "pretrain");
+  run_into("w", {file, given, further, "task.finetune.teacher.train.lr=0.2"});
+  EXPECT_EQ(values(in_task("w", "teacher", "finetune")),
+            values(in_task("z", "teacher", "finetune")));
+  EXPECT_FALSE(fs::exists(path("w/arms/teacher/seed1/pretrain")));
+}
+
+TEST_F(KdtrainTasks, where_no_teacher_goes_on_its_keys_are_mistakes) {
+  const auto refused = [&](const std::string& word, const std::string& message) {
+    expect({"validate", tasks(), word, "--no-data"}, 2, message);
+  };
+  refused("task.finetune.teacher.train.lr=0.1", "the teacher does not train in this task");
+  refused("task.pretrain.teacher.train.continues=true", "there is no task before it");
+  refused("task.finetune.teacher.train.weights=x.safetensors", "cannot differ between tasks");
+  const std::string alone = recipe(arm("a"));
+  expect({"validate", alone, "teacher.train.continues=true", "--no-data"}, 2,
+         "needs a [[task]] behind another one");
 }
 
 // The teacher is held once, however many tasks went before.

@@ -135,6 +135,71 @@ TEST_F(KdtrainText, evaluation_does_not_depend_on_how_it_is_cut) {
   }
 }
 
+// TinyBERT's and CompactBioBERT's terms by their keys; what does not fit is told before a teacher trains.
+TEST_F(KdtrainText, attention_maps_are_distilled) {
+  const std::string two = "student.hidden_size = 8\nstudent.heads = 2\n";
+  const std::string file =
+      recipe(arm("kd", two) + arm("kl", two + "distill.attention.weight = 3.0") +
+             arm("scores", two + "distill.attention = { weight = 1.0, distance = \"scores\" }\n" +
+                               "distill.hidden_mse.weight = 1.0\ntrain.micro_batch = 3"));
+  run_into("x", {"text.toml"});
+  const auto number = [](const Json& line, const char* key) { return line.at(key).as_number(); };
+  for (const Json& line : lines_of("x", "kl"))
+    EXPECT_NEAR(number(line, "loss"),
+                0.5 * (number(line, "loss_ce") + number(line, "loss_kd")) +
+                    3 * number(line, "loss_attention"),
+                1e-4);
+  for (const Json& line : lines_of("x", "scores"))
+    EXPECT_NEAR(number(line, "loss"),
+                0.5 * (number(line, "loss_ce") + number(line, "loss_kd")) +
+                    number(line, "loss_attention") + number(line, "loss_hidden"),
+                1e-4);
+  EXPECT_GT(number(lines_of("x", "kl")[0], "loss_attention"), 0);
+  EXPECT_NE(values(weights("x", "kl")), values(weights("x", "kd")));
+  const auto refused = [&](std::vector<std::string> words, const std::string& why) {
+    std::vector<std::string> all{"validate", file};
+    all.insert(all.end(), words.begin(), words.end());
+    expect(all, 2, why);
+  };
+  refused({"arm.kl.student.heads=4"}, "got 4 in the student and 2 in the teacher");
+  refused({"arm.kl.distill.attention.layers=3"}, "[attention] layer 3 of a student with 1");
+  refused({"arm.scores.distill.hidden_mse.layers=2"}, "[hidden_mse] layer 2 of a student with 1");
+}
+
+// From the same weights: rounding alone parts them at first, and the master weights stay f32.
+TEST_F(KdtrainText, transformers_train_in_bf16) {
+  recipe("[curriculum]\nscorer = \"student\"\nscore = \"loss\"\n" +
+         arm("kd", "train.order = \"curriculum\"") +
+         arm("triple", "distill.loss = \"distilbert_triple\""));
+  run_into("f32", {"text.toml", "train.epochs=2"});
+  run_into("bf16",
+           {"text.toml", "train.epochs=2", "train.precision=bf16", "teacher.precision=bf16"});
+  for (const char* name : {"kd", "triple"}) {
+    EXPECT_NE(values(weights("bf16", name)), values(weights("f32", name)));
+    const auto wide = lines_of("f32", name), narrow = lines_of("bf16", name);
+    ASSERT_EQ(narrow.size(), wide.size());
+    ASSERT_EQ(wide.size(), 10u);
+    for (std::size_t i = 0; i < wide.size(); ++i)
+      for (const char* key : {"loss", "loss_ce", "loss_kd", "loss_cos"}) {
+        const Json* const of = wide[i].find(key);
+        if (of == nullptr) continue;
+        EXPECT_NEAR(narrow[i].at(key).as_number() / of->as_number(), 1, 0.03)
+            << name << " " << key << i;
+      }
+  }
+  const SafetensorsReader reader(weights("bf16", "kd"));
+  for (const SafetensorsEntry& entry : reader.header().entries)
+    EXPECT_EQ(entry.dtype, DType::kF32) << entry.name;
+  // `eval` reads the precision from the file: the loss that the run logged.
+  const double logged = lines_of("bf16", "kd", "test").back().at("loss").as_number();
+  const Result r =
+      run({"eval", "--model", path("bf16/arms/kd/seed1"), "--arch", "bert", "data.format=text",
+           "data.root=data", "data.test_files=test.txt", "data.cache=cache", "data.vocab=vocab.txt",
+           "data.case=cased", "data.task=masked_lm", "--device", "cpu"});
+  ASSERT_EQ(r.status, 0) << r.err;
+  EXPECT_EQ(Json::parse(r.out, "eval").at("loss").as_number(), logged) << r.out;
+}
+
 TEST_F(KdtrainText, texts_are_fed_in_the_order_of_their_scores) {
   recipe("[curriculum]\nmaskings = 2\n" +
          arm("by_length",

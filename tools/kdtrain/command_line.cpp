@@ -88,6 +88,17 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
   device_options(run);
   load_option(run);
 
+  CLI::App* sweep =
+      command("sweep", "Run a recipe with values drawn for some keys, and say which were best");
+  sweep->add_option("recipe", words, "RECIPE [key=value ...], with sweep.ranges")->required();
+  sweep->add_option("--trials", line->trials, "How many; default sweep.trials")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1000000}));
+  sweep->add_option("--out", line->out, "Folder of the sweep; default runs/NAME_sweep");
+  sweep->add_flag("--resume", line->resume, "Go on with a sweep; more --trials may be asked for");
+  sweep->add_flag("--retry-failed", line->retry_failed, "With --resume: try failed trials again");
+  device_options(sweep);
+  load_option(sweep);
+
   CLI::App* ls = command("ls", "List the embedded recipes, or say what one of them does");
   ls->add_option("name", line->subject, "An embedded recipe, or a file");
   ls->add_flag("--json", line->json, "As JSON");

@@ -1,5 +1,6 @@
 // What kdtrain was asked to do.
 #pragma once
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@ struct CommandLine {
   std::string device = "auto";     // --device
   std::vector<std::string> load;   // --load, in order
   int threads = 0;                 // --threads; 0 = as the environment says
+  std::int64_t trials = 0;         // sweep; 0 = as the recipe says
   bool resume = false;
   bool retry_failed = false;
   bool json = false;
@@ -48,6 +50,7 @@ std::string train_teacher(const CommandLine& line, Recipe recipe,
 
 /// The commands; each returns an exit status and may throw Error.
 int run_command(const CommandLine& line);       // runner.cpp
+int sweep_command(const CommandLine& line);     // sweep.cpp
 int plan_command(const CommandLine& line);      // plan_command.cpp
 int score_command(const CommandLine& line);     // score.cpp
 int eval_command(const CommandLine& line);      // eval.cpp

@@ -106,14 +106,15 @@ std::vector<Recipe> recipes_in_tasks(const Recipe& recipe) {
   std::vector<Recipe> all(std::max<std::size_t>(1, recipe.tasks.size()), recipe);
   for (std::size_t i = 0; i < recipe.tasks.size(); ++i) {
     // Tasks behind the first go on with weights that are there: they need nobody to start from.
-    const auto settings_of = [&](const Settings& settings) {
-      Settings own = in_task(settings, recipe.tasks[i]);
+    const auto settings_of = [&](const Settings& settings, std::span<const Assignment> in_tasks) {
+      Settings own = in_task(settings, recipe.tasks[i], in_tasks);
       if (i > 0) own.set("student.init", std::string(), own.origin("student.init"));
       return own;
     };
-    all[i].base = settings_of(recipe.base);
-    for (Arm& arm : all[i].arms) arm.settings = settings_of(arm.settings);
-    for (ModelSpec& model : all[i].models) model.settings = settings_of(model.settings);
+    all[i].base = settings_of(recipe.base, {});
+    for (Arm& arm : all[i].arms) arm.settings = settings_of(arm.settings, arm.in_tasks);
+    for (ModelSpec& model : all[i].models)
+      model.settings = settings_of(model.settings, model.in_tasks);
   }
   return all;
 }
@@ -146,7 +147,7 @@ JobList::JobList(std::span<const Recipe> recipes, std::size_t task)
                                                 : SourceModel::kNothing);
   for (const Recipe& later : later_)
     for (const std::string& name : models_needed(later))
-      if (first_ || name != "teacher") add_model(name);
+      if (first_ || name != "teacher" || teacher_continues()) add_model(name);
   if (std::all_of(models_.begin(), models_.end(), [](const SourceModel& m) { return m.given; }))
     teacher_seeds_.resize(1);
   // An arm that learns from nobody is compared with the last model of the chain all the same.
@@ -161,7 +162,11 @@ JobList::JobList(std::span<const Recipe> recipes, std::size_t task)
 
 bool JobList::trains_teacher() const {
   return std::any_of(models_.begin(), models_.end(),
-                     [](const SourceModel& m) { return m.is_teacher && !m.given; });
+                     [](const SourceModel& m) { return m.is_teacher && m.trained; });
+}
+
+bool JobList::teacher_continues() const {
+  return !first_ && recipe_.base.flag("teacher.train.continues");
 }
 
 // The index of a model, added with what it learns from if it is not there yet.
@@ -173,7 +178,8 @@ std::size_t JobList::add_model(const std::string& name) {
   if (name == "teacher") {
     model.is_teacher = true;
     model.settings = &recipe_.base;
-    model.given = !recipe_.base.text("teacher.weights").empty();
+    model.given = !recipe_.base.text("teacher.weights").empty() && !teacher_continues();
+    model.trained = !model.given && (first_ || teacher_continues());
   } else {
     const ModelSpec& spec = model_named(recipe_, name);
     model.settings = &spec.settings;
@@ -196,9 +202,11 @@ std::vector<const Settings*> JobList::learners_of(std::size_t model) const {
 std::vector<SnapshotRule> JobList::snapshots_of(std::size_t model) const {
   std::vector<SnapshotRule> all;
   std::vector<const Settings*> learners = learners_of(model);
-  if (first_ && models_[model].is_teacher)
-    for (const Recipe& later : later_)
+  if (models_[model].is_teacher && models_[model].trained)
+    for (const Recipe& later : later_) {
+      if (later.base.flag("teacher.train.continues")) break;  // it keeps its own
       for (const Settings* s : learners_in(later, models_[model].name)) learners.push_back(s);
+    }
   for (const Settings* s : learners)
     for (const SnapshotRule& rule : tools::snapshots_of(*s))
       if (std::find(all.begin(), all.end(), rule) == all.end()) all.push_back(rule);
@@ -244,8 +252,7 @@ void JobList::check_batch(const Settings& s, const std::string& who, const std::
 
 void JobList::check_lengths(const ExperimentData& data) const {
   for (const SourceModel& model : models_) {
-    // The teacher is trained in the first task only: later ones have no samples for it.
-    if (model.given || (model.is_teacher && data.teacher == nullptr)) continue;
+    if (!model.trained) continue;  // there are no samples for it
     const nn::DataFacts& facts = model.is_teacher ? data.teacher->facts() : data.facts();
     const std::string who = model.is_teacher ? "" : "model '" + model.name + "': ";
     check_batch(*model.settings, who, model.training(), facts);

@@ -14,8 +14,9 @@ namespace retort::tools {
 struct SourceModel {
   std::string name;
   const Settings* settings = nullptr;
-  bool is_teacher = false;             // of section "teacher", trained by "teacher.train"
-  bool given = false;                  // its weights are a file
+  bool is_teacher = false;  // of section "teacher", trained by "teacher.train"
+  bool given = false;       // its weights are a file
+  bool trained = true;      // in this task; else it is given, or as a task before left it
   std::size_t learns_from = kNothing;  // index of another one
   static constexpr std::size_t kNothing = static_cast<std::size_t>(-1);
 
@@ -35,8 +36,8 @@ struct StudentJob {
 /// Teachers of all models: [model][teacher seed].
 using TeacherSets = std::vector<std::vector<TeacherSet>>;
 
-/// The recipe as each of its tasks has it, in their order: everybody's settings with the task's own.
-/// One, as it is, where it has no tasks.
+/// The recipe as each of its tasks has it, in their order: everybody's settings with the task's own,
+/// and theirs for the task. One, as it is, where it has no tasks.
 std::vector<Recipe> recipes_in_tasks(const Recipe& recipe);
 
 /// The jobs of one task. Keeps references.
@@ -48,10 +49,12 @@ class JobList {
   /// "" where the recipe has no tasks.
   const std::string& task() const { return task_; }
   /// Those that some arm learns from, each after what it learns from itself. Models go through all
-  /// tasks before the last that needs them, and the teacher is trained in the first one: they are in
-  /// it where only a later one needs them.
+  /// tasks before the last that needs them. The teacher is trained in the first one, where only a
+  /// later one needs it too, and further in those with teacher.train.continues.
   const std::vector<SourceModel>& models() const { return models_; }
   bool trains_teacher() const;
+  /// This task trains the teacher further, from what the one before left.
+  bool teacher_continues() const;
   bool several_teachers() const { return teacher_seeds_.size() > 1; }
   const std::vector<std::int64_t>& teacher_seeds() const { return teacher_seeds_; }
   const std::vector<StudentJob>& students() const { return students_; }

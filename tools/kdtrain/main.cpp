@@ -32,6 +32,7 @@ int dispatch(const CommandLine& line) {
   if (line.threads > 0) retort::set_thread_count(line.threads);
   load_extensions(line.load);  // before anyone asks for the table of keys
   if (line.command == "run") return run_command(line);
+  if (line.command == "sweep") return sweep_command(line);
   if (line.command == "plan") return plan_command(line);
   if (line.command == "score") return score_command(line);
   if (line.command == "eval") return eval_command(line);

@@ -110,23 +110,19 @@ class Planner {
  public:
   /// recipes: recipes_in_tasks(). Tasks after the first go on with its teacher.
   Planner(std::span<const Recipe> recipes, std::size_t task, Device device)
-      : recipe_(recipes[task]),
-        base_(recipe_.base),
-        first_(task == 0),
-        device_(device),
-        jobs_(recipes, task) {}
+      : recipe_(recipes[task]), base_(recipe_.base), device_(device), jobs_(recipes, task) {}
 
   RunPlan run() {
     const auto start = Clock::now();
     reset_peak_memory(device_);
-    data_ = open_task(jobs_, first_, device_).data;
+    data_ = open_task(jobs_, device_).data;
     plan_.description = data_.describe();
     PhasePlan& reading = add_phase("reading the data", 1);
     reading.peak = memory_statistics(device_).peak_bytes;
     reading.by_role = memory_statistics(device_).peak_by_role;
     for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
       const SourceModel& model = jobs_.models()[m];
-      if (!model.given && (first_ || !model.is_teacher)) plan_model(m);
+      if (model.trained) plan_model(m);
       make_teachers(m);
     }
     plan_students();
@@ -367,7 +363,6 @@ class Planner {
 
   const Recipe& recipe_;
   const Settings& base_;
-  bool first_;
   Device device_;
   JobList jobs_;
   ExperimentData data_;

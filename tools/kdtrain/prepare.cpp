@@ -51,7 +51,7 @@ class Checks {
   void statistics() {
     for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
       const SourceModel& model = jobs_.models()[m];
-      if (model.given || (model.is_teacher && data_.teacher == nullptr)) continue;
+      if (!model.trained) continue;
       statistics_of(model.name, *model.settings, model.section(), model.training(),
                     model.is_teacher ? *data_.teacher : *data_.student);
     }
@@ -85,13 +85,23 @@ class Checks {
                          *data_.student);
   }
 
+  // What only the models themselves can say of a term: layers, heads.
+  void terms() {
+    for (const Arm& arm : jobs_.recipe().arms)
+      terms_of(arm.settings, arm.teachers, "arm '" + arm.name + "': ");
+    for (const SourceModel& model : jobs_.models())
+      if (model.learns_from != SourceModel::kNothing)
+        terms_of(*model.settings, {jobs_.models()[model.learns_from].name},
+                 "model '" + model.name + "': ");
+  }
+
   void initial_weights() {
     const std::string& start = jobs_.settings().text("teacher.train.weights");
     if (!start.empty() && !jobs_.settings().text("teacher.weights").empty())
       std::fprintf(stderr,
                    "kdtrain: note: teacher.weights is a trained teacher: teacher.train.weights is "
                    "not read\n");
-    if (data_.teacher != nullptr && !start.empty())
+    if (data_.teacher != nullptr && !start.empty() && !jobs_.teacher_continues())
       nn::load_weights(*build_model(jobs_.settings(), "teacher", data_.facts(), 0),
                        find_weights(jobs_.settings(), start));
     for (const Arm& arm : jobs_.recipe().arms) weights_of(arm.settings);
@@ -102,6 +112,36 @@ class Checks {
   void reading_of_model(const Settings& s, const std::string& section) {
     plain_source(*data_.student, Device::kCpu, {reading_of(s, section, *data_.kind, DType::kF32)});
   }
+  void terms_of(const Settings& s, const Teachers& teachers, const std::string& who) {
+    if (!uses_teacher(s)) return;
+    const distill::Terms terms = tools::terms_of(s, 1);
+    if (std::none_of(terms.begin(), terms.end(),
+                     [](const auto& weighted) { return weighted.term->calibrates(); }))
+      return;
+    const auto from = std::find_if(jobs_.models().begin(), jobs_.models().end(),
+                                   [&](const SourceModel& m) { return m.name == teachers.at(0); });
+    if (!asked_of_terms_.insert(cost_signature(s) + "|" + from->name).second) return;
+    const auto student = build_model(s, "student", data_.facts(), 1);
+    const auto teacher = std::make_shared<const distill::Teacher>(
+        build_model(*from->settings, from->section(), data_.facts(), 2));
+    const auto source =
+        plain_source(*data_.student, Device::kCpu,
+                     {reading_of(s, "student", *data_.kind, DType::kF32),
+                      reading_of(*from->settings, from->section(), *data_.kind, DType::kF32)});
+    constexpr std::int64_t kTwice[] = {0, 0};
+    const nn::Batch batch = source->make(kTwice);
+    constexpr std::size_t kReads[] = {1};
+    for (const auto& [weight, term] : terms) try {
+        term->begin({*student, std::span(&teacher, 1), kReads, batch}, false);
+      } catch (const Error& error) {
+        if (error.code() != ErrorCode::kUsage) throw;
+        const std::string key = "distill." + term->name() + ".weight";
+        fail(ErrorCode::kUsage,
+             find_key(key) == nullptr ? jobs_.recipe().source : jobs_.recipe().place(s, key), ": ",
+             who, error.what());
+      }
+  }
+
   void best_of(const Settings& s) {
     const std::string& metric = s.text("train.keep_best");
     if (metric.empty()) return;
@@ -179,6 +219,7 @@ class Checks {
   const ExperimentData& data_;
   OpenedTask& task_;
   std::map<std::string, FewestValues> fewest_;  // by what is asked of a model
+  std::set<std::string> asked_of_terms_;
   std::set<std::string> told_;
 };
 
@@ -198,9 +239,9 @@ std::int64_t smallest_part(std::int64_t samples, std::int64_t batch, std::int64_
   return std::min(of_batch(std::min(samples, batch)), of_batch(last(samples, batch)));
 }
 
-OpenedTask open_task(const JobList& jobs, bool first, Device device) {
+OpenedTask open_task(const JobList& jobs, Device device) {
   OpenedTask task;
-  task.data = open_data(jobs.settings(), first && jobs.trains_teacher());
+  task.data = open_data(jobs.settings(), jobs.trains_teacher());
   jobs.check_lengths(task.data);
   jobs.check_device(device);
   Checks checks(jobs, &task);
@@ -210,6 +251,7 @@ OpenedTask open_task(const JobList& jobs, bool first, Device device) {
   checks.initial_weights();
   checks.vocabularies();
   checks.statistics();
+  checks.terms();
   task.sets.resize(jobs.models().size());
   for (std::size_t m = 0; m < jobs.models().size(); ++m)
     if (jobs.models()[m].given)
@@ -222,7 +264,7 @@ OpenedTask open_task(const JobList& jobs, bool first, Device device) {
 void check_files(const Recipe& recipe) {
   const std::vector<Recipe> recipes = recipes_in_tasks(recipe);
   for (std::size_t task = 0; task < recipes.size(); ++task)
-    open_task(JobList(recipes, task), task == 0, Device::kCpu);
+    open_task(JobList(recipes, task), Device::kCpu);
 }
 
 }  // namespace retort::tools

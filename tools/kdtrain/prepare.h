@@ -15,9 +15,8 @@ struct OpenedTask {
 /// Opens data, given weights and orders of one task. Missing or foreign files, batches and stages that do
 /// not fit the data, statistics over one value and a given teacher that knows nothing are told
 /// here, before anything is trained or written; statistics over few values are noted, on stderr too.
-/// first: of the recipe's tasks; later ones go on with its teacher.
 /// Errors    kUsage with the key's place; what files throw.
-OpenedTask open_task(const JobList& jobs, bool first, Device device);
+OpenedTask open_task(const JobList& jobs, Device device);
 
 /// open_task() of each task of a recipe, on the CPU.
 void check_files(const Recipe& recipe);

@@ -45,12 +45,15 @@ nn::Options options_of(const Settings& settings, std::string_view section,
   return options;
 }
 
-Settings in_task(const Settings& settings, const TaskSpec& task) {
+Settings in_task(const Settings& settings, const TaskSpec& task, std::span<const Assignment> own) {
   Settings merged = settings;
-  for (const Assignment& own : task.own) {
-    merged.set(own.key, own.value, own.origin);
-    if (own.refused) merged.refuse(own.key);
-  }
+  const auto set = [&](const Assignment& a) {
+    merged.set(a.key, a.value, a.origin);
+    if (a.refused) merged.refuse(a.key);
+  };
+  for (const Assignment& a : task.own) set(a);
+  for (const Assignment& a : own)
+    if (a.task == task.name) set(a);
   return merged;
 }
 
@@ -121,10 +124,13 @@ Value resolved_value(const Recipe& recipe, const std::string& key) {
   return recipe.base.value(key);
 }
 
-std::string own_lines(const Settings& settings, const std::vector<std::string>& owned) {
+template <class ArmOrModel>
+std::string own_lines(const ArmOrModel& of) {
   std::string out;
-  for (const std::string& key : owned)
-    out += line_of(key, settings.value(key), settings.origin(key));
+  for (const std::string& key : of.owned)
+    out += line_of(key, of.settings.value(key), of.settings.origin(key));
+  for (const Assignment& own : of.in_tasks)
+    out += line_of("task." + to_toml(own.task) + "." + own.key, own.value, own.origin);
   return out;
 }
 
@@ -154,15 +160,14 @@ std::string resolved_toml(const Recipe& recipe) {
                    resolved_value(recipe, spec.key), origin);
   }
   for (const ModelSpec& model : recipe.models)
-    out += header_of("model", model.name) + teachers_line(model.teachers) +
-           own_lines(model.settings, model.owned);
+    out += header_of("model", model.name) + teachers_line(model.teachers) + own_lines(model);
   for (const TaskSpec& task : recipe.tasks) {
     out += header_of("task", task.name);
     for (const Assignment& own : task.own) out += line_of(own.key, own.value, own.origin);
   }
   for (const Arm& arm : recipe.arms)
     out += header_of("arm", arm.name) + "label = " + to_toml(arm.label) + "\n" +
-           teachers_line(arm.teachers) + own_lines(arm.settings, arm.owned);
+           teachers_line(arm.teachers) + own_lines(arm);
   return out;
 }
 

@@ -1,7 +1,8 @@
 // A recipe: settings checked against the schema; arms, models and tasks that override them; and
 // where each value came from. Order of precedence, weakest first: default, recipe, [size.NAME],
 // command line `key=value`, the arm's or model's own key, command line `arm.NAME.key=value`, the
-// task's own key, command line `task.NAME.key=value`.
+// task's own key, command line `task.NAME.key=value`, the arm's or model's own key for that task,
+// command line `arm.NAME.task.NAME.key=value`.
 #pragma once
 #include <map>
 #include <optional>
@@ -93,7 +94,8 @@ struct Assignment {
   std::string key;
   Value value;
   std::string origin;
-  bool refused = false;  // the value was a mistake
+  bool refused = false;   // the value was a mistake
+  std::string task = {};  // of an arm or model: holds in this task alone
 };
 
 /// Names of models to learn from; "teacher" is what [teacher] describes.
@@ -101,9 +103,10 @@ using Teachers = std::vector<std::string>;
 
 struct Arm {
   std::string name;
-  std::string label;               // for tables; the name if the recipe gives none
-  Settings settings;               // merged
-  std::vector<std::string> owned;  // keys that the arm sets itself
+  std::string label;                      // for tables; the name if the recipe gives none
+  Settings settings;                      // merged, of no task
+  std::vector<std::string> owned;         // keys that the arm sets itself
+  std::vector<Assignment> in_tasks = {};  // and those of single tasks
   Teachers teachers = {"teacher"};
 };
 
@@ -111,8 +114,9 @@ struct Arm {
 /// arm's student: its settings are those of [student], [train] and [distill] with its own.
 struct ModelSpec {
   std::string name;
-  Settings settings;  // merged; its architecture is student.arch
+  Settings settings;  // merged, of no task; its architecture is student.arch
   std::vector<std::string> owned;
+  std::vector<Assignment> in_tasks = {};
   Teachers teachers = {"teacher"};
   std::string place;  // "FILE:LINE:COLUMN"
 };
@@ -123,8 +127,10 @@ struct TaskSpec {
   std::vector<Assignment> own;  // stronger than what an arm says
   std::string place;
 };
-/// The settings in this task of whoever has the settings without it.
-Settings in_task(const Settings& settings, const TaskSpec& task);
+/// The settings in this task of whoever has the settings without it, and these keys of its own for
+/// single tasks.
+Settings in_task(const Settings& settings, const TaskSpec& task,
+                 std::span<const Assignment> own = {});
 
 struct Recipe {
   std::string source;  // file name as given, or "embedded:NAME"

@@ -19,20 +19,20 @@ namespace {
 // Every arm and every model in every task.
 std::vector<Use> uses_of(const Recipe& recipe) {
   std::vector<Use> uses;
-  const auto add = [&](const std::string& who, const Settings& settings,
-                       const std::vector<std::string>& owned, const Teachers& teachers) {
-    if (recipe.tasks.empty()) uses.push_back({who, settings, owned, &teachers});
+  const auto add = [&](const std::string& who, const auto& of) {
+    if (recipe.tasks.empty()) uses.push_back({who, of.settings, of.owned, &of.teachers});
     for (const TaskSpec& task : recipe.tasks) {
-      Use use{who + ", task '" + task.name + "'", in_task(settings, task), owned, &teachers};
+      Use use{who + ", task '" + task.name + "'", in_task(of.settings, task, of.in_tasks), of.owned,
+              &of.teachers};
       use.task = task.name;
       for (const Assignment& own : task.own) use.owned.push_back(own.key);
+      for (const Assignment& own : of.in_tasks)
+        if (own.task == task.name) use.owned.push_back(own.key);
       uses.push_back(std::move(use));
     }
   };
-  for (const Arm& arm : recipe.arms)
-    add("arm '" + arm.name + "'", arm.settings, arm.owned, arm.teachers);
-  for (const ModelSpec& model : recipe.models)
-    add("model '" + model.name + "'", model.settings, model.owned, model.teachers);
+  for (const Arm& arm : recipe.arms) add("arm '" + arm.name + "'", arm);
+  for (const ModelSpec& model : recipe.models) add("model '" + model.name + "'", model);
   return uses;
 }
 
@@ -108,6 +108,35 @@ void check_teacher(const Recipe& recipe, const std::vector<Use>& uses, Mistakes*
   check_training(base, "teacher.train", [&](const std::string& key, const std::string& message) {
     mistakes->add(key, message);
   });
+}
+
+// Tasks behind the first may train the teacher further.
+void check_teacher_in_tasks(const Recipe& recipe, const std::vector<Use>& uses,
+                            Mistakes* mistakes) {
+  constexpr const char* kContinues = "teacher.train.continues";
+  const Use base{"", recipe.base, {}, nullptr};
+  const bool needed = std::any_of(uses.begin(), uses.end(), learns_from_teacher);
+  if (recipe.base.flag(kContinues) && recipe.tasks.size() < 2)
+    mistakes->add(base, kContinues, "needs a [[task]] behind another one");
+  for (std::size_t i = 0; i < recipe.tasks.size(); ++i) {
+    const TaskSpec& task = recipe.tasks[i];
+    const Use use{"task '" + task.name + "'", in_task(recipe.base, task), {}, nullptr, task.name};
+    const bool trains = i > 0 && use.settings.flag(kContinues);
+    for (const Assignment& own : task.own) {
+      if (!own.key.starts_with("teacher.train.")) continue;
+      if (i == 0 && own.key == kContinues && use.settings.flag(kContinues))
+        mistakes->add(use, own.key, "there is no task before it");
+      if (i > 0 && !trains && own.key != kContinues)
+        mistakes->add(use, own.key,
+                      "the teacher does not train in this task: expected teacher.train.continues "
+                      "= true");
+    }
+    if (trains && needed)
+      check_training(use.settings, "teacher.train",
+                     [&](const std::string& key, const std::string& message) {
+                       mistakes->add(use, key, message);
+                     });
+  }
 }
 
 void check_stop(const Use& use, Mistakes* mistakes) {
@@ -344,6 +373,7 @@ void check_together(RecipeResult* result) {
   unless_refused([&] { check_lists(recipe.base, &mistakes); });
   unless_refused([&] { check_seeds(recipe.base, &mistakes); });
   unless_refused([&] { check_teacher(recipe, uses, &mistakes); });
+  unless_refused([&] { check_teacher_in_tasks(recipe, uses, &mistakes); });
   std::map<std::string, std::string> curricula;
   for (const Use& use : uses) {
     unless_refused([&] {

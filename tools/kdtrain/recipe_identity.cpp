@@ -65,27 +65,40 @@ class Comparison {
       : known_hash_(known_hash), begun_(begun) {}
 
   RecipeChanges of(const Recipe& now, const Recipe& saved) {
+    const std::vector<TaskSpec>&tasks = now.tasks, &before = saved.tasks;
+    const bool same =
+        std::equal(tasks.begin(), tasks.end(), before.begin(), before.end(),
+                   [](const TaskSpec& x, const TaskSpec& y) { return x.name == y.name; });
     compare(now.base, saved.base, "", "teacher");
+    if (same)
+      for (std::size_t i = 0; i < tasks.size(); ++i) tasks_.emplace_back(tasks[i], before[i]);
+    else
+      changes_.refused.emplace_back("the list of tasks");
+    for (const auto& [task, had] : tasks_)
+      compare(in_task(now.base, task), in_task(saved.base, had), "task." + task.name + ".",
+              "teacher");
     compare_all(now.arms, saved.arms, "arm");
     compare_all(now.models, saved.models, "model");
-    const std::vector<TaskSpec>&tasks = now.tasks, &before = saved.tasks;
-    if (!std::equal(tasks.begin(), tasks.end(), before.begin(), before.end(),
-                    [](const TaskSpec& x, const TaskSpec& y) { return x.name == y.name; })) {
-      changes_.refused.emplace_back("the list of tasks");
-      return std::move(changes_);
-    }
-    for (std::size_t i = 0; i < tasks.size(); ++i)
-      compare(in_task(now.base, tasks[i]), in_task(saved.base, before[i]),
-              "task." + tasks[i].name + ".", "teacher");
     return std::move(changes_);
   }
 
  private:
+  // What an arm or model says of a task itself, now or before.
+  static std::set<std::string> own_keys(const std::string& task, const std::vector<Assignment>& now,
+                                        const std::vector<Assignment>& before) {
+    std::set<std::string> keys;
+    for (const std::vector<Assignment>* all : {&now, &before})
+      for (const Assignment& own : *all)
+        if (own.task == task) keys.insert(own.key);
+    return keys;
+  }
+
   // What everybody has in common is told once. who: the arm or model whose settings these are, or the
-  // teacher.
+  // teacher. only: no other keys; null: all.
   void compare(const Settings& now, const Settings& saved, const std::string& where,
-               const std::string& who) {
+               const std::string& who, const std::set<std::string>* only = nullptr) {
     for (const KeySpec& spec : schema()) {
+      if (only != nullptr && !only->contains(spec.key)) continue;
       const std::string has = to_toml(now.value(spec.key)), had = to_toml(saved.value(spec.key));
       if (has == had && rewritten(spec.key, now))
         changes_.refused.push_back(where + spec.key + " " + has + " has another content");
@@ -153,6 +166,12 @@ class Comparison {
         continue;
       }
       compare(at->settings, before.settings, where, before.name);
+      for (const auto& [task, had] : tasks_)
+        if (const std::set<std::string> own = own_keys(task.name, at->in_tasks, before.in_tasks);
+            !own.empty())
+          compare(in_task(at->settings, task, at->in_tasks),
+                  in_task(before.settings, had, before.in_tasks), where + "task." + task.name + ".",
+                  before.name, &own);
       if (at->teachers != before.teachers)
         changes_.refused.push_back(where + "teachers was " + to_toml(before.teachers) + ", is " +
                                    to_toml(at->teachers));
@@ -164,6 +183,7 @@ class Comparison {
 
   const std::function<std::string(const std::string&)>& known_hash_;
   const Begun& begun_;
+  std::vector<std::pair<const TaskSpec&, const TaskSpec&>> tasks_;  // now and before
   std::set<std::string> common_;
   RecipeChanges changes_;
 };

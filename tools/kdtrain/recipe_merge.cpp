@@ -11,6 +11,7 @@ constexpr const char* kOfTheRecipe[] = {"name", "size", "arms", "report.baseline
 
 void set_all(Settings* settings, const std::vector<Assignment>& list) {
   for (const Assignment& own : list) {
+    if (!own.task.empty()) continue;  // in_task()
     if (own.refused && std::find(std::begin(kOfTheRecipe), std::end(kOfTheRecipe), own.key) !=
                            std::end(kOfTheRecipe))
       continue;
@@ -115,6 +116,7 @@ class Merger {
   std::vector<std::string> owned_by(const std::string& kind, const Block& block) {
     std::vector<std::string> owned;
     for (const Assignment& own : block.own) {
+      if (!own.task.empty()) continue;
       if (std::find(owned.begin(), owned.end(), own.key) == owned.end()) owned.push_back(own.key);
       for (const Assignment& line : raw_.command_line)
         if (line.key == own.key && own.origin != "command line")
@@ -125,9 +127,28 @@ class Merger {
     return owned;
   }
 
+  // And those for single tasks; of two the last one counts.
+  std::vector<Assignment> owned_in_tasks(const Block& block) {
+    std::vector<Assignment> all;
+    const std::vector<std::string> tasks = names_of("task");
+    for (const Assignment& own : block.own) {
+      if (own.task.empty()) continue;
+      if (std::find(tasks.begin(), tasks.end(), own.task) == tasks.end()) {
+        problem(block.place, block.name + ": there is no task '" + shown(own.task) + "'",
+                "tasks: " + list_of(tasks));
+        continue;
+      }
+      std::erase_if(all, [&](const Assignment& before) {
+        return before.key == own.key && before.task == own.task;
+      });
+      all.push_back(own);
+    }
+    return all;
+  }
+
   void add_model(const Block& block) {
-    ModelSpec model{
-        block.name, recipe_.base, owned_by("model", block), {"teacher"}, place_of(block)};
+    ModelSpec model{block.name,  recipe_.base,   owned_by("model", block), owned_in_tasks(block),
+                    {"teacher"}, place_of(block)};
     if (block.teachers) model.teachers = *block.teachers;
     set_all(&model.settings, block.own);
     recipe_.models.push_back(std::move(model));
@@ -167,6 +188,7 @@ class Merger {
               block.label.empty() ? block.name : block.label,
               recipe_.base,
               owned_by("arm", block),
+              owned_in_tasks(block),
               {"teacher"}};
       if (block.teachers) arm.teachers = *block.teachers;
       set_all(&arm.settings, block.own);

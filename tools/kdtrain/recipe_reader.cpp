@@ -39,9 +39,13 @@ const KeySpec* key_in(std::string_view block, const std::string& key) {
   return find_key(key);
 }
 
-// Tasks may differ in their data too: a corpus first, then a task on another one.
+// Tasks may differ in their data too, and in how the teacher goes on with them: a corpus first, then
+// a task on another one.
 bool may_set(std::string_view block, const KeySpec& spec) {
-  return block.empty() || spec.in_arm || (block == "task" && spec.key.starts_with("data."));
+  return block.empty() || spec.in_arm ||
+         (block == "task" &&
+          (spec.key.starts_with("data.") ||
+           (spec.key.starts_with("teacher.train.") && spec.key != "teacher.train.weights")));
 }
 
 Assignment refused(const KeySpec& spec) { return {spec.key, spec.fallback, "", true}; }
@@ -108,12 +112,21 @@ class TextReader {
     return refused(*spec);
   }
 
+  // What a block says from path[from] on: KEY, or of an arm or model task.NAME.KEY.
+  Maybe own_key(const std::string& kind, const RawEntry& entry, std::size_t from) {
+    const bool of_task =
+        kind != "task" && entry.path[from] == "task" && entry.path.size() > from + 2;
+    Maybe own = assignment(kind, join_path(entry.path, from + (of_task ? 2 : 0)), entry);
+    if (own && of_task) own->task = entry.path[from + 1];
+    return own;
+  }
+
   void size_entry(const RawEntry& entry) {
     RawRecipe::Size& size = raw_->sizes[entry.path[1]];
     if (entry.path.size() == 2)
       return problem(entry.place, "expected a table [size." + shown(entry.path[1]) + "]");
     if (is_block(entry.path[2]) && entry.path.size() > 4) {  // arm.NAME.key
-      if (Maybe own = assignment(entry.path[2], join_path(entry.path, 4), entry))
+      if (Maybe own = own_key(entry.path[2], entry, 4))
         size.of_blocks.push_back({entry.path[2], entry.path[3], std::move(*own), entry.place});
       return;
     }
@@ -134,7 +147,7 @@ class TextReader {
     const std::string key = join_path(entry.path, 2);
     if (key == "name" || (key == "label" && kind == "arm")) return word(kind, key, entry, &block);
     if (key == "teachers" && kind != "task") return teachers(kind, entry, &block);
-    keep(assignment(kind, key, entry), &block.own);
+    keep(own_key(kind, entry, 2), &block.own);
   }
 
   void word(const std::string& kind, const std::string& key, const RawEntry& entry, Block* block) {
@@ -214,25 +227,32 @@ std::string read_argument(const std::string& argument, RawRecipe* raw, std::stri
       return "no such " + kind + " in '" + shown(whole) + "'";
     }
   }
+  std::string task;
+  if (block != nullptr && kind != "task" && key.starts_with("task."))
+    if (const Block* const own = block_of(raw, "task", &key)) task = own->name;
   const KeySpec* const spec = key_in(block != nullptr ? kind : "", key);
   std::vector<Assignment>& list = block != nullptr ? block->own : raw->command_line;
+  const auto keep = [&](Assignment own) {
+    own.task = task;
+    list.push_back(std::move(own));
+  };
   if (spec == nullptr) {
-    if (auto near = meant(block != nullptr ? kind : "", key)) list.push_back(std::move(*near));
+    if (auto near = meant(block != nullptr ? kind : "", key)) keep(std::move(*near));
     return unknown_key(key, hint);
   }
   if (block != nullptr && !may_set(kind, *spec))
     return "'" + key + "' cannot differ between " + kind + "s";
   RawValue value;
   if (!read_word(*spec, text, &value)) {
-    list.push_back(refused(*spec));
+    keep(refused(*spec));
     return key + ": expected " + expectation(*spec) + ", found '" + shown(text) + "'";
   }
   Assignment own{spec->key, {}, "command line"};
   if (const std::string wrong = convert(*spec, value, &own.value); !wrong.empty()) {
-    list.push_back(refused(*spec));
+    keep(refused(*spec));
     return key + ": " + wrong;
   }
-  list.push_back(std::move(own));
+  keep(std::move(own));
   return "";
 }
 

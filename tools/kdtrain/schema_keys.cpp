@@ -141,6 +141,29 @@ void experiment_rows(Table* t) {
              .without(kResult));
 }
 
+// What `kdtrain sweep` reads; a run does not.
+void sweep_rows(Table* t) {
+  t->section("sweep", false);
+  std::vector<KeySpec> rows{
+      strings_option("ranges", {},
+                     "What trials differ in: \"train.lr = log(1e-5, 1e-3)\", \"KEY = uniform(LOW, "
+                     "HIGH)\", \"KEY = integers(LOW, HIGH)\", \"KEY = choice(A, B)\"; KEY as on "
+                     "the command line."),
+      count_option("trials", 16, 1, 1e6, "trials", "How many; --trials says otherwise."),
+      text_option("metric", "validation.accuracy", "What is best: a split and a metric."),
+      text_option("arm", "",
+                  "The arm that is judged, and the only one that is run; empty: the "
+                  "first."),
+      count_option("seed", 1, 0, 1e9, "",
+                   "Draws the values; trial k has the same for any number of "
+                   "trials."),
+      count_option("halving", 0, 0, 64, "",
+                   "Successive halving: of each rung the best 1 in so many train so many times as "
+                   "long, from fresh weights; 0: every trial trains to the end."),
+      count_option("rungs", 3, 1, 16, "rungs", "Of halving; the last one trains to the end.")};
+  for (KeySpec& row : rows) t->add(std::move(row).without(kResult));
+}
+
 void log_rows(Table* t) {
   t->section("log", false);
   t->add(flag_option("tensorboard", false,
@@ -194,6 +217,11 @@ void teacher_rows(Table* t) {
   t->add({text_option("weights", "",
                       "Weights that its training starts from, a file or a folder, looked for as "
                       "teacher.weights; what a folder lacks of a head is drawn from the seed."),
+          flag_option("continues", false,
+                      "In a [[task]] behind the first: the teacher is trained further on the "
+                      "task's samples, from the weights that it had before; else it teaches as the "
+                      "first task left it, or as teacher.weights has it.")
+              .with(kCost),
           strings_option("files", {}, "Files the teacher trains on; empty: data.train_files."),
           number_option("split", 0, 0, 0.99, "fraction",
                         "Train the teacher on this part of the training data and everything else "
@@ -395,6 +423,7 @@ std::vector<KeySpec> make_schema() {
   Table table;
   experiment_rows(&table);
   log_rows(&table);
+  sweep_rows(&table);
   data_rows(&table);
   teacher_rows(&table);
   student_rows(&table);

@@ -22,7 +22,7 @@ void RunShared::next_phase() {
 }
 
 void TaskRun::open() {
-  OpenedTask opened = open_task(jobs_, before_ == nullptr, shared_.device);
+  OpenedTask opened = open_task(jobs_, shared_.device);
   data_ = std::move(opened.data);
   sets_ = std::move(opened.sets);
   notes_ = std::move(opened.notes);
@@ -92,9 +92,19 @@ void TaskRun::release() {
   curricula_.clear();
 }
 
-bool TaskRun::trained_here(std::size_t m) const {
-  const SourceModel& model = jobs_.models()[m];
-  return !model.given && (!model.is_teacher || before_ == nullptr);
+bool TaskRun::trained_here(std::size_t m) const { return jobs_.models()[m].trained; }
+
+std::string TaskRun::folder_of(const std::string& model, std::int64_t seed) const {
+  for (const SourceModel& m : jobs_.models())
+    if (m.name == model && m.trained) return shared_.folder.job_folder(model, seed, jobs_.task());
+  return before_ == nullptr ? "" : before_->folder_of(model, seed);
+}
+
+std::string TaskRun::teacher_before(std::int64_t seed) const {
+  const std::string folder = before_->folder_of("teacher", seed);
+  if (folder.empty()) return find_weights(recipe_.base, recipe_.base.text("teacher.weights"));
+  check_job_file(folder, kJobWeights);
+  return folder + "/" + kJobWeights;
 }
 
 TaskRun::LoggedJob TaskRun::add_job(const std::string& arm, std::int64_t seed) {
@@ -205,9 +215,7 @@ bool TaskRun::run_model(std::size_t m) {
       continue;
     }
     if (!model.given) {
-      const std::string folder =
-          shared_.folder.job_folder(model.name, jobs_.teacher_seeds()[t],
-                                    trained_here(m) ? jobs_.task() : before_->first_task());
+      const std::string folder = folder_of(model.name, jobs_.teacher_seeds()[t]);
       sets_[m].push_back(load_teacher_set(jobs_, m, t, data_, shared_.device,
                                           {folder + "/model.safetensors", folder}));
     }
@@ -268,13 +276,7 @@ distill::Metrics TaskRun::probe(const std::shared_ptr<nn::Model>& model, std::si
 std::string TaskRun::weights_of(std::size_t m, std::size_t t) const {
   const SourceModel& model = jobs_.models()[m];
   if (model.given) return find_weights(recipe_.base, recipe_.base.text("teacher.weights"));
-  return shared_.folder.job_folder(model.name, jobs_.teacher_seeds()[t],
-                                   trained_here(m) ? jobs_.task() : before_->first_task()) +
-         "/model.safetensors";
-}
-
-const std::string& TaskRun::first_task() const {
-  return before_ == nullptr ? jobs_.task() : before_->first_task();
+  return folder_of(model.name, jobs_.teacher_seeds()[t]) + "/" + kJobWeights;
 }
 
 std::shared_ptr<nn::Model> TaskRun::unfolded_copy(std::size_t m, std::size_t t) const {

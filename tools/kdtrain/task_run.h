@@ -77,8 +77,11 @@ class TaskRun {
     std::string failure;     // of an earlier sitting
   };
 
-  // The teacher is trained in the first task; later ones go on with it.
   bool trained_here(std::size_t m) const;
+  // Of the job that trained it, in this task or the newest before; "": none did.
+  std::string folder_of(const std::string& model, std::int64_t seed) const;
+  // The weights that a teacher goes on with, trained or given.
+  std::string teacher_before(std::int64_t seed) const;
 
   LoggedJob add_job(const std::string& arm, std::int64_t seed);
   std::string title_of(const std::string& arm, std::int64_t seed) const;
@@ -114,7 +117,6 @@ class TaskRun {
                          std::size_t t) const;
 
   std::string weights_of(std::size_t m, std::size_t t) const;
-  const std::string& first_task() const;
 
   // A model as its file has it: a teacher's own is folded for evaluation.
   std::shared_ptr<nn::Model> unfolded_copy(std::size_t m, std::size_t t) const;

@@ -170,6 +170,7 @@ void TaskRun::load_start(const std::string& file, const Settings& s, const std::
 void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string& arm,
                             std::int64_t seed, TrainingPlan* plan) const {
   if (plan->section != "train") {  // the teacher
+    if (before_ != nullptr) return load_start(teacher_before(seed), s, "teacher", plan);
     if (const std::string& start = s.text("teacher.train.weights"); !start.empty())
       load_start(find_weights(recipe_.base, start), s, "teacher", plan);
     return;

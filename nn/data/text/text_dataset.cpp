@@ -95,6 +95,8 @@ class TextSource : public Source {
     batch.variant = variants(samples, epoch);
     // Every model reads the same ids.
     batch.inputs.resize(options_.readings.size(), batch.inputs[0]);
+    for (std::size_t r = 0; r < batch.inputs.size(); ++r)
+      batch.inputs[r].activations = options_.readings[r].dtype;
     return batch;
   }
 

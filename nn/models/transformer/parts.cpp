@@ -1,5 +1,6 @@
 #include "nn/models/transformer/parts.h"
 
+#include "engine/ops/cast.h"
 #include "engine/ops/linear.h"
 
 namespace retort::nn {
@@ -13,7 +14,8 @@ Branch& Branch::at(const std::string& path) {
 }
 
 Tensor Affine::operator()(const Tensor& x, kernels::Activation f) const {
-  return linear(x, *weight, bias == nullptr ? Tensor() : *bias, f);
+  return linear(x, cast(*weight, x.dtype()), bias == nullptr ? Tensor() : cast(*bias, x.dtype()),
+                f);
 }
 
 Affine add_linear(Branch& branch, std::int64_t in, std::int64_t out, double deviation) {

@@ -25,7 +25,7 @@ struct Affine {
   const Tensor* weight = nullptr;
   const Tensor* bias = nullptr;
 
-  /// f(x weight^T + bias); x (N, in) -> (N, out).
+  /// f(x weight^T + bias); x (N, in) -> (N, out), in x's dtype: bf16 rounds the parameters.
   Tensor operator()(const Tensor& x, kernels::Activation f = kernels::Activation::kNone) const;
 };
 

@@ -4,6 +4,7 @@
 
 #include "engine/autograd/autograd.h"
 #include "engine/ops/attention.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/dropout.h"
 #include "engine/ops/embedding.h"
 #include "engine/ops/gather_rows.h"
@@ -213,23 +214,32 @@ Tensor Transformer::embed(const Inputs& in, const Sequences& s) const {
   args.ids = in.values;
   args.starts = s.starts;
   Tensor h = embedding(args);  // (T, hidden)
+  if (in.activations == DType::kBF16) h = cast(h, DType::kBF16);
   if (!is_gpt2())
     h = layer_norm(h, *embedding_norm_.weight, *embedding_norm_.bias, config_.epsilon);
   return dropout(h, config_.dropout, s.noise, embedding_drop_, training());
 }
 
 // h (T, hidden) -> (T, hidden), behind the output map.
-Tensor Transformer::attend(const Layer& l, const Tensor& h, const Sequences& s) const {
+Tensor Transformer::attend(const Layer& l, const Tensor& h, const Sequences& s,
+                           Outputs* reads) const {
   AttentionOptions options;
   options.causal = is_gpt2();
   options.longest = s.longest;
   options.dropout = training() ? config_.attention_dropout : 0;
   options.noise = s.noise;
   options.path = l.attention_path;
-  const Tensor mixed = is_gpt2() ? attention(l.attention_in(h), s.starts, config_.heads, options)
-                                 : attention(l.query(h), l.key(h), l.value(h), s.starts,
-                                             config_.heads, options);  // (T, hidden)
-  return l.attention_out(mixed);
+  if (is_gpt2()) {
+    const Tensor packed = l.attention_in(h);  // (T, 3 hidden)
+    if (reads != nullptr)
+      reads->attention.push_back({slice_columns(packed, 0, config_.hidden),
+                                  slice_columns(packed, config_.hidden, 2 * config_.hidden),
+                                  config_.heads, true});
+    return l.attention_out(attention(packed, s.starts, config_.heads, options));
+  }
+  const Tensor q = l.query(h), k = l.key(h);  // (T, hidden)
+  if (reads != nullptr) reads->attention.push_back({q, k, config_.heads, false});
+  return l.attention_out(attention(q, k, l.value(h), s.starts, config_.heads, options));
 }
 
 Tensor Transformer::run_bert(Tensor h, const Sequences& s, const Want& want, Outputs* out) const {
@@ -238,8 +248,9 @@ Tensor Transformer::run_bert(Tensor h, const Sequences& s, const Want& want, Out
       want.layers > 0 ? static_cast<std::size_t>(want.layers) : layers_.size();
   for (std::size_t i = 0; i < layers; ++i) {
     const Layer& l = layers_[i];
-    h = layer_norm_residual(attend(l, h, s), h, *l.attention_norm.weight, *l.attention_norm.bias,
-                            config_.epsilon, {p, s.noise, l.attention_drop});
+    h = layer_norm_residual(attend(l, h, s, want.attention ? out : nullptr), h,
+                            *l.attention_norm.weight, *l.attention_norm.bias, config_.epsilon,
+                            {p, s.noise, l.attention_drop});
     h = layer_norm_residual(l.down(l.up(h, config_.activation)), h, *l.output_norm.weight,
                             *l.output_norm.bias, config_.epsilon, {p, s.noise, l.output_drop});
     if (want.hidden) out->post.push_back(h);
@@ -255,8 +266,9 @@ Tensor Transformer::run_gpt2(Tensor h, const Sequences& s, const Want& want, Out
   Tensor normal = layer_norm(h, *norm->weight, *norm->bias, epsilon);
   for (std::size_t i = 0; i < layers; ++i) {
     const Layer& l = layers_[i];
-    NormAndSum a = layer_norm_and_sum(attend(l, normal, s), h, *l.output_norm.weight,
-                                      *l.output_norm.bias, epsilon, {p, s.noise, l.attention_drop});
+    NormAndSum a = layer_norm_and_sum(attend(l, normal, s, want.attention ? out : nullptr), h,
+                                      *l.output_norm.weight, *l.output_norm.bias, epsilon,
+                                      {p, s.noise, l.attention_drop});
     const bool last = i + 1 == layers_.size();
     norm = last ? &last_norm_ : &layers_[i + 1].attention_norm;
     a = layer_norm_and_sum(l.down(l.up(a.y, config_.activation)), a.sum, *norm->weight, *norm->bias,
@@ -297,6 +309,7 @@ Outputs Transformer::forward(const Inputs& inputs, const Want& want) {
   Outputs out;
   const Tensor h = embed(inputs, s);
   if (want.hidden) out.embeddings = h;
+  if (want.attention) out.starts_on_host = inputs.starts_on_host;
   const Tensor last = is_gpt2() ? run_gpt2(h, s, want, &out) : run_bert(h, s, want, &out);
   out.pre = out.post;
   if (want.layers == 0) run_head(last, inputs, s, want, &out);

@@ -31,7 +31,10 @@ namespace retort::nn {
 ///
 /// Shapes    ids i32 (T) with starts: Inputs. logits (N, vocabulary), (B, classes), (B, choices).
 ///           Hidden layers (T, hidden), in pre and in post; embeddings (T, hidden): e. features:
-///           what the last product reads, (N, hidden); kNone: h of the rows wanted.
+///           what the last product reads, (N, hidden); kNone: h of the rows wanted. attention: of
+///           every layer computed, without dropout.
+/// Numerics  activations in Inputs::activations: bf16 behind the embedding, with parameters rounded
+///           for each product; logits of a head of f32 are f32.
 /// Dropout   in training, of embeddings, of attention's weights, of what the residual stream gets,
 ///           in front of a classifier; by (seed, step, sequence, place, path): Inputs::key().
 /// Errors    kUsage for inputs of another kind, a sequence longer than there are positions, an id
@@ -76,7 +79,8 @@ class Transformer : public Model {
   void add_head();
   Sequences sequences_of(const Inputs& inputs) const;
   Tensor embed(const Inputs& inputs, const Sequences& s) const;
-  Tensor attend(const Layer& layer, const Tensor& h, const Sequences& s) const;
+  /// `reads`: takes queries and keys; may be null.
+  Tensor attend(const Layer& layer, const Tensor& h, const Sequences& s, Outputs* reads) const;
   /// What the layers make of the embeddings: what the head reads.
   Tensor run_bert(Tensor h, const Sequences& s, const Want& want, Outputs* out) const;
   Tensor run_gpt2(Tensor h, const Sequences& s, const Want& want, Outputs* out) const;

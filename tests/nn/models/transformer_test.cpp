@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -132,6 +133,60 @@ TEST_P(TransformerGolden, logits_layers_and_gradients) {
       ++checked;
     }
     EXPECT_GT(checked, 20u);
+  }
+}
+
+// How far a model's logits, and all its gradients together, are from the golden ones: the first as a
+// share of the largest, the second of their norm.
+struct Distance {
+  double logits = 0, gradients = 0;
+};
+Distance distance_from(const Golden& g, const Model& model, const Tensor& logits) {
+  Tensor dlogits;
+  cross_entropy(logits, ints(g.at("labels")), &dlogits);
+  logits.backward(dlogits);
+  const Module::FileRules rules = model.file_rules();
+  double squares = 0, errors = 0;
+  for (const auto& [path, parameter] : model.named_parameters()) {
+    const bool turned =
+        std::any_of(rules.transposed.begin(), rules.transposed.end(),
+                    [&path = path](const std::string& end) { return path.ends_with(end); });
+    if (turned) continue;  // (in, out) in the file
+    const std::vector<double> got = parameter.grad().to_vector<double>(),
+                              want = g.at("grad." + path).to_vector<double>();
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      squares += want[i] * want[i];
+      errors += (got[i] - want[i]) * (got[i] - want[i]);
+    }
+  }
+  return {farthest(logits, g.at("logits")) / largest(g.at("logits")), std::sqrt(errors / squares)};
+}
+
+// These models magnify what is rounded, each by its own factor: in f32 with parameters of 8 bits they are
+// as far off as shows here.
+TEST_P(TransformerGolden, activations_may_be_bf16) {
+  const std::string name = GetParam();
+  const Golden g = golden_of(name);
+  for (const Device device : test::devices()) {
+    const auto rounded = model_of(name), model = model_of(name);
+    for (const auto& [path, p] : rounded->named_parameters())
+      p.copy_from(p.to(DType::kBF16).to(DType::kF32));
+    rounded->to(device);
+    model->to(device);
+    Inputs in = inputs_of(g, name, device);
+    const Distance floor = distance_from(g, *rounded, rounded->forward(in).logits);
+    in.activations = DType::kBF16;
+    const Outputs out = model->forward(in, {.hidden = true});
+    for (const Tensor& layer : out.post) EXPECT_EQ(layer.dtype(), DType::kBF16);
+    EXPECT_EQ(out.logits.dtype(), DType::kF32);
+    const Distance got = distance_from(g, *model, out.logits);
+    for (const auto& [path, parameter] : model->named_parameters())
+      EXPECT_EQ(parameter.grad().dtype(), DType::kF32) << path;
+    EXPECT_LE(got.logits, 5 * floor.logits) << name;
+    EXPECT_LE(got.gradients, 5 * floor.gradients) << name;
+    EXPECT_GT(got.logits, 1e-3) << name;  // it is not f32
+    // A part of the batch is computed likewise.
+    EXPECT_EQ(in.slice(0, 1).activations, DType::kBF16);
   }
 }
 
