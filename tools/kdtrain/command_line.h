@@ -38,8 +38,9 @@ std::string shell_word(const std::string& word);
 std::string version_text();
 
 /// The recipe that the line names (default: the first embedded one) with its overrides. Prints
-/// warnings; prints all mistakes and returns nothing if there is one.
-std::optional<Recipe> checked_recipe(const CommandLine& line);  // recipes_command.cpp
+/// warnings; prints all mistakes and returns nothing if there is one. tells: false prints nothing.
+std::optional<Recipe> checked_recipe(const CommandLine& line,
+                                     bool tells = true);  // recipes_command.cpp
 
 /// Trains the recipe's teacher alone, of its first seed, in a run folder of its own, which may have
 /// begun before. The file of its weights. Errors    as run_command's; kStopped after a signal.

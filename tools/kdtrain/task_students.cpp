@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
+#include <optional>
 
 #include "distill/student/initialize.h"
 #include "engine/io/file.h"
@@ -50,8 +51,10 @@ std::shared_ptr<const NamedCurriculum> TaskRun::curriculum_for(const Asker& aske
       by_student ? scores_by_student(asker) : curriculum::SampleStatistics{};
   slot = make_curriculum(s, name, by_student || set == nullptr ? of_student : set->statistics,
                          *data_.student, set == nullptr ? asker.seed : set->seed);
-  shared_.folder.write_once("curriculum/" + name + ".csv", slot->curriculum.csv);
-  write_curriculum_pictures(shared_.folder.path(), *slot, data_);
+  ranks().on_writer([&] {
+    shared_.folder->write_once("curriculum/" + name + ".csv", slot->curriculum.csv);
+    write_curriculum_pictures(shared_.folder->path(), *slot, data_);
+  });
   return slot;
 }
 
@@ -89,9 +92,11 @@ void TaskRun::add_rescoring(const Asker& asker, TrainingPlan* plan) {
                                       scores_by(model, reading, asker), *data_.student, asker.seed);
     // Nobody reads it back: a checkpoint keeps the order, and a failed job may be tried again with
     // another rate.
-    const std::string file = shared_.folder.path() + "/curriculum/" + made->name + ".csv";
-    make_folders(std::filesystem::path(file).parent_path().string());
-    write_file_atomically(file, made->curriculum.csv);
+    ranks().on_writer([&] {
+      const std::string file = shared_.folder->path() + "/curriculum/" + made->name + ".csv";
+      make_folders(std::filesystem::path(file).parent_path().string());
+      write_file_atomically(file, made->curriculum.csv);
+    });
     return made->curriculum;
   };
 }
@@ -172,8 +177,10 @@ void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string&
     return;
   }
   std::string file;
+  std::optional<RunRanks::HandedOut> files;
   if (before_ != nullptr) {
-    const std::string folder = shared_.folder.job_folder(arm, seed, before_->jobs_.task());
+    const std::string folder = shared_.folder->job_folder(arm, seed, before_->jobs_.task());
+    files.emplace(hand_out(folder, {"files.json", kJobWeights}));
     check_job_file(folder, kJobWeights);
     file = folder + "/" + kJobWeights;
   } else if (!s.text("student.weights").empty()) {
@@ -200,9 +207,11 @@ void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string&
 
 void TaskRun::write_report_quietly() {
   if (data_.endless()) return;  // many short jobs: once at the end
+  if (!ranks().writes()) return;
+  const detail::WaitScope reading;  // no sign of a stuck rank, however long the log is
   const std::lock_guard lock(shared_.mutex);
   try {
-    write_report(shared_.folder.path(), report_text(shared_.recipe));
+    write_report(shared_.folder->path(), report_text(shared_.recipe));
   } catch (const Error& e) {  // the next one, or the last, tells
     shared_.progress.line(std::string("note: no report yet: ") + e.what());
   }

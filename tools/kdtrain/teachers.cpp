@@ -11,6 +11,7 @@
 #include "nn/data/parity.h"
 #include "tools/kdtrain/job_state.h"
 #include "tools/kdtrain/models.h"
+#include "tools/kdtrain/ranks.h"
 
 namespace retort::tools {
 namespace {
@@ -88,7 +89,7 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
   const auto load = [&](const std::string& file, const std::string& name) {
     std::shared_ptr<nn::Model> fresh = jobs.fresh_model(model, t, data);
     const nn::WeightsInfo info = nn::load_weights(*fresh, file);
-    if (const std::string told = told_of_drawn(info); !told.empty())
+    if (const std::string told = told_of_drawn(info); !told.empty() && prints())
       std::fprintf(stderr, "kdtrain: note: %s: %s\n", name.c_str(), told.c_str());
     take_metadata(info.metadata, *m.settings, m.section(), *data.kind, &set.reading);
     return teacher_of(std::move(fresh), name, device);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <set>
 
 #include "engine/io/file.h"
@@ -11,7 +12,6 @@
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/job_log.h"
 #include "tools/kdtrain/models.h"
-#include "tools/kdtrain/signals.h"
 #include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
@@ -197,14 +197,19 @@ class Job {
         plan_(plan),
         title_(plan.arm + "/" + std::to_string(plan.seed)),
         folder_(context.folder->job_folder(plan.arm, plan.seed, plan.task)),
-        trainer_(plan, context.device),
+        ranks_(*context.ranks),
+        trainer_(plan, context.device, ranks_.shared()),
         rhythm_(plan, trainer_.steps_per_epoch()),
-        log_(context.log, log_job, plan),
-        files_(made(folder_)),
-        costs_(trainer_.timer()),
+        log_(context.log, log_job, plan, context.ranks),
+        costs_(trainer_.timer(), ranks_.shared()),
         stop_(*plan.settings),
         best_(plan.section == "train" ? plan.settings->text("train.keep_best") : ""),
-        passes_(context, plan) {}
+        passes_(context, plan) {
+    ranks_.on_writer([&] {
+      make_folders(folder_);
+      files_.emplace(folder_);
+    });
+  }
 
   Outcome run() {
     restore();
@@ -213,7 +218,8 @@ class Job {
     } catch (const Broken& broken) {
       return failed(broken.step(), broken.what());
     } catch (const Error& error) {
-      if (error.code() != ErrorCode::kNumerics) throw;
+      // In a step of several ranks it may be this one's alone, and the others wait for it.
+      if (error.code() != ErrorCode::kNumerics || (in_step_ && ranks_.several())) throw;
       return failed(step() + 1, error.what());
     }
   }
@@ -221,14 +227,9 @@ class Job {
  private:
   std::int64_t step() const { return trainer_.steps_done(); }
 
-  static const std::string& made(const std::string& folder) {
-    make_folders(folder);
-    return folder;
-  }
-
   Outcome train() {
     while (step() < trainer_.steps_planned() && !reached_) {
-      if (stop_requested() != 0 || context_.abort.load(std::memory_order_relaxed)) {
+      if (ranks_.stop_agreed() || context_.abort.load(std::memory_order_relaxed)) {
         checkpoint(false);
         return {Outcome::kStopped};
       }
@@ -239,7 +240,10 @@ class Job {
         log_.note(join("step ", step(), ": the student scored again, and its order is new"));
         costs_.leave_out(before);
       }
+      in_step_ = true;
       costs_.add(trainer_.step());
+      in_step_ = false;
+      ranks_.begin_word(step());
       after_step();
     }
     if (!finished_) finish();
@@ -248,7 +252,9 @@ class Job {
 
   Outcome failed(std::int64_t step, const std::string& reason) {
     log_.failed(step, reason);
-    record_failure(folder_, {step, reason, context_.data_hash, log_.sync()});
+    ranks_.on_writer([&] {
+      record_failure(folder_, {step, reason, context_.data_hash, log_.sync()});
+    });
     return {Outcome::kFailed, step, reason};
   }
 
@@ -274,29 +280,78 @@ class Job {
   void checkpoint(bool finished) {
     const auto begin = Clock::now();
     fold();
+    compare_weights();
     nn::CheckpointContents contents = trainer_.checkpoint(state(finished), metadata());
-    contents.logs[kJobLines] = log_.sync();
-    if (has_events()) contents.logs[kJobEvents] = log_.sync_events();
-    nn::write_checkpoint(folder_, contents,
-                         static_cast<int>(plan_.settings->integer("train.checkpoint_keep")));
+    ranks_.on_writer([&] {
+      contents.logs[kJobLines] = log_.sync();
+      if (has_events()) contents.logs[kJobEvents] = log_.sync_events();
+      nn::write_checkpoint(folder_, contents,
+                           static_cast<int>(plan_.settings->integer("train.checkpoint_keep")));
+    });
     context_.checkpointed = true;
+    ranks_.note_checkpoint(title_, step());
     costs_.leave_out(begin);
   }
 
   void restore() {
     start_ = Clock::now();
     const std::string lines = folder_ + "/" + kJobLines;
-    if (const auto saved = nn::read_newest_valid(folder_)) {
-      log_.open(lines, saved->logs.at(kJobLines));  // read_job_state() saw that there is one
-      const auto events = saved->logs.find(kJobEvents);
-      open_events(events == saved->logs.end() ? FileMark() : events->second);
+    std::optional<nn::FoundCheckpoint> saved;
+    ranks_.on_writer([&] {
+      saved = nn::read_newest_valid(folder_);
+      log_.open(lines, saved ? saved->logs.at(kJobLines)  // read_job_state() saw that there is one
+                             : FileMark());
+      const bool known = saved && saved->logs.contains(kJobEvents);
+      open_events(known ? saved->logs.at(kJobEvents) : FileMark());
+    });
+    const RunRanks::HandedOut files = hand_out(&saved);
+    if (saved)
       restore(*saved);
-    } else {
-      log_.open(lines, {});
-      open_events({});
+    else
       write_first_notes();
-    }
+    compare_weights();
     costs_.start();
+  }
+
+  // Rank 0's checkpoint, on all ranks.
+  RunRanks::HandedOut hand_out(std::optional<nn::FoundCheckpoint>* saved) {
+    const std::string& run = context_.folder->path();
+    const std::string path = ranks_.from_writer(
+        [&] { return *saved ? (*saved)->path.substr(run.size() + 1) : std::string(); });
+    if (path.empty()) return RunRanks::HandedOut("");
+    // One that a killed rank left behind is removed with the mirror.
+    return ranks_.hand_out(
+        run,
+        [&] {
+          std::vector<std::string> names;
+          for (const char* name : {"model", "stages", "curriculum"}) {
+            const std::string file = path + "/" + name + ".safetensors";
+            std::error_code absent;
+            if (std::filesystem::exists(run + "/" + file, absent)) names.push_back(file);
+          }
+          names.push_back(path + "/state.json");
+          return names;
+        },
+        [&] {
+          constexpr std::uint64_t kMostState = std::uint64_t{1} << 30;
+          nn::FoundCheckpoint found;
+          found.path = run + "/" + path;
+          found.state = Json::read(found.path + "/state.json", kMostState);
+          found.step = found.state.at("step").as_integer();
+          *saved = std::move(found);
+        });
+  }
+
+  // Whether all ranks hold what rank 0 holds.
+  void compare_weights() {
+    if (!ranks_.several()) return;
+    std::string all;
+    for (const auto& tensors : {plan_.model->named_parameters(), plan_.model->named_buffers()})
+      for (const auto& [name, tensor] : tensors) {
+        const Tensor host = tensor.detach().contiguous();
+        all += hash_bytes({static_cast<const char*>(host.raw()), host.bytes()});
+      }
+    ranks_.compare_weights(hash_bytes(all).substr(0, 16), step());
   }
 
   bool has_events() const { return context_.recipe->base.flag("log.tensorboard"); }
@@ -427,6 +482,10 @@ class Job {
   }
 
   void save(const std::string& name) {
+    ranks_.on_writer([&] { write_weights(name); });
+  }
+
+  void write_weights(const std::string& name) {
     const MemoryRoleScope role(MemoryRole::kData);
     if (name != kJobWeights) {
       nn::save_weights(*plan_.model, folder_ + "/" + name, metadata());
@@ -435,7 +494,7 @@ class Job {
       if (plan_.model->facts().reads == nn::Reads::kTokens)
         copy_vocabulary(*plan_.settings, plan_.model_section, folder_);
     }
-    files_.record(name);
+    files_->record(name);
   }
 
   // -- the end ------------------------------------------------------------------------------------
@@ -463,10 +522,11 @@ class Job {
   RunContext& context_;
   const TrainingPlan& plan_;
   std::string title_, folder_;
+  RunRanks& ranks_;
   Trainer trainer_;
   Rhythm rhythm_;
   JobLog log_;
-  FileManifest files_;
+  std::optional<FileManifest> files_;  // of rank 0
   StepSums sums_;
   StepCosts costs_;
   StopRules stop_;
@@ -475,7 +535,7 @@ class Job {
 
   distill::Metrics last_;       // newest evaluation, for the final line
   std::set<std::string> kept_;  // snapshots
-  bool reached_ = false, finished_ = false;
+  bool reached_ = false, finished_ = false, in_step_ = false;
   double wall_before_ = 0;
   Clock::time_point start_;
 };
