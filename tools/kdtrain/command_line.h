@@ -17,6 +17,7 @@ struct CommandLine {
   std::string device = "auto";     // --device
   std::vector<std::string> load;   // --load, in order
   int threads = 0;                 // --threads; 0 = as the environment says
+  int ranks = 0;                   // --ranks of run; 0: nothing was said
   bool resume = false;
   bool retry_failed = false;
   bool json = false;

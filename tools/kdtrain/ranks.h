@@ -11,8 +11,8 @@
 
 namespace retort::tools {
 
-/// -1 if the command may go on. Commands that write work with one rank so far: several copies would
-/// race for the same files. They get 2, the exit status, after rank 0 has said so and before
+/// -1 if the command may go on. Commands that write, but run, work with one rank so far: several
+/// copies would race for the same files. They get 2, the exit status, after rank 0 has said so and before
 /// anything was written.
 int refuse_ranks(const CommandLine& line);
 

@@ -196,6 +196,7 @@ std::string resume_command(const CommandLine& line, const std::string& folder) {
   for (const std::string& library : line.load) again += " --load " + shell_word(library);
   if (line.device != "auto") again += " --device " + line.device;
   if (line.threads > 0) again += " --threads " + std::to_string(line.threads);
+  if (line.ranks > 0) again += " --ranks " + std::to_string(line.ranks);
   return again + " --out " + shell_word(folder) + " --resume";
 }
 
@@ -258,6 +259,11 @@ int run_with(const CommandLine& line, RunRanks& ranks) {
   const auto recipe = recipe_of(line, ranks);
   if (!recipe) return static_cast<int>(ErrorCode::kUsage);
   install_signal_handlers();
+  if (ranks.several())
+    ranks.together([&] {
+      RETORT_CHECK(open_device(line.device, recipe->base) == Device::kCpu, ranks.size(),
+                   " ranks train on the CPU so far: expected --device cpu");
+    });
   Run run(line, *recipe, ranks);
   int signal = 0;
   // The failure itself is what counts; the report is of what there is.
