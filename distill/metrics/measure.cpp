@@ -6,6 +6,7 @@
 #include <span>
 
 #include "distill/losses/distillation_loss.h"
+#include "distill/metrics/share_rows.h"
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/device.h"
 #include "kernels/row_rank/row_rank.h"
@@ -166,14 +167,23 @@ Measurement measure(nn::Model& model, const nn::Source& source, const MeasureOpt
   result.samples = options.limit > 0 ? std::min(options.limit, facts.size) : facts.size;
   Pass pass(options, &result);
   const std::vector<std::int64_t> all = nn::drawn_samples(facts.size, result.samples, 0, "measure");
-  for (std::int64_t begin = 0, number = 0; begin < result.samples;
-       begin += options.batch, ++number) {
-    const auto count = static_cast<std::size_t>(std::min(options.batch, result.samples - begin));
-    const nn::Batch batch =
-        source.make(std::span(all).subspan(static_cast<std::size_t>(begin), count), options.epoch);
-    const nn::Outputs outputs = model.forward(batch.inputs[0]);
-    pass.add(number, batch, outputs);
-    if (options.each) options.each(batch, outputs);
+  const auto run = [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t number = first; number < last; ++number) {
+      const std::int64_t begin = number * options.batch;
+      const auto count = static_cast<std::size_t>(std::min(options.batch, result.samples - begin));
+      const nn::Batch batch = source.make(
+          std::span(all).subspan(static_cast<std::size_t>(begin), count), options.epoch);
+      const nn::Outputs outputs = model.forward(batch.inputs[0]);
+      pass.add(number, batch, outputs);
+      if (options.each) options.each(batch, outputs);
+    }
+  };
+  const std::int64_t batches = (result.samples + options.batch - 1) / options.batch;
+  if (options.ranks == nullptr || options.ranks->size() == 1) {
+    run(0, batches);
+  } else {
+    const auto [first, last] = batches_of_rank(batches, *options.ranks);
+    share_rows([&, first = first, last = last] { run(first, last); }, &result, *options.ranks);
   }
   return result;
 }

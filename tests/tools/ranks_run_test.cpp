@@ -29,7 +29,7 @@ class RanksRun : public Kdtrain, public ::testing::WithParamInterface<MpiAtHand>
   }
 
   // -- recipes ------------------------------------------------------------------------------------
-  // A batch of 18 in slices of 2 and 3; a plateau that ends stages; clipping.
+  // A batch of 18 in slices of 2 and 3, of 5 in 8 slices; a plateau that ends stages; clipping.
   std::string parity(const std::string& more = "") const {
     return write("parity.toml", R"(
 name = "parity"
@@ -52,6 +52,7 @@ checkpoint_steps = 20
 checkpoint_keep = 100
 log_steps = 10
 probe = false
+evaluate_batch = 16
 slices = 8
 )" + (more.empty() ? R"([[arm]]
 name = "sgd"
@@ -96,6 +97,7 @@ clip_norm = 0.5
 checkpoint_steps = 2
 checkpoint_keep = 100
 log_steps = 2
+evaluate_batch = 4
 slices = 4
 [[arm]]
 name = "sgd"
@@ -152,6 +154,7 @@ batch = 8
 lr = 1e-3
 optimizer = "adamw"
 log_steps = 1
+evaluate_batch = 3
 slices = 4
 [[arm]]
 name = "triple"

@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <new>
+#include <thread>
 
 #include "engine/distributed/leave.h"
 #include "engine/io/file.h"
@@ -54,6 +56,15 @@ void RunRanks::end() {
   if (pulse_ == nullptr) return;
   pulse_->stop();
   pulse_.reset();
+}
+
+void RunRanks::yield_to_loss() {
+  try {
+    detail::give_up_if_lost("the end");
+  } catch (const Error&) {
+    std::this_thread::sleep_for(std::chrono::seconds(10));
+    _exit(static_cast<int>(ErrorCode::kPeer));
+  }
 }
 
 void RunRanks::lost(const PeerLoss& loss) {
@@ -174,7 +185,8 @@ bool RunRanks::stop_agreed() {
   Agreement::Word word;
   try {
     word = agreement_.finish();
-  } catch (const Error& error) {  // of all ranks: they have made different calls
+  } catch (const Error& error) {
+    yield_to_loss();  // else it is of all ranks: they have made different calls
     throw SharedError(error.code(), error.what(), 0);
   }
   if (word.error != 0) settle(pending_);
@@ -184,8 +196,11 @@ bool RunRanks::stop_agreed() {
 
 void RunRanks::note_checkpoint(const std::string& title, std::int64_t step) {
   if (!several()) return;
-  const std::lock_guard lock(mutex_);
-  checkpoint_ = join("the last checkpoint is ", title, "'s of step ", step);
+  {
+    const std::lock_guard lock(mutex_);
+    checkpoint_ = join("the last checkpoint is ", title, "'s of step ", step);
+  }
+  if (writes()) write_status("running", 0, 0, "");
 }
 
 // -- files ----------------------------------------------------------------------------------------

@@ -56,6 +56,9 @@ class RunRanks {
   void watch();
   /// The orderly end of that.
   void end();
+  /// Behind an error: does not return where it came of a lost rank, of which the pulse's thread tells
+  /// and ends this process.
+  void yield_to_loss();
 
   // -- collective -----------------------------------------------------------------------------------
   /// Runs body on all ranks. An Error of any of them is everybody's. body makes no collective calls.
@@ -78,7 +81,7 @@ class RunRanks {
   void write(const std::function<void()>& body);
   /// Tells the others about this step, of which the next stop_agreed() hears. Takes no time.
   void begin_word(std::int64_t step);
-  /// For the sentence about a lost rank.
+  /// For the sentence about a lost rank, and status.json.
   void note_checkpoint(const std::string& title, std::int64_t step);
 
   // -- files ----------------------------------------------------------------------------------------

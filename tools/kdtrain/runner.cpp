@@ -268,6 +268,7 @@ int run_with(const CommandLine& line, RunRanks& ranks) {
   int signal = 0;
   // The failure itself is what counts; the report is of what there is.
   const auto report = [&] {
+    ranks.yield_to_loss();
     if (!ranks.several() || (ranks.writes() && run.started())) try {
         const detail::WaitScope reading;
         write_report(run.path(), report_text(*recipe));
@@ -355,6 +356,7 @@ int run_on_ranks(const CommandLine& line, Communicator& communicator) {
     }
     status = tell(e);
   } catch (const Error&) {
+    ranks.yield_to_loss();
     // All may have met the same: then rank 0 tells it, and its end is that of all.
     if (!ranks.writes()) std::this_thread::sleep_for(std::chrono::seconds(1));
     throw;

@@ -252,7 +252,7 @@ bool TaskRun::run_model(std::size_t m) {
     }
     TeacherSet& set = sets_[m][t];
     const auto start = Clock::now();
-    measure_teacher(jobs_, m, data_, shared_.device, &shared_.progress, &set);
+    measure_teacher(jobs_, m, data_, shared_.device, &shared_.progress, &set, ranks().shared());
     for (const Arm& arm : recipe_.arms)
       if (uses_teacher(arm.settings) && arm.teachers.at(0) == model.name)
         if (auto notes = notes_of_arm(arm.settings, set, data_, shared_.device); !notes.empty())

@@ -77,7 +77,7 @@ curriculum::SampleStatistics TaskRun::scores_by(nn::Model& model, const nn::Read
                   data_.student->size());
   return score_samples(model, *plain_source(*data_.student, shared_.device, {reading}),
                        s.integer("train.evaluate_batch"), s.integer("curriculum.maskings"),
-                       beat.of_batches());
+                       beat.of_batches(), ranks().shared());
 }
 
 void TaskRun::add_rescoring(const Asker& asker, TrainingPlan* plan) {

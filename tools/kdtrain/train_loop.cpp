@@ -167,7 +167,8 @@ class EvaluationPasses {
         "evaluating " + plan_.arm + "/" + std::to_string(plan_.seed) + " on " + name(set),
         context_.data->evaluation[set].data->size());
     distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch"),
-                                    .each = beat.of_batches()};
+                                    .each = beat.of_batches(),
+                                    .ranks = context_.ranks->shared()};
     if (plan_.teacher != nullptr && !plan_.teacher->answers.empty())
       options.teacher = plan_.teacher->answers[set].get();
     Evaluated result;

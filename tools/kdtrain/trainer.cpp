@@ -133,8 +133,10 @@ std::shared_ptr<const curriculum::Sampler> Trainer::feed(std::vector<std::int64_
   const auto sampler = std::make_shared<curriculum::Sampler>(
       std::move(order), sampler_options(s_, plan_.section, plan_.key, planned_, *plan_.data));
   batches_ = [sampler](std::int64_t step) { return sampler->batch(step); };
-  // The loader's own, in another thread: a sampler is asked by one at a time.
-  load([own = *sampler](std::int64_t step) { return own.batch(step); });
+  if (ranks_ == nullptr)
+    load(batches_);
+  else  // the loader's own, in another thread: a sampler is asked by one at a time
+    load([own = *sampler](std::int64_t step) { return own.batch(step); });
   return sampler;
 }
 
