@@ -129,13 +129,8 @@ class Run {
           .set("changes", std::move(made))
           .dump();
     });
-    if (ranks_.writes()) {
-      const Settings& first = recipe_.arms.front().settings;
-      progress_.line(
-          ranks_text(*ranks_.shared(), thread_count(), slices_of(first, "train"),
-                     first.integer("train.batch_tokens") > 0 ? 0 : first.integer("train.batch")));
-      return;
-    }
+    progress_.line(sitting.ranks);
+    if (ranks_.writes()) return;
     const Json json = Json::parse(told, "rank 0");
     std::vector<std::string> changes;
     for (const Json& change : json.at("changes").items()) changes.push_back(change.as_string());
@@ -146,6 +141,12 @@ class Run {
 
   Sitting this_sitting() const {
     Sitting sitting{line_.invocation, name_of(shared_.device), {}, hashes_of_files(recipe_)};
+    if (const Communicator* const all = ranks_.shared()) {
+      const Settings& first = recipe_.arms.front().settings;
+      const bool by_tokens = first.integer("train.batch_tokens") > 0;
+      sitting.ranks = ranks_text(*all, thread_count(), slices_of(first, "train"),
+                                 by_tokens ? 0 : first.integer("train.batch"));
+    }
     if (shared_.device == Device::kCuda)
       sitting.device += std::string(": ") + cuda_device_info().name;
     for (const auto& task : tasks_) task->add_hashes(&sitting.data);

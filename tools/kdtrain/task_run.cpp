@@ -135,9 +135,11 @@ TaskRun::LoggedJob TaskRun::add_job(const std::string& arm, std::int64_t seed) {
     if (!ranks().writes()) state = unpacked(told);
   }
   const bool finished = state && state->finished;
-  RETORT_CHECK_AS(kBadInput, !state || is_same_data(state->data, data_hash_),
-                  "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
-                  state->data, ", is ", data_hash_);
+  ranks().together([&] {
+    RETORT_CHECK_AS(kBadInput, !state || is_same_data(state->data, data_hash_),
+                    "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
+                    state->data, ", is ", data_hash_);
+  });
   if (!state) return {shared_.log->add_job("", false), false, false, ""};
   for (const std::string& damaged : state->rejected)
     shared_.progress.line("note: a damaged checkpoint is passed over, " + title_of(arm, seed) +

@@ -11,24 +11,12 @@
 #include "nn/checkpoint/checkpoint.h"
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/job_log.h"
+#include "tools/kdtrain/job_rules.h"
 #include "tools/kdtrain/models.h"
 #include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
 namespace {
-
-// What one evaluation split gave.
-struct Evaluated {
-  distill::Metrics metrics;
-  std::int64_t rows = 0;
-  double seconds = 0;
-
-  double value(const std::string& name) const {
-    for (const auto& [key, value] : metrics)
-      if (key == name) return value;
-    return std::nan("");
-  }
-};
 
 // The training broke.
 class Broken : public Error {
@@ -39,91 +27,6 @@ class Broken : public Error {
 
  private:
   std::int64_t step_;
-};
-
-// When an arm is done before its last step: train.stop_at and train.stop_at_accuracy.
-class StopRules {
- public:
-  explicit StopRules(const Settings& s) {
-    if (const double least = s.number("train.stop_at_accuracy"); least > 0)
-      rules_.push_back({{"accuracy", true, least}, name_of("steps_to_%g", least)});
-    if (const auto rule = parse_stop_rule(s.text("train.stop_at")))
-      rules_.push_back(
-          {*rule, rule->metric == "accuracy"
-                      ? name_of("steps_to_%g", rule->value)
-                      : name_of(("steps_to_" + rule->metric + "_%g").c_str(), rule->value)});
-  }
-  /// Notes what an evaluation at this step reached. True if a rule was met for the first time.
-  bool notice(const Evaluated& evaluated, std::int64_t step) {
-    bool met = false;
-    for (Rule& rule : rules_) {
-      const double value = evaluated.value(rule.rule.metric);
-      const bool there = rule.rule.at_least ? value >= rule.rule.value : value <= rule.rule.value;
-      if (!there || rule.step >= 0) continue;
-      rule.step = step;
-      met = true;
-    }
-    return met;
-  }
-  /// The cap counts as the value where a rule was never met.
-  void add_metrics(std::int64_t cap, distill::Metrics* metrics) const {
-    for (const Rule& rule : rules_)
-      metrics->emplace_back(rule.name, static_cast<double>(rule.step < 0 ? cap : rule.step));
-  }
-  Json json() const {
-    Json out = Json::array();
-    for (const Rule& rule : rules_) out.push(rule.step);
-    return out;
-  }
-  void restore(const Json& json) {
-    RETORT_CHECK_AS(kBadInput, json.items().size() == rules_.size(),
-                    "[resume] the checkpoint has other stop rules");
-    for (std::size_t i = 0; i < rules_.size(); ++i) rules_[i].step = json.items()[i].as_integer();
-  }
-
- private:
-  struct Rule {
-    StopRule rule;
-    std::string name;
-    std::int64_t step = -1;
-  };
-  static std::string name_of(const char* format, double value) {
-    char text[96];
-    std::snprintf(text, sizeof text, format, value);
-    return text;
-  }
-  std::vector<Rule> rules_;
-};
-
-// train.keep_best: the metric by which the weights of the best evaluation are kept.
-class BestSoFar {
- public:
-  explicit BestSoFar(std::string metric) : metric_(std::move(metric)) {
-    const distill::MetricKind* const kind = distill::parse_metric_name(metric_).kind;
-    higher_ = kind != nullptr && kind->better == distill::Better::kHigher;
-  }
-  /// True if this is a value of the metric that is better than all before; of equal ones the first.
-  bool notice(const std::string& metric, double value) {
-    if (metric != metric_ || std::isnan(value)) return false;
-    if (!std::isnan(value_) && (higher_ ? value <= value_ : value >= value_)) return false;
-    value_ = value;
-    return true;
-  }
-  Json json() const {
-    Json out = Json::object();
-    if (!std::isnan(value_)) out.set("metric", metric_).set("value", value_);
-    return out;
-  }
-  /// Of another metric nothing is known yet.
-  void restore(const Json& json) {
-    if (const Json* of = json.find("metric"); of != nullptr && of->as_string() == metric_)
-      value_ = json.at("value").as_number();
-  }
-
- private:
-  std::string metric_;
-  bool higher_ = false;
-  double value_ = std::nan("");
 };
 
 // The rhythm of a job: what happens after which step.
@@ -307,7 +210,7 @@ class Job {
     });
     const RunRanks::HandedOut files = hand_out(&saved);
     if (saved)
-      restore(*saved);
+      ranks_.together([&] { restore(*saved); });
     else
       write_first_notes();
     compare_weights();
@@ -448,6 +351,17 @@ class Job {
     costs_.leave_out(before);  // training throughput leaves evaluation out
   }
 
+  // Of the rank that needed most.
+  MemoryStatistics memory_of_largest() const {
+    const MemoryStatistics mine = memory_statistics(context_.device);
+    if (!ranks_.several()) return mine;
+    std::vector<MemoryStatistics> all(static_cast<std::size_t>(ranks_.size()));
+    ranks_.shared()->gather(&mine, all.data(), sizeof mine);
+    return *std::max_element(all.begin(), all.end(), [](const auto& a, const auto& b) {
+      return a.peak_bytes < b.peak_bytes;
+    });
+  }
+
   std::string epochs(std::int64_t steps) const {
     const std::int64_t each = trainer_.steps_per_epoch();
     return std::to_string((steps + each - 1) / each);
@@ -506,7 +420,7 @@ class Job {
     stop_.add_metrics(trainer_.steps_planned(), &metrics);
     if (plan_.final_metrics)
       for (const auto& metric : plan_.final_metrics(plan_.model)) metrics.push_back(metric);
-    const MemoryStatistics memory = memory_statistics(context_.device);
+    const MemoryStatistics memory = memory_of_largest();
     log_.final_line(trainer_, sums_, metrics, memory, wall_before_ + seconds_since(start_));
     save(kJobWeights);  // before the checkpoint, which says that all is done
     checkpoint(true);
