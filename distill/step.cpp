@@ -321,9 +321,10 @@ StepReport eager_step(std::span<const RunTeacher> teachers, const Terms& terms, 
                       settings.slices,
                       settings.share};
   if (meter != nullptr) {
-    const std::int64_t row =
-        meter->begin_row(batch.inputs[0].device(), own_samples(settings.slices, samples),
-                         settings.told, settings.slices ? settings.slices->count() : 1);
+    const nn::BatchSlices* const slices = settings.slices;
+    const std::int64_t row = meter->begin_row(
+        batch.inputs[0].device(), samples, settings.told, slices ? slices->count() : 1,
+        slices ? std::optional(std::pair(slices->first(), slices->last())) : std::nullopt);
     context.after_part = [meter, row](const StepReport& so_far) {
       ColumnNames names = so_far.write_part(so_far.parts.size() - 1, *meter, row, {});
       if (so_far.parts.size() == 1) meter->name_row(row, std::move(names));

@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
+#include <string_view>
 #include <utility>
 
+#include "engine/distributed/communicator.h"
 #include "engine/runtime/allocator.h"
 #include "engine/runtime/device.h"
 #include "kernels/step_statistics/step_statistics.h"
+#include "nn/optim/slice_sum.h"
 
 namespace retort::distill {
 
@@ -22,7 +26,57 @@ std::int64_t slice_of_row(std::int64_t row, std::int64_t samples, std::int64_t s
   return samples >= slices ? row : ((row + 1) * slices + samples - 1) / samples - 1;
 }
 
+// The slices among [first, last) that have samples.
+std::int64_t rows_of(std::int64_t samples, std::int64_t slices,
+                     std::pair<std::int64_t, std::int64_t> here) {
+  std::int64_t rows = 0;
+  for (std::int64_t s = here.first; s < here.second; ++s) {
+    const auto [first, last] = nn::slice_of(samples, slices, s);
+    if (first < last) ++rows;
+  }
+  return rows;
+}
+
+// What a rank tells of a step: its names, if it ran any slice, and its rows.
+void append(const ColumnNames& names, const std::vector<double>& values, std::string* out) {
+  const auto number = [&](std::uint64_t n) {
+    out->append(reinterpret_cast<const char*>(&n), sizeof n);
+  };
+  number(names.size());
+  for (const auto& [name, per] : names) {
+    number(static_cast<std::uint64_t>(per));
+    number(name.size());
+    out->append(name);
+  }
+  number(values.size());
+  out->append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(double));
+}
+
+class Reader {
+ public:
+  explicit Reader(std::string_view text) : text_(text) {}
+  bool at_end() const { return text_.empty(); }
+  std::string_view bytes(std::uint64_t n) {
+    RETORT_CHECK_AS(kPeer, n <= text_.size(), "[step_meter] a rank sent less than it said");
+    const std::string_view part = text_.substr(0, n);
+    text_.remove_prefix(n);
+    return part;
+  }
+  std::uint64_t number() {
+    std::uint64_t n = 0;
+    std::memcpy(&n, bytes(sizeof n).data(), sizeof n);
+    return n;
+  }
+
+ private:
+  std::string_view text_;
+};
+
 }  // namespace
+
+void StepMeter::share_with(Communicator* ranks) {
+  ranks_ = ranks != nullptr && ranks->size() > 1 ? ranks : nullptr;
+}
 
 StepMeter::StepMeter(std::int64_t capacity) : capacity_(capacity) {
   RETORT_CHECK(capacity >= 1, "[step_meter] expected a capacity of at least 1, got ", capacity);
@@ -30,8 +84,10 @@ StepMeter::StepMeter(std::int64_t capacity) : capacity_(capacity) {
 
 std::int64_t StepMeter::begin_row(Device device, std::int64_t samples,
                                   std::span<const std::pair<std::string, double>> told,
-                                  std::int64_t slices) {
-  const std::int64_t rows = std::min(slices, samples);
+                                  std::int64_t slices,
+                                  std::optional<std::pair<std::int64_t, std::int64_t>> here) {
+  const std::int64_t rows =
+      rows_of(samples, slices, here.value_or(std::pair(std::int64_t{0}, slices)));
   if (!rows_.defined()) {
     const MemoryRoleScope role(MemoryRole::kWorkspace);
     rows_ = Tensor::zeros({std::max(capacity_, rows), kColumns}, DType::kF64, device);
@@ -41,7 +97,7 @@ std::int64_t StepMeter::begin_row(Device device, std::int64_t samples,
   RETORT_CHECK(rows <= rows_.dim(0), "[step_meter] expected at most ", rows_.dim(0),
                " slices, got ", rows);
   if (used_ + rows > rows_.dim(0)) read();
-  waiting_.push_back({used_, rows, slices, samples, {}, {told.begin(), told.end()}});
+  waiting_.push_back({used_, rows, slices, samples, {}, {told.begin(), told.end()}, {}});
   used_ += rows;
   return waiting_.back().row;
 }
@@ -92,34 +148,68 @@ void StepMeter::name_row(std::int64_t row, ColumnNames names) {
 
 void StepMeter::read() {
   if (waiting_.empty()) return;
-  const std::vector<double> values = rows_.slice(0, used_).to_vector<double>();
-  for (const Waiting& step : waiting_) {
-    StepNumbers numbers;
-    std::array<double, kColumns> row{};
-    for (std::int64_t r = 0; r < step.rows; ++r) {
-      const double* const own = &values[static_cast<std::size_t>((step.row + r) * kColumns)];
-      for (std::size_t k = 0; k < row.size(); ++k) row[k] = r == 0 ? own[k] : row[k] + own[k];
-      if (step.slices > 1 && numbers.bad_slice < 0 && !std::isfinite(own[0]))
-        numbers.bad_slice = slice_of_row(r, step.samples, step.slices);
-    }
-    numbers.steps = 1;
-    numbers.samples = step.samples;
-    numbers.rows = static_cast<std::int64_t>(row[1]);
-    numbers.add("loss", row[0], 1);
-    for (std::size_t k = 0; k < step.names.size(); ++k) {
-      const auto& [name, per] = step.names[k];
-      numbers.add(name, row[k + 2], per == Per::kRow ? row[1] : 1);
-    }
-    for (const auto& [name, value] : step.told) numbers.add(name, value, 1);
-    read_.push_back(std::move(numbers));
+  const std::vector<double> values =
+      used_ == 0 ? std::vector<double>() : rows_.slice(0, used_).to_vector<double>();
+  for (Waiting& step : waiting_) {
+    const auto from = values.begin() + step.row * kColumns;
+    step.values.assign(from, from + step.rows * kColumns);
+    read_.push_back(std::move(step));
   }
   waiting_.clear();
   used_ = 0;
 }
 
+// Ranks have consecutive slices: their rows, one rank behind the other, are those of the batch.
+void StepMeter::gather_rows() {
+  std::string mine;
+  for (const Waiting& step : read_) append(step.names, step.values, &mine);
+  for (Waiting& step : read_) step.names.clear(), step.values.clear();
+  for (const std::string& of_rank : ranks_->gather(mine)) {
+    Reader reader(of_rank);
+    for (Waiting& step : read_) {
+      ColumnNames names(reader.number());
+      for (auto& [name, per] : names) {
+        per = static_cast<Per>(reader.number());
+        name = reader.bytes(reader.number());
+      }
+      if (step.names.empty()) step.names = std::move(names);
+      std::vector<double> values(reader.number());
+      const std::string_view bytes = reader.bytes(values.size() * sizeof(double));
+      std::memcpy(values.data(), bytes.data(), bytes.size());
+      step.values.insert(step.values.end(), values.begin(), values.end());
+    }
+    RETORT_CHECK_AS(kPeer, reader.at_end(), "[step_meter] ranks have taken different steps");
+  }
+}
+
+StepNumbers StepMeter::numbers_of(const Waiting& step) {
+  StepNumbers numbers;
+  std::array<double, kColumns> row{};
+  const auto rows = static_cast<std::int64_t>(step.values.size()) / kColumns;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const double* const own = &step.values[static_cast<std::size_t>(r * kColumns)];
+    for (std::size_t k = 0; k < row.size(); ++k) row[k] = r == 0 ? own[k] : row[k] + own[k];
+    if (step.slices > 1 && numbers.bad_slice < 0 && !std::isfinite(own[0]))
+      numbers.bad_slice = slice_of_row(r, step.samples, step.slices);
+  }
+  numbers.steps = 1;
+  numbers.samples = step.samples;
+  numbers.rows = static_cast<std::int64_t>(row[1]);
+  numbers.add("loss", row[0], 1);
+  for (std::size_t k = 0; k < step.names.size(); ++k) {
+    const auto& [name, per] = step.names[k];
+    numbers.add(name, row[k + 2], per == Per::kRow ? row[1] : 1);
+  }
+  for (const auto& [name, value] : step.told) numbers.add(name, value, 1);
+  return numbers;
+}
+
 std::vector<StepNumbers> StepMeter::take() {
   read();
-  return std::exchange(read_, {});
+  if (ranks_ != nullptr) gather_rows();
+  std::vector<StepNumbers> steps;
+  for (const Waiting& step : std::exchange(read_, {})) steps.push_back(numbers_of(step));
+  return steps;
 }
 
 StepNumbers StepMeter::summary() {

@@ -1,11 +1,16 @@
 // The numbers of the steps between two log lines, gathered on the device.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "distill/step_numbers.h"
+
+namespace retort {
+class Communicator;
+}
 
 namespace retort::distill {
 
@@ -21,12 +26,18 @@ class StepMeter {
  public:
   explicit StepMeter(std::int64_t capacity = 1024);
 
-  /// The first row of the next step, of a batch of so many samples in so many slices. `told` are
-  /// numbers that the host knows: each a mean over steps. Errors    kUsage for more slices than
-  /// there are rows.
+  /// From now on the steps are of batches that these ranks share: each writes the rows of its own
+  /// slices, and take() adds those of all, so it is collective. Null, or one rank: nobody does.
+  void share_with(Communicator* ranks);
+
+  /// The first row of the next step, of a batch of so many samples in so many slices, of which
+  /// [here.first, here.second) are run here: all, if nothing is said. `told` are numbers that the
+  /// host knows, on all ranks: each a mean over steps. Errors    kUsage for more slices than there
+  /// are rows.
   std::int64_t begin_row(Device device, std::int64_t samples,
                          std::span<const std::pair<std::string, double>> told = {},
-                         std::int64_t slices = 1);
+                         std::int64_t slices = 1,
+                         std::optional<std::pair<std::int64_t, std::int64_t>> here = {});
   /// Adds a part's numbers to a row, in one launch: its total, the rows of `targets` that count
   /// (all `rows` where they are undefined), and its columns. `first`: the row is begun. slot: i64
   /// scalar on the device that `row` is counted from; undefined: 0. Errors    kUsage for more
@@ -44,7 +55,7 @@ class StepMeter {
   const Tensor& rows() const { return rows_; }
   bool empty() const { return size() == 0; }
   std::int64_t size() const { return static_cast<std::int64_t>(read_.size() + waiting_.size()); }
-  /// The steps since the last call, in their order, and forgets them.
+  /// The steps since the last call, in their order, and forgets them. Collective with ranks.
   std::vector<StepNumbers> take();
   /// All of them together.
   StepNumbers summary();
@@ -56,13 +67,17 @@ class StepMeter {
     std::int64_t samples;
     ColumnNames names;
     std::vector<std::pair<std::string, double>> told;
+    std::vector<double> values = {};  // (rows, kColumns), when they were read
   };
   void read();
+  void gather_rows();
+  static StepNumbers numbers_of(const Waiting& step);
 
   std::int64_t capacity_, used_ = 0;
+  Communicator* ranks_ = nullptr;  // null: one
   Tensor rows_;
   std::vector<Waiting> waiting_;  // by row
-  std::vector<StepNumbers> read_;
+  std::vector<Waiting> read_;     // before them
 };
 
 }  // namespace retort::distill

@@ -21,7 +21,7 @@ Inputs Inputs::tokens(Tensor ids, std::vector<std::int32_t> starts,
   RETORT_CHECK(ids.defined() && ids.rank() == 1 && ids.dtype() == DType::kI32,
                "[inputs] expected ids (T) of i32");
   RETORT_CHECK(
-      starts.size() >= 2 && starts.front() == 0 && starts.back() == ids.dim(0) &&
+      !starts.empty() && starts.front() == 0 && starts.back() == ids.dim(0) &&
           std::adjacent_find(starts.begin(), starts.end(), std::greater_equal<>()) == starts.end(),
       "[inputs] expected starts from 0 to ", ids.dim(0), ", each above the one before");
   RETORT_CHECK(std::is_sorted(wanted.begin(), wanted.end()) &&

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "distill/losses/distillation_loss.h"
+#include "distill/metrics/share_rows.h"
 #include "distill/own_rows.h"
 #include "engine/autograd/autograd.h"
 #include "engine/runtime/device.h"
@@ -187,21 +188,31 @@ Measurement measure(nn::Model& model, const nn::Source& source, const MeasureOpt
   Pass pass(options, &result);
   const std::vector<std::int64_t> all = nn::drawn_samples(facts.size, result.samples, 0, "measure");
   const std::int64_t each = samples_of_a_pass(facts, source.device());
-  const std::int64_t ready = std::max<std::int64_t>(options.batch / each, 1) * each;
-  std::int64_t number = 0;
-  for (std::int64_t begin = 0; begin < result.samples; begin += ready) {
-    const std::int64_t count = std::min(ready, result.samples - begin);
-    const nn::Batch batch = source.make(
-        std::span(all).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)),
-        options.epoch);
-    for (std::int64_t at = 0; at < count; at += each, ++number) {
-      // Note [Rows of a slice] in own_rows.h.
-      const nn::Batch part =
-          count <= each ? batch : own_rows(batch.slice(at, std::min(at + each, count)));
-      const nn::Outputs outputs = model.forward(part.inputs[0]);
-      pass.add(number, part, outputs);
-      if (options.each) options.each(part, outputs);
+  const std::int64_t ready = std::max<std::int64_t>(options.batch / each, 1);  // passes
+  const auto run = [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t number = first; number < last; number += ready) {
+      const std::int64_t begin = number * each,
+                         count = std::min(std::min(number + ready, last) * each, result.samples) -
+                                 begin;
+      const nn::Batch batch = source.make(
+          std::span(all).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)),
+          options.epoch);
+      for (std::int64_t at = 0; at < count; at += each) {
+        // Note [Rows of a slice] in own_rows.h.
+        const nn::Batch part =
+            count <= each ? batch : own_rows(batch.slice(at, std::min(at + each, count)));
+        const nn::Outputs outputs = model.forward(part.inputs[0]);
+        pass.add(number + at / each, part, outputs);
+        if (options.each) options.each(part, outputs);
+      }
     }
+  };
+  const std::int64_t passes = (result.samples + each - 1) / each;
+  if (options.ranks == nullptr || options.ranks->size() == 1) {
+    run(0, passes);
+  } else {
+    const auto [first, last] = passes_of_rank(passes, *options.ranks);
+    share_rows([&, first = first, last = last] { run(first, last); }, &result, *options.ranks);
   }
   return result;
 }

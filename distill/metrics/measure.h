@@ -15,6 +15,10 @@
 #include "kernels/distill_loss/distill_loss.h"
 #include "nn/data/dataset.h"
 
+namespace retort {
+class Communicator;
+}
+
 namespace retort::distill {
 
 /// A teacher's logits of a fixed set of samples, asked for again and again: kept on the device, pass
@@ -59,6 +63,8 @@ struct MeasureOptions {
   bool statistics = false;                  // fills Measurement::statistics
   /// Told of every pass and what came out; may be empty.
   std::function<void(const nn::Batch&, const nn::Outputs&)> each = {};
+  /// Who shares the batches; all get all rows. Null, or one rank: nobody. The call is collective then.
+  Communicator* ranks = nullptr;
 };
 
 /// What one pass found, on the host. Rows whose target is ignored are not in it.

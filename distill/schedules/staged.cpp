@@ -29,6 +29,22 @@ std::string head_prefix(const Term& term) { return "stages." + term.name() + "_h
 
 Tensor on_host(const Tensor& t) { return t.detach().to(Device::kCpu).clone(); }
 
+// The losses of the parts of all ranks, in the order that one rank has them in. Collective.
+void add_all_parts(const StepReport& report, const StepSettings& settings,
+                   std::vector<Tensor>* window, const nn::BatchSlices& slices) {
+  const std::int64_t most = (settings.share->samples + slices.count() - 1) / slices.count(),
+                     each = settings.micro_batch > 0 ? settings.micro_batch : most,
+                     parts = (slices.last() - slices.first()) * ((most + each - 1) / each);
+  std::vector<double> mine(static_cast<std::size_t>(1 + parts));  // how many, and each
+  mine[0] = static_cast<double>(report.parts.size());
+  RETORT_ASSERT(report.parts.size() < mine.size());
+  for (std::size_t i = 0; i < report.parts.size(); ++i) mine[1 + i] = report.parts[i].total.item();
+  const std::vector<double> all = slices.exchange()->gather(mine);
+  for (std::size_t at = 0; at < all.size(); at += mine.size())
+    for (std::size_t i = 0; i < static_cast<std::size_t>(all[at]); ++i)
+      window->push_back(Tensor::scalar(all[at + 1 + i], DType::kF64));
+}
+
 }  // namespace
 
 StagedDistillation::StagedDistillation(nn::Model& student, std::vector<RunTeacher> teachers,
@@ -183,10 +199,11 @@ StepReport StagedDistillation::run(const nn::Batch& batch, const StepSettings& s
   return eager_step(teachers_of(stage), stage.terms, student_, batch, own, update, meter_);
 }
 
-void StagedDistillation::count_step(const Stage& stage, const StepReport& report) {
+void StagedDistillation::count_step(const Stage& stage, const StepReport& report,
+                                    const StepSettings& settings) {
   ++step_;
   ++total_;
-  if (stage.until.window > 0) watch_plateau(report);
+  if (stage.until.window > 0) watch_plateau(report, settings);
 }
 
 StepReport StagedDistillation::step(const nn::Batch& batch, const StepSettings& settings,
@@ -200,7 +217,7 @@ StepReport StagedDistillation::step(const nn::Batch& batch, const StepSettings& 
   } else {
     report = run(batch, own, learning_rate);
   }
-  count_step(stage, report);
+  count_step(stage, report, own);
   return report;
 }
 
@@ -215,13 +232,17 @@ StepReport StagedDistillation::step(const nn::DeviceFeed& feed, const nn::FeedBa
   graphed_->step(feed, batch, settings_of(stage, settings), learning_rate, last ? nullptr : next);
   StepReport report;
   report.samples = batch.rows;
-  count_step(stage, report);
+  count_step(stage, report, settings);
   return report;
 }
 
-void StagedDistillation::watch_plateau(const StepReport& report) {
+void StagedDistillation::watch_plateau(const StepReport& report, const StepSettings& settings) {
   const SwitchRule& until = stages_[index_].until;
-  for (const TermLoss& part : report.parts) window_.push_back(part.total);
+  if (const nn::BatchSlices* const slices = optimizer_->slices();
+      slices != nullptr && slices->exchange() != nullptr && settings.share)
+    add_all_parts(report, settings, &window_, *slices);
+  else
+    for (const TermLoss& part : report.parts) window_.push_back(part.total);
   if (step_ % until.window != 0) return;
   double mean = 0;  // the only reads from the device: once per window
   for (const Tensor& loss : window_) mean += loss.item() / static_cast<double>(until.window);

@@ -75,8 +75,8 @@ class StagedDistillation {
   nn::TrainedModules trained_with(const Stage& stage);
   void make_graphed(const Stage& stage);
   StepReport run(const nn::Batch& batch, const StepSettings& settings, double learning_rate);
-  void count_step(const Stage& stage, const StepReport& report);
-  void watch_plateau(const StepReport& report);
+  void count_step(const Stage& stage, const StepReport& report, const StepSettings& settings);
+  void watch_plateau(const StepReport& report, const StepSettings& settings);
   void load_terms(const NamedTensors& state);
 
   nn::Model& student_;

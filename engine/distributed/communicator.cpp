@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
@@ -119,8 +120,10 @@ std::string Communicator::name(int rank) const {
 template <class F>
 void Communicator::guarded(const char* call, F&& f) {
   if (!broken_.empty()) fail(ErrorCode::kPeer, "[", call, "] ", broken_);
+  const auto begin = std::chrono::steady_clock::now();
   try {
     f();
+    seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   } catch (const Error& error) {
     broken_ = join("after an error in [", call, "]: ", error.what());
     fail(error.code(), "[", call, "] ", error.what());
@@ -210,6 +213,27 @@ void Communicator::gather(const void* mine, void* all, std::size_t bytes) {
         std::memcpy(static_cast<std::byte*>(all) + r * bytes + offset, inbox.data() + r * n, n);
     }
   });
+}
+
+std::vector<std::string> Communicator::gather(const std::string& mine) {
+  const auto ranks = static_cast<std::size_t>(size_);
+  const std::uint64_t size = mine.size();
+  std::vector<std::uint64_t> sizes(ranks);
+  gather(&size, sizes.data(), sizeof size);
+  const std::uint64_t longest = *std::max_element(sizes.begin(), sizes.end());
+  std::string padded = mine, all(longest * ranks, '\0');
+  padded.resize(longest);
+  gather(padded.data(), all.data(), longest);
+  std::vector<std::string> texts;
+  for (std::size_t r = 0; r < ranks; ++r) texts.push_back(all.substr(r * longest, sizes[r]));
+  return texts;
+}
+
+void Communicator::broadcast(std::string* text, int root) {
+  std::uint64_t size = text->size();
+  broadcast(&size, sizeof size, root);
+  text->resize(size);
+  broadcast(text->data(), size, root);
 }
 
 void Communicator::broadcast(void* data, std::size_t bytes, int root) {

@@ -70,8 +70,11 @@ class Communicator {
 
   /// all: size() times `bytes`, by rank.
   void gather(const void* mine, void* all, std::size_t bytes);
+  /// Texts of any length, by rank.
+  std::vector<std::string> gather(const std::string& mine);
   /// Everybody gets what `root` has.
   void broadcast(void* data, std::size_t bytes, int root);
+  void broadcast(std::string* text, int root);
   /// words[i] := the largest of all ranks' words[i].
   void agree(std::span<std::int64_t> words);
 
@@ -87,6 +90,8 @@ class Communicator {
     std::string text = "none";  // the last one: "gather of 40 bytes"
   };
   const Calls& calls() const { return calls_; }
+  /// In the collective calls so far, others' lateness included.
+  double seconds() const { return seconds_; }
 
   /// For engine/distributed/ alone; null at size 1.
   MpiLink* link() const { return link_.get(); }
@@ -103,6 +108,7 @@ class Communicator {
   void count(const std::string& call);
 
   int rank_ = 0, size_ = 1, nodes_ = 1;
+  double seconds_ = 0;
   std::string library_, broken_;
   Calls calls_;
   std::vector<RankInfo> infos_;

@@ -4,7 +4,7 @@
 //   A thread of every rank tells rank 0 twice a second what its rank does, and rank 0 answers. A
 //   rank that was not heard of for the timeout is lost; one whose counter stood still for as long
 //   while it says that it works is stuck; waiting for others is neither, however long it takes, and
-//   so a slow step is never an alarm: every op and every block of a file counts (note_progress,
+//   so a slow step is never an alarm: every op, block of a file and chunk of the pool counts (note_progress,
 //   engine/runtime/progress.h), and a program's own work that takes longer than the timeout calls
 //   it too. Rank 0 itself is missed by the others, half a second later. Nothing else notices: MPI waits for a peer that is stopped or
 //   gone for ever.

@@ -6,7 +6,7 @@ namespace retort {
 
 /// Counts a piece of work: an op, a block of a file. From any thread; a few nanoseconds.
 void note_progress() noexcept;
-/// Pieces so far.
+/// Pieces so far, with the chunks of the pool.
 std::int64_t progress() noexcept;
 
 }  // namespace retort

@@ -202,6 +202,7 @@ class Pool {
       Hand& hand = hands_[(slot + i) % parts_];
       for (std::int64_t c; (c = hand.next.fetch_add(1, std::memory_order_relaxed)) < hand.end;)
         try {
+          detail::count_chunk();
           job.fn(job.body, c * job.grain, c + 1 == job.chunks ? job.n : (c + 1) * job.grain);
         } catch (...) {
           job.first->keep(c);
@@ -225,6 +226,8 @@ class Pool {
   std::uint64_t epoch_ = 0;  // guarded by busy_, like started_
   int started_ = 0;
 };
+
+std::atomic<std::int64_t> g_chunks{0};
 
 // Never destroyed: workers outlive main. A forked child has no workers, so it gets a pool of its
 // own.
@@ -253,6 +256,9 @@ void set_thread_count(int n) {
 
 bool in_parallel() { return t_in_parallel; }
 
+std::int64_t chunks_begun() noexcept { return g_chunks.load(std::memory_order_relaxed); }
+void detail::count_chunk() noexcept { g_chunks.fetch_add(1, std::memory_order_relaxed); }
+
 SerialScope::SerialScope() : before_(t_in_parallel) { t_in_parallel = true; }
 SerialScope::~SerialScope() { t_in_parallel = before_; }
 
@@ -279,6 +285,7 @@ void run_chunks(std::int64_t n, std::int64_t grain, ChunkFn fn, void* body) {
   const SerialScope inside;
   if (!pool().run(job, helpers))
     for (std::int64_t c = 0; c < chunks; ++c) try {
+        count_chunk();
         fn(body, c * grain, c + 1 == chunks ? n : (c + 1) * grain);
       } catch (...) {
         first.keep(c);

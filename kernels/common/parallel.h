@@ -14,6 +14,9 @@ int thread_count();
 void set_thread_count(int n);
 /// True inside a parallel_for body: nested calls run inline.
 bool in_parallel();
+/// Chunks that were begun so far by calls from outside a body: that this process gets on, for
+/// whoever watches it (engine/runtime/progress.h).
+std::int64_t chunks_begun() noexcept;
 
 /// While one lives, parallel_for runs inline in this thread: for helper threads, which must not
 /// start a second pool beside the one that computes.
@@ -43,6 +46,7 @@ class OneOpenMpThread {
 
 namespace detail {
 using ChunkFn = void (*)(void* body, std::int64_t begin, std::int64_t end);
+void count_chunk() noexcept;
 void run_chunks(std::int64_t n, std::int64_t grain, ChunkFn fn, void* body);
 }  // namespace detail
 
@@ -56,9 +60,12 @@ void run_chunks(std::int64_t n, std::int64_t grain, ChunkFn fn, void* body);
 template <class Body>
 void parallel_for(std::int64_t n, std::int64_t grain, Body&& body) {
   if (n <= 0) return;
-  if (n <= grain || thread_count() == 1 || in_parallel()) {
-    for (std::int64_t begin = 0; begin < n; begin += grain)
+  const bool nested = in_parallel();
+  if (n <= grain || thread_count() == 1 || nested) {
+    for (std::int64_t begin = 0; begin < n; begin += grain) {
+      if (!nested) detail::count_chunk();
       body(begin, begin + grain < n ? begin + grain : n);
+    }
     return;
   }
   using Plain = std::remove_reference_t<Body>;

@@ -2,9 +2,11 @@
 #pragma once
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <map>
 #include <ostream>
@@ -38,6 +40,8 @@ inline Launched run_program(const std::vector<std::string>& command,
   const std::string file = folder / "out", log = folder / "log";
   const pid_t pid = ::fork();
   if (pid == 0) {
+    ::prctl(PR_SET_PDEATHSIG,
+            SIGTERM);  // ranks that wait for ever do not outlive a test that is ended
     const int out = ::open(file.c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
     const int in = ::open("/dev/null", O_RDONLY);
     ::dup2(in, 0);

@@ -184,6 +184,10 @@ train.lr = 0.01
 
   // What must be equal: weights, curricula, and the log but for times.
   static std::string content(const fs::path& folder);
+  // The same of a run on several ranks: what only they tell is left out, too.
+  static std::string content_but_ranks(const fs::path& folder);
+  // That, and every checkpoint.
+  static std::string whole_content(const fs::path& folder);
 
   static std::size_t lines(const fs::path& file) {
     const std::string text = read(file);

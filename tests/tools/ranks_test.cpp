@@ -32,11 +32,11 @@ class Ranks : public test::UnderMpi {
 };
 INSTANTIATE_TEST_SUITE_P(Mpi, Ranks, ::testing::ValuesIn(known_mpis()), family_of);
 
-TEST_P(Ranks, a_run_is_refused_once_before_it_writes) {
-  const Launched r = run(2, {"run", "--out", folder_ / "out"});
+TEST_P(Ranks, scoring_is_refused_once_before_it_writes) {
+  const Launched r = run(2, {"score", "parity_extraction", "--out", folder_ / "out"});
   EXPECT_EQ(r.status, 2) << r.text;
   EXPECT_EQ(count(r.text,
-                  "kdtrain: error[RT0220]: `kdtrain run` works with one rank so far, and 2 were "
+                  "kdtrain: error[RT0220]: `kdtrain score` works with one rank so far, and 2 were "
                   "launched ("),
             1)
       << r.text;
@@ -51,8 +51,9 @@ TEST_P(Ranks, one_rank_under_a_launcher_is_an_ordinary_run) {
 }
 
 // Refusing needs no MPI that works: the environment is enough.
-TEST_P(Ranks, a_run_is_refused_without_a_plugin_too) {
-  const Launched r = run(2, {"run", "--out", folder_ / "out"}, {"RETORT_MPI_LIBRARY=/no/such.so"});
+TEST_P(Ranks, it_is_refused_without_a_plugin_too) {
+  const Launched r = run(2, {"score", "parity_extraction", "--out", folder_ / "out"},
+                         {"RETORT_MPI_LIBRARY=/no/such.so"});
   EXPECT_NE(r.status, 0) << r.text;
   EXPECT_EQ(count(r.text, "error[RT0220]"), 1) << r.text;
   EXPECT_TRUE(fs::is_empty(folder_.path()));
@@ -128,16 +129,17 @@ TEST(RefusedRanks, are_those_of_every_command_that_writes) {
     const int status = refuse_ranks(line);
     return std::pair(status, ::testing::internal::GetCapturedStderr());
   };
-  for (const char* command : {"run", "score", "report", "cp"}) {
+  for (const char* command : {"score", "report", "cp"}) {
     const auto [status, text] = refused(command);
     EXPECT_EQ(status, 2) << command;
     EXPECT_THAT(text, HasSubstr("error[RT0220]: `kdtrain " + std::string(command) + "` works"));
   }
   EXPECT_EQ(refused("eval", "file").first, 2);
-  for (const char* command : {"eval", "plan", "validate", "ls", "schema", "doctor", "selftest"})
+  for (const char* command :
+       {"run", "eval", "plan", "validate", "ls", "schema", "doctor", "selftest"})
     EXPECT_EQ(refused(command), (std::pair<int, std::string>(-1, ""))) << command;
   ::setenv("PMI_SIZE", "1", 1);
-  EXPECT_EQ(refused("run").first, -1);
+  EXPECT_EQ(refused("score").first, -1);
   for (const char* name : {"PMI_SIZE", "PMI_RANK", "RETORT_MPI_LIBRARY"}) ::unsetenv(name);
 }
 

@@ -85,6 +85,9 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
   run->add_flag("--resume", line->resume, "Go on from the newest checkpoints in the run folder");
   run->add_flag("--retry-failed", line->retry_failed,
                 "With --resume: try jobs again that failed, each from its last checkpoint");
+  run->add_option("--ranks", line->ranks,
+                  "As many processes that share each batch: starts mpirun; CPU only")
+      ->check(CLI::Range(1, 4096));
   device_options(run);
   load_option(run);
 

@@ -19,6 +19,7 @@ struct CommandLine {
   std::vector<std::string> load;   // --load, in order
   int threads = 0;                 // --threads; 0 = as the environment says
   std::int64_t trials = 0;         // sweep; 0 = as the recipe says
+  int ranks = 0;                   // --ranks of run; 0: nothing was said
   bool resume = false;
   bool retry_failed = false;
   bool json = false;
@@ -40,8 +41,9 @@ std::string shell_word(const std::string& word);
 std::string version_text();
 
 /// The recipe that the line names (default: the first embedded one) with its overrides. Prints
-/// warnings; prints all mistakes and returns nothing if there is one.
-std::optional<Recipe> checked_recipe(const CommandLine& line);  // recipes_command.cpp
+/// warnings; prints all mistakes and returns nothing if there is one. tells: false prints nothing.
+std::optional<Recipe> checked_recipe(const CommandLine& line,
+                                     bool tells = true);  // recipes_command.cpp
 
 /// Trains the recipe's teacher alone, of its first seed, in a run folder of its own, which may have
 /// begun before. The file of its weights. Errors    as run_command's; kStopped after a signal.

@@ -10,10 +10,11 @@ namespace {
 
 curriculum::SampleStatistics score_once(
     nn::Model& model, const nn::Source& source, std::int64_t batch, std::uint32_t epoch,
-    const std::function<void(const nn::Batch&, const nn::Outputs&)>& each) {
+    const std::function<void(const nn::Batch&, const nn::Outputs&)>& each, Communicator* ranks) {
   using namespace kernels;
   const distill::Measurement m = distill::measure(
-      model, source, {.batch = batch, .epoch = epoch, .statistics = true, .each = each});
+      model, source,
+      {.batch = batch, .epoch = epoch, .statistics = true, .each = each, .ranks = ranks});
   std::vector<std::uint8_t> correct;
   for (std::size_t i = 0; i < m.targets.size(); ++i)
     correct.push_back(m.targets[i] == m.predictions[i] ? 1 : 0);
@@ -42,10 +43,10 @@ const curriculum::ScoreKind& score_of(const Settings& settings) {
 
 curriculum::SampleStatistics score_samples(
     nn::Model& model, const nn::Source& source, std::int64_t batch, std::int64_t maskings,
-    std::function<void(const nn::Batch&, const nn::Outputs&)> each) {
+    std::function<void(const nn::Batch&, const nn::Outputs&)> each, Communicator* ranks) {
   std::vector<curriculum::SampleStatistics> all;
   for (std::int64_t k = 0; k < (source.facts().redrawn ? maskings : 1); ++k)
-    all.push_back(score_once(model, source, batch, static_cast<std::uint32_t>(k), each));
+    all.push_back(score_once(model, source, batch, static_cast<std::uint32_t>(k), each, ranks));
   return curriculum::mean_of(all);
 }
 

@@ -17,10 +17,11 @@ inline constexpr const char* kScorerStudent = "student";  // as it starts
 
 /// What a model says about every sample of a source: one pass of measure(), or where something is
 /// drawn in each epoch (the masks of a text) the mean of `maskings` of them.
-/// each: as of MeasureOptions.
+/// each, ranks: as of MeasureOptions.
 curriculum::SampleStatistics score_samples(
     nn::Model& model, const nn::Source& source, std::int64_t batch, std::int64_t maskings = 1,
-    std::function<void(const nn::Batch&, const nn::Outputs&)> each = {});
+    std::function<void(const nn::Batch&, const nn::Outputs&)> each = {},
+    Communicator* ranks = nullptr);
 
 struct NamedCurriculum {
   std::string name;  // of curriculum/<name>.csv

@@ -7,6 +7,7 @@
 #include "nn/data/drawn.h"
 #include "nn/data/normalize.h"
 #include "nn/data/registry.h"
+#include "tools/kdtrain/ranks.h"
 
 namespace retort::tools {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 nn::DataRequest request_of(const Settings& settings, const std::string& split) {
   nn::DataRequest request{settings.text("data.format"), split, {}, {}};
   request.tell = [](const std::string& sentence) {
-    std::fprintf(stderr, "kdtrain: %s\n", sentence.c_str());
+    if (prints()) std::fprintf(stderr, "kdtrain: %s\n", sentence.c_str());
   };
   request.options = options_of(settings, "data", nn::data_kinds().at(request.format).options);
   const char* const root = std::getenv("RETORT_DATA");

@@ -71,6 +71,16 @@ constexpr ErrorRow kRows[] = {
     {"RT0222", 2, " instead of ",
      "Ranks that should do the same thing were given different things.",
      "The message names the rank, its host and both values: give all ranks the same."},
+    {"RT0223", 2, "ranks train on the CPU so far", "Several ranks were to train on GPUs.",
+     "--device cpu, or one rank."},
+    {"RT0224", 2, " goes with ",
+     "Slices of a batch are dealt to ranks in equal numbers, each a power of two.",
+     "Take one of the numbers of ranks that the message names, or other train.slices for a new "
+     "run: "
+     "8 go with 1, 2, 4 and 8 ranks."},
+    {"RT0225", 2, " launched already: leave it out",
+     "`kdtrain run --ranks` was itself started as another number of ranks.",
+     "Either mpirun or srun, or --ranks; with both, the same number."},
     {"RT0299", 2, "", "The command line or the recipe asks for something that cannot be.",
      "The message says what; `kdtrain --help` and `kdtrain schema` say what there is."},
 
@@ -144,6 +154,9 @@ constexpr ErrorRow kRows[] = {
     {"RT0699", 6, "", "A number is NaN or infinite where there must be none.",
      "The message names it; a smaller lr or a clip_norm may help."},
 
+    {"RT0701", 7, "has other weights after step",
+     "A rank does not hold what the others hold: its memory or its processor is not sound.",
+     "Leave out the host that is named; the last checkpoint stands, and --resume goes on."},
     {"RT0799", 7, "", "Another rank is gone, stands still, or does something else.",
      "The message names it, its host and process: look at what it said last."},
 
@@ -152,6 +165,9 @@ constexpr ErrorRow kRows[] = {
     {"RT0802", 8, " ranks, but there is ",
      "Several ranks were launched, and the plug-in for MPI is missing or broken.",
      "Build Retort where that MPI is (RETORT_MPI=ON), or set RETORT_MPI_LIBRARY to its plug-in."},
+    {"RT0803", 8, "--ranks: there is no mpirun",
+     "`kdtrain run --ranks` found no launcher of an MPI that Retort was built with.",
+     "Install that MPI's mpirun, name it by RETORT_MPIRUN=FILE, or start the ranks by srun."},
     {"RT0899", 8, "", "The device or its driver refused.",
      "`kdtrain doctor` says what there is; --device cpu does without."},
 };

@@ -48,10 +48,12 @@ void JobLog::open_events(const std::string& path, const FileMark& mark) {
 }
 
 void JobLog::write(const Json& line) {
-  const std::string text = line.dump();
-  log_.write(job_, text);
-  own_->append(text + "\n");
-  if (events_) events_->append(events_of(line));
+  ranks_.write([&] {
+    const std::string text = line.dump();
+    log_.write(job_, text);
+    own_->append(text + "\n");
+    if (events_) events_->append(events_of(line));
+  });
 }
 
 Json JobLog::begin() const { return begin_line(plan_); }

@@ -5,6 +5,7 @@
 #include "distill/metrics/measure.h"
 #include "engine/io/append_log.h"
 #include "tools/kdtrain/run_folder.h"
+#include "tools/kdtrain/run_ranks.h"
 #include "tools/kdtrain/step_costs.h"
 #include "tools/kdtrain/step_sums.h"
 #include "tools/kdtrain/trainer.h"
@@ -13,8 +14,9 @@ namespace retort::tools {
 
 class JobLog {
  public:
-  JobLog(MetricsLog* log, std::size_t job, const TrainingPlan& plan)
-      : log_(*log), job_(job), plan_(plan) {}
+  /// Rank 0 alone writes; the calls that open files are its alone.
+  JobLog(MetricsLog* log, std::size_t job, const TrainingPlan& plan, RunRanks* ranks)
+      : log_(*log), job_(job), plan_(plan), ranks_(*ranks) {}
 
   /// The job's own file of lines, as far as its checkpoint knows them; before anything is written.
   void open(const std::string& path, const FileMark& mark) { own_.emplace(path, mark); }
@@ -47,6 +49,7 @@ class JobLog {
   MetricsLog& log_;
   std::size_t job_;
   const TrainingPlan& plan_;
+  RunRanks& ranks_;
   std::optional<AppendLog> own_, events_;
   std::string progress_;
 };

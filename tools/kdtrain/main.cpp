@@ -17,6 +17,7 @@
 #include "tools/kdtrain/error_codes.h"
 #include "tools/kdtrain/extensions.h"
 #include "tools/kdtrain/ranks.h"
+#include "tools/kdtrain/ranks_launch.h"
 #include "tools/kdtrain/signals.h"
 
 namespace {
@@ -26,8 +27,9 @@ using retort::tools::CommandLine;
 
 constexpr ErrorCode kInternal{1};  // a fault of kdtrain itself
 
-int dispatch(const CommandLine& line) {
+int dispatch(const CommandLine& line, int argc, char** argv) {
   using namespace retort::tools;
+  if (const int status = launch_ranks(line, argc, argv); status >= 0) return status;
   if (const int status = refuse_ranks(line); status >= 0) return status;
   if (line.threads > 0) retort::set_thread_count(line.threads);
   load_extensions(line.load);  // before anyone asks for the table of keys
@@ -119,7 +121,7 @@ int main(int argc, char** argv) {
     CommandLine line;
     if (const int status = retort::tools::parse_command_line(argc, argv, &line); status >= 0)
       return status;
-    int status = dispatch(line);
+    int status = dispatch(line, argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
       say("error", "writing to standard output failed", ErrorCode::kIo);
       status = status == 0 ? static_cast<int>(ErrorCode::kIo) : status;

@@ -10,6 +10,7 @@
 #include "nn/checkpoint/weights.h"
 #include "nn/layers/batch_norm.h"
 #include "tools/kdtrain/models.h"
+#include "tools/kdtrain/ranks.h"
 #include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
@@ -212,7 +213,8 @@ class Checks {
     const std::string note =
         join("few values: ", what, ", whose variance says little; ", cure, " would help");
     task_.notes[who].push_back(note);
-    if (told_.insert(note).second) std::fprintf(stderr, "kdtrain: note: %s\n", note.c_str());
+    if (told_.insert(note).second && prints())
+      std::fprintf(stderr, "kdtrain: note: %s\n", note.c_str());
   }
 
   const JobList& jobs_;

@@ -30,8 +30,12 @@ std::size_t terminal_width() {
 
 }  // namespace
 
-Progress::Progress()
-    : start_(Clock::now()), last_(start_ - std::chrono::hours(1)), last_beat_(start_) {
+Progress::Progress(bool quiet)
+    : quiet_(quiet),
+      start_(Clock::now()),
+      last_(start_ - std::chrono::hours(1)),
+      last_beat_(start_) {
+  if (quiet_) return;
   const char* term = std::getenv("TERM");
   terminal_ = isatty(STDERR_FILENO) && term != nullptr && std::string(term) != "dumb";
   if (terminal_) ticker_ = std::thread([this] { tick(); });
@@ -106,7 +110,7 @@ void Progress::beat(const std::string& what, std::int64_t done, std::int64_t tot
   beating_[what] = state;
   draw(false);
   const auto now = Clock::now();
-  if (terminal_ || now - last_beat_ < std::chrono::seconds(30)) return;
+  if (quiet_ || terminal_ || now - last_beat_ < std::chrono::seconds(30)) return;
   last_beat_ = now;
   std::fprintf(stderr, "%s%s\n", what.c_str(), state.c_str());
 }
@@ -126,6 +130,7 @@ std::function<void(const nn::Batch&, const nn::Outputs&)> Beat::of_batches() con
 
 void Progress::line(const std::string& text) {
   const std::lock_guard lock(mutex_);
+  if (quiet_) return;
   erase();
   std::fprintf(stderr, "%s\n", text.c_str());
   draw(true);

@@ -19,7 +19,8 @@ namespace retort::tools {
 /// come from several.
 class Progress {
  public:
-  Progress();
+  /// quiet: nothing is shown, of a rank that does not print.
+  explicit Progress(bool quiet = false);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -45,7 +46,7 @@ class Progress {
   void erase();
   void tick();
 
-  bool terminal_;
+  bool quiet_, terminal_ = false;
   std::mutex mutex_;
   std::map<std::string, std::pair<std::int64_t, std::string>> running_;
   std::map<std::string, std::string> beating_;  // "3/10", or nothing

@@ -24,7 +24,9 @@ std::string text_of(const Json& json, const char* key) {
 std::string circumstances(const Json& json) {
   return text_of(json, "version") + " " + text_of(json, "commit") + " on " +
          text_of(json, "machine") + ", " + text_of(json, "device") + ", " +
-         text_of(json, "threads") + " threads: " + text_of(json, "command");
+         text_of(json, "threads") + " threads" +
+         (json.find("ranks") == nullptr ? "" : ", " + text_of(json, "ranks")) + ": " +
+         text_of(json, "command");
 }
 
 Json object_of(const std::map<std::string, std::string>& values) {
@@ -60,6 +62,7 @@ void begin_provenance(const std::string& folder, const Sitting& sitting) {
   now.set("version", version_text()).set("commit", built_commit());
   now.set("started", utc_now()).set("command", sitting.command);
   now.set("machine", machine_text()).set("device", sitting.device).set("threads", thread_count());
+  if (!sitting.ranks.empty()) now.set("ranks", sitting.ranks);
   now.set("data", object_of(sitting.data)).set("weights", object_of(sitting.weights));
   if (!before.is_null()) {
     Json earlier = Json::object();
@@ -83,6 +86,7 @@ std::string provenance_comment(const Sitting& sitting) {
   std::string out = "# Made by " + version_text() + ", commit " + built_commit() + ", " +
                     utc_now() + "\n# " + machine_text() + "; " + sitting.device + ", " +
                     std::to_string(thread_count()) + " threads\n# " +
+                    (sitting.ranks.empty() ? "" : sitting.ranks + "\n# ") +
                     escaped(sitting.command, 4096) + "\n";
   const auto list = [&](const char* what, const std::map<std::string, std::string>& values) {
     for (const auto& [name, hash] : values)

@@ -16,6 +16,7 @@ struct Sitting {
   std::string command, device;
   std::map<std::string, std::string> data;  // hashes of samples by split (of a task: "task.split")
   std::map<std::string, std::string> weights;  // hashes of files by the path that the recipe gives
+  std::string ranks = {};                      // who they are, where there are several
 };
 
 /// A sitting begins. Where it goes on with an earlier one that was of another program, machine,

@@ -22,7 +22,7 @@ namespace {
 char g_prefix[128] = "";
 
 bool writes(const CommandLine& line) {
-  for (const char* command : {"run", "sweep", "score", "report", "cp"})
+  for (const char* command : {"sweep", "score", "report", "cp"})
     if (line.command == command) return true;
   return line.command == "eval" && !line.logits.empty();
 }

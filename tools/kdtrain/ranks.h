@@ -11,10 +11,13 @@
 
 namespace retort::tools {
 
-/// -1 if the command may go on. Commands that write work with one rank so far: several copies would
-/// race for the same files. They get 2, the exit status, after rank 0 has said so and before
+/// -1 if the command may go on. Commands that write, but run, work with one rank so far: several
+/// copies would race for the same files. They get 2, the exit status, after rank 0 has said so and before
 /// anything was written.
 int refuse_ranks(const CommandLine& line);
+
+/// Of a run folder: how a run on several ranks goes, or ended (run_ranks.h).
+inline constexpr const char* kStatusFile = "status.json";
 
 /// True if a launcher started several ranks.
 bool launched_together();
@@ -30,5 +33,7 @@ double exchange_ms(Communicator& ranks, std::size_t bytes);
 
 /// "" on rank 0 and before there are ranks, else "rank 2 (host, pid 77): ". Takes no memory.
 const char* rank_prefix() noexcept;
+/// Whether this process prints what all ranks know.
+inline bool prints() noexcept { return *rank_prefix() == '\0'; }
 
 }  // namespace retort::tools

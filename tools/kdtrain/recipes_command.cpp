@@ -115,18 +115,18 @@ int copy_command(const CommandLine& line) {
   return 0;
 }
 
-std::optional<Recipe> checked_recipe(const CommandLine& line) {
+std::optional<Recipe> checked_recipe(const CommandLine& line, bool tells) {
   const RecipeText text =
       find_recipe(line.subject.empty() ? embedded_recipes().front().name : line.subject);
   RecipeResult result = parse_recipe(text.source, text.text, line.words);
   for (const std::string& warning : result.warnings)
-    std::fprintf(stderr, "kdtrain: note: %s\n", warning.c_str());
+    if (tells) std::fprintf(stderr, "kdtrain: note: %s\n", warning.c_str());
   if (result.problems.empty()) {
     if (const auto& libraries = loaded_extensions(); !libraries.empty())
       result.recipe.base.set("libraries", libraries, "--load");
     return std::move(result.recipe);
   }
-  std::fputs(format_problems(result, text.text).c_str(), stderr);
+  if (tells) std::fputs(format_problems(result, text.text).c_str(), stderr);
   return std::nullopt;
 }
 

@@ -117,16 +117,19 @@ RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume,
 }
 
 RunFolder::~RunFolder() {
+  if (!writes()) return;
   if (created_) ::rmdir(path_.c_str());  // only if nothing was written
   ::close(descriptor_);                  // and with it the lock
 }
 
 void RunFolder::start(const Recipe& recipe, const std::string& head) {
+  if (!writes()) return;
   if (!resuming_ || !changes_.empty())
     write_file_atomically(file(kResolved), head + resolved_toml(recipe));
 }
 
 void RunFolder::write_once(const std::string& name, const std::string& text) {
+  if (!writes()) return;
   const FileMark mark{text.size(), hash_bytes(text)};
   const auto known = files_->files();
   const auto before = known.find(name);
@@ -162,12 +165,14 @@ void MetricsLog::open() {
     if (!jobs_[current_].finished) break;
     ++current_;
   }
+  if (path_.empty()) return;
   write_file_atomically(path_, text);
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
   if (descriptor_ < 0) fail_io("cannot open", path_);
 }
 
 void MetricsLog::append(const std::string& text) {
+  if (path_.empty()) return;
   struct stat before {};
   if (::fstat(descriptor_, &before) != 0) fail_io("cannot write", path_);
   std::size_t done = 0;

@@ -25,11 +25,16 @@ class RunFolder {
   /// empty or, with `resume`, that it was made by the same recipe (recipe_identity.h; naming the keys
   /// that may not differ, but do). retrying: jobs that failed are tried again. Temporary files that a killed run left are removed; a folder that holds nothing else is empty.
   RunFolder(const std::string& path, const Recipe& recipe, bool resume, bool retrying = false);
+  /// On a rank that has none of its own: nothing is written. mirror: where files of it are handed out
+  /// to (run_ranks.h); changes: of rank 0's.
+  RunFolder(std::string mirror, bool resuming, std::vector<std::string> changes)
+      : path_(std::move(mirror)), resuming_(resuming), changes_(std::move(changes)) {}
   ~RunFolder();  // unlocks; removes the folder if it was made here and nothing was written
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
   const std::string& path() const { return path_; }
+  bool writes() const { return descriptor_ >= 0; }
   /// True if there is an earlier run to go on from.
   bool resuming() const { return resuming_; }
   std::string file(const std::string& name) const { return path_ + "/" + name; }
@@ -61,6 +66,7 @@ ReportText report_text(const Recipe& recipe);
 /// See Note [Log of parallel jobs]. Threads: all calls may come from several threads.
 class MetricsLog {
  public:
+  /// path: "" on a rank that writes none.
   explicit MetricsLog(std::string path) : path_(std::move(path)) {}
   ~MetricsLog();
   MetricsLog(const MetricsLog&) = delete;

@@ -94,9 +94,11 @@ std::vector<KeySpec> training_keys() {
                    "Samples that pass the networks at once (gradients are added up, less memory); "
                    "0: the whole batch, or slice of it.")
           .with(kCost),
-      count_option("slices", 0, 0, static_cast<double>(nn::kMostSlices), "",
-                   "Parts that a batch is cut into, whose gradients and batch statistics are added "
-                   "in an order that their number alone decides; 0, 1: none.")
+      count_option(
+          "slices", 0, 0, static_cast<double>(nn::kMostSlices), "",
+          "Parts that a batch is cut into, whose gradients and batch statistics are added "
+          "in an order that their number alone decides, so that ranks may share them; 0: as "
+          "many as ranks at the first start, with one rank none.")
           .with(kCost),
       choice_option("optimizer", "sgd", "sgd|adamw", "Update rule.").with(kCost),
       number_option("lr", 0.1, 0, 1000, "", "Learning rate at the start (after warm-up)."),

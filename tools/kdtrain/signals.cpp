@@ -10,7 +10,8 @@
 namespace retort::tools {
 namespace {
 
-std::atomic<int> g_signal{0};
+std::atomic<int> g_signal{0};                          // this process's own
+std::atomic<int> g_agreed{0};                          // of all ranks
 static_assert(std::atomic<int>::is_always_lock_free);  // or a handler may not touch it
 
 constexpr int kHandled[] = {SIGTERM, SIGHUP, SIGUSR1, SIGINT, SIGQUIT};
@@ -42,7 +43,12 @@ void install_signal_handlers() {
   stop_wanted = []() noexcept { return stop_requested() != 0; };
 }
 
-int stop_requested() noexcept { return g_signal.load(std::memory_order_relaxed); }
+int stop_requested() noexcept {
+  const int agreed = g_agreed.load(std::memory_order_relaxed);
+  return agreed != 0 ? agreed : g_signal.load(std::memory_order_relaxed);
+}
+
+void agree_on_signal(int signal) noexcept { g_agreed.store(signal, std::memory_order_relaxed); }
 
 int exit_code_of(int signal) noexcept { return signal == SIGINT || signal == SIGQUIT ? 130 : 143; }
 

@@ -9,8 +9,11 @@ namespace retort::tools {
 /// instead of a silent death.
 void install_signal_handlers();
 
-/// The signal that asked to stop, or 0.
+/// The signal that asked to stop, this process or another rank, or 0.
 int stop_requested() noexcept;
+/// Another rank's: from now on it asks to stop here, too. One that this process then gets itself, as
+/// the launcher hands it on, is its first, and does not quit.
+void agree_on_signal(int signal) noexcept;
 
 /// What a run exits with after its checkpoint: 130 for SIGINT and SIGQUIT, which a person sends,
 /// 143 for the others, which a machine sends.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <utility>
 
 namespace retort::tools {
 namespace {
@@ -23,6 +24,23 @@ double seconds_since(Clock::time_point start) {
 
 double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / 1048576.0; }
 
+void StepCosts::start() {
+  begin_ = Clock::now();
+  exchange_s_ = 0;
+  if (ranks_ != nullptr) seconds_ = ranks_->seconds();
+}
+
+void StepCosts::add(std::int64_t samples) {
+  samples_ += samples;
+  if (ranks_ != nullptr)
+    exchange_s_ += ranks_->seconds() - std::exchange(seconds_, ranks_->seconds());
+}
+
+void StepCosts::leave_out(Clock::time_point begin) {
+  begin_ += Clock::now() - begin;
+  if (ranks_ != nullptr) seconds_ = ranks_->seconds();
+}
+
 void StepCosts::log(Json* line) {
   const double elapsed = std::max(seconds_since(begin_), 1e-9);
   const double rate = std::round(static_cast<double>(samples_) / elapsed);
@@ -42,6 +60,10 @@ void StepCosts::log(Json* line) {
       separator = ", ";
     }
     text_ += " %";
+  }
+  if (ranks_ != nullptr) {
+    line->set("ranks", static_cast<std::int64_t>(ranks_->size()));
+    line->set("share_exchange", rounded(std::min(1.0, exchange_s_ / elapsed), 1e-4));
   }
   timer_.clear();
   samples_ = 0;

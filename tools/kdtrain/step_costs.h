@@ -4,6 +4,7 @@
 #include <string>
 
 #include "distill/phase_timer.h"
+#include "engine/distributed/communicator.h"
 #include "engine/io/json.h"
 #include "engine/runtime/allocator.h"
 
@@ -15,13 +16,18 @@ double seconds_since(Clock::time_point start);
 /// Throughput between two log lines. Evaluation and checkpoints are left out by pause().
 class StepCosts {
  public:
-  explicit StepCosts(distill::PhaseTimer& timer) : timer_(timer) {}
-  void start() { begin_ = Clock::now(); }
-  void add(std::int64_t samples) { samples_ += samples; }
+  /// ranks: who shares the steps; null: nobody.
+  explicit StepCosts(distill::PhaseTimer& timer, const Communicator* ranks = nullptr)
+      : timer_(timer), ranks_(ranks) {}
+  void start();
+  /// A step with so many samples, of all ranks.
+  void add(std::int64_t samples);
   /// Time since `begin` was not spent on steps.
-  void leave_out(Clock::time_point begin) { begin_ += Clock::now() - begin; }
+  void leave_out(Clock::time_point begin);
   /// Adds samples_per_s and, where the timer is on, share_<phase> (of the time since the last
   /// call; what is missing to 1 is the loop itself and waiting for files) to the line; starts anew.
+  /// With several ranks, how many (`ranks`) and share_exchange: of the time in which this one moved
+  /// bytes of a step and waited for others.
   void log(Json* line);
   /// "1234 samples/s: teacher 20, student 25, loss 1, backward 50, update 2, data 1 %", of the last
   /// line.
@@ -29,6 +35,8 @@ class StepCosts {
 
  private:
   distill::PhaseTimer& timer_;
+  const Communicator* ranks_;
+  double exchange_s_ = 0, seconds_ = 0;  // of steps since the last line; of the ranks so far
   Clock::time_point begin_ = Clock::now();
   std::int64_t samples_ = 0;
   std::string text_;

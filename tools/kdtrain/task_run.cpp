@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <optional>
 
+#include "engine/io/file.h"
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/job_log.h"
 #include "tools/kdtrain/models.h"
@@ -11,6 +13,30 @@
 #include "tools/kdtrain/step_costs.h"
 
 namespace retort::tools {
+namespace {
+
+// A job's state on its way to ranks that have no folder; its lines are rank 0's.
+std::string packed(const std::optional<JobState>& state) {
+  if (!state) return "";
+  Json rejected = Json::array(), json = Json::object();
+  for (const std::string& one : state->rejected) rejected.push(one);
+  json.set("step", state->step).set("finished", state->finished).set("failure", state->failure);
+  return json.set("data", state->data).set("rejected", std::move(rejected)).dump();
+}
+
+std::optional<JobState> unpacked(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  const Json json = Json::parse(text, "rank 0");
+  JobState state;
+  state.step = json.at("step").as_integer();
+  state.finished = json.at("finished").as_bool();
+  state.failure = json.at("failure").as_string();
+  state.data = json.at("data").as_string();
+  for (const Json& one : json.at("rejected").items()) state.rejected.push_back(one.as_string());
+  return state;
+}
+
+}  // namespace
 
 void RunShared::next_phase() {
   const MemoryStatistics now = memory_statistics(device);
@@ -47,7 +73,7 @@ void TaskRun::write_origin() const {
   add("student", data_.student_origin);
   add("teacher", data_.teacher_origin);
   if (data_.student_origin.empty() && data_.teacher_origin.empty()) return;
-  shared_.folder.write_once(
+  shared_.folder->write_once(
       jobs_.task().empty() ? "samples.csv" : "samples_" + jobs_.task() + ".csv", csv);
 }
 
@@ -58,7 +84,7 @@ double TaskRun::list() {
     for (const std::int64_t seed : jobs_.teacher_seeds()) {
       const SourceModel& model = jobs_.models()[m];
       if (!trained_here(m)) {
-        logged_models_[m].push_back({shared_.log.add_job("", false), false, true, ""});
+        logged_models_[m].push_back({shared_.log->add_job("", false), false, true, ""});
         continue;
       }
       logged_models_[m].push_back(add_job(model.name, seed));
@@ -96,7 +122,7 @@ bool TaskRun::trained_here(std::size_t m) const { return jobs_.models()[m].train
 
 std::string TaskRun::folder_of(const std::string& model, std::int64_t seed) const {
   for (const SourceModel& m : jobs_.models())
-    if (m.name == model && m.trained) return shared_.folder.job_folder(model, seed, jobs_.task());
+    if (m.name == model && m.trained) return shared_.folder->job_folder(model, seed, jobs_.task());
   return before_ == nullptr ? "" : before_->folder_of(model, seed);
 }
 
@@ -109,21 +135,27 @@ std::string TaskRun::teacher_before(std::int64_t seed) const {
 
 TaskRun::LoggedJob TaskRun::add_job(const std::string& arm, std::int64_t seed) {
   std::optional<JobState> state;
-  if (shared_.folder.resuming()) {
-    const std::string folder = shared_.folder.job_folder(arm, seed, jobs_.task());
-    if (shared_.retry_failed) forget_failure(folder);
-    state = read_job_state(folder);
+  if (shared_.folder->resuming()) {
+    const std::string folder = shared_.folder->job_folder(arm, seed, jobs_.task());
+    const std::string told = ranks().from_writer([&] {
+      if (shared_.retry_failed) forget_failure(folder);
+      state = read_job_state(folder);
+      return ranks().several() ? packed(state) : "";
+    });
+    if (!ranks().writes()) state = unpacked(told);
   }
   const bool finished = state && state->finished;
-  RETORT_CHECK_AS(kBadInput, !state || is_same_data(state->data, data_hash_),
-                  "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
-                  state->data, ", is ", data_hash_);
-  if (!state) return {shared_.log.add_job("", false), false, false, ""};
+  ranks().together([&] {
+    RETORT_CHECK_AS(kBadInput, !state || is_same_data(state->data, data_hash_),
+                    "[resume] the data is not what ", arm, "/", seed, " began with: it was ",
+                    state->data, ", is ", data_hash_);
+  });
+  if (!state) return {shared_.log->add_job("", false), false, false, ""};
   for (const std::string& damaged : state->rejected)
     shared_.progress.line("note: a damaged checkpoint is passed over, " + title_of(arm, seed) +
                           " goes on from step " + std::to_string(state->step) + ": " + damaged);
   const bool failed = !state->failure.empty();
-  return {shared_.log.add_job(state->lines, finished || failed), finished, false, state->failure};
+  return {shared_.log->add_job(state->lines, finished || failed), finished, false, state->failure};
 }
 
 std::string TaskRun::title_of(const std::string& arm, std::int64_t seed) const {
@@ -160,7 +192,8 @@ bool TaskRun::passed_over(const std::string& arm, std::int64_t seed, const Logge
     return true;
   }
   if (why.empty() || logged.finished) return false;
-  log_not_begun(arm, seed, jobs_.task(), why, &shared_.log, logged.log_job);
+  ranks().on_writer(
+      [&] { log_not_begun(arm, seed, jobs_.task(), why, shared_.log, logged.log_job); });
   add_failure(arm, seed, why, steps);
   return true;
 }
@@ -168,7 +201,7 @@ bool TaskRun::passed_over(const std::string& arm, std::int64_t seed, const Logge
 bool TaskRun::run_and_tell(const TrainingPlan& plan, std::size_t log_job, std::int64_t steps) {
   const Outcome outcome = run_job(shared_.context, plan, log_job);
   if (outcome.kind == Outcome::kStopped) return false;
-  shared_.log.finish(log_job);
+  ranks().on_writer([&] { shared_.log->finish(log_job); });
   if (outcome.kind == Outcome::kFailed)
     add_failure(plan.arm, plan.seed, outcome.reason, steps);
   else
@@ -177,7 +210,9 @@ bool TaskRun::run_and_tell(const TrainingPlan& plan, std::size_t log_job, std::i
 }
 
 void TaskRun::run_all(std::size_t count, const std::function<void(std::size_t)>& body) {
-  run_jobs(count, jobs_at_once(recipe_.base, shared_.device, count), [&](std::size_t i) {
+  // Ranks take part in one job at a time.
+  const int at_once = ranks().several() ? 1 : jobs_at_once(recipe_.base, shared_.device, count);
+  run_jobs(count, at_once, [&](std::size_t i) {
     try {
       body(i);
     } catch (...) {
@@ -204,7 +239,7 @@ bool TaskRun::run_model(std::size_t m) {
     });
   if (!complete) return false;
   for (std::size_t t = 0; t < count && !shared_.models_only; ++t) {
-    if (stop_requested() != 0) return false;
+    if (ranks().stop_agreed()) return false;
     const std::int64_t seed = jobs_.teacher_seeds()[t];
     if (!trained_here(m) && !model.given &&
         passed_over(model.name, seed, logged_models_[m][t], why_not(model.name, seed, m, t), 0))
@@ -216,12 +251,18 @@ bool TaskRun::run_model(std::size_t m) {
     }
     if (!model.given) {
       const std::string folder = folder_of(model.name, jobs_.teacher_seeds()[t]);
-      sets_[m].push_back(load_teacher_set(jobs_, m, t, data_, shared_.device,
-                                          {folder + "/model.safetensors", folder}));
+      std::vector<std::string> names{"files.json", kJobWeights};
+      for (const SnapshotRule& rule : jobs_.snapshots_of(m))
+        names.push_back(rule.name() + ".safetensors");
+      const RunRanks::HandedOut files = hand_out(folder, names);
+      ranks().together([&] {
+        sets_[m].push_back(load_teacher_set(jobs_, m, t, data_, shared_.device,
+                                            {folder + "/model.safetensors", folder}));
+      });
     }
     TeacherSet& set = sets_[m][t];
     const auto start = Clock::now();
-    measure_teacher(jobs_, m, data_, shared_.device, &shared_.progress, &set);
+    measure_teacher(jobs_, m, data_, shared_.device, &shared_.progress, &set, ranks().shared());
     for (const Arm& arm : recipe_.arms)
       if (uses_teacher(arm.settings) && arm.teachers.at(0) == model.name)
         if (auto notes = notes_of_arm(arm.settings, set, data_, shared_.device); !notes.empty())
@@ -232,8 +273,11 @@ bool TaskRun::run_model(std::size_t m) {
       plan.seed = set.seed;
       plan.task = jobs_.task();
       plan.model = unfolded_copy(m, t);
-      log_evaluated(plan, data_, set.evaluation, probe(plan.model, m, t), seconds_since(start),
-                    &shared_.log, logged_models_[m][t].log_job);
+      const distill::Metrics more = probe(plan.model, m, t);
+      ranks().on_writer([&] {
+        log_evaluated(plan, data_, set.evaluation, more, seconds_since(start), shared_.log,
+                      logged_models_[m][t].log_job);
+      });
       shared_.progress.finish(model.name + "/" + std::to_string(set.seed), 0);
     }
   }
@@ -273,6 +317,19 @@ distill::Metrics TaskRun::probe(const std::shared_ptr<nn::Model>& model, std::si
   return probe_teacher(model, jobs_.fresh_model(m, t, data_), data_, shared_.device);
 }
 
+RunRanks::HandedOut TaskRun::hand_out(const std::string& folder,
+                                      const std::vector<std::string>& names) const {
+  const std::string& run = shared_.folder->path();
+  return ranks().hand_out(run, [&] {
+    std::vector<std::string> there;
+    std::error_code absent;
+    for (const std::string& name : names)
+      if (const std::string file = folder + "/" + name; std::filesystem::exists(file, absent))
+        there.push_back(file.substr(run.size() + 1));
+    return there;
+  });
+}
+
 std::string TaskRun::weights_of(std::size_t m, std::size_t t) const {
   const SourceModel& model = jobs_.models()[m];
   if (model.given) return find_weights(recipe_.base, recipe_.base.text("teacher.weights"));
@@ -281,7 +338,11 @@ std::string TaskRun::weights_of(std::size_t m, std::size_t t) const {
 
 std::shared_ptr<nn::Model> TaskRun::unfolded_copy(std::size_t m, std::size_t t) const {
   std::shared_ptr<nn::Model> model = jobs_.fresh_model(m, t, data_);
-  nn::load_weights(*model, weights_of(m, t));
+  const std::string file = weights_of(m, t);
+  const RunRanks::HandedOut files = hand_out(
+      parent_folder(file),
+      jobs_.models()[m].given ? std::vector<std::string>() : std::vector<std::string>{kJobWeights});
+  nn::load_weights(*model, file);
   model->to(shared_.device);
   return model;
 }

@@ -25,8 +25,8 @@ struct FailedJob {
 struct RunShared {
   const Recipe& recipe;  // as checked, before any task
   Device device;
-  RunFolder& folder;
-  MetricsLog& log;
+  RunFolder* folder;  // null before it was made
+  MetricsLog* log;
   Progress& progress;
   RunContext& context;
   bool retry_failed = false;
@@ -51,6 +51,7 @@ class TaskRun {
           const TaskRun* before)
       : shared_(shared), recipe_(recipes[task]), before_(before), jobs_(recipes, task) {}
 
+  /// Makes no collective calls.
   /// Files that are missing or do not fit, and a given teacher that knows nothing, are told before
   /// anything is trained or written.
   void open();
@@ -58,6 +59,7 @@ class TaskRun {
   double list();
   std::int64_t job_count() const;
   const ExperimentData& data() const { return data_; }
+  const JobList& jobs() const { return jobs_; }
   /// Hashes of its samples, by split.
   void add_hashes(std::map<std::string, std::string>* hashes) const;
   /// Which samples students and teacher train on, where it is a part of the files: samples.csv.
@@ -105,7 +107,12 @@ class TaskRun {
   // Jobs side by side; when one fails the others stop at a checkpoint.
   void run_all(std::size_t count, const std::function<void(std::size_t)>& body);
 
-  bool stopping() const { return stop_requested() != 0 || shared_.context.abort; }
+  // Collective.
+  bool stopping() const { return ranks().stop_agreed() || shared_.context.abort; }
+  RunRanks& ranks() const { return *shared_.context.ranks; }
+  // Files of a job's folder, on all ranks for as long as what is returned lives.
+  RunRanks::HandedOut hand_out(const std::string& folder,
+                               const std::vector<std::string>& names) const;
 
   // -- models that others learn from --------------------------------------------------------------
   bool run_model(std::size_t m);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
+#include <optional>
 
 #include "distill/student/initialize.h"
 #include "engine/io/file.h"
@@ -50,8 +51,10 @@ std::shared_ptr<const NamedCurriculum> TaskRun::curriculum_for(const Asker& aske
       by_student ? scores_by_student(asker) : curriculum::SampleStatistics{};
   slot = make_curriculum(s, name, by_student || set == nullptr ? of_student : set->statistics,
                          *data_.student, set == nullptr ? asker.seed : set->seed);
-  shared_.folder.write_once("curriculum/" + name + ".csv", slot->curriculum.csv);
-  write_curriculum_pictures(shared_.folder.path(), *slot, data_);
+  ranks().on_writer([&] {
+    shared_.folder->write_once("curriculum/" + name + ".csv", slot->curriculum.csv);
+    write_curriculum_pictures(shared_.folder->path(), *slot, data_);
+  });
   return slot;
 }
 
@@ -74,7 +77,7 @@ curriculum::SampleStatistics TaskRun::scores_by(nn::Model& model, const nn::Read
                   data_.student->size());
   return score_samples(model, *plain_source(*data_.student, shared_.device, {reading}),
                        s.integer("train.evaluate_batch"), s.integer("curriculum.maskings"),
-                       beat.of_batches());
+                       beat.of_batches(), ranks().shared());
 }
 
 void TaskRun::add_rescoring(const Asker& asker, TrainingPlan* plan) {
@@ -89,9 +92,11 @@ void TaskRun::add_rescoring(const Asker& asker, TrainingPlan* plan) {
                                       scores_by(model, reading, asker), *data_.student, asker.seed);
     // Nobody reads it back: a checkpoint keeps the order, and a failed job may be tried again with
     // another rate.
-    const std::string file = shared_.folder.path() + "/curriculum/" + made->name + ".csv";
-    make_folders(std::filesystem::path(file).parent_path().string());
-    write_file_atomically(file, made->curriculum.csv);
+    ranks().on_writer([&] {
+      const std::string file = shared_.folder->path() + "/curriculum/" + made->name + ".csv";
+      make_folders(std::filesystem::path(file).parent_path().string());
+      write_file_atomically(file, made->curriculum.csv);
+    });
     return made->curriculum;
   };
 }
@@ -162,7 +167,7 @@ void TaskRun::load_start(const std::string& file, const Settings& s, const std::
   nn::WeightsInfo info = nn::load_weights(*plan->model, file);
   take_metadata(info.metadata, s, section, *data_.kind, &plan->reading);
   // Where the folder lies is no part of what is logged.
-  if (const std::string own = shared_.folder.path() + "/"; info.path.starts_with(own))
+  if (const std::string own = shared_.folder->path() + "/"; info.path.starts_with(own))
     info.path.erase(0, own.size());
   if (std::string told = told_of_drawn(info); !told.empty()) plan->notes.push_back(std::move(told));
 }
@@ -170,14 +175,21 @@ void TaskRun::load_start(const std::string& file, const Settings& s, const std::
 void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string& arm,
                             std::int64_t seed, TrainingPlan* plan) const {
   if (plan->section != "train") {  // the teacher
-    if (before_ != nullptr) return load_start(teacher_before(seed), s, "teacher", plan);
+    if (before_ != nullptr) {
+      const std::string folder = before_->folder_of("teacher", seed);  // "": it was given
+      std::optional<RunRanks::HandedOut> files;
+      if (!folder.empty()) files.emplace(hand_out(folder, {"files.json", kJobWeights}));
+      return load_start(teacher_before(seed), s, "teacher", plan);
+    }
     if (const std::string& start = s.text("teacher.train.weights"); !start.empty())
       load_start(find_weights(recipe_.base, start), s, "teacher", plan);
     return;
   }
   std::string file;
+  std::optional<RunRanks::HandedOut> files;
   if (before_ != nullptr) {
-    const std::string folder = shared_.folder.job_folder(arm, seed, before_->jobs_.task());
+    const std::string folder = shared_.folder->job_folder(arm, seed, before_->jobs_.task());
+    files.emplace(hand_out(folder, {"files.json", kJobWeights}));
     check_job_file(folder, kJobWeights);
     file = folder + "/" + kJobWeights;
   } else if (!s.text("student.weights").empty()) {
@@ -204,9 +216,11 @@ void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string&
 
 void TaskRun::write_report_quietly() {
   if (data_.endless()) return;  // many short jobs: once at the end
+  if (!ranks().writes()) return;
+  const detail::WaitScope reading;  // no sign of a stuck rank, however long the log is
   const std::lock_guard lock(shared_.mutex);
   try {
-    write_report(shared_.folder.path(), report_text(shared_.recipe));
+    write_report(shared_.folder->path(), report_text(shared_.recipe));
   } catch (const Error& e) {  // the next one, or the last, tells
     shared_.progress.line(std::string("note: no report yet: ") + e.what());
   }

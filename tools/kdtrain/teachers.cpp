@@ -11,6 +11,7 @@
 #include "nn/data/parity.h"
 #include "tools/kdtrain/job_state.h"
 #include "tools/kdtrain/models.h"
+#include "tools/kdtrain/ranks.h"
 
 namespace retort::tools {
 namespace {
@@ -88,7 +89,7 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
   const auto load = [&](const std::string& file, const std::string& name) {
     std::shared_ptr<nn::Model> fresh = jobs.fresh_model(model, t, data);
     const nn::WeightsInfo info = nn::load_weights(*fresh, file);
-    if (const std::string told = told_of_drawn(info); !told.empty())
+    if (const std::string told = told_of_drawn(info); !told.empty() && prints())
       std::fprintf(stderr, "kdtrain: note: %s: %s\n", name.c_str(), told.c_str());
     take_metadata(info.metadata, *m.settings, m.section(), *data.kind, &set.reading);
     return teacher_of(std::move(fresh), name, device);
@@ -114,7 +115,7 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
 }
 
 void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentData& data,
-                     Device device, Progress* progress, TeacherSet* set) {
+                     Device device, Progress* progress, TeacherSet* set, Communicator* ranks) {
   const std::string title = set->model + "/" + std::to_string(set->seed);
   const Settings& base = jobs.settings();
   const std::int64_t batch = base.integer("train.evaluate_batch");
@@ -125,7 +126,8 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
     const Beat beat(progress, "evaluating " + title + " on " + evaluation.name,
                     evaluation.data->size());
     set->evaluation.push_back(
-        distill::measure(set->final->model(), *source, {.batch = batch, .each = beat.of_batches()})
+        distill::measure(set->final->model(), *source,
+                         {.batch = batch, .each = beat.of_batches(), .ranks = ranks})
             .metrics());
     set->answers.push_back(std::make_shared<distill::TeacherAnswers>(set->final, 1, room));
   }
@@ -133,7 +135,7 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
     const Beat beat(progress, "scoring with " + title, data.student->size());
     set->statistics =
         score_samples(set->final->model(), *plain_source(*data.student, device, {set->reading}),
-                      batch, jobs.maskings_of(model), beat.of_batches());
+                      batch, jobs.maskings_of(model), beat.of_batches(), ranks);
   }
   if (auto cache = make_cache(base, data, device, *set)) set->final->use_cache(std::move(cache));
 }

@@ -26,7 +26,8 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
 /// logits.
 /// progress: is told; may be null.
 void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentData& data,
-                     Device device, Progress* progress, TeacherSet* set);
+                     Device device, Progress* progress, TeacherSet* set,
+                     Communicator* ranks = nullptr);
 
 /// A cache for the teacher's logits as the recipe asks for it; null where there is none.
 std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <set>
 
 #include "engine/io/file.h"
@@ -10,25 +11,12 @@
 #include "nn/checkpoint/checkpoint.h"
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/job_log.h"
+#include "tools/kdtrain/job_rules.h"
 #include "tools/kdtrain/models.h"
-#include "tools/kdtrain/signals.h"
 #include "tools/kdtrain/training_settings.h"
 
 namespace retort::tools {
 namespace {
-
-// What one evaluation split gave.
-struct Evaluated {
-  distill::Metrics metrics;
-  std::int64_t rows = 0;
-  double seconds = 0;
-
-  double value(const std::string& name) const {
-    for (const auto& [key, value] : metrics)
-      if (key == name) return value;
-    return std::nan("");
-  }
-};
 
 // The training broke.
 class Broken : public Error {
@@ -39,91 +27,6 @@ class Broken : public Error {
 
  private:
   std::int64_t step_;
-};
-
-// When an arm is done before its last step: train.stop_at and train.stop_at_accuracy.
-class StopRules {
- public:
-  explicit StopRules(const Settings& s) {
-    if (const double least = s.number("train.stop_at_accuracy"); least > 0)
-      rules_.push_back({{"accuracy", true, least}, name_of("steps_to_%g", least)});
-    if (const auto rule = parse_stop_rule(s.text("train.stop_at")))
-      rules_.push_back(
-          {*rule, rule->metric == "accuracy"
-                      ? name_of("steps_to_%g", rule->value)
-                      : name_of(("steps_to_" + rule->metric + "_%g").c_str(), rule->value)});
-  }
-  /// Notes what an evaluation at this step reached. True if a rule was met for the first time.
-  bool notice(const Evaluated& evaluated, std::int64_t step) {
-    bool met = false;
-    for (Rule& rule : rules_) {
-      const double value = evaluated.value(rule.rule.metric);
-      const bool there = rule.rule.at_least ? value >= rule.rule.value : value <= rule.rule.value;
-      if (!there || rule.step >= 0) continue;
-      rule.step = step;
-      met = true;
-    }
-    return met;
-  }
-  /// The cap counts as the value where a rule was never met.
-  void add_metrics(std::int64_t cap, distill::Metrics* metrics) const {
-    for (const Rule& rule : rules_)
-      metrics->emplace_back(rule.name, static_cast<double>(rule.step < 0 ? cap : rule.step));
-  }
-  Json json() const {
-    Json out = Json::array();
-    for (const Rule& rule : rules_) out.push(rule.step);
-    return out;
-  }
-  void restore(const Json& json) {
-    RETORT_CHECK_AS(kBadInput, json.items().size() == rules_.size(),
-                    "[resume] the checkpoint has other stop rules");
-    for (std::size_t i = 0; i < rules_.size(); ++i) rules_[i].step = json.items()[i].as_integer();
-  }
-
- private:
-  struct Rule {
-    StopRule rule;
-    std::string name;
-    std::int64_t step = -1;
-  };
-  static std::string name_of(const char* format, double value) {
-    char text[96];
-    std::snprintf(text, sizeof text, format, value);
-    return text;
-  }
-  std::vector<Rule> rules_;
-};
-
-// train.keep_best: the metric by which the weights of the best evaluation are kept.
-class BestSoFar {
- public:
-  explicit BestSoFar(std::string metric) : metric_(std::move(metric)) {
-    const distill::MetricKind* const kind = distill::parse_metric_name(metric_).kind;
-    higher_ = kind != nullptr && kind->better == distill::Better::kHigher;
-  }
-  /// True if this is a value of the metric that is better than all before; of equal ones the first.
-  bool notice(const std::string& metric, double value) {
-    if (metric != metric_ || std::isnan(value)) return false;
-    if (!std::isnan(value_) && (higher_ ? value <= value_ : value >= value_)) return false;
-    value_ = value;
-    return true;
-  }
-  Json json() const {
-    Json out = Json::object();
-    if (!std::isnan(value_)) out.set("metric", metric_).set("value", value_);
-    return out;
-  }
-  /// Of another metric nothing is known yet.
-  void restore(const Json& json) {
-    if (const Json* of = json.find("metric"); of != nullptr && of->as_string() == metric_)
-      value_ = json.at("value").as_number();
-  }
-
- private:
-  std::string metric_;
-  bool higher_ = false;
-  double value_ = std::nan("");
 };
 
 // The rhythm of a job: what happens after which step.
@@ -167,7 +70,8 @@ class EvaluationPasses {
         "evaluating " + plan_.arm + "/" + std::to_string(plan_.seed) + " on " + name(set),
         context_.data->evaluation[set].data->size());
     distill::MeasureOptions options{.batch = plan_.settings->integer("train.evaluate_batch"),
-                                    .each = beat.of_batches()};
+                                    .each = beat.of_batches(),
+                                    .ranks = context_.ranks->shared()};
     if (plan_.teacher != nullptr && !plan_.teacher->answers.empty())
       options.teacher = plan_.teacher->answers[set].get();
     Evaluated result;
@@ -197,14 +101,19 @@ class Job {
         plan_(plan),
         title_(plan.arm + "/" + std::to_string(plan.seed)),
         folder_(context.folder->job_folder(plan.arm, plan.seed, plan.task)),
-        trainer_(plan, context.device),
+        ranks_(*context.ranks),
+        trainer_(plan, context.device, ranks_.shared()),
         rhythm_(plan, trainer_.steps_per_epoch()),
-        log_(context.log, log_job, plan),
-        files_(made(folder_)),
-        costs_(trainer_.timer()),
+        log_(context.log, log_job, plan, context.ranks),
+        costs_(trainer_.timer(), ranks_.shared()),
         stop_(*plan.settings),
         best_(plan.section == "train" ? plan.settings->text("train.keep_best") : ""),
-        passes_(context, plan) {}
+        passes_(context, plan) {
+    ranks_.on_writer([&] {
+      make_folders(folder_);
+      files_.emplace(folder_);
+    });
+  }
 
   Outcome run() {
     restore();
@@ -213,7 +122,8 @@ class Job {
     } catch (const Broken& broken) {
       return failed(broken.step(), broken.what());
     } catch (const Error& error) {
-      if (error.code() != ErrorCode::kNumerics) throw;
+      // In a step of several ranks it may be this one's alone, and the others wait for it.
+      if (error.code() != ErrorCode::kNumerics || (in_step_ && ranks_.several())) throw;
       return failed(step() + 1, error.what());
     }
   }
@@ -221,14 +131,9 @@ class Job {
  private:
   std::int64_t step() const { return trainer_.steps_done(); }
 
-  static const std::string& made(const std::string& folder) {
-    make_folders(folder);
-    return folder;
-  }
-
   Outcome train() {
     while (step() < trainer_.steps_planned() && !reached_) {
-      if (stop_requested() != 0 || context_.abort.load(std::memory_order_relaxed)) {
+      if (ranks_.stop_agreed() || context_.abort.load(std::memory_order_relaxed)) {
         checkpoint(false);
         return {Outcome::kStopped};
       }
@@ -239,7 +144,10 @@ class Job {
         log_.note(join("step ", step(), ": the student scored again, and its order is new"));
         costs_.leave_out(before);
       }
+      in_step_ = true;
       costs_.add(trainer_.step());
+      in_step_ = false;
+      ranks_.begin_word(step());
       after_step();
     }
     if (!finished_) finish();
@@ -248,7 +156,9 @@ class Job {
 
   Outcome failed(std::int64_t step, const std::string& reason) {
     log_.failed(step, reason);
-    record_failure(folder_, {step, reason, context_.data_hash, log_.sync()});
+    ranks_.on_writer([&] {
+      record_failure(folder_, {step, reason, context_.data_hash, log_.sync()});
+    });
     return {Outcome::kFailed, step, reason};
   }
 
@@ -274,29 +184,78 @@ class Job {
   void checkpoint(bool finished) {
     const auto begin = Clock::now();
     fold();
+    compare_weights();
     nn::CheckpointContents contents = trainer_.checkpoint(state(finished), metadata());
-    contents.logs[kJobLines] = log_.sync();
-    if (has_events()) contents.logs[kJobEvents] = log_.sync_events();
-    nn::write_checkpoint(folder_, contents,
-                         static_cast<int>(plan_.settings->integer("train.checkpoint_keep")));
+    ranks_.on_writer([&] {
+      contents.logs[kJobLines] = log_.sync();
+      if (has_events()) contents.logs[kJobEvents] = log_.sync_events();
+      nn::write_checkpoint(folder_, contents,
+                           static_cast<int>(plan_.settings->integer("train.checkpoint_keep")));
+    });
     context_.checkpointed = true;
+    ranks_.note_checkpoint(title_, step());
     costs_.leave_out(begin);
   }
 
   void restore() {
     start_ = Clock::now();
     const std::string lines = folder_ + "/" + kJobLines;
-    if (const auto saved = nn::read_newest_valid(folder_)) {
-      log_.open(lines, saved->logs.at(kJobLines));  // read_job_state() saw that there is one
-      const auto events = saved->logs.find(kJobEvents);
-      open_events(events == saved->logs.end() ? FileMark() : events->second);
-      restore(*saved);
-    } else {
-      log_.open(lines, {});
-      open_events({});
+    std::optional<nn::FoundCheckpoint> saved;
+    ranks_.on_writer([&] {
+      saved = nn::read_newest_valid(folder_);
+      log_.open(lines, saved ? saved->logs.at(kJobLines)  // read_job_state() saw that there is one
+                             : FileMark());
+      const bool known = saved && saved->logs.contains(kJobEvents);
+      open_events(known ? saved->logs.at(kJobEvents) : FileMark());
+    });
+    const RunRanks::HandedOut files = hand_out(&saved);
+    if (saved)
+      ranks_.together([&] { restore(*saved); });
+    else
       write_first_notes();
-    }
+    compare_weights();
     costs_.start();
+  }
+
+  // Rank 0's checkpoint, on all ranks.
+  RunRanks::HandedOut hand_out(std::optional<nn::FoundCheckpoint>* saved) {
+    const std::string& run = context_.folder->path();
+    const std::string path = ranks_.from_writer(
+        [&] { return *saved ? (*saved)->path.substr(run.size() + 1) : std::string(); });
+    if (path.empty()) return RunRanks::HandedOut("");
+    // One that a killed rank left behind is removed with the mirror.
+    return ranks_.hand_out(
+        run,
+        [&] {
+          std::vector<std::string> names;
+          for (const char* name : {"model", "stages", "curriculum"}) {
+            const std::string file = path + "/" + name + ".safetensors";
+            std::error_code absent;
+            if (std::filesystem::exists(run + "/" + file, absent)) names.push_back(file);
+          }
+          names.push_back(path + "/state.json");
+          return names;
+        },
+        [&] {
+          constexpr std::uint64_t kMostState = std::uint64_t{1} << 30;
+          nn::FoundCheckpoint found;
+          found.path = run + "/" + path;
+          found.state = Json::read(found.path + "/state.json", kMostState);
+          found.step = found.state.at("step").as_integer();
+          *saved = std::move(found);
+        });
+  }
+
+  // Whether all ranks hold what rank 0 holds.
+  void compare_weights() {
+    if (!ranks_.several()) return;
+    std::string all;
+    for (const auto& tensors : {plan_.model->named_parameters(), plan_.model->named_buffers()})
+      for (const auto& [name, tensor] : tensors) {
+        const Tensor host = tensor.detach().contiguous();
+        all += hash_bytes({static_cast<const char*>(host.raw()), host.bytes()});
+      }
+    ranks_.compare_weights(hash_bytes(all).substr(0, 16), step());
   }
 
   bool has_events() const { return context_.recipe->base.flag("log.tensorboard"); }
@@ -392,6 +351,17 @@ class Job {
     costs_.leave_out(before);  // training throughput leaves evaluation out
   }
 
+  // Of the rank that needed most.
+  MemoryStatistics memory_of_largest() const {
+    const MemoryStatistics mine = memory_statistics(context_.device);
+    if (!ranks_.several()) return mine;
+    std::vector<MemoryStatistics> all(static_cast<std::size_t>(ranks_.size()));
+    ranks_.shared()->gather(&mine, all.data(), sizeof mine);
+    return *std::max_element(all.begin(), all.end(), [](const auto& a, const auto& b) {
+      return a.peak_bytes < b.peak_bytes;
+    });
+  }
+
   std::string epochs(std::int64_t steps) const {
     const std::int64_t each = trainer_.steps_per_epoch();
     return std::to_string((steps + each - 1) / each);
@@ -427,6 +397,10 @@ class Job {
   }
 
   void save(const std::string& name) {
+    ranks_.on_writer([&] { write_weights(name); });
+  }
+
+  void write_weights(const std::string& name) {
     const MemoryRoleScope role(MemoryRole::kData);
     if (name != kJobWeights) {
       nn::save_weights(*plan_.model, folder_ + "/" + name, metadata());
@@ -435,7 +409,7 @@ class Job {
       if (plan_.model->facts().reads == nn::Reads::kTokens)
         copy_vocabulary(*plan_.settings, plan_.model_section, folder_);
     }
-    files_.record(name);
+    files_->record(name);
   }
 
   // -- the end ------------------------------------------------------------------------------------
@@ -446,7 +420,7 @@ class Job {
     stop_.add_metrics(trainer_.steps_planned(), &metrics);
     if (plan_.final_metrics)
       for (const auto& metric : plan_.final_metrics(plan_.model)) metrics.push_back(metric);
-    const MemoryStatistics memory = memory_statistics(context_.device);
+    const MemoryStatistics memory = memory_of_largest();
     log_.final_line(trainer_, sums_, metrics, memory, wall_before_ + seconds_since(start_));
     save(kJobWeights);  // before the checkpoint, which says that all is done
     checkpoint(true);
@@ -463,10 +437,11 @@ class Job {
   RunContext& context_;
   const TrainingPlan& plan_;
   std::string title_, folder_;
+  RunRanks& ranks_;
   Trainer trainer_;
   Rhythm rhythm_;
   JobLog log_;
-  FileManifest files_;
+  std::optional<FileManifest> files_;  // of rank 0
   StepSums sums_;
   StepCosts costs_;
   StopRules stop_;
@@ -475,7 +450,7 @@ class Job {
 
   distill::Metrics last_;       // newest evaluation, for the final line
   std::set<std::string> kept_;  // snapshots
-  bool reached_ = false, finished_ = false;
+  bool reached_ = false, finished_ = false, in_step_ = false;
   double wall_before_ = 0;
   Clock::time_point start_;
 };

@@ -8,6 +8,7 @@
 #include "tools/kdtrain/job_state.h"
 #include "tools/kdtrain/progress.h"
 #include "tools/kdtrain/run_folder.h"
+#include "tools/kdtrain/run_ranks.h"
 #include "tools/kdtrain/trainer.h"
 
 namespace retort::tools {
@@ -19,6 +20,7 @@ struct RunContext {
   RunFolder* folder = nullptr;
   MetricsLog* log = nullptr;
   Progress* progress = nullptr;
+  RunRanks* ranks = nullptr;
   Device device = Device::kCpu;
   std::string data_hash;                   // of all samples: a resumed run must meet the same
   std::atomic<bool> checkpointed = false;  // there is something to go on from
@@ -36,6 +38,7 @@ struct Outcome {
 /// model.safetensors, and records its files in the folder's files.json. kStopped after a signal or
 /// context.abort, with a checkpoint written. kFailed where the training itself breaks (a loss that
 /// is not finite): the line and failed.json say it, the last checkpoint stands.
+/// Collective where the run has several ranks: all train the same job, rank 0 writes.
 /// Errors    what data and models throw.
 Outcome run_job(RunContext& context, const TrainingPlan& plan, std::size_t log_job);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <numeric>
+#include <tuple>
 
 #include "curriculum/schedules/cutoff.h"
 #include "engine/runtime/allocator.h"
@@ -42,6 +43,22 @@ curriculum::Curriculum curriculum_from(const NamedTensors& state) {
   return c;
 }
 
+// Samples of a batch that this rank's slices hold.
+std::pair<std::int64_t, std::int64_t> own_part(std::int64_t samples, std::int64_t slices,
+                                               const Communicator& ranks) {
+  const nn::RankExchange::Range own =
+      nn::RankExchange::slices_of(slices, ranks.size(), ranks.rank());
+  return {nn::slice_of(samples, slices, own.begin).first,
+          nn::slice_of(samples, slices, own.end).first};
+}
+
+std::int64_t counted_rows(const nn::Batch& batch) {
+  if (!batch.targets.defined()) return batch.rows();
+  const std::vector<std::int32_t> targets = batch.targets.to_vector<std::int32_t>();
+  return batch.rows() -
+         std::count(targets.begin(), targets.end(), distill::DistillationLossArgs().ignore_index);
+}
+
 }  // namespace
 
 std::string SnapshotRule::name() const {
@@ -51,10 +68,12 @@ std::string SnapshotRule::name() const {
   return "above_" + std::string(text, end);
 }
 
-Trainer::Trainer(const TrainingPlan& plan, Device device)
+Trainer::Trainer(const TrainingPlan& plan, Device device, Communicator* ranks)
     : plan_(plan),
       s_(*plan.settings),
       device_(device),
+      ranks_(ranks),
+      slices_(slices_of(s_, plan.section)),
       batch_(s_.integer(plan.section + ".batch")),
       timer_(device) {
   plan.model->to(device);
@@ -72,10 +91,11 @@ Trainer::Trainer(const TrainingPlan& plan, Device device)
   staged_ = std::make_unique<distill::StagedDistillation>(
       *plan.model, std::move(teachers), plan.stages,
       optimizer_factory(s_, plan.section,
-                        device == Device::kCuda && plan.reading.dtype == DType::kBF16),
+                        device == Device::kCuda && plan.reading.dtype == DType::kBF16, ranks),
       [this] { return calibration(); });
   const distill::GraphOptions graphs{.graph = s_.flag("train.graph"),
                                      .overlap = s_.flag("train.graph_overlap")};
+  meter_.share_with(ranks);
   staged_->use_meter(meter_, graphs);
   if (device == Device::kCuda && graphs.graph) feed_ = loader_->source().device_feed();
 }
@@ -85,6 +105,7 @@ void Trainer::make_batches() {
   loader_ = std::make_unique<nn::Loader>(
       plan_.data->source(source_options()), batches_,
       nn::LoaderOptions{.steps_per_epoch = epoch_steps_, .prefetch = s_.flag("train.prefetch")});
+  load(batches_);
   if (plan_.data->facts().endless()) return;
   if (plan_.curriculum) return feed_in(plan_.curriculum->curriculum);
   std::vector<std::int64_t> order(static_cast<std::size_t>(plan_.data->size()));
@@ -112,8 +133,56 @@ std::shared_ptr<const curriculum::Sampler> Trainer::feed(std::vector<std::int64_
   const auto sampler = std::make_shared<curriculum::Sampler>(
       std::move(order), sampler_options(s_, plan_.section, plan_.key, planned_, *plan_.data));
   batches_ = [sampler](std::int64_t step) { return sampler->batch(step); };
-  loader_->set_plan(batches_);
+  if (ranks_ == nullptr)
+    load(batches_);
+  else  // the loader's own, in another thread: a sampler is asked by one at a time
+    load([own = *sampler](std::int64_t step) { return own.batch(step); });
   return sampler;
+}
+
+// What the loader makes of it: all, or this rank's part.
+void Trainer::load(const nn::BatchPlan& plan) {
+  if (ranks_ == nullptr) return loader_->set_plan(plan);
+  loader_->set_plan([plan, slices = slices_, ranks = ranks_](std::int64_t step) {
+    std::vector<std::int64_t> samples = plan(step);
+    const auto [first, last] = own_part(static_cast<std::int64_t>(samples.size()), slices, *ranks);
+    // None of a batch of few: one is made all the same, for its shape.
+    if (first == last) return std::vector<std::int64_t>{samples.front()};
+    return std::vector<std::int64_t>(samples.begin() + first, samples.begin() + last);
+  });
+}
+
+nn::Batch Trainer::batch_at(std::int64_t step) {
+  nn::Batch batch = loader_->at(step);
+  // What a text's model draws in training: by the sample and this step.
+  if (nn::Inputs& own = batch.inputs[0]; own.starts.defined()) own.key(batch.sample, step);
+  settings_.share.reset();
+  if (ranks_ == nullptr) return batch;
+  const auto samples = static_cast<std::int64_t>(batches_(step).size());
+  const auto [first, last] = own_part(samples, slices_, *ranks_);
+  if (first == last) batch = batch.slice(0, 0);
+  settings_.share = share_of(batch, samples);
+  return batch;
+}
+
+// What the loss divides by is the whole batch's: of a text only its rank knows it. Integers, so that
+// no order matters.
+distill::BatchShare Trainer::share_of(const nn::Batch& own, std::int64_t samples) const {
+  distill::BatchShare share;
+  share.samples = samples;
+  std::tie(share.first, share.last) = own_part(samples, slices_, *ranks_);
+  struct Counts {
+    std::int64_t counted, rows, values;
+  };
+  const Counts mine{counted_rows(own), own.rows(), own.inputs[0].values.dim(0)};
+  std::vector<Counts> all(static_cast<std::size_t>(ranks_->size()));
+  ranks_->gather(&mine, all.data(), sizeof mine);
+  for (const Counts& one : all) {
+    share.counted += one.counted;
+    share.rows += one.rows;
+    share.values += one.values;
+  }
+  return share;
 }
 
 std::int64_t Trainer::rescored_at(std::int64_t step) const {
@@ -194,6 +263,7 @@ std::int64_t Trainer::step() {
   const std::int64_t at = steps_done();
   nn::Batch batch;  // 7 -> 1
   nn::FeedBatch place;
+  std::vector<std::int64_t> whole;  // with several ranks
   std::span<const std::int64_t> samples;
   if (feed_) {
     place = feed_->place(batches_, epoch_steps_, at);
@@ -201,10 +271,9 @@ std::int64_t Trainer::step() {
         std::span(feed_->order())
             .subspan(static_cast<std::size_t>(place.begin), static_cast<std::size_t>(place.rows));
   } else {
-    batch = loader_->at(at);
-    // What a text's model draws in training: by the sample and this step.
-    if (nn::Inputs& own = batch.inputs[0]; own.starts.defined()) own.key(batch.sample, at);
-    samples = batch.sample;
+    batch = batch_at(at);
+    if (ranks_ != nullptr) whole = batches_(at);
+    samples = ranks_ != nullptr ? whole : batch.sample;
   }
   timer_.mark(distill::Phase::kData);
   learning_rate_ = schedule_.at(at);

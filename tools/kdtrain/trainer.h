@@ -12,6 +12,7 @@
 #include "curriculum/schedules/reliance.h"
 #include "distill/metrics/measure.h"
 #include "distill/schedules/staged.h"
+#include "engine/distributed/communicator.h"
 #include "nn/checkpoint/checkpoint.h"
 #include "nn/data/device_feed.h"
 #include "nn/optim/schedule.h"
@@ -68,8 +69,10 @@ struct TrainingPlan {
 
 class Trainer {
  public:
-  /// Moves the model. The plan must outlive the trainer.
-  Trainer(const TrainingPlan& plan, Device device);
+  /// Moves the model. The plan must outlive the trainer. ranks: who shares each batch; null: nobody.
+  /// With several, step(), checkpoint() and what the meter gives are collective: every rank knows
+  /// which samples a step takes, and makes those of its own slices.
+  Trainer(const TrainingPlan& plan, Device device, Communicator* ranks = nullptr);
 
   /// One step; its numbers gather in the meter. Returns the samples of its batch. On CUDA with
   /// train.graph a captured step, where it can be one, that makes its batch itself.
@@ -99,6 +102,9 @@ class Trainer {
 
  private:
   void make_batches();
+  void load(const nn::BatchPlan& plan);
+  nn::Batch batch_at(std::int64_t step);
+  distill::BatchShare share_of(const nn::Batch& own, std::int64_t samples) const;
   void feed_in(const curriculum::Curriculum& c);
   std::shared_ptr<const curriculum::Sampler> feed(std::vector<std::int64_t> order);
   // When the order that is fed from this step on is made; 0: at the start.
@@ -111,6 +117,8 @@ class Trainer {
   const TrainingPlan& plan_;
   const Settings& s_;
   Device device_;
+  Communicator* ranks_;  // null: one
+  std::int64_t slices_;
   std::int64_t batch_, epoch_steps_ = 1, planned_ = 0, cutoff_ = 0;
   nn::Schedule schedule_;
   std::optional<curriculum::Reliance> reliance_;

@@ -96,17 +96,22 @@ curriculum::RelianceOptions reliance_options(const Settings& settings) {
       options_of(settings, "distill.reliance", curriculum::reliance_options()));
 }
 
+std::int64_t slices_of(const Settings& settings, const std::string& section) {
+  return std::max<std::int64_t>(1, settings.integer(section + ".slices"));
+}
+
 distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section,
-                                            bool bf16_copy) {
-  return [&settings, section,
-          bf16_copy](const nn::TrainedModules& modules) -> std::unique_ptr<nn::Optimizer> {
+                                            bool bf16_copy, Communicator* ranks) {
+  return [&settings, section, bf16_copy,
+          ranks](const nn::TrainedModules& modules) -> std::unique_ptr<nn::Optimizer> {
     const auto common = [&](auto config) {
       config.learning_rate = settings.number(section + ".lr");
       config.weight_decay = settings.number(section + ".weight_decay");
       config.decay_norm_and_bias = settings.flag(section + ".decay_norm_and_bias");
       config.clip_norm = settings.number(section + ".clip_norm");
       config.bf16_copy = bf16_copy;
-      config.slices = std::max<std::int64_t>(1, settings.integer(section + ".slices"));
+      config.slices = slices_of(settings, section);
+      config.ranks = ranks;
       return config;
     };
     if (settings.text(section + ".optimizer") == "sgd") {

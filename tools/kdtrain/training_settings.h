@@ -24,9 +24,12 @@ curriculum::SamplerOptions sampler_options(const Settings& settings, const std::
 
 curriculum::RelianceOptions reliance_options(const Settings& settings);
 
-/// Keeps a reference to the settings. bf16_copy: see nn::OptimizerConfig.
+/// Slices that each batch is cut into: 1 where nothing says more.
+std::int64_t slices_of(const Settings& settings, const std::string& section);
+
+/// Keeps a reference to the settings. bf16_copy, ranks: see nn::OptimizerConfig.
 distill::OptimizerFactory optimizer_factory(const Settings& settings, const std::string& section,
-                                            bool bf16_copy);
+                                            bool bf16_copy, Communicator* ranks = nullptr);
 
 /// What to say at the start of a model whose batch norms see few samples at a time, because batches
 /// are cut into slices; "": nothing.

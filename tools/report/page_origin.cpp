@@ -40,8 +40,8 @@ std::string link_to(const std::string& path, const std::string& text) {
 
 std::string provenance_section(const Json& provenance) {
   if (provenance.kind() != Json::Kind::kObject || provenance.members().empty()) return "";
-  constexpr std::array kKnown{"version", "commit", "started", "finished", "command",
-                              "machine", "device", "threads", "data",     "weights"};
+  constexpr std::array kKnown{"version", "commit",  "started", "finished", "command", "machine",
+                              "device",  "threads", "ranks",   "data",     "weights"};
   std::string rows;
   const auto row = [&](const std::string& name, const Json& value) {
     rows += "<tr><td>" + escape_html(name) + "</td><td>" + value_text(value) + "</td></tr>";

@@ -36,7 +36,8 @@ namespace retort::tools {
 //     command   "kdtrain run six.toml --out runs/six"
 //     machine   "AMD EPYC 7B13, 2 cores, 8 GiB"
 //     device    "cpu", "cuda: NVIDIA H100 80GB HBM3"
-//     threads   2
+//     threads   2                       of a rank
+//     ranks     "2 ranks x 1 thread on 1 node, 8 slices of 16 rows, Open MPI 4.1.4", if several
 //     data      {"data_batch_1.bin": "<hash>", ...}      as hash_file of engine/io/file.h gives it
 //     weights   {"teacher.safetensors": "<hash>", ...}
 //

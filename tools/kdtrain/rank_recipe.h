@@ -1,0 +1,23 @@
+// What a recipe means for several ranks: its slices, whether ranks fit them, and what must be equal
+// on all of them.
+#pragma once
+#include <string>
+
+#include "engine/distributed/handshake.h"
+#include "tools/kdtrain/recipe.h"
+
+namespace retort::tools {
+
+class JobList;
+
+/// train.slices = 0 is as many as ranks at the first start, and what the run began with ever after:
+/// saved is the folder's recipe.resolved.toml, "" where there is none. One rank: 0 stays, a slice.
+void settle_slices(Recipe* recipe, const std::string& saved, int ranks);
+
+/// Error(kUsage), with the key's place, for slices that so many ranks cannot share.
+void check_ranks(const JobList& jobs, int ranks);
+
+/// Every key of everybody, and the content of the files that they name.
+void add_recipe(const Recipe& recipe, Handshake* handshake);
+
+}  // namespace retort::tools
