@@ -8,10 +8,11 @@ build_packages=(
   libeigen3-dev libdnnl-dev libhwy-dev        # CPU arithmetic
   libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libxxhash-dev liblzma-dev
   zlib1g-dev libzstd-dev
+  libbenchmark-dev                            # distill_bench
 )
 # Two families of MPI side by side; each gets a plug-in.
 mpi_packages=(openmpi-bin libopenmpi-dev mpich libmpich-dev)
-test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format python3 xz-utils)
+test_packages=(libgtest-dev libgmock-dev clang-format python3 xz-utils)
 
 want=("${build_packages[@]}")
 if [ "${1:-test}" = test ]; then want+=("${test_packages[@]}" "${mpi_packages[@]}"); fi

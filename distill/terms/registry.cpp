@@ -16,6 +16,16 @@ TermKind hidden_mse_kind() {
       .doc = "mean squared error of hidden layers through learned linear maps (hints)",
       .make = [](const TermConfig& c) -> std::shared_ptr<Term> {
         return std::make_shared<HiddenMse>(HiddenMseOptions{c.options.integers("layers"), c.seed});
+      },
+      .check = [](const nn::Options& options,
+                  std::int64_t hidden_layers) -> std::optional<nn::OptionFault> {
+        if (hidden_layers == 0)
+          return nn::OptionFault{"weight", "the student has no hidden layers"};
+        for (const std::int64_t layer : options.integers("layers"))
+          if (hidden_layers > 0 && layer > hidden_layers)
+            return nn::OptionFault{"layers", join("layer ", layer, " of a student with ",
+                                                  hidden_layers, " hidden layers")};
+        return std::nullopt;
       }};
 }
 

@@ -1,6 +1,7 @@
 // Terms by the names that recipes use.
 #pragma once
 #include <functional>
+#include <optional>
 
 #include "distill/terms/term.h"
 #include "nn/registry.h"
@@ -20,6 +21,10 @@ struct TermKind {
   std::vector<nn::OptionSpec> options = {};  // beside "weight": distill.<name>.<key>
   std::string doc = {};                      // one sentence
   std::function<std::shared_ptr<Term>(const TermConfig&)> make = {};
+  /// What of complete options does not suit a student with so many hidden layers (-1: the model's row
+  /// does not say). Asked before anything starts.
+  std::function<std::optional<nn::OptionFault>(const nn::Options&, std::int64_t hidden_layers)>
+      check = {};
 };
 
 /// The rows; term_kinds().add(kind) from outside. See nn/registry.h.

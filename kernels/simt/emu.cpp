@@ -347,6 +347,12 @@ struct BlockState : Block {
   char* carve(std::size_t bytes, std::size_t align);
   void check_canaries();
   void complete(Warp& w, unsigned i, unsigned warp_index);
+  // Note [Writes after the own fence] in async_proxy.h
+  void turn_ends(const ThreadState* t) {
+    if (!proxy.watching(t->linear)) return;
+    for (const SharedEntry& e : shared) proxy.compare(std::size_t(e.ptr - arena), e.bytes, arena);
+    proxy.compared();
+  }
   void unfence(ThreadState* t) {
     if (!t->proxy_fenced) return;
     t->proxy_fenced = false;
@@ -446,6 +452,7 @@ struct Worker {
     ++done;
   }
   void leave(Fiber& from) {  // run something else
+    from.job->home->turn_ends(from.job);
     ThreadState* n = pop();
     Fiber& to = n ? *fiber_for(n) : main;
     if (&to != &from) jump(from, to);
@@ -647,7 +654,7 @@ void BlockState::begin(const Grid& g, std::uint64_t index) {
     arena = static_cast<char*>(m);
   }
   if (__asan_poison_memory_region) __asan_poison_memory_region(arena, kArena);
-  proxy.begin();
+  proxy.begin(index, count);
   proxy_fenced = 0;
   arena_used = kRedZone;
   shared_bytes = 0;
@@ -820,6 +827,7 @@ void Worker::finish(ThreadState* t) {
   if (config().strict && b.bars[0].arrived > 0)
     throw Error(Fault::early_exit, where(t) + " exits while " + std::to_string(b.bars[0].arrived) +
                                        " thread(s) wait in __syncthreads at " + at(b.bars[0].loc));
+  b.turn_ends(t);
   gone(t);
   b.unfence(t);
   Warp& w = b.warps[t->warp];
@@ -1416,9 +1424,13 @@ void async_proxy_fence() {
   b.proxy.fence_landed(t->landed, b.arena);
   if (!t->proxy_fenced) ++b.proxy_fenced;
   t->proxy_fenced = true;
+  if (b.proxy.watches(t->linear))
+    for (const SharedEntry& e : b.shared)
+      b.proxy.watch(std::size_t(e.ptr - b.arena), e.bytes, b.arena);
   if (b.proxy_fenced + b.done < b.count) return;
   for (const SharedEntry& e : b.shared)
     b.proxy.publish(std::size_t(e.ptr - b.arena), e.bytes, b.arena);
+  b.proxy.published();
 }
 void check_async_proxy(std::uint32_t offset, unsigned bytes, Loc loc) {
   BlockState& b = *self()->home;

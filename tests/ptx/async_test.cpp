@@ -147,6 +147,16 @@ TEST(PtxWgmma, what_it_is_owed) {
   expect_fault(run(wgmma_text(kProxyFence, "", kWgmmaWait), 128), "without a wgmma.fence");
   expect_fault(run(wgmma_text(kProxyFence, kWgmmaFence, ""), 128), "wgmma under way");
 }
+// Between its fence and the first product a sum may be moved, but not computed.
+TEST(PtxWgmma, sums_stay_as_they_were_at_the_fence) {
+  const auto after_fence = [](const std::string& text) {
+    return run(wgmma_text(kProxyFence, kWgmmaFence + text, kWgmmaWait), 128);
+  };
+  expect_words(after_fence("mov.f32 %f45, %f46;\n"), [](u32) { return 16u; });
+  for (const char* const text : {"add.f32 %f71, %f71, 0f3f800000;\n",
+                                 "setp.eq.u32 %p3, %r1, 77;\n@%p3 mov.f32 %f45, 0f3f800000;\n"})
+    expect_fault(after_fence(text), "computed after the wgmma.fence");
+}
 TEST(PtxWgmma, four_warps_come_together) {
   const std::string last_warp = "setp.ge.u32 %p3, %r1, 96;\n";
   for (const Schedule schedule : {Schedule::kForward, Schedule::kReverse}) {

@@ -84,6 +84,17 @@ TEST_F(KdtrainProofs, a_student_starts_from_the_teachers_layers) {
   EXPECT_NE(values(weights("x", "seed"), "fc1."), values(weights("x", "teacher"), "fc1."));
 }
 
+// The teacher has 16 units; that the student's layers are others is told before it is trained.
+TEST_F(KdtrainProofs, layers_to_start_from_are_compared_before_anything_is_trained) {
+  const std::string narrow = recipe(arm("a", "student.init = \"teacher\"\nstudent.hidden = [8]"));
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"validate", narrow},
+        {"plan", narrow, "--device", "cpu"},
+        {"run", narrow, "--device", "cpu", "--out", "narrow"}})
+    expect(command, 2, "student.init: [copy_layers] the student's 'fc1.weight' is (8, ");
+  EXPECT_FALSE(fs::exists(folder_ / "narrow/arms"));
+}
+
 TEST_F(KdtrainProofs, the_teachers_share_ends_at_the_cutoff) {
   run_into("x", {recipe(arm("a", "distill.cutoff = 0.5") + arm("b"))});
   EXPECT_EQ(logged("x", "a", "lambda"), (std::vector<double>{0.5, 0.5, 0, 0}));

@@ -101,6 +101,9 @@ TEST(RecipeChecks, what_would_mean_something_else_is_refused) {
   EXPECT_TRUE(told("student.init = \"teacher\"\nstudent.init_layers = [\"a\"]\n",
                    "expected \"student_prefix=teacher_prefix\""));
   EXPECT_TRUE(told("student.init = \"teacher\"\nstudent.weights = \"w\"\n", "one of them"));
+  EXPECT_TRUE(told("distill.hidden_mse.weight = 1\ndistill.hidden_mse.layers = [2, 9]\n",
+                   "distill.hidden_mse.layers: layer 9 of a student with "));
+  EXPECT_FALSE(told("distill.hidden_mse.layers = [9]\n", "hidden layers"));  // it is off
   EXPECT_TRUE(told("distill.parameter = 0.5\n", "forward_kl has none"));
   EXPECT_TRUE(told("distill.divergence = \"jensen_shannon\"\ndistill.parameter = 0\n",
                    "expected a number in (0, 1) for jensen_shannon"));

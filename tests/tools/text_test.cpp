@@ -162,8 +162,8 @@ TEST_F(KdtrainText, attention_maps_are_distilled) {
     expect(all, 2, why);
   };
   refused({"arm.kl.student.heads=4"}, "got 4 in the student and 2 in the teacher");
-  refused({"arm.kl.distill.attention.layers=3"}, "[attention] layer 3 of a student with 1");
-  refused({"arm.scores.distill.hidden_mse.layers=2"}, "[hidden_mse] layer 2 of a student with 1");
+  refused({"arm.kl.distill.attention.layers=3"}, "layer 3 of a student with 1 hidden layers");
+  refused({"arm.scores.distill.hidden_mse.layers=2"}, "layer 2 of a student with 1 hidden layers");
 }
 
 // From the same weights: rounding alone parts them at first, and the master weights stay f32.

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "distill/student/initialize.h"
 #include "engine/io/file.h"
 #include "kernels/common/philox.h"
 #include "nn/checkpoint/weight_files.h"
@@ -43,6 +44,22 @@ std::int64_t hidden_layers(const Settings& settings, const std::string& section,
                            const nn::DataFacts& data) {
   const nn::ModelConfig config = nn::complete(config_of(settings, section, data, 0));
   return nn::model_kinds().at(config.arch).hidden_layers(config);
+}
+
+void start_from_layers(nn::Model& student, const nn::Model& source, const Settings& settings) {
+  const auto* const own = dynamic_cast<const nn::Transformer*>(&student);
+  const auto* const theirs = dynamic_cast<const nn::Transformer*>(&source);
+  distill::LayerMap map;
+  for (const std::string& pair : settings.texts("student.init_layers")) {
+    const std::size_t equal = pair.find('=');
+    map.emplace_back(pair.substr(0, equal),
+                     equal == std::string::npos ? pair : pair.substr(equal + 1));
+  }
+  if (map.empty() && own != nullptr && theirs != nullptr)
+    map = distill::every_second_layer(*own, *theirs);
+  else if (map.empty())
+    map.emplace_back("", "");
+  distill::copy_layers(student, source, map);
 }
 
 namespace {

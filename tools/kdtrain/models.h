@@ -25,6 +25,10 @@ std::shared_ptr<nn::Model> build_model(const Settings& settings, const std::stri
 std::int64_t hidden_layers(const Settings& settings, const std::string& section,
                            const nn::DataFacts& data);
 
+/// Begins with layers of another model: student.init_layers of the settings, or those that the models
+/// have in common. Error(kUsage), before a value changes, where a shape or a name differs.
+void start_from_layers(nn::Model& student, const nn::Model& source, const Settings& settings);
+
 /// Weights by name, a file or a folder of them: as given, in data.root, in RETORT_DATA. Throws
 /// Error(kIo) naming all.
 std::string find_weights(const Settings& settings, const std::string& name);

@@ -107,6 +107,8 @@ class Checks {
                        find_weights(jobs_.settings(), start));
     for (const Arm& arm : jobs_.recipe().arms) weights_of(arm.settings);
     for (const ModelSpec& model : jobs_.recipe().models) weights_of(model.settings);
+    for (const Arm& arm : jobs_.recipe().arms) layers_of(arm.settings);
+    for (const ModelSpec& model : jobs_.recipe().models) layers_of(model.settings);
   }
 
  private:
@@ -166,6 +168,20 @@ class Checks {
     if (file.empty()) return;
     nn::load_weights(*build_model(s, "student", data_.facts(), 0),
                      find_weights(jobs_.settings(), file));
+  }
+
+  // Layers of a model that is trained first: by shape, with fresh weights in place of those to come.
+  void layers_of(const Settings& s) {
+    const std::string& from = s.text("student.init");
+    for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
+      if (jobs_.models()[m].name != from) continue;
+      try {
+        start_from_layers(*build_model(s, "student", data_.facts(), 0),
+                          *jobs_.fresh_model(m, 0, data_), s);
+      } catch (const Error& e) {
+        fail(e.code(), jobs_.recipe().place(s, "student.init"), ": student.init: ", e.what());
+      }
+    }
   }
 
   // A sample has at least one value of each channel.

@@ -1,6 +1,7 @@
 // Whether models, data and keys fit each other, asked of the rows of the registries.
 #include <algorithm>
 
+#include "distill/terms/registry.h"
 #include "nn/data/registry.h"
 #include "nn/models/registry.h"
 #include "tools/kdtrain/recipe_parts.h"
@@ -103,6 +104,17 @@ void check_extraction(const Use& use, const std::string& section, Mistakes* mist
                       ".arch = " + use.settings.text(section + ".arch") + " has none");
 }
 
+// Terms beside the soft targets, against the student that they are about.
+void check_terms(const Use& use, Mistakes* mistakes) {
+  for (const auto& kind : distill::term_kinds().rows()) {
+    const std::string section = "distill." + kind->names.front();
+    if (!kind->check || use.settings.number(section + ".weight") <= 0) continue;
+    if (const auto fault = kind->check(options_of(use.settings, section, kind->options),
+                                       hidden_layers(use, "student").value_or(-1)))
+      mistakes->add(use, section + "." + fault->key, fault->message);
+  }
+}
+
 // Keys of models and of data where the model or the data at hand has no such key.
 void check_keys(const std::vector<Use>& uses, const std::string& section,
                 const std::vector<KeySpec>& specs,
@@ -164,6 +176,7 @@ void check_fit(const std::vector<Use>& uses, Mistakes* mistakes) {
     unless_refused([&] { check_data(use, mistakes); });
     unless_refused([&] { check_model(use, "student", mistakes); });
     unless_refused([&] { check_extraction(use, "student", mistakes); });
+    unless_refused([&] { check_terms(use, mistakes); });
   }
   check_data_keys(uses, mistakes);
   check_model_keys(uses, "student", mistakes);

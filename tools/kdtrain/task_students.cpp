@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <optional>
 
-#include "distill/student/initialize.h"
 #include "engine/io/file.h"
 #include "nn/checkpoint/weights.h"
 #include "tools/kdtrain/curriculum_pictures.h"
@@ -13,21 +12,6 @@
 #include "tools/report/report.h"
 
 namespace retort::tools {
-namespace {
-
-distill::LayerMap layer_map(const std::vector<std::string>& pairs) {
-  distill::LayerMap map;
-  for (const std::string& pair : pairs) {
-    const std::size_t equal = pair.find('=');
-    map.emplace_back(pair.substr(0, equal),
-                     equal == std::string::npos ? pair : pair.substr(equal + 1));
-  }
-  if (map.empty()) map.emplace_back("", "");
-  return map;
-}
-
-}  // namespace
-
 std::shared_ptr<const NamedCurriculum> TaskRun::curriculum_for(const Asker& asker) {
   const Settings& s = *asker.settings;
   if (!has_curriculum(s)) return nullptr;
@@ -200,14 +184,7 @@ void TaskRun::start_weights(const Settings& s, std::size_t t, const std::string&
   if (from.empty() || before_ != nullptr) return;
   for (std::size_t m = 0; m < jobs_.models().size(); ++m) {
     if (jobs_.models()[m].name != from) continue;
-    const std::shared_ptr<nn::Model> source = unfolded_copy(m, t);
-    const auto* const own = dynamic_cast<const nn::Transformer*>(plan->model.get());
-    const auto* const theirs = dynamic_cast<const nn::Transformer*>(source.get());
-    const auto& named = s.texts("student.init_layers");
-    distill::copy_layers(*plan->model, *source,
-                         named.empty() && own != nullptr && theirs != nullptr
-                             ? distill::every_second_layer(*own, *theirs)
-                             : layer_map(named));
+    start_from_layers(*plan->model, *unfolded_copy(m, t), s);
     return;
   }
   fail(ErrorCode::kUsage, recipe_.place(s, "student.init"), ": student.init: no arm learns from '",

@@ -141,6 +141,7 @@ struct Warp {
   std::vector<CopyRecord> copies;
   u32 wgmma_committed = 0;
   bool wgmma_fenced = false;  // since the last wait
+  std::vector<u32> at_fence;  // registers as they were then
   std::vector<WgmmaRecord> wgmmas;
   std::map<u32, Accumulators> accumulators;  // by first slot
   bool poll_failed = false;

@@ -142,6 +142,7 @@ struct Function {
   std::vector<u32> lists;
   std::vector<u8> list_wide;                         // of each entry of lists: a 64-bit slot
   u32 slots = 0, predicates = 0;                     // 32-bit lanes; masks
+  u32 register_slots = 0;                            // the first of them: registers of the text
   std::map<std::pair<u64, bool>, u32> constants;     // value, 64-bit -> slot
   std::map<std::string, u32> specials;               // %tid.x -> slot
   std::map<std::pair<u32, bool>, u32> shared_names;  // address in the block, 64-bit -> slot

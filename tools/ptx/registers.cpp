@@ -115,5 +115,6 @@ void place_registers(Function& f) {
       busy.push({lives[r].last, place});
     }
   }
+  f.register_slots = f.slots;
 }
 }  // namespace retort::ptx

@@ -84,6 +84,21 @@ void multiply(Warp& w, const WgmmaRecord& record, float* acc) {  // acc[e][lane]
     }
   }
 }
+// What a product finds in its accumulators was there at the fence, in these registers or in others:
+// nvcc's text copies registers that are one on the chip. (So a copy of the wrong register passes.)
+void check_at_fence(Warp& w, const Inst& i) {
+  for (u32 e = 0; e < i.list_size; ++e) {
+    const u32 slot = list_of(w, i)[e];
+    const auto held_by = [&](std::size_t at) {
+      return std::equal(w.r + slot, w.r + slot + 32, w.at_fence.data() + at);
+    };
+    if (held_by(slot)) continue;
+    std::size_t at = 0;
+    while (at < w.at_fence.size() && !held_by(at)) at += 32;
+    if (at == w.at_fence.size())
+      fail(w, 0, "an accumulator of wgmma was computed after the wgmma.fence");
+  }
+}
 void wgmma(Warp& w, const Inst& i, u32) {
   WgmmaRecord record{w.wgmma_committed, &i, 0, 0, false};
   for (u32 l = 0; l < 32; ++l) {
@@ -106,6 +121,7 @@ void wgmma(Warp& w, const Inst& i, u32) {
     // between them
     if (!w.wgmma_fenced)
       fail(w, 0, "wgmma without a wgmma.fence after the accumulators were touched");
+    if (w.machine->options.checks) check_at_fence(w, i);
     s.slots.assign(list_of(w, i), list_of(w, i) + i.list_size);
     s.values.resize(i.list_size * 32);
     for (u32 e = 0; e < i.list_size; ++e)
@@ -154,7 +170,10 @@ bool lower_wgmma(Lowering& l, Inst& i) {
     i.flow = Flow::kWarpGroup;
     i.aligned = true;
     if (full == "wgmma.fence.sync.aligned") {
-      i.fn = [](Warp& w, const Inst&, u32) { w.wgmma_fenced = true; };
+      i.fn = [](Warp& w, const Inst&, u32) {
+        w.wgmma_fenced = true;
+        if (w.machine->options.checks) w.at_fence.assign(w.r, w.r + w.machine->f->register_slots);
+      };
       return true;
     }
     if (full == "wgmma.commit_group.sync.aligned") {

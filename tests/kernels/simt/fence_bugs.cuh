@@ -16,6 +16,8 @@ enum class Fences {
   too_early,      // before the writes
   one_missing,    // one thread leaves it out
   by_one,         // one thread fences for all
+  written_after,  // every thread writes once more after its fence (plain stores)
+  by_one_after,   // one thread does
   none_of_wgmma,  // no warpgroup_fence
   sums_after,     // the sums are written after the warpgroup_fence
   once_for_two,   // a second product after a wait and a change of the sums, without another
@@ -23,7 +25,7 @@ enum class Fences {
 };
 
 // Two tiles of 64 x 64 ones, written by cp.async or by plain stores; out[t] = 64 from each product.
-// Launch: 1 block of 128; shared: 16,384 bytes.
+// Launch: blocks of 128, each of which does the same; shared: 16,384 bytes.
 __global__ void product_of_ones(const bf16* ones, float* out, Fences fences, bool plain) {
   SIMT_DYNAMIC_SHARED(bf16, tiles);
   const int tid = static_cast<int>(threadIdx.x);
@@ -38,6 +40,8 @@ __global__ void product_of_ones(const bf16* ones, float* out, Fences fences, boo
                      : fences == Fences::by_one    ? tid == 0
                                                    : fences > Fences::too_early;
   if (fence || fences == Fences::right) async_proxy_fence();
+  if (fences == Fences::written_after || (fences == Fences::by_one_after && tid == 37))
+    tiles[8 * tid] = to_bf16(1.5f);
   __syncthreads();
   WarpgroupAcc<64> acc;
   for (float& d : acc.d) d = 0;
@@ -48,11 +52,11 @@ __global__ void product_of_ones(const bf16* ones, float* out, Fences fences, boo
   if (fences == Fences::never_waited) return;
   warpgroup_wait<0>(acc);
   if (fences == Fences::once_for_two) acc.d[0] += 1;
-  if (fences == Fences::right) warpgroup_fence(acc);
+  if (fences != Fences::once_for_two) warpgroup_fence(acc);
   for (int k = 0; k < 4; ++k) warpgroup_mma(acc, tiles, tiles + 4096, k, false);
   warpgroup_commit(acc);
   warpgroup_wait<0>(acc);
-  out[tid] = acc.d[0];
+  if (blockIdx.x == 0) out[tid] = acc.d[0];
 }
 
 // -- bulk copies ---------------------------------------------------------------------------------

@@ -15,11 +15,11 @@ using simt::emu::Fault;
 
 alignas(16) float g_in[256] = {};
 
-float product(Fences fences, bool plain) {
+float product(Fences fences, bool plain, unsigned blocks = 1) {
   const std::vector<bf16> ones(8, to_bf16(1));
   std::vector<float> out(128, -1);
-  simt::launch({"product_of_ones", 1, 128, 16384}, product_of_ones, ones.data(), out.data(), fences,
-               plain);
+  simt::launch({"product_of_ones", blocks, 128, 16384}, product_of_ones, ones.data(), out.data(),
+               fences, plain);
   return out[0];
 }
 
@@ -31,6 +31,19 @@ TEST(SimtFences, tiles_need_the_proxy_fence_after_the_writes) {
          {Fences::none, Fences::too_early, Fences::one_missing, Fences::by_one})
       expect_fault(
           Fault::proxy_fence, [&] { product(wrong, plain); }, "without async_proxy_fence()");
+  }
+}
+
+// Each thread's own fence counts: other threads' later ones do not make up for it. A single thread's
+// mistake is seen in the block that watches it (block 1 has thread 37).
+TEST(SimtFences, plain_writes_after_the_own_fence_are_unseen_by_wgmma) {
+  for (const bool plain : {false, true}) {
+    expect_fault(
+        Fault::proxy_fence, [&] { product(Fences::written_after, plain); },
+        "without async_proxy_fence()");
+    expect_fault(
+        Fault::proxy_fence, [&] { product(Fences::by_one_after, plain, 128); },
+        "without async_proxy_fence()");
   }
 }
 
