@@ -141,7 +141,7 @@ std::int64_t samples_of_a_pass(const nn::DataFacts& facts, Device device) {
   if (facts.gives == nn::Reads::kTokens) {
     // Of unknown lengths: a few dozen sequences are thousands of tokens. Rows of a sequence that is
     // predicted everywhere, and of one with a masked share.
-    const std::int64_t most = (gpu ? 128 : 32) / facts.choices;
+    const std::int64_t most = (gpu ? 128 : 32) / std::max<std::int64_t>(facts.choices, 1);
     const std::int64_t rows = facts.task == nn::TextTask::kCausalLm   ? 128
                               : facts.task == nn::TextTask::kMaskedLm ? 20
                                                                       : 1;

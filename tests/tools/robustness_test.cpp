@@ -210,6 +210,16 @@ batch = 4
   EXPECT_GT(refused, 0);
 }
 
+// As "$OUT" of a variable that is not set is.
+TEST_F(Robustness, an_empty_name_is_not_the_default_one) {
+  for (const char* command : {"run", "score"}) {
+    std::vector<std::string> args = short_run("");
+    args[0] = command;
+    expect(args, 2, "--out: expected a name, got an empty one");
+    EXPECT_FALSE(fs::exists(folder_ / "runs"));
+  }
+}
+
 TEST_F(Robustness, a_broken_plugin_is_a_sentence_and_the_cpu) {
   const std::string library = std::getenv("RETORT_CUDA_LIBRARY"), cut = path("cut.so");
   fs::copy_file(RETORT_EMULATED_PLUGIN, cut);

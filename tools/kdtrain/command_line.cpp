@@ -81,7 +81,13 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
   CLI::App* run =
       command("run", "Run a recipe: a file or an embedded name; default parity_extraction");
   run->add_option("recipe", words, "RECIPE [key=value ...]");
-  run->add_option("--out", line->out, "Run folder; default runs/NAME");
+  // "$OUT" of a variable that is not set.
+  const CLI::Validator named(
+      [](const std::string& text) {
+        return text.empty() ? std::string("expected a name, got an empty one") : "";
+      },
+      "");
+  run->add_option("--out", line->out, "Run folder; default runs/NAME")->check(named);
   run->add_flag("--resume", line->resume, "Go on from the newest checkpoints in the run folder");
   run->add_flag("--retry-failed", line->retry_failed,
                 "With --resume: try jobs again that failed, each from its last checkpoint");
@@ -130,7 +136,7 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
 
   CLI::App* score = command("score", "Write a recipe's curriculum without training the students");
   score->add_option("recipe", words, "RECIPE [key=value ...]")->required();
-  score->add_option("--out", line->out, "The CSV file to write")->required();
+  score->add_option("--out", line->out, "The CSV file to write")->required()->check(named);
   device_options(score);
   load_option(score);
 

@@ -174,10 +174,10 @@ TEST(Measure, no_cut_and_no_thread_changes_a_bit) {
                        {.batch = batch, .teacher = &answers, .statistics = true});
       };
       const Measurement whole = at(2000, 0);
-      for (const int n : {1, 2, 3}) {
+      for (const int n : {1, 2}) {
         set_thread_count(n);
-        for (const std::int64_t batch : {1, 7, 64, 129, 500})
-          for (const std::uint64_t kept : {0, 100 * 7 * 4, 1 << 20})
+        for (const std::int64_t batch : {1, 7, 64, 500})
+          for (const std::uint64_t kept : {0, 100 * 7 * 4})
             expect_same_bits(at(batch, kept), whole, join(batch, " ", kept, " ", n, " threads"));
       }
       set_thread_count(threads);
