@@ -171,6 +171,59 @@ train.batch_tokens = 40
 )");
   }
 
+  // Models that learn from models, tasks that go on with weights, moments of a teacher: all that ranks
+  // are handed out of the run folder.
+  std::string tables() const {
+    for (const auto& [name, rows] : {std::pair{"train", 40}, {"other", 50}, {"test", 30}}) {
+      std::string text = "a,b,label\n";
+      for (int i = 0; i < rows; ++i) {
+        const int label = i * 7 % 3;
+        text += std::to_string(label + 0.1 * (i % 11)) + "," + std::to_string(0.2 * (i % 5)) + "," +
+                std::to_string(label) + "\n";
+      }
+      write(std::string("data/") + name + ".csv", text);
+    }
+    return write("tables.toml", R"(
+name = "tables"
+data = { format = "table", root = ")" +
+                                    path("data") +
+                                    R"(", train_files = ["train.csv"], test_files = ["test.csv"] }
+[teacher]
+arch = "mlp"
+hidden = [16]
+allow_untrained = true
+train = { steps = 40, batch = 10, lr = 0.2, checkpoint_steps = 10, slices = 4 }
+[student]
+arch = "mlp"
+hidden = [8]
+[distill]
+progressive.steps = 2
+progressive.accuracies = [0.1]
+[train]
+steps = 6
+batch = 10
+lr = 0.1
+log_steps = 1
+slices = 4
+evaluate_batch = 7
+[[task]]
+name = "pretrain"
+[[task]]
+name = "finetune"
+data.train_files = ["other.csv"]
+[[model]]
+name = "middle"
+student.hidden = [12]
+[[arm]]
+name = "a"
+distill.method = "progressive"
+[[arm]]
+name = "b"
+teachers = ["middle"]
+train.order = "curriculum"
+)");
+  }
+
   // -- runs ---------------------------------------------------------------------------------------
   std::vector<std::string> words(const std::string& file, const std::string& out,
                                  std::vector<std::string> more) const {
@@ -300,6 +353,18 @@ TEST_P(RanksRun, masked_words_have_the_bytes_of_one_rank) {
   const std::string want = whole_content(folder_ / "one");
   same_on(2, file, "two", want, {"--threads", "2"});
   same_on(4, file, "four", want, {"--threads", "1"});
+}
+
+TEST_P(RanksRun, chains_and_tasks_have_the_bytes_of_one_rank) {
+  const std::string file = tables();
+  const Result one = alone(file, "one", {"--threads", "1"});
+  ASSERT_EQ(one.status, 0) << one.err;
+  const std::string want = whole_content(folder_ / "one");
+  same_on(4, file, "four", want, {"--threads", "1"});
+  const Launched again = on(2, file, "four");
+  EXPECT_EQ(again.status, 2) << again.all();
+  EXPECT_EQ(count(again.text, "error[RT0203]"), 1) << again.all();
+  same_on(2, file, "four", want, {"--resume"});  // all is done: states and weights are handed out
 }
 
 TEST_P(RanksRun, what_four_began_two_and_eight_end) {
