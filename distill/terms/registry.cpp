@@ -7,6 +7,17 @@
 namespace retort::distill {
 namespace {
 
+// "layers" of a student with so many hidden ones; -1: nobody knows yet.
+std::optional<nn::OptionFault> check_layers(const nn::Options& options,
+                                            std::int64_t hidden_layers) {
+  if (hidden_layers == 0) return nn::OptionFault{"weight", "the student has no hidden layers"};
+  for (const std::int64_t layer : options.integers("layers"))
+    if (hidden_layers > 0 && layer > hidden_layers)
+      return nn::OptionFault{
+          "layers", join("layer ", layer, " of a student with ", hidden_layers, " hidden layers")};
+  return std::nullopt;
+}
+
 TermKind hidden_mse_kind() {
   return {
       .names = {"hidden_mse"},
@@ -17,16 +28,7 @@ TermKind hidden_mse_kind() {
       .make = [](const TermConfig& c) -> std::shared_ptr<Term> {
         return std::make_shared<HiddenMse>(HiddenMseOptions{c.options.integers("layers"), c.seed});
       },
-      .check = [](const nn::Options& options,
-                  std::int64_t hidden_layers) -> std::optional<nn::OptionFault> {
-        if (hidden_layers == 0)
-          return nn::OptionFault{"weight", "the student has no hidden layers"};
-        for (const std::int64_t layer : options.integers("layers"))
-          if (hidden_layers > 0 && layer > hidden_layers)
-            return nn::OptionFault{"layers", join("layer ", layer, " of a student with ",
-                                                  hidden_layers, " hidden layers")};
-        return std::nullopt;
-      }};
+      .check = check_layers};
 }
 
 TermKind cosine_kind() {
@@ -58,7 +60,8 @@ TermKind attention_kind() {
       .make = [](const TermConfig& c) -> std::shared_ptr<Term> {
         return std::make_shared<AttentionMaps>(AttentionMapsOptions{
             c.options.integers("layers"), parse_attention_distance(c.options.text("distance"))});
-      }};
+      },
+      .check = check_layers};
 }
 
 }  // namespace

@@ -144,7 +144,8 @@ class Sweep {
     if (metric.set == "test")
       std::fprintf(stderr,
                    "kdtrain: note: sweep.metric = \"%s\": what is chosen by the test set is not "
-                   "measured by it any more; hold samples out (data.holdout) to choose by\n",
+                   "measured by it any more; choose by data.validation_files, or for text by "
+                   "data.holdout\n",
                    metric.name.c_str());
   }
 
