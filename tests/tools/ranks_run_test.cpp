@@ -510,6 +510,19 @@ TEST_P(RanksRun, the_short_form_starts_mpirun_and_hands_on_what_it_is_asked) {
   EXPECT_EQ(rest.status, 0) << rest.all();
   ASSERT_EQ(alone(file, "one", {"--threads", "1"}).status, 0);
   EXPECT_EQ(content_but_ranks(folder_ / "x"), content_but_ranks(folder_ / "one"));
+  std::thread killer([&] {
+    pid_t rank = 0;
+    while (lines(folder_ / "z/metrics.jsonl") < 8 || rank == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      rank = process_of("z", 1);
+    }
+    ::kill(rank, SIGKILL);
+  });
+  const Launched lost =
+      test::run_program(words(file, "z", {"--ranks", "2", "--threads", "1"}), variables);
+  killer.join();
+  EXPECT_EQ(lost.status, 7) << lost.all();  // the launchers say 137 and 9
+  EXPECT_EQ(status("z").at("state").as_string(), "lost");
   // The code of what went wrong is the program's, whatever the launcher says.
   command = words(file, "y", {"--ranks", "3"});
   EXPECT_EQ(test::run_program(command, variables).status, 2);

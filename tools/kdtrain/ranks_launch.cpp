@@ -66,8 +66,11 @@ int status_of(const std::string& file, int of_launcher) {
     Json json = Json::parse(read_file(file, kMostBytes), file);
     if (json.at("state").as_string() != "running")
       return static_cast<int>(json.at("code").as_integer());
-    // Nobody was left to write it.
-    json.set("state", "lost").set("code", static_cast<std::int64_t>(ErrorCode::kPeer));
+    // Nobody was left to write it, and which rank it was only the launcher's own words say.
+    json.set("rank", std::int64_t{-1})
+        .set("host", "")
+        .set("state", "lost")
+        .set("code", static_cast<std::int64_t>(ErrorCode::kPeer));
     write_file_atomically(
         file, json.set("message", join("the launcher ended all ranks, with ", of_launcher)).dump() +
                   "\n");
