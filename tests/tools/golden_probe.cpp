@@ -1,6 +1,10 @@
 #include "tests/tools/golden_probe.h"
 
+#include <gnu/libc-version.h>
+#include <unistd.h>
+
 #include <array>
+#include <fstream>
 
 #include "engine/io/file.h"
 #include "engine/runtime/device.h"
@@ -20,17 +24,19 @@ namespace {
 
 class Probe {
  public:
+  explicit Probe(Device device) : context_(context_of(device)) {}
+
   std::string result() const { return hasher_.hex().substr(0, 16); }
 
   Tensor normal(const Shape& shape, DType dtype = DType::kF32, double scale = 1) {
     const Tensor t = Tensor::empty(shape, dtype);
-    kernels::random(cpu_, {.kind = kernels::Random::kNormal,
-                           .y = t.raw(),
-                           .n = shape.numel(),
-                           .a = 0,
-                           .b = scale,
-                           .seed = ++seed_,
-                           .dtype = dtype});
+    kernels::random(context_, {.kind = kernels::Random::kNormal,
+                               .y = t.raw(),
+                               .n = shape.numel(),
+                               .a = 0,
+                               .b = scale,
+                               .seed = ++seed_,
+                               .dtype = dtype});
     return t;
   }
 
@@ -44,7 +50,7 @@ class Probe {
     args.dtype = dtype;
     args.bias = bias.raw();
     args.activation = n > 10 ? kernels::Activation::kRelu : kernels::Activation::kNone;
-    kernels::gemm(cpu_, args);
+    kernels::gemm(context_, args);
     add(c);
   }
 
@@ -57,15 +63,15 @@ class Probe {
     const Tensor dw = Tensor::zeros(w_shape, DType::kF32);
     const kernels::Conv2dChunks chunks = kernels::conv2d_statistics_chunks(s, Device::kCpu);
     const Tensor statistics = Tensor::zeros({chunks.count, 2, s.filters});
-    kernels::conv2d(cpu_, {.y = y.raw(),
-                           .x = x.raw(),
-                           .weight = w.raw(),
-                           .shape = s,
-                           .dtype = dtype,
-                           .weight_dtype = DType::kF32,
-                           .statistics = statistics.raw()});
-    kernels::conv2d_backward_data(cpu_, {dx.raw(), dy.raw(), w.raw(), s, dtype, DType::kF32});
-    kernels::conv2d_backward_weight(cpu_, {dw.raw(), x.raw(), dy.raw(), s, dtype, DType::kF32});
+    kernels::conv2d(context_, {.y = y.raw(),
+                               .x = x.raw(),
+                               .weight = w.raw(),
+                               .shape = s,
+                               .dtype = dtype,
+                               .weight_dtype = DType::kF32,
+                               .statistics = statistics.raw()});
+    kernels::conv2d_backward_data(context_, {dx.raw(), dy.raw(), w.raw(), s, dtype, DType::kF32});
+    kernels::conv2d_backward_weight(context_, {dw.raw(), x.raw(), dy.raw(), s, dtype, DType::kF32});
     for (const Tensor& t : {y, statistics, dx, dw}) add(t);
     normalisation(y, chunks.rows, statistics);
   }
@@ -80,40 +86,40 @@ class Probe {
     for (const bool training : {true, false})
       for (const bool given : {false, true}) {
         if (given && !training) continue;
-        kernels::batch_norm(cpu_, {.x = x.raw(),
-                                   .residual = nullptr,
-                                   .y = y.raw(),
-                                   .weight = weight.raw(),
-                                   .bias = bias.raw(),
-                                   .running_mean = running.raw(),
-                                   .running_var = second(running),
-                                   .mean = moments.raw(),
-                                   .rstd = second(moments),
-                                   .rows = rows,
-                                   .channels = c,
-                                   .momentum = 0.1,
-                                   .epsilon = 1e-5,
-                                   .training = training,
-                                   .relu = true,
-                                   .dtype = x.dtype(),
-                                   .statistics = given ? statistics.raw() : nullptr,
-                                   .statistics_rows = given ? statistics_rows : 0});
-        kernels::batch_norm_backward(cpu_, {.dy = dy.raw(),
-                                            .x = x.raw(),
-                                            .y = nullptr,
-                                            .weight = weight.raw(),
-                                            .bias = bias.raw(),
-                                            .mean = moments.raw(),
-                                            .rstd = second(moments),
-                                            .dx = dx.raw(),
-                                            .dresidual = nullptr,
-                                            .dweight = gradients.raw(),
-                                            .dbias = second(gradients),
-                                            .rows = rows,
-                                            .channels = c,
-                                            .training = training,
-                                            .relu = true,
-                                            .dtype = x.dtype()});
+        kernels::batch_norm(context_, {.x = x.raw(),
+                                       .residual = nullptr,
+                                       .y = y.raw(),
+                                       .weight = weight.raw(),
+                                       .bias = bias.raw(),
+                                       .running_mean = running.raw(),
+                                       .running_var = second(running),
+                                       .mean = moments.raw(),
+                                       .rstd = second(moments),
+                                       .rows = rows,
+                                       .channels = c,
+                                       .momentum = 0.1,
+                                       .epsilon = 1e-5,
+                                       .training = training,
+                                       .relu = true,
+                                       .dtype = x.dtype(),
+                                       .statistics = given ? statistics.raw() : nullptr,
+                                       .statistics_rows = given ? statistics_rows : 0});
+        kernels::batch_norm_backward(context_, {.dy = dy.raw(),
+                                                .x = x.raw(),
+                                                .y = nullptr,
+                                                .weight = weight.raw(),
+                                                .bias = bias.raw(),
+                                                .mean = moments.raw(),
+                                                .rstd = second(moments),
+                                                .dx = dx.raw(),
+                                                .dresidual = nullptr,
+                                                .dweight = gradients.raw(),
+                                                .dbias = second(gradients),
+                                                .rows = rows,
+                                                .channels = c,
+                                                .training = training,
+                                                .relu = true,
+                                                .dtype = x.dtype()});
         for (const Tensor& t : {y, running, moments, gradients, dx}) add(t);
       }
   }
@@ -145,7 +151,7 @@ class Probe {
     args.dtype = dtype;
     args.divergence = divergence;
     args.parameter = kernels::default_parameter(divergence);
-    kernels::distill_loss(cpu_, args);
+    kernels::distill_loss(context_, args);
     for (const Tensor& x : {ds, total, statistics}) add(x);
   }
 
@@ -154,10 +160,10 @@ class Probe {
     const Tensor rate = Tensor::full({1}, 0.01), clip = Tensor::full({1}, 1.0);
     const Tensor step = Tensor::full({1}, 3, DType::kI64), norm = Tensor::zeros({1});
     const kernels::GradientSegment all{g.raw(), n};
-    kernels::grad_norm(cpu_, {.segments = {&all, 1},
-                              .norm = norm.data<float>(),
-                              .clip = clip.data<float>(),
-                              .max_norm = 1});
+    kernels::grad_norm(context_, {.segments = {&all, 1},
+                                  .norm = norm.data<float>(),
+                                  .clip = clip.data<float>(),
+                                  .max_norm = 1});
     kernels::SgdArgs sgd;
     sgd.parameter = p.raw();
     sgd.gradient = g.raw();
@@ -169,7 +175,7 @@ class Probe {
     sgd.momentum = 0.9;
     sgd.weight_decay = 5e-4;
     sgd.nesterov = true;
-    kernels::sgd(cpu_, sgd);
+    kernels::sgd(context_, sgd);
     add(p);
     kernels::AdamWArgs adamw;
     adamw.parameter = p.raw();
@@ -182,14 +188,15 @@ class Probe {
     adamw.step = step.data<std::int64_t>();
     adamw.clip = clip.data<float>();
     adamw.weight_decay = 0.01;
-    kernels::adamw(cpu_, adamw);
+    kernels::adamw(context_, adamw);
     for (const Tensor& t : {p, moments, norm}) add(t);
   }
 
   void rows(std::int64_t n, std::int64_t classes) {
     const Tensor x = normal({n, classes}), y = Tensor::zeros(x.shape()), t = normal(x.shape());
     for (const bool log : {false, true}) {
-      kernels::softmax(cpu_, {y.raw(), x.raw(), n, classes, classes, classes, log, DType::kF32});
+      kernels::softmax(context_,
+                       {y.raw(), x.raw(), n, classes, classes, classes, log, DType::kF32});
       add(y);
     }
   }
@@ -199,7 +206,7 @@ class Probe {
     hasher_.update(t.raw(), static_cast<std::size_t>(t.numel()) * size_of(t.dtype()));
   }
 
-  const Context& cpu_ = context_of(Device::kCpu);
+  const Context& context_;
   Hasher hasher_;
   std::uint64_t seed_ = 0;
 };
@@ -207,7 +214,7 @@ class Probe {
 }  // namespace
 
 std::string rounding_of_this_machine() {
-  Probe probe;
+  Probe probe(Device::kCpu);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const std::int64_t batch : {4, 10}) {  // ResNet-8 on 32 x 32
       for (const auto& [size, in, out, stride] : {std::array{32, 3, 16, 1},
@@ -235,6 +242,38 @@ std::string rounding_of_this_machine() {
     probe.rows(batch, 2);
     probe.rows(batch, 10);
   }
+  for (const std::int64_t n : {33, 5003}) probe.update(n);
+  return probe.result();
+}
+
+std::string machine_of_the_emulated_device() {
+#ifdef NDEBUG
+  const std::string flags = "release";
+#else
+  const std::string flags = "dev";
+#endif
+  return hash_bytes(std::string(gnu_get_libc_version()) + "|" + __VERSION__ + "|" + flags)
+      .substr(0, 16);
+}
+
+std::string this_machine() {
+  std::string features;
+  std::ifstream cpu("/proc/cpuinfo");
+  for (std::string line; features.empty() && std::getline(cpu, line);)
+    if (line.starts_with("flags")) features = line;
+  for (const int cache : {_SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE})
+    features += "|" + std::to_string(sysconf(cache));
+  return hash_bytes(features + "|" + machine_of_the_emulated_device()).substr(0, 16);
+}
+
+std::string rounding_of_the_emulated_device() {
+  Probe probe(Device::kCuda);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    probe.product(16, 12, 32, false, true, dtype);
+    for (int d = 0; d < kernels::kDivergences; ++d)
+      probe.loss(8, 10, static_cast<kernels::Divergence>(d), dtype);
+  }
+  probe.rows(16, 10);
   for (const std::int64_t n : {33, 5003}) probe.update(n);
   return probe.result();
 }

@@ -1,4 +1,4 @@
-// How this processor rounds, as one number.
+// How this processor and the emulated device round, as one number each.
 #pragma once
 #include <string>
 
@@ -10,5 +10,15 @@ namespace retort::tools {
 /// machines with one hash are expected to train the same weights, and others are not. Only entries
 /// of kernels/ are called: what is built upon them is what golden_test guards. 16 digits.
 std::string rounding_of_this_machine();
+
+/// The same for a few calls on the emulated device. Its kernels are compiled for one instruction set
+/// and order their sums themselves, so only compiler and libm are in it, and no processor.
+std::string rounding_of_the_emulated_device();
+
+/// What the two hang on besides our sources: processor's features and caches, libm, compiler and preset,
+/// and of the emulated device the last three. 16 digits. The same machine that rounds otherwise has other
+/// kernels.
+std::string this_machine();
+std::string machine_of_the_emulated_device();
 
 }  // namespace retort::tools
