@@ -76,6 +76,7 @@ Batch Batch::slice(std::int64_t begin, std::int64_t end) const {
     const auto before = static_cast<std::size_t>(same - inputs.begin());
     part.inputs.push_back(before < part.inputs.size() ? part.inputs[before]
                                                       : reading.slice(begin, end));
+    part.inputs.back().activations = reading.activations;
   }
   const std::vector<std::int32_t>& of_row = sample_of_row_on_host;
   std::int64_t first = begin, last = end;  // of its rows

@@ -185,8 +185,13 @@ TEST_P(TransformerGolden, activations_may_be_bf16) {
     EXPECT_LE(got.logits, 5 * floor.logits) << name;
     EXPECT_LE(got.gradients, 5 * floor.gradients) << name;
     EXPECT_GT(got.logits, 1e-3) << name;  // it is not f32
-    // A part of the batch is computed likewise.
-    EXPECT_EQ(in.slice(0, 1).activations, DType::kBF16);
+    // A part of the batch is computed likewise, whoever reads the same ids in another dtype.
+    Batch both(in, Tensor::zeros({in.samples()}, DType::kI32));
+    both.inputs.push_back(in);
+    both.inputs[0].activations = DType::kF32;
+    const Batch part = both.slice(0, 1);
+    EXPECT_EQ(part.inputs[0].activations, DType::kF32);
+    EXPECT_EQ(part.inputs[1].activations, DType::kBF16);
   }
 }
 
