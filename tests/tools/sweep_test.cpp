@@ -201,6 +201,8 @@ TEST_F(KdtrainSweep, mistakes_are_told_before_the_first_trial) {
     EXPECT_EQ(sweep({swept(one), std::string("sweep.metric=") + metric, "--out", "s"}).status, 2)
         << metric;
   expect({"sweep", swept(one), "--out", "s", "--resume"}, 2, "it holds no sweep.json");
+  expect({"validate", swept("ranges = [\"train.lr = log(0, 1)\"]\n")}, 2,
+         "sweep.ranges: a logarithmic range expected LOW > 0");
   expect({"sweep", swept(one), "--trials", "0"}, 2, "--trials");
 }
 

@@ -12,6 +12,7 @@
 #include "tools/kdtrain/extensions.h"
 #include "tools/kdtrain/recipe_parts.h"
 #include "tools/kdtrain/schema_parts.h"
+#include "tools/kdtrain/sweep_ranges.h"
 
 namespace retort::tools {
 namespace {
@@ -72,6 +73,16 @@ void check_seeds(const Settings& base, Mistakes* mistakes) {
     mistakes->add("teacher.seeds", "teacher.weights is one teacher: expected one seed");
   if (std::any_of(seeds.begin(), seeds.end(), [](std::int64_t seed) { return seed >= 100; }))
     mistakes->add("seeds", "expected seeds below 100 with several teacher seeds");
+}
+
+// What only `kdtrain sweep` reads is checked all the same: `validate` speaks for it too.
+void check_ranges(const Settings& base, Mistakes* mistakes) {
+  for (const std::string& line : base.texts("sweep.ranges")) try {
+      parse_sweep_range(line);
+    } catch (const Error& error) {
+      const std::string what = error.what();
+      mistakes->add("sweep.ranges", what.substr(what.find(": ") + 2));
+    }
 }
 
 // `wrong(key, message)` says whose mistake it is.
@@ -372,6 +383,7 @@ void check_together(RecipeResult* result) {
   Mistakes mistakes(recipe);
   unless_refused([&] { check_lists(recipe.base, &mistakes); });
   unless_refused([&] { check_seeds(recipe.base, &mistakes); });
+  unless_refused([&] { check_ranges(recipe.base, &mistakes); });
   unless_refused([&] { check_teacher(recipe, uses, &mistakes); });
   unless_refused([&] { check_teacher_in_tasks(recipe, uses, &mistakes); });
   std::map<std::string, std::string> curricula;
