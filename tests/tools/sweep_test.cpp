@@ -206,6 +206,24 @@ TEST_F(KdtrainSweep, mistakes_are_told_before_the_first_trial) {
   expect({"sweep", swept(one), "--trials", "0"}, 2, "--trials");
 }
 
+// Judged by a set that only the last task has; each trial trains its own teacher.
+TEST_F(KdtrainSweep, trials_go_through_tasks) {
+  table("held.csv", 20, 3);
+  const std::string file = swept("ranges = [\"task.late.train.lr = log(1e-3, 1.0)\"]\n");
+  write("table.toml", read(file) + "[[task]]\nname = \"early\"\n[[task]]\nname = \"late\"\n" +
+                          "data.validation_files = [\"held.csv\"]\n");
+  const Result r = sweep({file, "sweep.metric=validation.accuracy", "--trials", "2", "--out", "s"});
+  ASSERT_EQ(r.status, 0) << r.err;
+  const Json json = sweep_json("s");
+  for (const Json& trial : json.at("trials").items()) {
+    const std::string folder = "s/" + trial.at("folder").as_string();
+    const auto lines = lines_of(folder, "a", "validation");
+    ASSERT_FALSE(lines.empty());
+    EXPECT_EQ(trial.at("value").as_number(), lines.back().at("accuracy").as_number());
+    EXPECT_TRUE(fs::exists(path(folder + "/arms/teacher/seed1/early/model.safetensors")));
+  }
+}
+
 TEST_F(KdtrainSweep, goes_on_after_a_signal) {
   const std::string file = swept("ranges = [\"train.lr = log(1e-3, 1.0)\"]\n");
   const auto args = [&](const std::string& out, bool resume) {

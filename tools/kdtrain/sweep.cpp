@@ -10,6 +10,7 @@
 #include "engine/io/json.h"
 #include "tools/kdtrain/command_line.h"
 #include "tools/kdtrain/data.h"
+#include "tools/kdtrain/jobs.h"
 #include "tools/kdtrain/signals.h"
 #include "tools/kdtrain/sweep_ranges.h"
 #include "tools/report/sweep_page.h"
@@ -131,7 +132,7 @@ class Sweep {
 
   void check_metric() const {
     const std::string& place = recipe_.place(recipe_.base, "sweep.metric");
-    const ExperimentData data = open_data(recipe_.base, false);
+    const ExperimentData data = open_data(recipes_in_tasks(recipe_).back().base, false);
     nn::Strings sets;
     for (const EvaluationSet& set : data.evaluation) sets.push_back(set.name);
     const MetricText& metric = results_.metric;
@@ -253,8 +254,11 @@ class Sweep {
 
   double measured(const std::string& run) const {
     const Json results = Json::read(run + "/results.json");
+    // What a task made of an arm is an arm of its own there.
+    const std::string judged =
+        recipe_.tasks.empty() ? arm_.name : arm_.name + "/" + recipe_.tasks.back().name;
     for (const Json& arm : results.at("arms").items())
-      if (arm.at("name").as_string() == arm_.name)
+      if (arm.at("name").as_string() == judged)
         if (const Json* const metric = arm.at("metrics").find(results_.metric.name)) {
           const Json& mean = metric->at("mean");
           return mean.kind() == Json::Kind::kString ? std::nan("") : mean.as_number();
