@@ -196,6 +196,10 @@ TEST_F(KdtrainSweep, mistakes_are_told_before_the_first_trial) {
           "is there twice");
   refused("ranges = [\"train.steps = integers(1, 3)\"]\nhalving = 2\n", "sweep.halving sets");
   refused("ranges = [\"train.lr = log(1e-3, 1)\"]\narm = \"c\"\n", "there is no arm 'c'");
+  refused(
+      "ranges = [\"train.lr = log(1e-3, 1)\"]\nhalving = 2\n[[task]]\nname = \"t\"\ntrain.steps = "
+      "3\n",
+      "sweep.halving sets train.steps, and task 't' has its own");
   const std::string one = "ranges = [\"train.lr = log(1e-3, 1)\"]\n";
   for (const char* metric : {"test.n", "validation.accuracy", "test.nothing", "wall"})
     EXPECT_EQ(sweep({swept(one), std::string("sweep.metric=") + metric, "--out", "s"}).status, 2)

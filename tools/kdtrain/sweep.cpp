@@ -104,6 +104,10 @@ class Sweep {
     for (const SweepRange& range : ranges_)
       RETORT_CHECK(!range.key.ends_with(key), recipe_.place(recipe_.base, "sweep.halving"),
                    ": sweep.halving sets ", key, ", and sweep.ranges draws it");
+    for (const TaskSpec& task : recipe_.tasks)
+      for (const Assignment& a : task.own)
+        RETORT_CHECK(a.key != key, recipe_.place(recipe_.base, "sweep.halving"),
+                     ": sweep.halving sets ", key, ", and task '", task.name, "' has its own");
     const bool own = std::find(arm_.owned.begin(), arm_.owned.end(), key) != arm_.owned.end();
     for (std::int64_t left = recipe_.base.integer("sweep.rungs"); left-- > 0;) {
       const double share = std::pow(static_cast<double>(halving()), -static_cast<double>(left));
