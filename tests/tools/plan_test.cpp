@@ -39,21 +39,26 @@ class KdtrainPlan : public Kdtrain {
     const auto real = measured(done.err);
     const Json plan = Json::parse(planned.out, "plan");
     const double expected = plan.at("peak_mib").as_number();
-    EXPECT_NEAR(expected / real.at("peak"), 1, 0.15) << planned.out << done.err;
-    // By role: the largest of the phases. Roles of less than a twentieth say nothing.
+    // Jobs side by side: what one of them takes is sure, whether the highest moments of two meet
+    // hangs on the machine, so that a phase is held from below to one job's share.
+    EXPECT_LT(real.at("peak"), 1.15 * expected) << planned.out << done.err;
+    double sure = 0;
+    for (const Json& phase : plan.at("phases").items())
+      sure = std::max(
+          sure, phase.at("peak_mib").as_number() / phase.at("jobs_at_once").as_number());
+    EXPECT_GT(real.at("peak"), sure / 1.15) << planned.out << done.err;
+    // By role. Roles of less than a twentieth say nothing.
     for (const auto& [role, mib] : real) {
-      double largest = 0, at_once = 1;
+      double largest = 0, least = 0;
       if (role == "peak" || mib < 0.05 * real.at("peak")) continue;
-      for (const Json& phase : plan.at("phases").items()) {
-        at_once = std::max(at_once, phase.at("jobs_at_once").as_number());
-        if (const Json* bytes = phase.at("memory_mib").find(role))
+      for (const Json& phase : plan.at("phases").items())
+        if (const Json* bytes = phase.at("memory_mib").find(role)) {
           largest = std::max(largest, bytes->as_number());
-      }
-      // Scratch is a thread's: planned for all, it is less where one thread met the jobs that want
-      // most of it, as happens on a busy machine. Batches are there for a moment, so that those of
-      // jobs side by side may never meet.
-      const bool by_chance = role == "workspace" || role == "data";
-      const double least = by_chance ? largest / at_once : largest;
+          least = std::max(least, bytes->as_number() / phase.at("jobs_at_once").as_number());
+        }
+      // Scratch is a thread's: planned for all, it is less where one thread met the work that
+      // wants most of it, as happens on a busy machine. Batches are there for a moment.
+      if (role == "workspace" || role == "data") least /= 2;
       EXPECT_LT(mib, 1.15 * largest) << role << planned.out << done.err;
       EXPECT_GT(mib, least / 1.15) << role << planned.out << done.err;
     }
@@ -90,16 +95,20 @@ TEST_F(KdtrainPlan, parity) {
          "train.evaluate_steps=20", "seeds=1,2", "--threads", "1"});
 }
 
-TEST_F(KdtrainPlan, image_nets_side_by_side) {
+// One job at a time, where every figure is sure; then side by side.
+TEST_F(KdtrainPlan, image_nets) {
   images("a.bin", 96, 1);
   images("b.bin", 96, 2);
   images("t.bin", 64, 3);
-  check({"cifar10_six_arms", "data.root=data", "data.train_files=a.bin",
-         "teacher.train.files=b.bin", "data.validation_files=[]", "data.test_files=t.bin",
-         "data.train_per_file=0", "teacher.arch=resnet14", "teacher.allow_untrained=true",
-         "teacher.train.epochs=1", "teacher.train.batch=32", "train.epochs=1", "train.batch=32",
-         "seeds=1,2", "train.checkpoint_steps=2", "arms=unguided,kd,kd_cl_sr",
-         "arm.kd_cl_sr.train.precision=bf16", "--threads", "2"});
+  for (const char* jobs : {"train.jobs=1", "train.jobs=2"}) {
+    SCOPED_TRACE(jobs);
+    check({"cifar10_six_arms", "data.root=data", "data.train_files=a.bin",
+           "teacher.train.files=b.bin", "data.validation_files=[]", "data.test_files=t.bin",
+           "data.train_per_file=0", "teacher.arch=resnet14", "teacher.allow_untrained=true",
+           "teacher.train.epochs=1", "teacher.train.batch=32", "train.epochs=1", "train.batch=32",
+           "seeds=1,2", "train.checkpoint_steps=2", "arms=unguided,kd,kd_cl_sr",
+           "arm.kd_cl_sr.train.precision=bf16", "--threads", "2", jobs});
+  }
 }
 
 // Here the checkpoint's copy of weights and moments is what the peak is made of.
