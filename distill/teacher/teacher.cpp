@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/autograd/autograd.h"
+#include "engine/ops/linear.h"
 #include "nn/checkpoint/weights.h"
 
 namespace retort::distill {
@@ -13,7 +14,8 @@ namespace {
 //   The last bits of a product may depend on the number of rows, so a row computed in a short last
 //   batch would differ from the same row in a full one, and what a run sees would depend on which
 //   came first. Missing rows are therefore always computed in passes of exactly this many rows,
-//   filled up by repeating the last one.
+//   filled up by repeating the last one. Texts have no such passes, since each has a length of its
+//   own: their rows are computed as they come, by products in which a row stands alone (RowsAlone).
 constexpr std::size_t kCachePass = 64;
 
 bool all_zero(const nn::Module& module) {
@@ -56,7 +58,7 @@ void Teacher::use_cache(std::shared_ptr<LogitCache> cache) {
 
 Tensor Teacher::logits(const nn::Inputs& inputs, std::span<const std::int64_t> samples,
                        std::span<const std::uint32_t> variants) const {
-  if (!cache_ || samples.empty() || inputs.starts.defined()) return logits(inputs);
+  if (!cache_ || samples.empty()) return logits(inputs);
   const std::int64_t rows = inputs.samples();
   RETORT_CHECK(static_cast<std::int64_t>(samples.size()) == rows, "[teacher] expected ", rows,
                " sample indices, got ", samples.size());
@@ -74,8 +76,18 @@ void Teacher::cached_logits(const std::function<nn::Inputs()>& make_inputs,
   const std::vector<std::int64_t> missing = cache_->lookup(samples, variants, values);
   if (missing.empty()) return;
   const nn::Inputs whole = make_inputs();
-  RETORT_CHECK(!whole.starts.defined(),
-               "[teacher] the cache expects samples of one shape, got tokens of several lengths");
+  if (whole.starts.defined()) {
+    // All of them: to pick out the missing ones saves little, as they are all there or none.
+    RETORT_CHECK(!whole.rows.defined(),
+                 "[teacher] the cache expects one row of logits a sample, got a choice of rows");
+    const RowsAlone rows_alone;
+    const std::vector<float> fresh = logits(whole).to_vector<float>();
+    RETORT_CHECK(fresh.size() == values.size(), "[teacher] the cache expects ", values.size(),
+                 " logits of ", samples.size(), " texts, got ", fresh.size());
+    std::copy(fresh.begin(), fresh.end(), values.begin());
+    cache_->insert(samples, variants, values);
+    return;
+  }
   const Tensor& inputs = whole.values;
   for (std::size_t begin = 0; begin < missing.size(); begin += kCachePass) {
     const std::size_t count = std::min(kCachePass, missing.size() - begin);

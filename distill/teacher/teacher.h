@@ -33,7 +33,8 @@ class Teacher {
   Tensor logits(const nn::Inputs& inputs) const;
   /// The same through the cache, if there is one and samples are named. Sample i of the inputs is
   /// samples[i] under variant variants[i] (empty: all 0). Only what is missing is computed. A row's
-  /// logits are the same bits whatever batch it came in first.
+  /// logits are the same bits whatever batch it came in first. Texts: on the CPU, of models with one
+  /// row of logits a sample.
   Tensor logits(const nn::Inputs& inputs, std::span<const std::int64_t> samples,
                 std::span<const std::uint32_t> variants) const;
   /// The same into host memory (B V), without the inputs where every row is held: they are asked

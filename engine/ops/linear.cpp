@@ -15,6 +15,8 @@ namespace {
 // Every leading dimension counts as rows: rows of any rank lie row_pitch apart.
 std::int64_t pitch_of(const Tensor& t) { return std::max(t.row_pitch(), t.dim(-1)); }
 
+thread_local bool rows_alone = false;
+
 struct Product {  // c := f(op(a) op(b) + beta c + bias)
   Tensor c, a, b;
   bool transpose_a = false, transpose_b = false;
@@ -23,6 +25,7 @@ struct Product {  // c := f(op(a) op(b) + beta c + bias)
   const void* bias = nullptr;
   Activation activation = Activation::kNone;
   void* pre_activation = nullptr;
+  bool row_alone = false;
 };
 
 void multiply(const Product& p) {
@@ -36,6 +39,7 @@ void multiply(const Product& p) {
   args.bias = p.bias;
   args.activation = p.activation;
   args.pre_activation = p.pre_activation;
+  args.row_alone = p.row_alone;
   kernels::gemm(context_of(c.device()), args);
 }
 
@@ -94,6 +98,9 @@ constexpr const char* op_name(Activation f) {
 
 }  // namespace
 
+RowsAlone::RowsAlone() : before_(rows_alone) { rows_alone = true; }
+RowsAlone::~RowsAlone() { rows_alone = before_; }
+
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation f) {
   const char* const name = op_name(f);
   RETORT_CHECK(x.rank() >= 1 && weight.rank() == 2 && x.dim(-1) == weight.dim(1), "[", name,
@@ -123,7 +130,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activat
               .k = in,
               .bias = bias.defined() ? bias_row.raw() : nullptr,
               .activation = f,
-              .pre_activation = z.defined() ? z.raw() : nullptr});
+              .pre_activation = z.defined() ? z.raw() : nullptr,
+              .row_alone = rows_alone});
   if (!recorded) return y;
   Saved saved{want_weight ? x.detach() : Tensor{},
               weight.detach(),

@@ -26,6 +26,20 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
               Activation f = Activation::kNone);
 Tensor linear_relu(const Tensor& x, const Tensor& weight, const Tensor& bias);
 
+/// While one lives, a row of linear()'s result in this thread is a function of its own row of x
+/// alone, bit for bit, however many rows are multiplied together. A library has other paths for few
+/// rows than for many; this gives some of their speed away. For forwards on the CPU in f32 and bf16.
+class RowsAlone {
+ public:
+  RowsAlone();
+  ~RowsAlone();
+  RowsAlone(const RowsAlone&) = delete;
+  RowsAlone& operator=(const RowsAlone&) = delete;
+
+ private:
+  bool before_;
+};
+
 /// The definition of linear in ordinary ops: the product, then the activation.
 Tensor linear_composed(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation f);
 

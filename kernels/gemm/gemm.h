@@ -20,8 +20,11 @@ namespace retort::kernels {
 ///           are summed in f32 and rounded once, or once before the activation and once behind
 ///           it (cuBLASLt; the sign of relu does not see it). beta == 0 does not read C. K == 0
 ///           gives f(beta * C + bias). NaN in, NaN out, relu included.
+///           row_alone (CPU; transpose_b, alpha 1, beta 0, f32 and bf16): an element is the same bits
+///           whatever M is and whatever else A holds.
 /// Cost      2 M N K operations. On the CPU bf16 takes 4 (MK + KN + MN) bytes of scratch.
-/// Errors    Error if a size is negative, a leading dimension too small or a pointer null.
+/// Errors    Error if a size is negative, a leading dimension too small or a pointer null, or if
+///           row_alone is wanted where it cannot be had.
 ///
 /// Same bytes with any number of threads: on the CPU a tile of C is computed by one thread over the
 /// whole of K, and either the tiles depend on M, N, K alone or an element on its tile not at all.
@@ -37,6 +40,7 @@ struct GemmArgs {
   const void* bias = nullptr;
   Activation activation = Activation::kNone;
   void* pre_activation = nullptr;
+  bool row_alone = false;
 };
 
 void gemm_cpu(const Context& context, const GemmArgs& args);
@@ -54,6 +58,10 @@ inline void gemm(const Context& context, const GemmArgs& args) {
   RETORT_CHECK(!args.pre_activation || args.pre_activation != args.c,
                "[gemm] expected a place of its own for the pre-activation, got that of C");
   RETORT_CHECK(args.c && (args.k == 0 || (args.a && args.b)), "[gemm] expected non-null A, B, C");
+  RETORT_CHECK(!args.row_alone ||
+                   (context.device == Device::kCpu && args.dtype != DType::kF64 && args.k >= 1 &&
+                    !args.transpose_a && args.transpose_b && args.alpha == 1 && args.beta == 0),
+               "[gemm] row_alone expects A B^T in f32 or bf16 on the CPU");
   dispatch("gemm", context, args, gemm_cpu, gemm_cuda);
 }
 

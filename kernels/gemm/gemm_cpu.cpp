@@ -168,7 +168,7 @@ template <class T>
 void product(const GemmArgs& g, const T* a, const T* b, T* c, const T* bias) {
   T* const z = g.pre_activation != nullptr ? static_cast<T*>(g.pre_activation) : c;
   if constexpr (std::is_same_v<T, float>)
-    if (suits_panels(g)) return product_over_panels(g, a, b, z, c, bias);
+    if (g.row_alone || suits_panels(g)) return product_over_panels(g, a, b, z, c, bias);
   const T alpha = static_cast<T>(g.alpha), beta = static_cast<T>(g.beta);
   const Tiling t = tiling_of(g.m, g.n, g.k);
   parallel_for(t.down * t.across, 1, [&](std::int64_t begin, std::int64_t end) {

@@ -256,6 +256,38 @@ TEST(Gemm, nan_of_a_row_or_a_column_stays_there_in_a_layer_of_many_rows) {
   }
 }
 
+// The same bits alone, among few rows and among many; the sums are those of the definition.
+TEST(Gemm, a_row_alone_has_the_bits_that_it_has_among_others) {
+  for (const DType dtype : {DType::kF32, DType::kBF16})
+    for (const std::int64_t n : {1, 2, 7, 9, 40, 97})
+      for (const std::int64_t k : {1, 7, 300, 515})
+        for (const Activation f : {Activation::kNone, kRelu, Activation::kTanh}) {
+          constexpr std::int64_t kRows = 230;
+          const Tensor a = randn({kRows, k}, 1).to(dtype), b = randn({n, k}, 2).to(dtype),
+                       bias = randn({n}, 3).to(dtype);
+          const auto product = [&](std::int64_t first, std::int64_t rows, bool row_alone) {
+            const Tensor c = Tensor::full({rows, n}, NAN, dtype, Device::kCpu);
+            kernels::GemmArgs args{
+                c.raw(), a.slice(first, first + rows).raw(), b.raw(), rows, n, k, k, k, n};
+            args.transpose_b = true;
+            args.dtype = dtype;
+            args.bias = bias.raw();
+            args.activation = f;
+            args.row_alone = row_alone;
+            kernels::gemm(context_of(Device::kCpu), args);
+            return c;
+          };
+          const Tensor want = product(0, kRows, true);
+          EXPECT_TRUE(
+              all_close(want, product(0, kRows, false),
+                        dtype == DType::kBF16 ? Tolerance{1e-2, 1e-2} : Tolerance{1e-4, 1e-4}));
+          for (const auto& [first, rows] :
+               {std::pair<std::int64_t, std::int64_t>{0, 1}, {229, 1}, {17, 5}, {90, 100}})
+            ASSERT_TRUE(same_bytes(product(first, rows, true), want.slice(first, first + rows)))
+                << name_of(dtype) << " n " << n << " k " << k << " rows " << rows;
+        }
+}
+
 TEST(Gemm, bad_arguments_throw) {
   const Context& cpu = context_of(Device::kCpu);
   float x[4] = {};
@@ -270,6 +302,9 @@ TEST(Gemm, bad_arguments_throw) {
   kernels::GemmArgs twice{x, x, x, 1, 1, 1, 1, 1, 1};
   twice.pre_activation = x;
   EXPECT_THROW(kernels::gemm(cpu, twice), Error);
+  kernels::GemmArgs alone{x, x, x, 1, 1, 1, 1, 1, 1};
+  alone.row_alone = true;
+  EXPECT_THROW(kernels::gemm(cpu, alone), Error);  // B as it lies
   EXPECT_NO_THROW(kernels::gemm(cpu, {nullptr, nullptr, nullptr, 0, 2, 2, 2, 2, 2}));
 }
 

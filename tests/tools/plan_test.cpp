@@ -44,8 +44,8 @@ class KdtrainPlan : public Kdtrain {
     EXPECT_LT(real.at("peak"), 1.15 * expected) << planned.out << done.err;
     double sure = 0;
     for (const Json& phase : plan.at("phases").items())
-      sure = std::max(
-          sure, phase.at("peak_mib").as_number() / phase.at("jobs_at_once").as_number());
+      sure =
+          std::max(sure, phase.at("peak_mib").as_number() / phase.at("jobs_at_once").as_number());
     EXPECT_GT(real.at("peak"), sure / 1.15) << planned.out << done.err;
     // By role. Roles of less than a twentieth say nothing.
     for (const auto& [role, mib] : real) {
@@ -102,12 +102,26 @@ TEST_F(KdtrainPlan, image_nets) {
   images("t.bin", 64, 3);
   for (const char* jobs : {"train.jobs=1", "train.jobs=2"}) {
     SCOPED_TRACE(jobs);
-    check({"cifar10_six_arms", "data.root=data", "data.train_files=a.bin",
-           "teacher.train.files=b.bin", "data.validation_files=[]", "data.test_files=t.bin",
-           "data.train_per_file=0", "teacher.arch=resnet14", "teacher.allow_untrained=true",
-           "teacher.train.epochs=1", "teacher.train.batch=32", "train.epochs=1", "train.batch=32",
-           "seeds=1,2", "train.checkpoint_steps=2", "arms=unguided,kd,kd_cl_sr",
-           "arm.kd_cl_sr.train.precision=bf16", "--threads", "2", jobs});
+    check({"cifar10_six_arms",
+           "data.root=data",
+           "data.train_files=a.bin",
+           "teacher.train.files=b.bin",
+           "data.validation_files=[]",
+           "data.test_files=t.bin",
+           "data.train_per_file=0",
+           "teacher.arch=resnet14",
+           "teacher.allow_untrained=true",
+           "teacher.train.epochs=1",
+           "teacher.train.batch=32",
+           "train.epochs=1",
+           "train.batch=32",
+           "seeds=1,2",
+           "train.checkpoint_steps=2",
+           "arms=unguided,kd,kd_cl_sr",
+           "arm.kd_cl_sr.train.precision=bf16",
+           "--threads",
+           "2",
+           jobs});
   }
 }
 

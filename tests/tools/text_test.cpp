@@ -135,6 +135,41 @@ TEST_F(KdtrainText, evaluation_does_not_depend_on_how_it_is_cut) {
   }
 }
 
+// What a teacher says of a sentence does not depend on who asked first, nor on whether it is kept.
+TEST_F(KdtrainText, answers_about_sentences_are_kept) {
+  for (const auto& [file, count, seed] : {std::tuple{"train", 44, 4u}, {"test", 20, 5u}}) {
+    std::string rows = "sentence\tlabel\n";
+    for (int i = 0; i < count; ++i) rows += text(i, seed) + "\t" + std::to_string(i % 2) + "\n";
+    write(std::string("data/") + file + ".tsv", rows);
+  }
+  recipe(arm("kd") + arm("parts", "train.micro_batch = 3") + arm("slices", "train.slices = 2") +
+         arm("sr",
+             "train.order = \"curriculum\"\ncurriculum.score = \"loss\"\n"
+             "distill.reliance.mode = \"minmax\""));
+  for (const char* precision : {"f32", "bf16"}) {
+    const std::vector<std::string> args{"text.toml",
+                                        "train.epochs=2",
+                                        "data.format=tsv",
+                                        "data.task=classification",
+                                        "data.train_files=train.tsv",
+                                        "data.test_files=test.tsv",
+                                        std::string("teacher.precision=") + precision};
+    for (const char* out : {"whole", "cut1", "cut2"}) fs::remove_all(folder_ / out);
+    run_into("whole", args);
+    const std::string want = content(folder_ / "whole");
+    const std::vector<std::string> cuts[] = {{"teacher.cache=off", "--threads", "1"},
+                                             {"train.jobs=1", "--threads", "2"}};
+    int k = 0;
+    for (const auto& cut : cuts) {
+      std::vector<std::string> all = args;
+      all.insert(all.end(), cut.begin(), cut.end());
+      const std::string out = "cut" + std::to_string(++k);
+      run_into(out, all);
+      EXPECT_EQ(content(folder_ / out), want) << precision << " " << cut[0];
+    }
+  }
+}
+
 // TinyBERT's and CompactBioBERT's terms by their keys; what does not fit is told before a teacher trains.
 TEST_F(KdtrainText, attention_maps_are_distilled) {
   const std::string two = "student.hidden_size = 8\nstudent.heads = 2\n";

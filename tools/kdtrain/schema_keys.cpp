@@ -204,7 +204,8 @@ void teacher_rows(Table* t) {
           choice_option("precision", "f32", "f32|bf16", "Arithmetic of the teacher's forward pass.")
               .with(kCost),
           choice_option("cache", "auto", "auto|off|on",
-                        "Keep the teacher's logits per (sample, augmentation).")
+                        "Keep the teacher's logits per (sample, augmentation); of texts: one row a "
+                        "sample, on the CPU.")
               .without(kResult)
               .with(kCost),
           number_option("cache_mib", 512, 1, 1048576, "MiB", "Largest memory of that cache.")

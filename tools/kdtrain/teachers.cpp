@@ -50,6 +50,10 @@ std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
                                                 const TeacherSet& set) {
   const std::string& mode = settings.text("teacher.cache");
   if (data.endless() || (mode != "on" && device != Device::kCpu)) return nullptr;
+  // Of texts: where a sample is one row, and no draw decides what is read.
+  const nn::TextTask task = data.facts().task;
+  if (task == nn::TextTask::kMaskedLm || task == nn::TextTask::kCausalLm) return nullptr;
+  if (task != nn::TextTask::kNone && device != Device::kCpu) return nullptr;
   // "off" keeps nothing, but asks the teacher in the same passes: a knob of memory changes no byte.
   const auto bytes =
       mode == "off" ? 0

@@ -160,24 +160,6 @@ TEST(LogitCache, a_file_that_does_not_fit_is_not_used_and_can_be_replaced) {
   EXPECT_EQ(LogitCache(key, 1 << 20, folder.file()).statistics().from_file, 2);
 }
 
-// Sequences have as many rows as tokens are asked for: no place in a cache of one row a sample.
-TEST(LogitCache, is_not_asked_about_tokens) {
-  Teacher teacher(model(1));
-  const auto cache =
-      std::make_shared<LogitCache>(LogitCacheKey{"data", teacher.hash(), teacher.classes()});
-  teacher.use_cache(cache);
-  nn::Inputs inputs(randn({5, 4}, 1));
-  inputs.starts = Tensor::from<std::int32_t>({0, 2, 5}, {3});
-  inputs.starts_on_host = {0, 2, 5};
-  const std::vector<std::int64_t> samples{0, 1};
-  const std::vector<std::uint32_t> variants{0, 0};
-  EXPECT_TRUE(same_bytes(teacher.logits(inputs, samples, variants), teacher.logits(inputs)));
-  const LogitCacheStatistics statistics = cache->statistics();
-  EXPECT_EQ(statistics.hits + statistics.misses, 0u);
-  std::vector<float> values(6);
-  EXPECT_THROW(teacher.cached_logits([&] { return inputs; }, samples, variants, values), Error);
-}
-
 TEST(LogitCache, store_shares_one_cache_per_key) {
   const TemporaryFolder folder;
   LogitCacheStore store(1 << 20, folder.path.string());
@@ -225,6 +207,78 @@ TEST(LogitCache, a_row_has_the_same_bits_whatever_batch_it_came_in_first) {
     check(nn::make_model({.arch = "resnet8", .classes = 10, .seed = 1}),
           randn({150, 32, 32, 3}, 2).to(dtype), "resnet ");
   }
+}
+
+// Texts end to end, each of a length of its own; `choices` sequences make one sample.
+nn::Inputs texts(std::int64_t samples, std::int64_t choices, DType activations) {
+  std::vector<std::int32_t> ids, starts{0};
+  for (std::int64_t s = 0; s < samples * choices; ++s) {
+    for (std::int64_t i = 0; i < 1 + s * 7 % 23; ++i)
+      ids.push_back(static_cast<std::int32_t>((3 * s + i * i) % 60));
+    starts.push_back(static_cast<std::int32_t>(ids.size()));
+  }
+  nn::Inputs inputs = nn::Inputs::tokens(Tensor::from(ids, {static_cast<std::int64_t>(ids.size())}),
+                                         std::move(starts));
+  inputs.choices = choices;
+  inputs.activations = activations;
+  return inputs;
+}
+
+// Alone, in few rows and in many; a width of 72 is no multiple of a vector or a tile.
+TEST(LogitCache, a_text_has_the_same_bits_whatever_batch_it_came_in_first) {
+  for (const nn::TextTask task : {nn::TextTask::kClassification, nn::TextTask::kMultipleChoice})
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const std::int64_t choices = task == nn::TextTask::kMultipleChoice ? 3 : 1;
+      const nn::Options options{{"layers", std::int64_t{2}},
+                                {"hidden_size", std::int64_t{72}},
+                                {"heads", std::int64_t{2}},
+                                {"intermediate", std::int64_t{150}}};
+      Teacher teacher(nn::make_model({.arch = "bert",
+                                      .classes = 3,
+                                      .seed = 1,
+                                      .options = options,
+                                      .task = task,
+                                      .ids = 60,
+                                      .choices = choices}));
+      const nn::Inputs all = texts(90, choices, dtype);
+      std::vector<std::int64_t> samples(90);
+      std::iota(samples.begin(), samples.end(), 0);
+      teacher.use_cache(cache_of(teacher));
+      const Tensor want = teacher.logits(all, samples, {});
+      EXPECT_EQ(want.shape(), (Shape{90, 3}));
+      EXPECT_TRUE(all_close(want, teacher.logits(all).to(DType::kF32),
+                            dtype == DType::kBF16 ? Tolerance{2e-2, 2e-2} : Tolerance{1e-4, 1e-5}));
+      EXPECT_TRUE(same_bytes(teacher.logits(all, samples, {}), want));
+      EXPECT_EQ(teacher.cache()->statistics().hits, 90u);
+      for (const auto& [begin, end] :
+           {std::pair<std::int64_t, std::int64_t>{30, 31}, {88, 90}, {0, 13}, {10, 88}}) {
+        teacher.use_cache(cache_of(teacher));
+        const std::span<const std::int64_t> part(samples.data() + begin,
+                                                 static_cast<std::size_t>(end - begin));
+        EXPECT_TRUE(
+            same_bytes(teacher.logits(all.slice(begin, end), part, {}), want.slice(begin, end)))
+            << nn::name_of(task) << " " << name_of(dtype) << " " << begin;
+      }
+    }
+}
+
+// Of masked words a text has as many rows as are asked for: no place in a cache of one row a sample.
+TEST(LogitCache, refuses_texts_of_several_rows) {
+  Teacher teacher(nn::make_model({.arch = "bert",
+                                  .seed = 1,
+                                  .options = {{"layers", std::int64_t{1}},
+                                              {"hidden_size", std::int64_t{8}},
+                                              {"heads", std::int64_t{1}},
+                                              {"intermediate", std::int64_t{8}}},
+                                  .task = nn::TextTask::kMaskedLm,
+                                  .ids = 60}));
+  teacher.use_cache(cache_of(teacher));
+  nn::Inputs inputs = texts(2, 1, DType::kF32);
+  const std::vector<std::int64_t> samples{0, 1};
+  EXPECT_THROW(teacher.logits(inputs, samples, {}), Error);
+  EXPECT_THROW(
+      teacher.logits(nn::Inputs::tokens(inputs.values, inputs.starts_on_host, {0, 2}), samples, {}),
+      Error);
 }
 
 TEST(LogitCache, several_threads) {
