@@ -14,7 +14,8 @@ out=${1:-runs/demo-$(date +%Y%m%d-%H%M%S)}
 launcher=()
 if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 echo "== building kdtrain"
-cmake --preset release -B build/demo -DRETORT_CUDA=OFF -DRETORT_TESTS=OFF -DRETORT_BENCH=OFF "${launcher[@]}" >build-demo.log 2>&1 ||
+cmake --preset release -B build/demo -DRETORT_CUDA=OFF -DRETORT_TESTS=OFF -DRETORT_BENCH=OFF \
+  -DRETORT_PRECOMPILE=ON -DRETORT_UNITY=ON "${launcher[@]}" >build-demo.log 2>&1 ||
   { cat build-demo.log; exit 1; }
 rm -f build-demo.log
 cmake --build build/demo -j "$(nproc)" --target kdtrain -- --quiet

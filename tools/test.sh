@@ -29,7 +29,7 @@ print_skipped() { # FILE: the log of ctest
 for configuration in "${configurations[@]}"; do
   start=$SECONDS
   echo "== $configuration: configure"
-  cmake --preset "$configuration" -DRETORT_PRECOMPILE=ON "${launcher[@]}" | grep -E '^-- Retort|CUDA backend|MPI plug-ins|warning' || true
+  cmake --preset "$configuration" -DRETORT_PRECOMPILE=ON -DRETORT_UNITY=ON "${launcher[@]}" | grep -E '^-- Retort|CUDA backend|MPI plug-ins|warning' || true
   echo "== $configuration: build"
   cmake --build --preset "$configuration" -j "$jobs" -- --quiet
   echo "== $configuration: test ($((SECONDS - start)) s so far)"

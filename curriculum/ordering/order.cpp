@@ -5,6 +5,7 @@
 #include <map>
 #include <numeric>
 
+#include "curriculum/index.h"
 #include "curriculum/names.h"
 #include "curriculum/sampling/permutation.h"
 #include "kernels/common/check.h"
@@ -20,8 +21,6 @@ constexpr Named<OrderKind> kKinds[] = {{OrderKind::kCurriculum, "curriculum"},
                                        {OrderKind::kReverseCorrectOnly, "reverse_correct_only"},
                                        {OrderKind::kRandom, "random"}};
 constexpr Named<OrderKind> kInverses[] = {{OrderKind::kCurriculum, "off"}, kKinds[1], kKinds[2]};
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 // Round g takes the g-th sample of every class; walking the ranks once and counting per class
 // gives each sample its round, and a stable sort by round keeps the rank inside it.

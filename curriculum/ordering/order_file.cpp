@@ -7,6 +7,7 @@
 #include <limits>
 #include <set>
 
+#include "curriculum/index.h"
 #include "engine/io/file.h"
 #include "kernels/common/check.h"
 
@@ -18,8 +19,6 @@ constexpr std::string_view kScoresHeader = "index,score";
 
 template <class T>
 constexpr T kMost = std::numeric_limits<T>::max();  // infinity is more
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 struct Row {
   std::int64_t index = 0, group = 0;

@@ -5,6 +5,7 @@
 #include <map>
 #include <numeric>
 
+#include "curriculum/index.h"
 #include "curriculum/sampling/permutation.h"
 #include "kernels/common/check.h"
 #include "kernels/common/philox.h"
@@ -13,8 +14,6 @@ namespace retort::curriculum {
 namespace {
 
 using Indices = std::vector<std::int64_t>;
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 // Deals `members`, already shuffled, to the parts.
 void deal(const Indices& members, std::span<const double> ratios, std::vector<Indices>& parts) {

@@ -11,12 +11,12 @@ namespace retort::distill {
 namespace {
 
 /// What each row is told, as numbers on the host.
-struct Rows {
+struct Coefficients {
   std::vector<double> inverse_tau, tau_factor, ce_weight, kd_weight, counts;
   std::vector<std::int64_t> target;
 };
 
-Rows rows_of(const DistillationLossArgs& a) {
+Coefficients rows_of(const DistillationLossArgs& a) {
   const auto n = static_cast<std::size_t>(a.student_logits.dim(0));
   const auto values = [](const Tensor& t) {
     return t.defined() ? t.to_vector<double>() : std::vector<double>();
@@ -28,7 +28,7 @@ Rows rows_of(const DistillationLossArgs& a) {
                             weights = values(a.weights), mask = values(a.mask),
                             samples = values(a.sample_of_row), targets = values(a.targets);
   const int power = a.tau_power == -1 ? kernels::facts_of(a.divergence).tau_power : a.tau_power;
-  Rows rows;
+  Coefficients rows;
   double kept = 0;
   for (std::size_t i = 0; i < n; ++i) {
     const bool counts = at(mask, i, 1) != 0 && at(targets, i, 0) != a.ignore_index;
@@ -84,7 +84,7 @@ DistillationLossResult distillation_loss_composed(const DistillationLossArgs& a)
   const DType dtype = s.dtype();
   const Device device = s.device();
   const auto n = static_cast<std::size_t>(s.dim(0)), classes = static_cast<std::size_t>(s.dim(1));
-  const Rows rows = rows_of(a);
+  const Coefficients rows = rows_of(a);
   const auto per_row = [&](const std::vector<double>& values) {  // (N)
     return Tensor::from(values, {s.dim(0)}).to(dtype).to(device);
   };

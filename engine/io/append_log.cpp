@@ -6,19 +6,13 @@
 
 #include <cerrno>
 #include <span>
-#include <system_error>
+
+#include "engine/io/fault_points.h"
 
 namespace retort {
 namespace {
 
-[[noreturn]] void refuse(const std::string& path, const char* what, int code) {
-  fail(ErrorCode::kIo, escaped(path, 4096), ": cannot ", what, ": ",
-       std::generic_category().message(code));
-}
-
-int injected(const char* call, const std::string& path) {
-  return detail::before_io ? detail::before_io(call, path) : 0;
-}
+using detail::injected, detail::refuse;
 
 }  // namespace
 

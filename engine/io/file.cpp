@@ -18,20 +18,13 @@
 #include <utility>
 #include <vector>
 
+#include "engine/io/fault_points.h"
 #include "engine/runtime/progress.h"
 
 namespace retort {
 namespace {
 
-[[noreturn]] void refuse(const std::string& path, const char* what, int code) {
-  fail(ErrorCode::kIo, escaped(path, 4096), ": cannot ", what, ": ",
-       std::generic_category().message(code));
-}
-
-// What a test wants to happen instead of the call.
-int injected(const char* call, const std::string& path) {
-  return detail::before_io ? detail::before_io(call, path) : 0;
-}
+using detail::injected, detail::refuse;
 
 constexpr std::size_t kBuffer = std::size_t{1} << 18;
 

@@ -101,13 +101,13 @@ Forward run(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& sta
 }
 
 // What backward reads.
-struct Saved {
+struct AttentionSaved {
   Tensor q, k, v, out, lse, starts;
   std::int64_t heads;
   AttentionOptions options;
 };
 
-void run_backward(const Saved& s, const Tensor& dout, const Tensor& dq, const Tensor& dk,
+void run_backward(const AttentionSaved& s, const Tensor& dout, const Tensor& dq, const Tensor& dk,
                   const Tensor& dv) {
   kernels::AttentionBackwardArgs args{};
   args.dq = dq.raw(), args.dk = dk.raw(), args.dv = dv.raw();
@@ -140,8 +140,8 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor
   const Tensor indices = starts.detach().contiguous();
   const Forward f = run(q, k, v, indices, heads, options, keep);
   if (!keep) return f.out;
-  const Saved saved{q.detach(), k.detach(), v.detach(), f.out.detach(),
-                    f.lse,      indices,    heads,      options};
+  const AttentionSaved saved{q.detach(), k.detach(), v.detach(), f.out.detach(),
+                             f.lse,      indices,    heads,      options};
   return record("attention", f.out, {q, k, v}, [saved](const Tensor& dout) {
     const auto like = [&] { return Tensor::empty(saved.q.shape(), dout.dtype(), dout.device()); };
     const Tensor dq = like(), dk = like(), dv = like();
@@ -169,8 +169,8 @@ Tensor attention(const Tensor& qkv, const Tensor& starts, std::int64_t heads,
   const Tensor indices = starts.detach().contiguous();
   const Forward f = run(part(all, 0), part(all, 1), part(all, 2), indices, heads, options, keep);
   if (!keep) return f.out;
-  const Saved saved{part(all, 0), part(all, 1), part(all, 2), f.out.detach(),
-                    f.lse,        indices,      heads,        options};
+  const AttentionSaved saved{part(all, 0), part(all, 1), part(all, 2), f.out.detach(),
+                             f.lse,        indices,      heads,        options};
   return record("attention", f.out, {qkv}, [saved, part, shape = qkv.shape()](const Tensor& dout) {
     const Tensor dqkv = gradient_memory(0, shape, dout.dtype(), dout.device());
     run_backward(saved, dout, part(dqkv, 0), part(dqkv, 1), part(dqkv, 2));

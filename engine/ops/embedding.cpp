@@ -49,7 +49,7 @@ const std::int32_t* pointer(const Tensor& t) {
   return t.defined() && t.numel() > 0 ? t.data<std::int32_t>() : nullptr;
 }
 
-struct Saved {
+struct EmbeddingSaved {
   Tensor indices;           // (3, N)
   std::int64_t first, end;  // the rows that belong to sequences; on CUDA all: others have index -1
   std::array<Shape, 3> shapes;
@@ -111,7 +111,7 @@ Tensor embedding(const EmbeddingArgs& a) {
   k.invalid_row = a.invalid_row.defined() ? a.invalid_row.data<std::int32_t>() : nullptr;
   kernels::embedding(context_of(device), k);
   if (!recorded) return y;
-  Saved saved{indices, 0, rows, {}, wanted};
+  EmbeddingSaved saved{indices, 0, rows, {}, wanted};
   if (device == Device::kCpu && a.starts.defined()) {
     const std::int32_t* const starts = a.starts.data<std::int32_t>();
     saved.first = starts[0], saved.end = starts[k.sequences];

@@ -101,7 +101,7 @@ Forward run(const Tensor& x, const Tensor& residual, const Tensor& weight, const
 }
 
 // What backward reads, and which gradients it writes.
-struct Saved {
+struct LayerNormSaved {
   Tensor s, mean, rstd, weight;
   ResidualDropout dropout;
 };
@@ -110,7 +110,7 @@ struct Wanted {
   bool add_to_ds = false;
 };
 
-void run_backward(const Saved& saved, const Tensor& dy, const Wanted& w) {
+void run_backward(const LayerNormSaved& saved, const Tensor& dy, const Wanted& w) {
   const auto raw = [](const Tensor& t) { return t.defined() ? t.raw() : nullptr; };
   kernels::LayerNormBackwardArgs args{};
   args.ds = raw(w.ds), args.dx = raw(w.dx);
@@ -125,7 +125,7 @@ void run_backward(const Saved& saved, const Tensor& dy, const Wanted& w) {
 }
 
 // The gradients of weight and bias, inputs `first` and first + 1: both or neither.
-void want_parameters(Wanted& w, const Saved& saved, bool wanted, std::size_t first) {
+void want_parameters(Wanted& w, const LayerNormSaved& saved, bool wanted, std::size_t first) {
   if (!wanted) return;
   const Tensor& t = saved.weight;
   w.dweight = gradient_memory(first, t.shape(), t.dtype(), t.device());
@@ -134,7 +134,7 @@ void want_parameters(Wanted& w, const Saved& saved, bool wanted, std::size_t fir
 
 // y of s, a tensor with a gradient of its own.
 Tensor record_norm(const Tensor& y, const Tensor& s, const Tensor& weight, const Tensor& bias,
-                   const Saved& saved) {
+                   const LayerNormSaved& saved) {
   return record("layer_norm", y, {s, weight, bias},
                 [saved, want_s = needs_grad(s),
                  want_parameters_too = needs_grad(weight) || needs_grad(bias)](const Tensor& dy) {
@@ -181,7 +181,7 @@ Tensor layer_norm_residual(const Tensor& x, const Tensor& residual, const Tensor
   const bool keep = needs_grad(x) || needs_grad(residual) || needs_grad(weight) || needs_grad(bias);
   const Forward f = run(x, residual, weight, bias, epsilon, dropout, keep, keep);
   if (!keep) return f.y;
-  const Saved saved{f.sum, f.mean, f.rstd, weight.detach(), dropout};
+  const LayerNormSaved saved{f.sum, f.mean, f.rstd, weight.detach(), dropout};
   return record("layer_norm_residual", f.y, {x, residual, weight, bias},
                 [saved, want_x = needs_grad(x), want_residual = needs_grad(residual),
                  want_parameters_too = needs_grad(weight) || needs_grad(bias)](const Tensor& dy) {
@@ -220,7 +220,7 @@ NormAndSum layer_norm_and_sum(const Tensor& x, const Tensor& residual, const Ten
       return std::vector<Tensor>{
           dropout.p > 0 ? retort::dropout(ds, dropout.p, dropout.noise, dropout.path) : ds, ds};
     });
-  const Saved saved{sum.detach(), f.mean, f.rstd, weight.detach(), {}};
+  const LayerNormSaved saved{sum.detach(), f.mean, f.rstd, weight.detach(), {}};
   return {record_norm(f.y, sum, weight, bias, saved), sum};
 }
 

@@ -4,6 +4,7 @@
 
 #include "engine/autograd/autograd.h"
 #include "engine/ops/elementwise.h"
+#include "engine/ops/pitch.h"
 #include "engine/runtime/device.h"
 #include "kernels/bias/bias.h"
 #include "kernels/gemm/gemm.h"
@@ -11,9 +12,6 @@
 
 namespace retort {
 namespace {
-
-// Every leading dimension counts as rows: rows of any rank lie row_pitch apart.
-std::int64_t pitch_of(const Tensor& t) { return std::max(t.row_pitch(), t.dim(-1)); }
 
 thread_local bool rows_alone = false;
 
@@ -44,7 +42,7 @@ void multiply(const Product& p) {
 }
 
 // What backward reads: x for dweight, weight for dx, y or z for the activation's derivative.
-struct Saved {
+struct LinearSaved {
   Tensor x, weight, activated;
   Activation activation;
   Shape x_shape;
@@ -133,16 +131,16 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activat
               .pre_activation = z.defined() ? z.raw() : nullptr,
               .row_alone = rows_alone});
   if (!recorded) return y;
-  Saved saved{want_weight ? x.detach() : Tensor{},
-              weight.detach(),
-              f == Activation::kNone ? Tensor{}
-              : z.defined()          ? z
-                                     : y,
-              f,
-              x.shape(),
-              want_x,
-              want_weight,
-              want_bias};
+  LinearSaved saved{want_weight ? x.detach() : Tensor{},
+                    weight.detach(),
+                    f == Activation::kNone ? Tensor{}
+                    : z.defined()          ? z
+                                           : y,
+                    f,
+                    x.shape(),
+                    want_x,
+                    want_weight,
+                    want_bias};
   return record(name, std::move(y), {x, weight, bias}, std::move(saved));
 }
 

@@ -1,16 +1,12 @@
 #include "engine/ops/matmul.h"
 
-#include <algorithm>
-
 #include "engine/autograd/autograd.h"
+#include "engine/ops/pitch.h"
 #include "engine/runtime/device.h"
 #include "kernels/gemm/gemm.h"
 
 namespace retort {
 namespace {
-
-// A tensor of one row may carry any pitch.
-std::int64_t pitch_of(const Tensor& t) { return std::max(t.row_pitch(), t.dim(1)); }
 
 Tensor product(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b) {
   const std::int64_t m = a.dim(transpose_a ? 1 : 0), k = a.dim(transpose_a ? 0 : 1),

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint64_t kXzMemory = std::uint64_t{256} << 20;
 constexpr int kZstdWindow = 27;  // 2^27 bytes
-constexpr std::size_t kBlock = std::size_t{1} << 16;
+constexpr std::size_t kReadBytes = std::size_t{1} << 16;
 
 }  // namespace
 
@@ -47,7 +47,7 @@ class PackedReader::Decoder {
  private:
   FileReader file_;
   std::uint64_t at_ = 0;
-  std::vector<char> block_ = std::vector<char>(kBlock);
+  std::vector<char> block_ = std::vector<char>(kReadBytes);
 };
 
 class PackedReader::Plain : public Decoder {
@@ -212,8 +212,8 @@ bool PackedLines::fill() {
   buffer_.erase(0, begin_);
   begin_ = 0;
   const std::size_t before = buffer_.size();
-  buffer_.resize(before + kBlock);
-  const std::size_t n = reader_.read(buffer_.data() + before, kBlock);
+  buffer_.resize(before + kReadBytes);
+  const std::size_t n = reader_.read(buffer_.data() + before, kReadBytes);
   buffer_.resize(before + n);
   ended_ = n == 0;
   return !ended_;

@@ -11,7 +11,7 @@
 namespace retort::tools {
 namespace {
 
-std::string duration(double s) {
+std::string rounded_time(double s) {
   char text[32];
   if (s >= 5400)
     std::snprintf(text, sizeof text, "%.1f h", s / 3600);
@@ -51,7 +51,7 @@ void print(const Recipe& recipe, const RunPlan& plan, Device device) {
                 static_cast<long long>(job.count), static_cast<long long>(job.steps),
                 static_cast<double>(job.steps) / static_cast<double>(job.steps_per_epoch),
                 static_cast<long long>(job.batch), step_time(job.stages.back().step_s).c_str(),
-                duration(job.job_s).c_str(), mebibytes(job.checkpoint_bytes));
+                rounded_time(job.job_s).c_str(), mebibytes(job.checkpoint_bytes));
     if (job.stages.size() > 1)
       for (const StagePlan& stage : job.stages)
         std::printf("  %-*s %5s %9lld %8s %7s %10s\n", kWide, ("  " + stage.name).c_str(), "",
@@ -78,10 +78,10 @@ void print(const Recipe& recipe, const RunPlan& plan, Device device) {
                 mebibytes(plan.cache_bytes));
   std::printf("\nRun folder   %.1f MiB of checkpoints and weights\n", mebibytes(plan.disk_bytes));
   std::printf("Time         %s%s\n", plan.may_stop_early ? "at most " : "",
-              duration(plan.seconds).c_str());
+              rounded_time(plan.seconds).c_str());
   std::printf(
       "Measured in %s by running a few steps of every different job; nothing was written.\n",
-      duration(plan.measured_s).c_str());
+      rounded_time(plan.measured_s).c_str());
 }
 
 Json json_of(const RunPlan& plan) {

@@ -12,7 +12,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-std::string duration(double seconds) {
+std::string clock_time(double seconds) {
   char text[32];
   const long s = static_cast<long>(seconds);
   if (s >= 3600)
@@ -76,7 +76,7 @@ void Progress::draw(bool force) {
   double done = done_;
   for (const auto& [name, job] : running_) done += static_cast<double>(job.first);
   const double share = total_ > 0 ? std::min(1.0, done / total_) : 0;
-  const double elapsed = std::chrono::duration<double>(now - start_).count();
+  const double elapsed = std::chrono::clock_time<double>(now - start_).count();
   constexpr int kWidth = 20;
   const int filled = static_cast<int>(share * kWidth);
   std::string text = "[" + std::string(static_cast<std::size_t>(filled), '#') +
@@ -85,8 +85,8 @@ void Progress::draw(bool force) {
   std::snprintf(part, sizeof part, "%3.0f%% %lld/%lld", share * 100,
                 static_cast<long long>(finished_), static_cast<long long>(jobs_));
   text += part;
-  text += " " + duration(elapsed);
-  if (share > 0.02) text += " left " + duration(elapsed * (1 - share) / share);
+  text += " " + clock_time(elapsed);
+  if (share > 0.02) text += " left " + clock_time(elapsed * (1 - share) / share);
   for (const auto& [name, job] : running_) text += " | " + name + " " + job.second;
   for (const auto& [what, state] : beating_) text += " | " + what + state;
   text.resize(std::min(text.size(), terminal_width() - 1));

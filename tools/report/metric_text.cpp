@@ -8,7 +8,7 @@
 namespace retort::tools {
 namespace {
 
-std::string format(const char* pattern, double value) {
+std::string printed(const char* pattern, double value) {
   char text[96];
   std::snprintf(text, sizeof text, pattern, value);
   return text;
@@ -25,7 +25,7 @@ std::string share_text(const std::string& text) {
   const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool share =
       status == std::errc() && end == text.data() + text.size() && value > 0 && value <= 1;
-  return share ? format("%.4g %%", 100 * value) : with_spaces(text);
+  return share ? printed("%.4g %%", 100 * value) : with_spaces(text);
 }
 
 std::string label_of(const distill::MetricName& name) {
@@ -75,10 +75,10 @@ std::string short_number(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
   if (value != 0 && std::abs(value) >= 10000 && std::fmod(value, 100) == 0)
-    return format(std::abs(value) >= 1e6 ? "%.4gM" : "%.4gk",
-                  std::abs(value) >= 1e6 ? value / 1e6 : value / 1e3);
-  if (std::floor(value) == value && std::abs(value) < 1e7) return format("%.0f", value);
-  return format("%.4g", value);
+    return printed(std::abs(value) >= 1e6 ? "%.4gM" : "%.4gk",
+                   std::abs(value) >= 1e6 ? value / 1e6 : value / 1e3);
+  if (std::floor(value) == value && std::abs(value) < 1e7) return printed("%.0f", value);
+  return printed("%.4g", value);
 }
 
 std::string capital(std::string text) {

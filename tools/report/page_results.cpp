@@ -98,7 +98,7 @@ std::vector<const MetricText*> metrics_that(const RunResults& results, bool comp
   return chosen;
 }
 
-std::string duration(double seconds) {
+std::string rounded_time(double seconds) {
   if (!(seconds > 0)) return "-";
   char text[40];
   if (seconds < 120) {
@@ -137,7 +137,7 @@ std::string metrics_table(const RunResults& results, const std::vector<const Met
     for (const MetricText* metric : metrics) out += metric_cell(*metric, arm);
     if (with_costs)
       out += "<td>" + (arm.parameters > 0 ? short_number(arm.parameters) : "-") + "</td><td>" +
-             duration(arm.wall_s) + "</td>";
+             rounded_time(arm.wall_s) + "</td>";
     out += "</tr>";
   };
   for (const ArmResult& teacher : results.teachers) row(teacher);
