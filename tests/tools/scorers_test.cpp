@@ -1,6 +1,7 @@
-// Who may score a curriculum beside the teacher: files, and the student as it starts.
+// Who may score a curriculum beside the teacher: files, the student as it starts, other models.
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <numeric>
 
 #include "tests/tools/table_fixture.h"
@@ -169,6 +170,62 @@ TEST_F(KdtrainScorers, the_student_as_it_starts_sorts_by_its_own_loss) {
   ASSERT_EQ(logits.status, 0) << logits.err;
   ASSERT_EQ(curricula("x").size(), 1u);
   expect_losses_of_logits(curricula("x")[0]);
+}
+
+// A peer is a [[model]] that nobody learns from; several models score by the mean of what they say.
+TEST_F(KdtrainScorers, peers_and_ensembles_score) {
+  const std::string loss = kOrder + std::string("curriculum.score = \"loss\"\n"),
+                    models = loss + "distill.lambda = 0.0\ncurriculum.scorer = \"models\"\n";
+  const std::string file =
+      recipe("[[model]]\nname = \"peer\"\ndistill.lambda = 0.0\n" + arm("by_teacher", loss) +
+             arm("by_peer", models + "curriculum.models = [\"peer\"]\n") +
+             arm("by_both", models + "curriculum.models = [\"teacher\", \"peer\"]\n"));
+  run_into("x", {file});
+  const Result logits =
+      run({"eval", "--model", weights("x", "peer"), "--arch", "mlp", "student.hidden=[8]",
+           "data.format=table", "data.root=data", "data.train_files=[\"train.csv\"]",
+           "data.test_files=[\"test.csv\"]", "data.standardize=true", "--split", "train",
+           "--logits", "logits.bin"});
+  ASSERT_EQ(logits.status, 0) << logits.err;
+  const std::string by_teacher = "x/curriculum/loss_unstratified.csv",
+                    by_peer = "x/curriculum/loss_of_peer_unstratified.csv",
+                    by_both = "x/curriculum/loss_of_teacher_peer_unstratified.csv";
+  EXPECT_THAT(curricula("x"), testing::UnorderedElementsAre(by_teacher, by_peer, by_both));
+  expect_losses_of_logits(by_peer);
+  const auto of_samples = [&](const std::string& csv) {
+    const auto order = column(csv, 1), score = column(csv, 3);
+    std::map<double, double> all;
+    for (std::size_t rank = 0; rank < order.size(); ++rank) all[order[rank]] = score[rank];
+    return all;
+  };
+  auto teacher = of_samples(by_teacher), peer = of_samples(by_peer);
+  double before = -1;
+  const auto order = column(by_both, 1), score = column(by_both, 3);
+  ASSERT_EQ(order.size(), 40u);
+  for (std::size_t rank = 0; rank < 40; ++rank) {
+    EXPECT_NEAR(score[rank], (teacher.at(order[rank]) + peer.at(order[rank])) / 2, 1e-5);
+    EXPECT_GE(score[rank], before - 1e-5);
+    before = score[rank];
+  }
+  // Fed in that order: the samples of the first step of both arms differ.
+  EXPECT_NE(logged("x", "by_peer", "loss"), logged("x", "by_both", "loss"));
+}
+
+TEST_F(KdtrainScorers, scorers_that_are_not_there_are_told) {
+  const std::string peer = "[[model]]\nname = \"peer\"\ndistill.lambda = 0.0\n";
+  const auto refused = [&](const std::string& keys, const char* what) {
+    expect({"validate", recipe(peer + arm("a", kOrder + keys)), "--no-data"}, 2, what);
+  };
+  const std::string by = "curriculum.scorer = \"models\"\n";
+  refused(by, "needs curriculum.models");
+  refused(by + "curriculum.models = [\"per\"]", "there is no model 'per'");
+  refused(by + "curriculum.models = [\"peer\", \"peer\"]", "named twice");
+  refused("curriculum.models = [\"peer\"]", "is read with curriculum.scorer = \"models\" only");
+  expect({"validate",
+          recipe("[[model]]\nname = \"peer\"\n" + (kOrder + by) +
+                 "curriculum.models = [\"teacher\"]\n" + arm("a", "teachers = [\"peer\"]")),
+          "--no-data"},
+         2, "is scored for by its teacher or by itself");
 }
 
 constexpr const char* kSnapshots =

@@ -3,6 +3,7 @@
 #include "curriculum/ordering/order_file.h"
 #include "engine/io/file.h"
 #include "tools/kdtrain/models.h"
+#include "tools/kdtrain/schema_parts.h"
 
 namespace retort::tools {
 
@@ -51,8 +52,7 @@ curriculum::SampleStatistics score_samples(
 }
 
 nn::Options curriculum_options_of(const Settings& settings) {
-  return options_of(settings, "curriculum",
-                    curriculum::curriculum_options({kScorerTeacher, kScorerStudent}));
+  return options_of(settings, "curriculum", curriculum_options());
 }
 
 bool has_curriculum(const Settings& settings) {
@@ -63,7 +63,14 @@ bool has_curriculum(const Settings& settings) {
 bool is_scored_by_teacher(const Settings& settings) {
   const std::string& scorer = settings.text("curriculum.scorer");
   return scorer != curriculum::kScorerFile && scorer != curriculum::kScorerData &&
-         scorer != kScorerStudent && !score_of(settings).of_data;
+         scorer != kScorerStudent && scorer != kScorerModels && !score_of(settings).of_data;
+}
+
+std::vector<std::string> scoring_models(const Settings& settings) {
+  const bool by_models = has_curriculum(settings) &&
+                         settings.text("curriculum.scorer") == kScorerModels &&
+                         !score_of(settings).of_data;
+  return by_models ? settings.texts("curriculum.models") : std::vector<std::string>();
 }
 
 bool wants_teacher_scores(const Settings& settings) {

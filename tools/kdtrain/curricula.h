@@ -14,6 +14,7 @@ namespace retort::tools {
 /// kScorerFile.
 inline constexpr const char* kScorerTeacher = "teacher";
 inline constexpr const char* kScorerStudent = "student";  // as it starts
+inline constexpr const char* kScorerModels = "models";    // curriculum.models
 
 /// What a model says about every sample of a source: one pass of measure(), or where something is
 /// drawn in each epoch (the masks of a text) the mean of `maskings` of them.
@@ -43,5 +44,7 @@ bool has_curriculum(const Settings& settings);
 bool is_scored_by_teacher(const Settings& settings);
 /// Both.
 bool wants_teacher_scores(const Settings& settings);
+/// "teacher" or [[model]]s whose scores, or the mean of them, make its curriculum; empty: others do.
+std::vector<std::string> scoring_models(const Settings& settings);
 
 }  // namespace retort::tools

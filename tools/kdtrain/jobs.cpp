@@ -55,17 +55,20 @@ const ModelSpec& model_named(const Recipe& recipe, const std::string& name) {
 // What the arms learn from, and what that learns from, by name.
 std::vector<std::string> models_needed(const Recipe& recipe) {
   std::vector<std::string> names;
-  const auto add = [&](const auto& again, const Settings& s, const Teachers& teachers) -> void {
-    if (!uses_teacher(s)) return;
-    const std::string& name = teachers.at(0);
+  const auto add_named = [&](const auto& add, const std::string& name) {
     if (std::find(names.begin(), names.end(), name) != names.end()) return;
     if (name != "teacher") {
       const ModelSpec& model = model_named(recipe, name);
-      again(again, model.settings, model.teachers);
+      add(add, model.settings, model.teachers);
     }
     names.push_back(name);
   };
+  const auto add = [&](const auto& again, const Settings& s, const Teachers& teachers) -> void {
+    if (uses_teacher(s)) add_named(again, teachers.at(0));
+  };
   for (const Arm& arm : recipe.arms) add(add, arm.settings, arm.teachers);
+  for (const Arm& arm : recipe.arms)
+    for (const std::string& name : scoring_models(arm.settings)) add_named(add, name);
   return names;
 }
 
@@ -148,10 +151,12 @@ JobList::JobList(std::span<const Recipe> recipes, std::size_t task)
   for (const Recipe& later : later_)
     for (const std::string& name : models_needed(later))
       if (first_ || name != "teacher" || teacher_continues()) add_model(name);
-  if (std::all_of(models_.begin(), models_.end(), [](const SourceModel& m) { return m.given; }))
-    teacher_seeds_.resize(1);
   // An arm that learns from nobody is compared with the last model of the chain all the same.
   const std::size_t judge = models_.empty() ? SourceModel::kNothing : models_.size() - 1;
+  for (const Arm& arm : recipe_.arms)
+    for (const std::string& name : scoring_models(arm.settings)) add_model(name);
+  if (std::all_of(models_.begin(), models_.end(), [](const SourceModel& m) { return m.given; }))
+    teacher_seeds_.resize(1);
   for (std::size_t a = 0; a < recipe_.arms.size(); ++a)
     for (std::size_t t = 0; t < teacher_seeds_.size(); ++t)
       for (const std::int64_t seed : recipe_.base.integers("seeds"))
@@ -216,17 +221,33 @@ std::vector<SnapshotRule> JobList::snapshots_of(std::size_t model) const {
   return all;
 }
 
-bool JobList::wants_scores_of(std::size_t model) const {
-  const auto learners = learners_of(model);
-  return std::any_of(learners.begin(), learners.end(),
-                     [](const Settings* s) { return wants_teacher_scores(*s); });
+std::vector<const Settings*> JobList::scored_by(std::size_t model) const {
+  std::vector<const Settings*> all;
+  for (const Settings* s : learners_of(model))
+    if (wants_teacher_scores(*s)) all.push_back(s);
+  for (const Arm& arm : recipe_.arms) {
+    const std::vector<std::string> names = scoring_models(arm.settings);
+    if (std::find(names.begin(), names.end(), models_[model].name) != names.end())
+      all.push_back(&arm.settings);
+  }
+  return all;
 }
+
+bool JobList::wants_scores_of(std::size_t model) const { return !scored_by(model).empty(); }
 
 std::int64_t JobList::maskings_of(std::size_t model) const {
   std::int64_t most = 1;
-  for (const Settings* s : learners_of(model))
-    if (wants_teacher_scores(*s)) most = std::max(most, s->integer("curriculum.maskings"));
+  for (const Settings* s : scored_by(model))
+    most = std::max(most, s->integer("curriculum.maskings"));
   return most;
+}
+
+std::vector<std::size_t> JobList::scorers_of(const Settings& settings) const {
+  std::vector<std::size_t> all;
+  for (const std::string& name : scoring_models(settings))
+    for (std::size_t m = 0; m < models_.size(); ++m)
+      if (models_[m].name == name) all.push_back(m);
+  return all;
 }
 
 bool JobList::wants_untrained(std::size_t model) const {

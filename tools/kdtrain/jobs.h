@@ -68,6 +68,8 @@ class JobList {
   bool wants_scores_of(std::size_t model) const;
   /// Over how many maskings of a text its scores are means: the most that anybody asks for.
   std::int64_t maskings_of(std::size_t model) const;
+  /// The models whose scores an arm's curriculum is made of, with scorer = "models".
+  std::vector<std::size_t> scorers_of(const Settings& settings) const;
   bool wants_untrained(std::size_t model) const;
   bool all_allow_untrained(std::size_t model) const;
 
@@ -94,6 +96,7 @@ class JobList {
 
  private:
   std::vector<const Settings*> learners_of(std::size_t model) const;
+  std::vector<const Settings*> scored_by(std::size_t model) const;
   std::size_t add_model(const std::string& name);
   void check_batch(const Settings& s, const std::string& who, const std::string& section,
                    const nn::DataFacts& data) const;

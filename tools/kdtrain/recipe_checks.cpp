@@ -297,6 +297,27 @@ void check_start(const Use& use, Mistakes* mistakes) {
           "expected \"student_prefix=teacher_prefix\", found " + to_toml(Value(shown(layer))));
 }
 
+// Who scores with scorer = "models": models of the recipe, none of them twice.
+void check_scorers(const Recipe& recipe, const Use& use, Mistakes* mistakes) {
+  const Settings& s = use.settings;
+  if (!has_curriculum(s) || s.text("curriculum.scorer") != kScorerModels) return;
+  const auto& names = s.texts("curriculum.models");
+  if (use.who.starts_with("model"))
+    mistakes->add(use, "curriculum.scorer",
+                  "a [[model]] is scored for by its teacher or by itself: expected \"teacher\" or "
+                  "\"student\"");
+  else if (names.empty())
+    mistakes->add(use, "curriculum.scorer", "\"models\" needs curriculum.models = [\"name\", ...]");
+  std::vector<std::string> known{"teacher"};
+  for (const ModelSpec& model : recipe.models) known.push_back(model.name);
+  for (const std::string& name : names)
+    if (std::find(known.begin(), known.end(), name) == known.end())
+      mistakes->add(use, "curriculum.models", "there is no model '" + shown(name) + "'",
+                    "models: " + list_of(known));
+  if (std::set<std::string>(names.begin(), names.end()).size() < names.size())
+    mistakes->add(use, "curriculum.models", "a model is named twice");
+}
+
 // Tasks after the first go on with the weights of the one before.
 void check_later_task(const Use& use, const Use& first, Mistakes* mistakes) {
   for (const char* key : {"student.weights", "student.init", "student.init_layers"})
@@ -399,6 +420,7 @@ void check_together(RecipeResult* result) {
       unless_refused([&] { check(use, &mistakes); });
     unless_refused([&] { check_curriculum(use, &curricula, &mistakes); });
     unless_refused([&] { check_progressive(recipe, use, &mistakes); });
+    unless_refused([&] { check_scorers(recipe, use, &mistakes); });
   }
   const std::size_t tasks = std::max<std::size_t>(1, recipe.tasks.size());
   for (std::size_t i = 0; i < uses.size(); ++i)
@@ -410,6 +432,15 @@ void check_together(RecipeResult* result) {
         return use.settings.text("curriculum.scorer") == "file"
                    ? std::string()
                    : "is read with curriculum.scorer = \"file\" only";
+      },
+      &mistakes);
+  check_unread(
+      uses, "curriculum.models",
+      [](const Use& use) {
+        return has_curriculum(use.settings) &&
+                       use.settings.text("curriculum.scorer") == kScorerModels
+                   ? std::string()
+                   : "is read with curriculum.scorer = \"models\" only";
       },
       &mistakes);
   check_unread(

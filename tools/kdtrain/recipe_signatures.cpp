@@ -30,8 +30,8 @@ bool has_term(const Settings& s) {
 }
 
 // The keys whose values curriculum_name spells in words of its own.
-constexpr const char* kSpelled[] = {"curriculum.scorer", "curriculum.score", "curriculum.inverse",
-                                    "curriculum.stratify"};
+constexpr const char* kSpelled[] = {"curriculum.scorer", "curriculum.models", "curriculum.score",
+                                    "curriculum.inverse", "curriculum.stratify"};
 
 // A value as part of a file's name: of a path its stem, of a list its values.
 std::string as_word(const Value& value) {
@@ -91,6 +91,10 @@ std::string curriculum_name(const Settings& s) {
   std::string name = s.text("curriculum.score");
   if (random) name = name == "logit" ? "random" : "random_" + name;  // the scores still differ
   if (scorer == "student") name += "_of_student_" + s.text("student.arch");
+  if (scorer == "models") {
+    name += "_of";
+    for (const std::string& model : s.texts("curriculum.models")) name += "_" + model;
+  }
   if (scorer == "file") name += "_of_file";  // "data" goes without saying: its scores need it
   if (s.text("curriculum.inverse") != "off" && !random) name += "_" + s.text("curriculum.inverse");
   if (!s.flag("curriculum.stratify")) name += "_unstratified";

@@ -341,6 +341,11 @@ void curriculum_rows(Table* t) {
   t->add(count_option("maskings", 4, 1, 64, "",
                       "Scores of a text whose masks are drawn: means over so many drawings.")
              .with(kChangesOrder));
+  t->add(
+      strings_option("models", {},
+                     "Who scores with scorer = \"models\": names of [[model]]s, or \"teacher\"; of "
+                     "several the mean of what they say of a sample.")
+          .with(kChangesOrder));
   t->add(count_option("rescore_epochs", 0, 0, 1e9, "epochs",
                       "With scorer = \"student\": each time so many epochs are done the student "
                       "scores anew, and the order is made of that; 0: its start alone."));

@@ -110,7 +110,7 @@ std::vector<KeySpec> term_options() {
 }
 
 std::vector<KeySpec> curriculum_options() {
-  return curriculum::curriculum_options({kScorerTeacher, kScorerStudent});
+  return curriculum::curriculum_options({kScorerTeacher, kScorerStudent, kScorerModels});
 }
 
 std::vector<KeySpec> reliance_options() { return curriculum::reliance_options(); }

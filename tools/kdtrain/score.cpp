@@ -61,6 +61,7 @@ int score_command(const CommandLine& line) {
     if (has_curriculum(arm.settings)) {
       settings = &arm.settings;
       RETORT_CHECK(settings->text("curriculum.scorer") != kScorerStudent &&
+                       settings->text("curriculum.scorer") != kScorerModels &&
                        arm.teachers == Teachers{"teacher"},
                    "[score] expected a curriculum by [teacher], but arm '", arm.name,
                    "' has one by its student or by another model: a run writes it to curriculum/");

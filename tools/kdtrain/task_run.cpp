@@ -185,6 +185,15 @@ std::string TaskRun::why_not(const std::string& arm, std::int64_t seed, std::siz
   return "";
 }
 
+std::string TaskRun::why_not(const StudentJob& job) const {
+  std::string why = why_not(job.arm->name, job.number, job.model, job.teacher);
+  for (const std::size_t m : jobs_.scorers_of(job.arm->settings))
+    if (why.empty() && failed_models_[m].contains(job.teacher))
+      why = "its scorer " + jobs_.models()[m].name + "/" +
+            std::to_string(jobs_.teacher_seeds()[job.teacher]) + " failed";
+  return why;
+}
+
 bool TaskRun::passed_over(const std::string& arm, std::int64_t seed, const LoggedJob& logged,
                           const std::string& why, std::int64_t steps) {
   if (!logged.failure.empty()) {

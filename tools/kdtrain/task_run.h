@@ -98,6 +98,7 @@ class TaskRun {
   // made.
   std::string why_not(const std::string& arm, std::int64_t seed, std::size_t model,
                       std::size_t t) const;
+  std::string why_not(const StudentJob& job) const;
   // True if the job failed before or cannot begin; it is told then.
   bool passed_over(const std::string& arm, std::int64_t seed, const LoggedJob& logged,
                    const std::string& why, std::int64_t steps);

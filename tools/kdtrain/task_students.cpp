@@ -23,6 +23,8 @@ std::shared_ptr<const NamedCurriculum> TaskRun::curriculum_for(const Asker& aske
     if (set->model != "teacher") name += "_" + set->model;
     if (jobs_.several_teachers()) name += "_teacher" + std::to_string(set->seed);
   }
+  if (!scoring_models(s).empty() && jobs_.several_teachers())
+    name += "_teacher" + std::to_string(jobs_.teacher_seeds()[asker.teacher]);
   if (by_student) {
     // Its start hangs on who it is where it is a model, or went through a task already.
     if (before_ != nullptr || asker.is_model) name += "_" + asker.name;
@@ -31,10 +33,17 @@ std::shared_ptr<const NamedCurriculum> TaskRun::curriculum_for(const Asker& aske
   if (!jobs_.task().empty()) name += "_" + jobs_.task();
   auto& slot = curricula_[name];
   if (slot) return slot;
-  const curriculum::SampleStatistics of_student =
-      by_student ? scores_by_student(asker) : curriculum::SampleStatistics{};
-  slot = make_curriculum(s, name, by_student || set == nullptr ? of_student : set->statistics,
-                         *data_.student, set == nullptr ? asker.seed : set->seed);
+  const std::vector<std::size_t> models = jobs_.scorers_of(s);
+  curriculum::SampleStatistics own;
+  if (by_student) own = scores_by_student(asker);
+  if (!models.empty()) {
+    std::vector<curriculum::SampleStatistics> all;
+    for (const std::size_t m : models) all.push_back(sets_.at(m).at(asker.teacher).statistics);
+    own = curriculum::mean_of(all);
+  }
+  const bool by_teacher = !by_student && models.empty() && set != nullptr;
+  slot = make_curriculum(s, name, by_teacher ? set->statistics : own, *data_.student,
+                         set == nullptr ? asker.seed : set->seed);
   ranks().on_writer([&] {
     shared_.folder->write_once("curriculum/" + name + ".csv", slot->curriculum.csv);
     write_curriculum_pictures(shared_.folder->path(), *slot, data_);
@@ -97,8 +106,7 @@ TaskRun::Asker TaskRun::asker_of(std::size_t m, std::size_t t) const {
 
 bool TaskRun::run_students() {
   for (const StudentJob& job : jobs_.students())
-    if (why_not(job.arm->name, job.number, job.model, job.teacher).empty())
-      curriculum_for(asker_of(job));
+    if (why_not(job).empty()) curriculum_for(asker_of(job));
   shared_.next_phase();  // the final lines of students tell of students
   std::atomic<bool> complete = true;
   run_all(jobs_.students().size(), [&](std::size_t i) {
@@ -110,8 +118,7 @@ bool TaskRun::run_students() {
 bool TaskRun::run_student(const StudentJob& job, const LoggedJob& logged) {
   const std::string& arm = job.arm->name;
   const std::int64_t steps = jobs_.student_steps(job, data_);
-  if (passed_over(arm, job.number, logged, why_not(arm, job.number, job.model, job.teacher), steps))
-    return true;
+  if (passed_over(arm, job.number, logged, why_not(job), steps)) return true;
   if (logged.finished) {
     shared_.progress.finish(arm + "/" + std::to_string(job.number), steps);
     return true;
