@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <numeric>
+#include <optional>
 
 #include "distill/metrics/degree_one.h"
 #include "distill/teacher/preflight.h"
+#include "engine/ops/linear.h"
 #include "nn/checkpoint/weights.h"
 #include "nn/data/drawn.h"
 #include "nn/data/parity.h"
@@ -41,6 +43,8 @@ std::shared_ptr<distill::Teacher> teacher_of(std::shared_ptr<nn::Model> model,
   return std::make_shared<distill::Teacher>(std::move(model), name);
 }
 
+bool is_text(const ExperimentData& data) { return data.facts().gives == nn::Reads::kTokens; }
+
 }  // namespace
 
 // Arms with one seed see the same (sample, variant) pairs, so a cache saves all but the first of
@@ -51,9 +55,8 @@ std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
   const std::string& mode = settings.text("teacher.cache");
   if (data.endless() || (mode != "on" && device != Device::kCpu)) return nullptr;
   // Of texts: where a sample is one row, and no draw decides what is read.
-  const nn::TextTask task = data.facts().task;
-  if (task == nn::TextTask::kMaskedLm || task == nn::TextTask::kCausalLm) return nullptr;
-  if (task != nn::TextTask::kNone && device != Device::kCpu) return nullptr;
+  if (has_rows_of_words(data.facts())) return nullptr;
+  if (is_text(data) && device != Device::kCpu) return nullptr;
   // "off" keeps nothing, but asks the teacher in the same passes: a knob of memory changes no byte.
   const auto bytes =
       mode == "off" ? 0
@@ -135,13 +138,23 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
             .metrics());
     set->answers.push_back(std::make_shared<distill::TeacherAnswers>(set->final, 1, room));
   }
+  if (auto cache = make_cache(base, data, device, *set)) set->final->use_cache(std::move(cache));
   if (jobs.wants_scores_of(model)) {
     const Beat beat(progress, "scoring with " + title, data.student->size());
+    auto each = beat.of_batches();
+    // What is said of a sentence here is what students ask for later: once is enough.
+    std::optional<RowsAlone> rows_alone;
+    if (const auto& cache = set->final->cache(); cache && is_text(data)) {
+      rows_alone.emplace();
+      each = [cache, told = std::move(each)](const nn::Batch& part, const nn::Outputs& outputs) {
+        cache->insert(part.sample, {}, outputs.logits.to_vector<float>());
+        if (told) told(part, outputs);
+      };
+    }
     set->statistics =
         score_samples(set->final->model(), *plain_source(*data.student, device, {set->reading}),
-                      batch, jobs.maskings_of(model), beat.of_batches(), ranks);
+                      batch, jobs.maskings_of(model), std::move(each), ranks);
   }
-  if (auto cache = make_cache(base, data, device, *set)) set->final->use_cache(std::move(cache));
 }
 
 std::vector<std::string> notes_of_arm(const Settings& arm, const TeacherSet& set,
