@@ -34,15 +34,29 @@ TermKind hidden_mse_kind() {
 TermKind cosine_kind() {
   return {
       .names = {"cosine"},
-      .options = {nn::choice_option("over", "rows", "rows|positions",
-                                    "The last layer's inputs of each row of logits, or the last "
-                                    "hidden layer at every position of a text.")
+      .options = {nn::choice_option("over", "rows", "rows|positions|layers",
+                                    "The last layer's inputs of each row of logits; the last "
+                                    "hidden layer at every position of a text; hidden layers.")
+                      .with(nn::kChangesCost),
+                  nn::ints_option("layers", {}, 1, 1000, "",
+                                  "With over = \"layers\": the student's that are compared; empty: "
+                                  "all.")
                       .with(nn::kChangesCost)},
-      .doc = "1 - cosine of the last features of student and teacher",
+      .doc = "1 - cosine of features of student and teacher",
       .make = [](const TermConfig& c) -> std::shared_ptr<Term> {
-        return std::make_shared<Cosine>(
-            CosineOptions{c.seed, parse_cosine_over(c.options.text("over"))});
-      }};
+        return std::make_shared<Cosine>(CosineOptions{
+            c.seed, parse_cosine_over(c.options.text("over")), c.options.integers("layers")});
+      },
+      .check =
+          [](const nn::Options& options, std::int64_t hidden_layers) {
+            std::optional<nn::OptionFault> fault;
+            if (options.text("over") != name_of(CosineOver::kRows))
+              fault = check_layers(options, hidden_layers);
+            if (!fault && options.text("over") != name_of(CosineOver::kLayers) &&
+                !options.integers("layers").empty())
+              fault = nn::OptionFault{"layers", "is read with over = \"layers\" only"};
+            return fault;
+          }};
 }
 
 TermKind attention_kind() {

@@ -77,7 +77,7 @@ TEST(TransformerDistillation, forty_steps_have_the_losses_of_pytorch) {
     worst = std::max(worst, std::abs(report.loss() - wanted[step]) / wanted[step]);
   }
   EXPECT_LE(worst, 2e-5);
-  EXPECT_LT(wanted[39], 0.7 * wanted[0]);
+  EXPECT_LT(wanted[39], 0.8 * wanted[0]);
 }
 
 std::shared_ptr<nn::Model> tiny(const char* arch, std::int64_t layers, nn::TextTask task,

@@ -176,7 +176,9 @@ TEST_F(KdtrainText, attention_maps_are_distilled) {
   const std::string file =
       recipe(arm("kd", two) + arm("kl", two + "distill.attention.weight = 3.0") +
              arm("scores", two + "distill.attention = { weight = 1.0, distance = \"scores\" }\n" +
-                               "distill.hidden_mse.weight = 1.0\ntrain.micro_batch = 3"));
+                               "distill.hidden_mse.weight = 1.0\ntrain.micro_batch = 3") +
+             arm("compact", two + "distill.attention.weight = 3.0\n"
+                                  "distill.cosine = { weight = 3.0, over = \"layers\" }"));
   run_into("x", {"text.toml"});
   const auto number = [](const Json& line, const char* key) { return line.at(key).as_number(); };
   for (const Json& line : lines_of("x", "kl"))
@@ -189,6 +191,12 @@ TEST_F(KdtrainText, attention_maps_are_distilled) {
                 0.5 * (number(line, "loss_ce") + number(line, "loss_kd")) +
                     number(line, "loss_attention") + number(line, "loss_hidden"),
                 1e-4);
+  for (const Json& line : lines_of("x", "compact"))
+    EXPECT_NEAR(number(line, "loss"),
+                0.5 * (number(line, "loss_ce") + number(line, "loss_kd")) +
+                    3 * (number(line, "loss_attention") + number(line, "loss_cos")),
+                1e-4);
+  EXPECT_GT(number(lines_of("x", "compact")[0], "loss_cos"), 0);
   EXPECT_GT(number(lines_of("x", "kl")[0], "loss_attention"), 0);
   EXPECT_NE(values(weights("x", "kl")), values(weights("x", "kd")));
   const auto refused = [&](std::vector<std::string> words, const std::string& why) {
@@ -199,6 +207,9 @@ TEST_F(KdtrainText, attention_maps_are_distilled) {
   refused({"arm.kl.student.heads=4"}, "got 4 in the student and 2 in the teacher");
   refused({"arm.kl.distill.attention.layers=3"}, "layer 3 of a student with 1 hidden layers");
   refused({"arm.scores.distill.hidden_mse.layers=2"}, "layer 2 of a student with 1 hidden layers");
+  refused({"arm.compact.distill.cosine.layers=2"}, "layer 2 of a student with 1 hidden layers");
+  refused({"arm.compact.distill.cosine.layers=1", "arm.compact.distill.cosine.over=positions"},
+          "is read with over = \"layers\" only");
 }
 
 // From the same weights: rounding alone parts them at first, and the master weights stay f32.

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "distill/terms/projection_target.h"
 #include "engine/autograd/autograd.h"
 #include "engine/autograd/gradcheck.h"
 #include "tests/distill/terms/hints.h"
@@ -114,6 +115,45 @@ TEST(Cosine, over_positions_compares_the_last_hidden_layer) {
   EXPECT_TRUE(close(report.loss(), 2 * by_hand(s, t), 1e-5, 1e-6));
   EXPECT_EQ(parse_cosine_over("positions"), CosineOver::kPositions);
   EXPECT_THROW(parse_cosine_over("rows "), Error);
+}
+
+// Student 8, 7 and teacher 8, 5: the first layers are of one width, the second ones are not.
+TEST(Cosine, over_layers_is_the_sum_over_layers) {
+  for (const Device device : devices()) {
+    Hints h(device, {8, 5});
+    const auto term =
+        std::make_shared<Cosine>(CosineOptions{.seed = 4, .over = CosineOver::kLayers});
+    h.begin(*term);
+    const auto maps = by_name(*term->trained());
+    std::map<std::string, Tensor> gradients;
+    const StepReport report = h.step({{2, term}}, 0, &gradients, term->trained());
+    const auto s = h.student.forward(h.batch.inputs[0], {0, true}).post,
+               t = h.teacher->forward(h.batch.inputs[0], {0, true}).post;
+    ASSERT_EQ(s.size(), 2u);
+    double wanted = 0, second = 0;
+    for (std::size_t i = 0; i < 2; ++i) {
+      const std::size_t to = static_cast<std::size_t>(
+          teacher_layer(static_cast<std::int64_t>(i) + 1, 2, static_cast<std::int64_t>(t.size())) -
+          1);
+      const std::string layer = "layer" + std::to_string(i + 1);
+      EXPECT_EQ(maps.contains(layer + ".weight"), i == 1);
+      const Tensor mapped = maps.contains(layer + ".weight")
+                                ? linear(s[i], maps.at(layer + ".weight"), maps.at(layer + ".bias"))
+                                : s[i];
+      wanted += second = by_hand(mapped.detach(), t[to]);
+    }
+    EXPECT_TRUE(close(report.loss(), 2 * wanted, 1e-5, 1e-6));
+    EXPECT_EQ(gradients.count("w1"), 1u);
+    // One of them alone; its map is drawn as before.
+    const auto one = std::make_shared<Cosine>(
+        CosineOptions{.seed = 4, .over = CosineOver::kLayers, .layers = {2}});
+    EXPECT_NE(one->key(), term->key());
+    h.begin(*one);
+    EXPECT_TRUE(
+        close(h.step({{1, one}}, 0, &gradients, one->trained()).loss(), second, 1e-5, 1e-6));
+    Cosine deep({.over = CosineOver::kLayers, .layers = {3}});
+    EXPECT_THROW(h.begin(deep), Error);
+  }
 }
 
 TEST(Cosine, positions_count_by_tokens_where_a_batch_is_cut) {
