@@ -55,6 +55,23 @@ TEST_F(Robustness, every_signal_leaves_a_checkpoint) {
   }
 }
 
+// A large set takes minutes to score: a scheduler that is about to kill does not wait so long.
+TEST_F(Robustness, a_signal_ends_a_pass_before_training) {
+  const std::string recipe = image_recipe();
+  images("a.bin", 6000, 1);
+  const pid_t pid = start({"run", recipe, "--device", "cpu", "--out", "x"});
+  const auto begin = std::chrono::steady_clock::now();
+  // Its last line comes before it is asked about the students' samples.
+  while (read(folder_ / "x/metrics.jsonl").find("\"final\"") == std::string::npos &&
+         std::chrono::steady_clock::now() - begin < std::chrono::minutes(2))
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ::kill(pid, SIGTERM);
+  const Result cut = finish(pid);
+  EXPECT_EQ(cut.status, 143) << cut.err;
+  EXPECT_THAT(cut.err, HasSubstr("stopped by SIGTERM"));
+  EXPECT_FALSE(fs::exists(folder_ / "x/curriculum/logit_reverse_exact.csv"));  // it did not end
+}
+
 TEST_F(Robustness, a_second_signal_quits_at_once) {
   for (const auto& [first, second, status] :
        {std::tuple{SIGTERM, SIGTERM, 143}, {SIGINT, SIGINT, 130}, {SIGUSR1, SIGQUIT, 130}}) {

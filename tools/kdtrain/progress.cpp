@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "engine/io/file.h"
+
 namespace retort::tools {
 namespace {
 
@@ -125,6 +127,13 @@ std::function<void(const nn::Batch&, const nn::Outputs&)> Beat::of_batches() con
   if (progress_ == nullptr) return {};
   return [this, done = std::int64_t{0}](const nn::Batch& batch, const nn::Outputs&) mutable {
     progress_->beat(what_, done += batch.size(), total_);
+  };
+}
+
+std::function<void(const nn::Batch&, const nn::Outputs&)> Beat::of_batches_until_stopped() const {
+  return [this, told = of_batches()](const nn::Batch& batch, const nn::Outputs& outputs) {
+    if (stop_wanted != nullptr && stop_wanted()) fail(kStopped, "stopped while ", what_);
+    if (told) told(batch, outputs);
   };
 }
 

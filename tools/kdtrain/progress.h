@@ -72,6 +72,9 @@ class Beat {
   Beat& operator=(const Beat&) = delete;
   /// For MeasureOptions::each: samples are counted.
   std::function<void(const nn::Batch&, const nn::Outputs&)> of_batches() const;
+  /// The same for a pass in which nothing can be lost: Error(kStopped) once a stop is wanted
+  /// (retort::stop_wanted; ranks stop together, behind the pass).
+  std::function<void(const nn::Batch&, const nn::Outputs&)> of_batches_until_stopped() const;
 
  private:
   Progress* progress_;

@@ -85,7 +85,7 @@ class Run {
     context_.device = shared_.device;
     list_jobs();
     for (const auto& task : tasks_) {
-      if (!task->run()) return stop_requested() == 0 ? -1 : stop_requested();
+      if (!run_task(*task)) return stop_requested() == 0 ? -1 : stop_requested();
       task->release();
     }
     shared_.next_phase();
@@ -109,6 +109,16 @@ class Run {
     std::error_code absent;  // of a sitting on several ranks
     if (!ranks_.several() && std::filesystem::exists(folder_->file(kStatusFile), absent))
       remove_path(folder_->file(kStatusFile));
+  }
+
+  // False after a signal, between steps or in a pass before training.
+  static bool run_task(TaskRun& task) {
+    try {
+      return task.run();
+    } catch (const Error& e) {
+      if (e.code() != kStopped) throw;
+      return false;
+    }
   }
 
   // Before anything is written: are all ranks about to do the same? Then rank 0 makes the folder.

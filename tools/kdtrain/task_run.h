@@ -145,8 +145,9 @@ class TaskRun {
 
   // The student as it starts says what is easy for it.
   curriculum::SampleStatistics scores_by_student(const Asker& asker) const;
+  // In training a signal waits for the end of the pass, and of the step.
   curriculum::SampleStatistics scores_by(nn::Model& model, const nn::Reading& reading,
-                                         const Asker& asker) const;
+                                         const Asker& asker, bool training) const;
   // What curriculum.rescore_epochs wants of a plan that has a curriculum.
   void add_rescoring(const Asker& asker, TrainingPlan* plan);
 

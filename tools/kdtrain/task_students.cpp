@@ -59,18 +59,19 @@ curriculum::SampleStatistics TaskRun::scores_by_student(const Asker& asker) cons
   plan.reading = reading_of(s, "student", *data_.kind, precision_of(s, "train.precision"));
   start_weights(s, asker.teacher, asker.name, asker.number, &plan);
   plan.model->to(shared_.device);
-  return scores_by(*plan.model, plan.reading, asker);
+  return scores_by(*plan.model, plan.reading, asker, /*training=*/false);
 }
 
 curriculum::SampleStatistics TaskRun::scores_by(nn::Model& model, const nn::Reading& reading,
-                                                const Asker& asker) const {
+                                                const Asker& asker, bool training) const {
   const Settings& s = *asker.settings;
   const Beat beat(&shared_.progress,
                   "scoring with " + asker.name + "/" + std::to_string(asker.number),
                   data_.student->size());
   return score_samples(model, *plain_source(*data_.student, shared_.device, {reading}),
                        s.integer("train.evaluate_batch"), s.integer("curriculum.maskings"),
-                       beat.of_batches(), ranks().shared());
+                       training ? beat.of_batches() : beat.of_batches_until_stopped(),
+                       ranks().shared());
 }
 
 void TaskRun::add_rescoring(const Asker& asker, TrainingPlan* plan) {
@@ -82,7 +83,8 @@ void TaskRun::add_rescoring(const Asker& asker, TrainingPlan* plan) {
   const nn::Reading reading = plan->reading;
   plan->rescore = [this, asker, name, reading](nn::Model& model, std::int64_t step) {
     const auto made = make_curriculum(*asker.settings, name + std::to_string(step),
-                                      scores_by(model, reading, asker), *data_.student, asker.seed);
+                                      scores_by(model, reading, asker, /*training=*/true),
+                                      *data_.student, asker.seed);
     // Nobody reads it back: a checkpoint keeps the order, and a failed job may be tried again with
     // another rate.
     ranks().on_writer([&] {

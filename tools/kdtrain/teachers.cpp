@@ -134,14 +134,14 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
                     evaluation.data->size());
     set->evaluation.push_back(
         distill::measure(set->final->model(), *source,
-                         {.batch = batch, .each = beat.of_batches(), .ranks = ranks})
+                         {.batch = batch, .each = beat.of_batches_until_stopped(), .ranks = ranks})
             .metrics());
     set->answers.push_back(std::make_shared<distill::TeacherAnswers>(set->final, 1, room));
   }
   if (auto cache = make_cache(base, data, device, *set)) set->final->use_cache(std::move(cache));
   if (jobs.wants_scores_of(model)) {
     const Beat beat(progress, "scoring with " + title, data.student->size());
-    auto each = beat.of_batches();
+    auto each = beat.of_batches_until_stopped();
     // What is said of a sentence here is what students ask for later: once is enough.
     std::optional<RowsAlone> rows_alone;
     if (const auto& cache = set->final->cache(); cache && is_text(data)) {
