@@ -33,6 +33,7 @@ class Pass {
   void add(std::int64_t number, const nn::Batch& batch, const nn::Outputs& outputs) {
     const Tensor targets = batch.targets;
     const Tensor& logits = outputs.logits;  // (N, V)
+    if (logits.dim(0) == 0) return;         // texts of which nothing is asked in this pass
     DistillationLossArgs args;
     args.student_logits = logits;
     args.targets = targets;

@@ -93,6 +93,9 @@ struct SourceOptions {
   std::uint64_t seed = 0;  // of everything that is drawn
   Options treatment = {};  // options of the data kind's `treatment` keys; empty: as stored
   std::vector<Reading> readings = {Reading{}};
+  /// Of texts that are masked: 0, masks are drawn in each epoch; K, every position is predicted once
+  /// over the "epochs" 0 .. K - 1 (nn::mask_in_turn).
+  std::int64_t masks_in_turn = 0;
 };
 
 /// Const and thread-safe.

@@ -13,6 +13,18 @@ std::uint64_t threshold(double probability) {
 
 bool is_share(double x) { return x >= 0 && x <= 1; }  // false for NaN
 
+void check_mask(const char* who, const MaskingRule& rule) {
+  RETORT_CHECK(rule.mask_id >= 0 && rule.mask_id < rule.vocabulary, "[", who,
+               "] expected a mask id below ", rule.vocabulary, ", got ", rule.mask_id);
+}
+
+bool is_special(const char* who, std::int32_t given, const MaskingRule& rule) {
+  RETORT_CHECK_AS(kBadInput, given >= 0 && given < rule.vocabulary, "[", who,
+                  "] expected ids below ", rule.vocabulary, ", got ", given);
+  const auto id = static_cast<std::size_t>(given);
+  return id < rule.special.size() && rule.special[id] != 0;
+}
+
 }  // namespace
 
 MaskedSample mask_tokens(std::span<const std::int32_t> ids, const MaskingRule& rule,
@@ -21,8 +33,7 @@ MaskedSample mask_tokens(std::span<const std::int32_t> ids, const MaskingRule& r
                    rule.masked + rule.replaced <= 1.0 + 1e-12,
                "[mask_tokens] expected shares in [0, 1], got ", rule.share, ", ", rule.masked, ", ",
                rule.replaced);
-  RETORT_CHECK(rule.mask_id >= 0 && rule.mask_id < rule.vocabulary,
-               "[mask_tokens] expected a mask id below ", rule.vocabulary, ", got ", rule.mask_id);
+  check_mask("mask_tokens", rule);
   constexpr std::uint32_t kPath = path_hash("mask_tokens");
   const std::uint64_t share = threshold(rule.share), masked = threshold(rule.masked),
                       changed = threshold(rule.masked + rule.replaced);
@@ -42,10 +53,7 @@ MaskedSample mask_tokens(std::span<const std::int32_t> ids, const MaskingRule& r
   std::size_t least = ids.size();
   std::uint64_t least_draw = UINT64_MAX;
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    RETORT_CHECK_AS(kBadInput, ids[i] >= 0 && ids[i] < rule.vocabulary,
-                    "[mask_tokens] expected ids below ", rule.vocabulary, ", got ", ids[i]);
-    const auto id = static_cast<std::size_t>(ids[i]);
-    if (id < rule.special.size() && rule.special[id] != 0) continue;
+    if (is_special("mask_tokens", ids[i], rule)) continue;
     const Philox4 r = draw(i);
     if (r.v[0] < share) {
       predict(i, r);
@@ -56,6 +64,21 @@ MaskedSample mask_tokens(std::span<const std::int32_t> ids, const MaskingRule& r
     }
   }
   if (!any && least < ids.size()) predict(least, draw(least));
+  return out;
+}
+
+MaskedSample mask_in_turn(std::span<const std::int32_t> ids, const MaskingRule& rule,
+                          std::int64_t pass, std::int64_t passes) {
+  RETORT_CHECK(0 <= pass && pass < passes, "[mask_in_turn] expected a pass below ", passes,
+               ", got ", pass);
+  check_mask("mask_in_turn", rule);
+  MaskedSample out{{ids.begin(), ids.end()}, std::vector<std::int32_t>(ids.size(), kNotPredicted)};
+  std::int64_t number = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (is_special("mask_in_turn", ids[i], rule) || number++ % passes != pass) continue;
+    out.labels[i] = ids[i];
+    out.ids[i] = rule.mask_id;
+  }
   return out;
 }
 

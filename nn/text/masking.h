@@ -39,4 +39,15 @@ struct MaskedSample {
 MaskedSample mask_tokens(std::span<const std::int32_t> ids, const MaskingRule& rule,
                          std::uint64_t seed, std::uint32_t epoch, std::uint32_t sample);
 
+/// Pass `pass` of `passes` in which every position is predicted once, for scores: of the positions
+/// that are not special, those whose number among them leaves the remainder `pass`, all replaced by
+/// mask_id. With as many passes as positions each stands alone, and the sum of the losses is the
+/// negative pseudo-log-likelihood; with fewer, an estimate from several masks at once.
+///
+/// Errors  Error(kUsage) unless 0 <= pass < passes and mask_id is below vocabulary; kBadInput if an
+///         id is not.
+/// Source  Salazar et al. 2020, arXiv:1910.14659, section 2.
+MaskedSample mask_in_turn(std::span<const std::int32_t> ids, const MaskingRule& rule,
+                          std::int64_t pass, std::int64_t passes);
+
 }  // namespace retort::nn

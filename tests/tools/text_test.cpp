@@ -1,6 +1,7 @@
 // Language through the program: corpora, masked LM with a teacher, curricula by scores of texts, the
 // losses' names, tasks that go from texts to questions. Small transformers, a handful of steps each.
 #include <algorithm>
+#include <cstring>
 
 #include "tests/tools/table_fixture.h"
 
@@ -282,6 +283,73 @@ TEST_F(KdtrainText, texts_are_fed_in_the_order_of_their_scores) {
   EXPECT_TRUE(std::is_sorted(lambda.begin(), lambda.end()));
   EXPECT_EQ(lambda.front(), 0);
   EXPECT_EQ(lambda.back(), 1);
+}
+
+// The pseudo-log-likelihood: with more maskings than tokens each word stands alone. By hand: a file
+// in which every text stands once for each of its words, that word masked.
+TEST_F(KdtrainText, in_turn_every_word_is_masked_once) {
+  recipe(arm("pll",
+             "train.order = \"curriculum\"\ndistill.lambda = 0.0\ntrain.lr = 0.0\n"
+             "curriculum = { scorer = \"student\", score = \"loss\", masks = \"in_turn\", maskings "
+             "= 16 }"));
+  run_into("x", {"text.toml"});
+  std::string each;
+  std::vector<int> words;
+  for (int i = 0; i < 40; ++i) {
+    std::vector<int> ids{2};
+    std::istringstream line(text(i, 1));
+    for (std::string word; line >> word;)
+      ids.push_back(word == "." ? 5 : 9 + std::stoi(word.substr(1)));
+    ids.push_back(3);
+    words.push_back(static_cast<int>(ids.size()) - 2);
+    for (std::size_t p = 1; p + 1 < ids.size(); ++p) {
+      std::string input, labels;
+      for (std::size_t k = 0; k < ids.size(); ++k) {
+        input += (k == 0 ? "" : ",") + std::to_string(k == p ? 4 : ids[k]);
+        labels += (k == 0 ? "" : ",") + std::to_string(k == p ? ids[k] : -100);
+      }
+      each += "{\"input_ids\": [" + input + "], \"labels\": [" + labels + "]}\n";
+    }
+  }
+  write("data/each.jsonl", each);
+  const Result r =
+      run({"eval", "--model", path("x/arms/pll/seed1"), "--arch", "bert", "data.format=tokens",
+           "data.root=data", "data.test_files=each.jsonl", "data.ids=39", "data.classes=39",
+           "--logits", "logits.bin", "--device", "cpu"});
+  ASSERT_EQ(r.status, 0) << r.err;
+  const std::string bytes = read(folder_ / "logits.bin");
+  constexpr std::size_t kVocabulary = 39;
+  std::vector<float> z(bytes.size() / sizeof(float));
+  std::memcpy(z.data(), bytes.data(), bytes.size());
+  std::string file;
+  for (const auto& entry : fs::directory_iterator(folder_ / "x/curriculum"))
+    if (entry.path().extension() == ".csv")
+      file = "x/curriculum/" + entry.path().filename().string();
+  const auto order = column(file, 1), score = column(file, 3);
+  ASSERT_EQ(order.size(), 40u);
+  std::vector<double> wanted;
+  std::size_t row = 0;
+  for (int i = 0; i < 40; ++i) {
+    std::istringstream line(text(i, 1));
+    double sum = 0;
+    for (std::string word; line >> word; ++row) {
+      const std::size_t id = word == "." ? 5 : 9 + std::stoul(word.substr(1));
+      ASSERT_LE((row + 1) * kVocabulary, z.size());
+      double total = 0;
+      for (std::size_t v = 0; v < kVocabulary; ++v)
+        total += std::exp(static_cast<double>(z[row * kVocabulary + v]));
+      sum += std::log(total) - static_cast<double>(z[row * kVocabulary + id]);
+    }
+    wanted.push_back(sum / words[static_cast<std::size_t>(i)]);
+  }
+  for (std::size_t r = 0; r < 40; ++r)
+    EXPECT_NEAR(score[r], wanted[static_cast<std::size_t>(order[r])], 1e-5) << r;
+  // Scored by one teacher, arms mask alike.
+  recipe(
+      arm("a",
+          "train.order = \"curriculum\"\ncurriculum = { score = \"loss\", masks = \"in_turn\" }") +
+      arm("b", "train.order = \"curriculum\"\ncurriculum.score = \"loss\""));
+  expect({"run", "text.toml", "--device", "cpu", "--out", "y"}, 2, "scores for several");
 }
 
 TEST_F(KdtrainText, steps_of_tokens_and_runs_that_are_resumed_give_the_same_bytes) {

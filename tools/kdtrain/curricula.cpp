@@ -9,13 +9,8 @@ namespace retort::tools {
 
 namespace {
 
-curriculum::SampleStatistics score_once(
-    nn::Model& model, const nn::Source& source, std::int64_t batch, std::uint32_t epoch,
-    const std::function<void(const nn::Batch&, const nn::Outputs&)>& each, Communicator* ranks) {
+curriculum::SampleStatistics statistics_of(const distill::Measurement& m, std::int64_t samples) {
   using namespace kernels;
-  const distill::Measurement m = distill::measure(
-      model, source,
-      {.batch = batch, .epoch = epoch, .statistics = true, .each = each, .ranks = ranks});
   std::vector<std::uint8_t> correct;
   for (std::size_t i = 0; i < m.targets.size(); ++i)
     correct.push_back(m.targets[i] == m.predictions[i] ? 1 : 0);
@@ -33,7 +28,19 @@ curriculum::SampleStatistics score_once(
   rows.p_true = row(kStatTeacherPTrue);
   rows.correct = correct;
   rows.sample_of_row = sample_of_row;
-  return curriculum::statistics_of_rows(rows, source.facts().size);
+  return curriculum::statistics_of_rows(rows, samples);
+}
+
+// Rows of another pass behind those that are there.
+void append(const distill::Measurement& more, distill::Measurement* all) {
+  const auto join_on = [](auto& to, const auto& from) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
+  join_on(all->targets, more.targets);
+  join_on(all->predictions, more.predictions);
+  join_on(all->sample_of_row, more.sample_of_row);
+  for (std::size_t k = 0; k < all->statistics.size(); ++k)
+    join_on(all->statistics[k], more.statistics[k]);
 }
 
 const curriculum::ScoreKind& score_of(const Settings& settings) {
@@ -45,10 +52,30 @@ const curriculum::ScoreKind& score_of(const Settings& settings) {
 curriculum::SampleStatistics score_samples(
     nn::Model& model, const nn::Source& source, std::int64_t batch, std::int64_t maskings,
     std::function<void(const nn::Batch&, const nn::Outputs&)> each, Communicator* ranks) {
+  const std::int64_t in_turn = source.facts().redrawn ? source.options().masks_in_turn : 0,
+                     passes = in_turn > 0              ? in_turn
+                              : source.facts().redrawn ? maskings
+                                                       : 1;
   std::vector<curriculum::SampleStatistics> all;
-  for (std::int64_t k = 0; k < (source.facts().redrawn ? maskings : 1); ++k)
-    all.push_back(score_once(model, source, batch, static_cast<std::uint32_t>(k), each, ranks));
-  return curriculum::mean_of(all);
+  distill::Measurement together;
+  for (std::int64_t k = 0; k < passes; ++k) {
+    const distill::Measurement m = distill::measure(model, source,
+                                                    {.batch = batch,
+                                                     .epoch = static_cast<std::uint32_t>(k),
+                                                     .statistics = true,
+                                                     .each = each,
+                                                     .ranks = ranks});
+    if (in_turn > 0)
+      append(m, &together);
+    else
+      all.push_back(statistics_of(m, source.facts().size));
+  }
+  // In turn, a text has as many rows as positions, and its mean is over those.
+  return in_turn > 0 ? statistics_of(together, source.facts().size) : curriculum::mean_of(all);
+}
+
+Maskings maskings_of(const Settings& settings) {
+  return {settings.integer("curriculum.maskings"), settings.text("curriculum.masks") == "in_turn"};
 }
 
 nn::Options curriculum_options_of(const Settings& settings) {

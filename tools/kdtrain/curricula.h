@@ -16,8 +16,17 @@ inline constexpr const char* kScorerTeacher = "teacher";
 inline constexpr const char* kScorerStudent = "student";  // as it starts
 inline constexpr const char* kScorerModels = "models";    // curriculum.models
 
+/// How often the texts of a masked LM are masked to be scored, and how.
+struct Maskings {
+  std::int64_t count = 1;
+  bool in_turn = false;  // every word is predicted once over them; else each draws its own
+  std::int64_t in_turn_of() const { return in_turn ? count : 0; }  // SourceOptions::masks_in_turn
+};
+Maskings maskings_of(const Settings& settings);
+
 /// What a model says about every sample of a source: one pass of measure(), or where something is
-/// drawn in each epoch (the masks of a text) the mean of `maskings` of them.
+/// drawn in each epoch (the masks of a text) the mean of `maskings` of them. Of a source that masks in
+/// turn the rows of all its passes together.
 /// each, ranks: as of MeasureOptions.
 curriculum::SampleStatistics score_samples(
     nn::Model& model, const nn::Source& source, std::int64_t batch, std::int64_t maskings = 1,

@@ -160,10 +160,12 @@ void take_metadata(const std::map<std::string, std::string>& metadata, const Set
 }
 
 std::shared_ptr<const nn::Source> plain_source(const nn::Dataset& data, Device device,
-                                               std::vector<nn::Reading> readings) {
+                                               std::vector<nn::Reading> readings,
+                                               std::int64_t masks_in_turn) {
   nn::SourceOptions options;
   options.device = device;
   options.readings = std::move(readings);
+  options.masks_in_turn = masks_in_turn;
   return data.source(options);
 }
 

@@ -50,6 +50,7 @@ void take_metadata(const std::map<std::string, std::string>& metadata, const Set
 
 /// Samples for evaluation and scoring: as they are stored, read in these ways.
 std::shared_ptr<const nn::Source> plain_source(const nn::Dataset& data, Device device,
-                                               std::vector<nn::Reading> readings);
+                                               std::vector<nn::Reading> readings,
+                                               std::int64_t masks_in_turn = 0);
 
 }  // namespace retort::tools

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 
 #include "distill/losses/divergence.h"
 #include "engine/runtime/device.h"
@@ -235,11 +236,16 @@ std::vector<const Settings*> JobList::scored_by(std::size_t model) const {
 
 bool JobList::wants_scores_of(std::size_t model) const { return !scored_by(model).empty(); }
 
-std::int64_t JobList::maskings_of(std::size_t model) const {
-  std::int64_t most = 1;
-  for (const Settings* s : scored_by(model))
-    most = std::max(most, s->integer("curriculum.maskings"));
-  return most;
+Maskings JobList::maskings_of(std::size_t model) const {
+  std::optional<Maskings> most;
+  for (const Settings* s : scored_by(model)) {
+    const Maskings own = tools::maskings_of(*s);
+    RETORT_CHECK(!most || most->in_turn == own.in_turn, recipe_.place(*s, "curriculum.masks"),
+                 ": curriculum.masks: '", models_[model].name,
+                 "' scores for several: expected the same in all of them");
+    most = {std::max(most ? most->count : 1, own.count), own.in_turn};
+  }
+  return most.value_or(Maskings{});
 }
 
 std::vector<std::size_t> JobList::scorers_of(const Settings& settings) const {

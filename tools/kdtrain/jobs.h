@@ -67,7 +67,7 @@ class JobList {
   std::vector<SnapshotRule> snapshots_of(std::size_t model) const;
   bool wants_scores_of(std::size_t model) const;
   /// Over how many maskings of a text its scores are means: the most that anybody asks for.
-  std::int64_t maskings_of(std::size_t model) const;
+  Maskings maskings_of(std::size_t model) const;
   /// The models whose scores an arm's curriculum is made of, with scorer = "models".
   std::vector<std::size_t> scorers_of(const Settings& settings) const;
   bool wants_untrained(std::size_t model) const;

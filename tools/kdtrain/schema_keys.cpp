@@ -338,8 +338,14 @@ void distillation_rows(Table* t) {
 void curriculum_rows(Table* t) {
   t->section("curriculum");
   t->add(curriculum_options());
-  t->add(count_option("maskings", 4, 1, 64, "",
-                      "Scores of a text whose masks are drawn: means over so many drawings.")
+  t->add(count_option("maskings", 4, 1, 512, "",
+                      "Scores of a text whose words are masked: means over so many maskings.")
+             .with(kChangesOrder));
+  t->add(choice_option(
+             "masks", "drawn", "drawn|in_turn",
+             "Of those maskings: each drawn as in training, or every word masked once over "
+             "all of them (score = \"loss\" is then the pseudo-log-likelihood, exact with as "
+             "many as the longest text has tokens).")
              .with(kChangesOrder));
   t->add(
       strings_option("models", {},

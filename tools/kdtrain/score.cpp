@@ -30,9 +30,11 @@ TeacherSet scored_teacher(const CommandLine& line, const Recipe& recipe, const S
                                         {weights, weights.substr(0, weights.find_last_of('/'))});
   for (const std::string& problem : teacher.problems)
     std::fprintf(stderr, "kdtrain: note: allowed untrained teacher: %s\n", problem.c_str());
-  teacher.statistics = score_samples(
-      teacher.final->model(), *plain_source(*data.student, device, {teacher.reading}),
-      recipe.base.integer("train.evaluate_batch"), settings.integer("curriculum.maskings"));
+  const Maskings maskings = maskings_of(settings);
+  teacher.statistics =
+      score_samples(teacher.final->model(),
+                    *plain_source(*data.student, device, {teacher.reading}, maskings.in_turn_of()),
+                    recipe.base.integer("train.evaluate_batch"), maskings.count);
   return teacher;
 }
 

@@ -68,10 +68,11 @@ curriculum::SampleStatistics TaskRun::scores_by(nn::Model& model, const nn::Read
   const Beat beat(&shared_.progress,
                   "scoring with " + asker.name + "/" + std::to_string(asker.number),
                   data_.student->size());
-  return score_samples(model, *plain_source(*data_.student, shared_.device, {reading}),
-                       s.integer("train.evaluate_batch"), s.integer("curriculum.maskings"),
-                       training ? beat.of_batches() : beat.of_batches_until_stopped(),
-                       ranks().shared());
+  const Maskings maskings = maskings_of(s);
+  return score_samples(
+      model, *plain_source(*data_.student, shared_.device, {reading}, maskings.in_turn_of()),
+      s.integer("train.evaluate_batch"), maskings.count,
+      training ? beat.of_batches() : beat.of_batches_until_stopped(), ranks().shared());
 }
 
 void TaskRun::add_rescoring(const Asker& asker, TrainingPlan* plan) {

@@ -151,9 +151,11 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
         if (told) told(part, outputs);
       };
     }
+    const Maskings maskings = jobs.maskings_of(model);
     set->statistics =
-        score_samples(set->final->model(), *plain_source(*data.student, device, {set->reading}),
-                      batch, jobs.maskings_of(model), std::move(each), ranks);
+        score_samples(set->final->model(),
+                      *plain_source(*data.student, device, {set->reading}, maskings.in_turn_of()),
+                      batch, maskings.count, std::move(each), ranks);
   }
 }
 

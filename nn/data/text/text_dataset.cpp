@@ -76,8 +76,10 @@ class TextSource : public Source {
 
   std::vector<std::uint32_t> variants(std::span<const std::int64_t> samples,
                                       std::uint32_t epoch) const override {
-    return std::vector<std::uint32_t>(samples.size(),
-                                      data_->draws() ? variant_of(options_.seed, epoch) : 0);
+    return std::vector<std::uint32_t>(samples.size(), !data_->draws() ? 0
+                                                      : options_.masks_in_turn > 0
+                                                          ? in_turn(epoch)
+                                                          : variant_of(options_.seed, epoch));
   }
 
   Batch make(std::span<const std::int64_t> samples, std::uint32_t epoch) const override {
@@ -101,11 +103,19 @@ class TextSource : public Source {
   }
 
  private:
+  std::uint32_t in_turn(std::uint32_t pass) const {
+    // Of no seed: another number than that of any masks drawn, in all likelihood.
+    return variant_of(~static_cast<std::uint64_t>(options_.masks_in_turn), pass);
+  }
+
   // What is asked of a sequence becomes its labels.
   void lay_down(TokenSequence* s, std::int64_t i, std::uint32_t epoch) const {
     if (data_->draws()) {
-      MaskedSample masked = mask_tokens(s->ids, data_->masking(), options_.seed, epoch,
-                                        static_cast<std::uint32_t>(data_->number(i)));
+      MaskedSample masked =
+          options_.masks_in_turn > 0
+              ? mask_in_turn(s->ids, data_->masking(), epoch, options_.masks_in_turn)
+              : mask_tokens(s->ids, data_->masking(), options_.seed, epoch,
+                            static_cast<std::uint32_t>(data_->number(i)));
       s->ids = std::move(masked.ids);
       s->labels = std::move(masked.labels);
     } else if (data_->facts().task == TextTask::kCausalLm) {

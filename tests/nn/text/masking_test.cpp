@@ -11,6 +11,7 @@ namespace retort::test {
 namespace {
 
 using nn::kNotPredicted;
+using nn::mask_in_turn;
 using nn::mask_tokens;
 using nn::MaskedSample;
 using nn::MaskingRule;
@@ -89,6 +90,29 @@ TEST(Masking, at_least_one_position_and_every_one_in_turn) {
   EXPECT_THAT(mask_tokens(std::vector<std::int32_t>{2, 3}, rule(), 1, 0, 0).labels,
               Each(kNotPredicted));
   EXPECT_TRUE(mask_tokens({}, rule(), 1, 0, 0).ids.empty());
+}
+
+TEST(Masking, in_turn_every_position_is_predicted_once) {
+  const std::vector<std::int32_t> ids{2, 10, 11, 12, 13, 14, 3};
+  for (const std::int64_t passes : {1, 2, 3, 5, 8}) {
+    std::vector<int> times(ids.size());
+    for (std::int64_t pass = 0; pass < passes; ++pass) {
+      const MaskedSample m = mask_in_turn(ids, rule(), pass, passes);
+      int here = 0;
+      for (std::size_t i = 0; i < ids.size(); ++i) {
+        const bool predicted = m.labels[i] != kNotPredicted;
+        EXPECT_EQ(m.ids[i], predicted ? rule().mask_id : ids[i]);
+        EXPECT_EQ(m.labels[i], predicted ? ids[i] : kNotPredicted);
+        times[i] += predicted, here += predicted;
+      }
+      if (passes >= 5) {
+        EXPECT_EQ(here, pass < 5);  // alone, and none where there are no more
+      }
+    }
+    EXPECT_THAT(times, testing::ElementsAre(0, 1, 1, 1, 1, 1, 0)) << passes;
+  }
+  EXPECT_THROW(mask_in_turn(ids, rule(), 2, 2), Error);
+  EXPECT_THROW(mask_in_turn(std::vector<std::int32_t>{-1}, rule(), 0, 1), Error);
 }
 
 TEST(Masking, refuses_what_cannot_be) {
