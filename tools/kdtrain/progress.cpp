@@ -76,7 +76,7 @@ void Progress::draw(bool force) {
   double done = done_;
   for (const auto& [name, job] : running_) done += static_cast<double>(job.first);
   const double share = total_ > 0 ? std::min(1.0, done / total_) : 0;
-  const double elapsed = std::chrono::clock_time<double>(now - start_).count();
+  const double elapsed = std::chrono::duration<double>(now - start_).count();
   constexpr int kWidth = 20;
   const int filled = static_cast<int>(share * kWidth);
   std::string text = "[" + std::string(static_cast<std::size_t>(filled), '#') +
