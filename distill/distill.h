@@ -12,6 +12,7 @@
 #include "distill/student/initialize.h"
 #include "distill/teacher/logit_cache.h"
 #include "distill/teacher/preflight.h"
+#include "distill/teacher/share_logits.h"
 #include "distill/teacher/teacher.h"
 #include "distill/terms/cosine.h"
 #include "distill/terms/hidden_mse.h"

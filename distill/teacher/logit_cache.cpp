@@ -68,10 +68,7 @@ std::vector<std::int64_t> LogitCache::lookup(std::span<const std::int64_t> sampl
                                              std::span<const std::uint32_t> variant,
                                              std::span<float> rows) {
   const auto width = static_cast<std::size_t>(key_.classes);
-  RETORT_CHECK(rows.size() == samples.size() * width, "[logit_cache] expected room for ",
-               samples.size() * width, " logits, got ", rows.size());
-  RETORT_CHECK(variant.empty() || variant.size() == samples.size(), "[logit_cache] expected ",
-               samples.size(), " variants, got ", variant.size());
+  check_rows(samples.size(), variant.size(), rows.size());
   const std::lock_guard lock(mutex_);
   std::vector<std::int64_t> missing;
   for (std::size_t i = 0; i < samples.size(); ++i) {
@@ -90,13 +87,54 @@ std::vector<std::int64_t> LogitCache::lookup(std::span<const std::int64_t> sampl
 void LogitCache::insert(std::span<const std::int64_t> samples,
                         std::span<const std::uint32_t> variant, std::span<const float> rows) {
   const auto width = static_cast<std::size_t>(key_.classes);
-  RETORT_CHECK(rows.size() == samples.size() * width, "[logit_cache] expected ",
-               samples.size() * width, " logits, got ", rows.size());
-  RETORT_CHECK(variant.empty() || variant.size() == samples.size(), "[logit_cache] expected ",
-               samples.size(), " variants, got ", variant.size());
+  check_rows(samples.size(), variant.size(), rows.size());
   const std::lock_guard lock(mutex_);
-  for (std::size_t i = 0; i < samples.size(); ++i)
-    if (keep(row_key(samples, variant, i), &rows[i * width])) changed_ = true;
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    const RowKey key = row_key(samples, variant, i);
+    if (!keep(key, &rows[i * width])) continue;
+    changed_ = true;
+    if (remembers_) new_.push_back(key);
+  }
+}
+
+void LogitCache::check_rows(std::size_t samples, std::size_t variants, std::size_t values) const {
+  const auto width = static_cast<std::size_t>(key_.classes);
+  RETORT_CHECK(values == samples * width, "[logit_cache] expected ", samples * width,
+               " logits, got ", values);
+  RETORT_CHECK(variants == 0 || variants == samples, "[logit_cache] expected ", samples,
+               " variants, got ", variants);
+}
+
+void LogitCache::remember_new_rows() {
+  const std::lock_guard lock(mutex_);
+  remembers_ = true;
+}
+
+std::int64_t LogitCache::new_rows() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<std::int64_t>(new_.size());
+}
+
+LogitRows LogitCache::take_new_rows() {
+  const auto width = static_cast<std::size_t>(key_.classes);
+  const std::lock_guard lock(mutex_);
+  LogitRows rows;
+  for (const RowKey& key : new_) {
+    rows.samples.push_back(key.sample);
+    rows.variants.push_back(key.variant);
+    const float* const row = &values_[index_.at(key) * width];
+    rows.values.insert(rows.values.end(), row, row + width);
+  }
+  new_.clear();
+  return rows;
+}
+
+void LogitCache::take_over(const LogitRows& rows) {
+  const auto width = static_cast<std::size_t>(key_.classes);
+  check_rows(rows.samples.size(), rows.variants.size(), rows.values.size());
+  const std::lock_guard lock(mutex_);
+  for (std::size_t i = 0; i < rows.samples.size(); ++i)
+    if (keep(row_key(rows.samples, rows.variants, i), &rows.values[i * width])) changed_ = true;
 }
 
 LogitCacheStatistics LogitCache::statistics() const {

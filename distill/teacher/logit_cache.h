@@ -32,6 +32,13 @@ struct LogitCacheStatistics {
   std::string note;                    // why a file was not used; empty if all is well
 };
 
+/// Rows on their way from a cache to another.
+struct LogitRows {
+  std::vector<std::int64_t> samples;
+  std::vector<std::uint32_t> variants;
+  std::vector<float> values;  // (rows, classes)
+};
+
 /// Exact logits (f32, bit for bit) by (sample, variant key). Rows over the byte cap are not
 /// kept and computed again. Threads: all calls may come from several threads at once.
 ///
@@ -55,6 +62,13 @@ class LogitCache {
   /// Keeps the rows that are not held yet.
   void insert(std::span<const std::int64_t> samples, std::span<const std::uint32_t> variant,
               std::span<const float> rows);
+  /// From now on rows that insert() keeps are remembered until they are taken.
+  void remember_new_rows();
+  /// How many were kept since the last take_new_rows(). 0 unless they are remembered.
+  std::int64_t new_rows() const;
+  LogitRows take_new_rows();
+  /// Keeps rows that somebody else has computed: they are not new here.
+  void take_over(const LogitRows& rows);
   /// Writes the file if rows were added since it was read. Throws Error(kIo).
   void save();
   LogitCacheStatistics statistics() const;
@@ -80,6 +94,7 @@ class LogitCache {
                  std::size_t i) const;
   std::uint64_t row_bytes() const;
   bool keep(const RowKey& key, const float* row);
+  void check_rows(std::size_t samples, std::size_t variants, std::size_t values) const;
   void read_file();
 
   LogitCacheKey key_;
@@ -89,7 +104,8 @@ class LogitCache {
   std::unordered_map<RowKey, std::size_t, RowHash> index_;  // -> row of values_
   std::vector<float> values_;
   LogitCacheStatistics stats_;
-  bool changed_ = false;
+  bool changed_ = false, remembers_ = false;
+  std::vector<RowKey> new_;
 };
 
 /// One cache per key, made on first use: what arms and seeds share. With a folder, files are named

@@ -133,14 +133,27 @@ void Communicator::guarded(const char* call, F&& f) {
 void Communicator::count(const std::string& call) {
   std::uint64_t hash = static_cast<std::uint64_t>(calls_.hash);
   for (const char c : call) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u + 1;
-  calls_ = {static_cast<std::int64_t>(hash >> 1), call};  // never the one without its negative
+  calls_.hash = static_cast<std::int64_t>(hash);
+  // Long enough to see where two ranks part; the first calls are what counts.
+  constexpr std::size_t kLongest = 160;
+  std::string& text = calls_.text;
+  if (text.size() > kLongest) return;
+  if (call == last_call_ && !text.empty()) {
+    if (repeated_ > 1) text.resize(text.rfind(" x "));
+    text += join(" x ", ++repeated_);
+    return;
+  }
+  text += text.empty() ? call : join(", ", call);
+  if (text.size() > kLongest) text += ", ...";
+  last_call_ = call;
+  repeated_ = 1;
 }
 
 void Communicator::transfer(std::span<const Transfer> list) {
   for (const Transfer& one : list)
     RETORT_CHECK(one.peer >= 0 && one.peer < size_ && one.peer != rank_,
                  "[transfer] expected another rank of ", size_, ", got ", one.peer);
-  count("transfer");
+  count("a transfer");
   if (list.empty()) return;
   struct Piece {
     MpiRequest request;

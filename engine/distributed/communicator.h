@@ -83,14 +83,14 @@ class Communicator {
   /// the launcher ends the others. Later collective calls throw.
   void finish();
 
-  /// The collective calls so far: equal on all ranks, or one of them is about to wait for ever. Of a
-  /// transfer only that there was one.
+  /// The collective calls so far, agreements (agreement.h) among them: equal on all ranks, or one of
+  /// them is about to wait for ever. Of a transfer only that there was one.
   struct Calls {
     std::int64_t hash = 0;
-    std::string text = "none";  // the last one: "gather of 40 bytes"
+    std::string text;  // since the last agreement began: "gather of 40 bytes x 2, a transfer"
   };
   const Calls& calls() const { return calls_; }
-  /// In the collective calls so far, others' lateness included.
+  /// In the collective calls and agreements so far, others' lateness included.
   double seconds() const { return seconds_; }
 
   /// For engine/distributed/ alone; null at size 1.
@@ -106,11 +106,14 @@ class Communicator {
   template <class F>
   void guarded(const char* call, F&& f);
   void count(const std::string& call);
+  friend class Agreement;  // counts itself
 
   int rank_ = 0, size_ = 1, nodes_ = 1;
   double seconds_ = 0;
   std::string library_, broken_;
   Calls calls_;
+  std::string last_call_;
+  int repeated_ = 0;  // how often it was made behind each other
   std::vector<RankInfo> infos_;
   std::unique_ptr<MpiLink> link_;
 };

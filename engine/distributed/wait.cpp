@@ -5,6 +5,7 @@
 #include <chrono>
 #include <thread>
 
+#include "engine/distributed/agreement.h"
 #include "engine/distributed/pulse.h"
 
 namespace retort {
@@ -16,6 +17,7 @@ void wait_watched(const std::function<bool()>& ready, const char* what) {
   const detail::WaitScope waiting;
   for (int asked = 0; !ready(); ++asked) {
     detail::give_up_if_lost(what);
+    detail::look_at_agreement();
     if (asked < kYields)
       sched_yield();
     else

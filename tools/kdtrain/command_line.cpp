@@ -131,6 +131,9 @@ int parse_command_line(int argc, char** argv, CommandLine* line) {
   CLI::App* plan = command("plan", "Measure what a recipe will take: memory, time, steps, disk");
   plan->add_option("recipe", words, "RECIPE [key=value ...]");
   plan->add_flag("--json", line->json, "As one JSON object");
+  plan->add_option("--ranks", line->ranks,
+                   "For as many ranks as `run --ranks`: what one of them takes")
+      ->check(CLI::Range(1, 4096));
   device_options(plan);
   load_option(plan);
 

@@ -19,7 +19,7 @@ struct CommandLine {
   std::vector<std::string> load;   // --load, in order
   int threads = 0;                 // --threads; 0 = as the environment says
   std::int64_t trials = 0;         // sweep; 0 = as the recipe says
-  int ranks = 0;                   // --ranks of run; 0: nothing was said
+  int ranks = 0;                   // --ranks of run and plan; 0: nothing was said
   bool resume = false;
   bool retry_failed = false;
   bool json = false;

@@ -187,7 +187,8 @@ int examine(const CommandLine& line, Communicator* ranks) {
 int doctor_command(const CommandLine& line) {
   if (line.threads > 0) set_thread_count(line.threads);
   if (!launched_together()) return examine(line, nullptr);
-  return with_ranks(line, [&](Communicator& ranks) { return examine(line, &ranks); });
+  return with_ranks(
+      line, [&](Communicator& ranks) { return examine(line, &ranks); }, true);
 }
 
 }  // namespace retort::tools

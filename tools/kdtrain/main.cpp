@@ -31,6 +31,7 @@ int dispatch(const CommandLine& line, int argc, char** argv) {
   using namespace retort::tools;
   if (const int status = launch_ranks(line, argc, argv); status >= 0) return status;
   if (const int status = refuse_ranks(line); status >= 0) return status;
+  if (const int status = compare_commands(line); status >= 0) return status;
   if (line.threads > 0) retort::set_thread_count(line.threads);
   load_extensions(line.load);  // before anyone asks for the table of keys
   if (line.command == "run") return run_command(line);

@@ -7,6 +7,7 @@
 #include "kernels/common/philox.h"
 #include "nn/data/drawn.h"
 #include "tools/kdtrain/plan_measure.h"
+#include "tools/kdtrain/plan_ranks.h"
 #include "tools/kdtrain/prepare.h"
 #include "tools/kdtrain/step_costs.h"
 #include "tools/kdtrain/teachers.h"
@@ -109,8 +110,12 @@ void mix(std::vector<std::int64_t>* order) {
 class Planner {
  public:
   /// recipes: recipes_in_tasks(). Tasks after the first go on with its teacher.
-  Planner(std::span<const Recipe> recipes, std::size_t task, Device device)
-      : recipe_(recipes[task]), base_(recipe_.base), device_(device), jobs_(recipes, task) {}
+  Planner(std::span<const Recipe> recipes, std::size_t task, Device device, int ranks)
+      : recipe_(recipes[task]),
+        base_(recipe_.base),
+        device_(device),
+        ranks_(ranks),
+        jobs_(recipes, task) {}
 
   RunPlan run() {
     const auto start = Clock::now();
@@ -140,6 +145,11 @@ class Planner {
   }
 
  private:
+  // Ranks take part in one job at a time.
+  int at_once(std::size_t jobs) const {
+    return ranks_ > 1 ? 1 : jobs_at_once(base_, device_, jobs);
+  }
+
   PhasePlan& add_phase(std::string name, int at_once) {
     PhasePlan phase;
     phase.name = std::move(name);
@@ -159,18 +169,21 @@ class Planner {
     const SourceModel& model = jobs_.models()[m];
     const std::size_t count = jobs_.teacher_seeds().size();
     PhasePlan& phase = add_phase(model.is_teacher ? "training teachers" : "training " + model.name,
-                                 jobs_at_once(base_, device_, count));
+                                 at_once(count));
     JobPlan job;
     job.arm = model.name;
     job.count = static_cast<std::int64_t>(count);
     job.steps = jobs_.model_steps(m, data_);
     job.batch = model.settings->integer(model.training() + ".batch");
-    measure_job({&data_, device_, phase.at_once,
-                 [&](std::shared_ptr<void>* keep) {
-                   const auto from = teacher_for(model.learns_from, *model.settings, 0, keep);
-                   return jobs_.model_plan(m, 0, data_, from.first, from.second);
-                 }},
+    measure_job(share_of_ranks({&data_, device_, phase.at_once,
+                                [&](std::shared_ptr<void>* keep) {
+                                  const auto from =
+                                      teacher_for(model.learns_from, *model.settings, 0, keep);
+                                  return jobs_.model_plan(m, 0, data_, from.first, from.second);
+                                }},
+                               ranks_),
                 &job);
+    count_in_ranks(*model.settings, model.training(), data_, device_, ranks_, &job);
     job.scratch = scratch_of_each(phase);
     share_steps(&job);
     const std::int64_t often = model.settings->integer(
@@ -206,7 +219,7 @@ class Planner {
         samples += data_.student->size();
         per_sample = ask(set, *data_.student, batch, 0);
       }
-      phase.seconds += static_cast<double>(samples) * per_sample;
+      phase.seconds += static_cast<double>(samples) * per_sample / ranks_;
       sets_.back().push_back(std::move(set));
     }
     phase.peak = memory_statistics(device_).peak_bytes;
@@ -250,7 +263,7 @@ class Planner {
 
   void plan_students() {
     const std::vector<StudentJob>& all = jobs_.students();
-    PhasePlan& phase = add_phase("students", jobs_at_once(base_, device_, all.size()));
+    PhasePlan& phase = add_phase("students", at_once(all.size()));
     std::vector<JobPlan> arms;
     double seconds = 0, longest = 0;
     for (const Arm& arm : recipe_.arms) {
@@ -280,13 +293,17 @@ class Planner {
     const Settings& s = student.arm->settings;
     const auto [known, is_new] =
         measured_.try_emplace(cost_signature(s) + "|" + std::to_string(student.judge));
-    if (is_new)
-      measure_job({&data_, device_, at_once,
-                   [&](std::shared_ptr<void>* keep) {
-                     const auto from = teacher_for(student.judge, s, student.teacher, keep);
-                     return jobs_.student_plan(student, data_, from.first, from.second);
-                   }},
-                  &known->second);
+    if (is_new) {
+      measure_job(
+          share_of_ranks({&data_, device_, at_once,
+                          [&](std::shared_ptr<void>* keep) {
+                            const auto from = teacher_for(student.judge, s, student.teacher, keep);
+                            return jobs_.student_plan(student, data_, from.first, from.second);
+                          }},
+                         ranks_),
+          &known->second);
+      count_in_ranks(s, "train", data_, device_, ranks_, &known->second);
+    }
     const JobPlan asked = *job;
     *job = known->second;
     job->arm = asked.arm;
@@ -364,6 +381,7 @@ class Planner {
   const Recipe& recipe_;
   const Settings& base_;
   Device device_;
+  int ranks_;
   JobList jobs_;
   ExperimentData data_;
   TeacherSets sets_;
@@ -373,13 +391,18 @@ class Planner {
 
 }  // namespace
 
-RunPlan make_plan(const Recipe& recipe, Device device) {
+RunPlan make_plan(const Recipe& recipe, Device device, int ranks) {
   const std::vector<Recipe> recipes = recipes_in_tasks(recipe);
-  if (recipe.tasks.empty()) return Planner(recipes, 0, device).run();
   RunPlan all;
+  if (recipe.tasks.empty()) {
+    all = Planner(recipes, 0, device, ranks).run();
+    all.ranks = ranks;
+    return all;
+  }
+  all.ranks = ranks;
   for (std::size_t i = 0; i < recipes.size(); ++i) {
     const TaskSpec& task = recipe.tasks[i];
-    RunPlan one = Planner(recipes, i, device).run();
+    RunPlan one = Planner(recipes, i, device, ranks).run();
     if (all.description.empty()) all.description = one.description;
     for (JobPlan& job : one.jobs) {
       job.arm += " " + task.name;

@@ -33,6 +33,7 @@ struct StagePlan {
   std::string name;
   std::int64_t steps = 0;
   double step_s = 0, teacher_s = 0;  // of a step; the second is within the first
+  double update_s = 0;               // so is this
 };
 
 /// Jobs of one shape: the teachers, or the seeds of an arm.
@@ -50,6 +51,13 @@ struct JobPlan {
   std::size_t checkpoint_bytes = 0;  // one checkpoint
   std::size_t model_bytes = 0;       // model.safetensors
   double job_s = 0;                  // one job, from the above; without the first's teacher passes
+  /// With several ranks, of the one that has most: then all of the above is a rank's, too
+  /// (plan_ranks.h).
+  struct OfRank {
+    std::int64_t rows = 0, slices = 0;  // of a batch
+    std::size_t sent_bytes = 0;         // in a step
+    std::size_t inbox_bytes = 0, optimizer_bytes = 0;
+  } of_rank;
 };
 
 /// A part of the run with its own set of jobs.
@@ -72,8 +80,10 @@ struct RunPlan {
   double seconds = 0;
   bool may_stop_early = false;
   double measured_s = 0;  // what the plan itself took
+  int ranks = 1;          // memory and time are those of one of them
 };
 
-RunPlan make_plan(const Recipe& recipe, Device device);
+/// ranks: as many share each batch, as its slices allow. One job at a time then.
+RunPlan make_plan(const Recipe& recipe, Device device, int ranks = 1);
 
 }  // namespace retort::tools

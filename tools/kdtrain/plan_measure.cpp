@@ -41,7 +41,7 @@ std::size_t bytes_of(const NamedTensors& tensors) {
 }
 
 struct Timing {
-  double step_s = 0, teacher_s = 0, evaluation_s_per_sample = 0;
+  double step_s = 0, teacher_s = 0, update_s = 0, evaluation_s_per_sample = 0;
   std::int64_t steps_per_epoch = 1;
 };
 
@@ -71,8 +71,8 @@ Timing time_stage(const DryRun& run, std::size_t stage) {
     elapsed = seconds_since(start);
   }
   const double n = static_cast<double>(steps);
-  Timing timing{elapsed / n, trainer.timer().seconds(distill::Phase::kTeacher) / n, 0,
-                trainer.steps_per_epoch()};
+  Timing timing{elapsed / n, trainer.timer().seconds(distill::Phase::kTeacher) / n,
+                trainer.timer().seconds(distill::Phase::kUpdate) / n, 0, trainer.steps_per_epoch()};
   timing.evaluation_s_per_sample = evaluate_a_batch(plan, run);
   return timing;
 }
@@ -136,11 +136,12 @@ void measure_job(const DryRun& run, JobPlan* job) {
   const auto copies = static_cast<std::size_t>(run.at_once);
   job->stages.clear();
   for (std::size_t i = 0; i < stages.size(); ++i) {
-    StagePlan stage{stages[i].name, stages[i].until.steps, 0, 0};
+    StagePlan stage{stages[i].name, stages[i].until.steps};
     for (std::size_t k = 0; k < i && stage.step_s == 0; ++k)
       if (same_work(stages[k], stages[i])) {
         stage.step_s = job->stages[k].step_s;
         stage.teacher_s = job->stages[k].teacher_s;
+        stage.update_s = job->stages[k].update_s;
       }
     if (stage.step_s == 0) {
       std::mutex mutex;
@@ -151,12 +152,14 @@ void measure_job(const DryRun& run, JobPlan* job) {
         const std::lock_guard lock(mutex);
         sum.step_s += t.step_s;
         sum.teacher_s += t.teacher_s;
+        sum.update_s += t.update_s;
         sum.evaluation_s_per_sample += t.evaluation_s_per_sample;
         sum.steps_per_epoch = t.steps_per_epoch;
       });
       const double n = static_cast<double>(run.at_once);
       stage.step_s = sum.step_s / n;
       stage.teacher_s = sum.teacher_s / n;
+      stage.update_s = sum.update_s / n;
       job->evaluation_s = sum.evaluation_s_per_sample / n * static_cast<double>(samples);
       job->steps_per_epoch = sum.steps_per_epoch;
       run_jobs(copies, run.at_once, [&](std::size_t copy) {

@@ -257,7 +257,7 @@ std::int64_t smallest_part(std::int64_t samples, std::int64_t batch, std::int64_
   return std::min(of_batch(std::min(samples, batch)), of_batch(last(samples, batch)));
 }
 
-OpenedTask open_task(const JobList& jobs, Device device) {
+OpenedTask open_task(const JobList& jobs, Device device, bool checks_given) {
   OpenedTask task;
   task.data = open_data(jobs.settings(), jobs.trains_teacher());
   jobs.check_lengths(task.data);
@@ -276,7 +276,14 @@ OpenedTask open_task(const JobList& jobs, Device device) {
       task.sets[m].push_back(load_teacher_set(
           jobs, m, 0, task.data, device,
           {find_weights(jobs.settings(), jobs.settings().text("teacher.weights")), ""}));
+  if (checks_given) check_given(jobs, task.data, device, &task.sets);
   return task;
+}
+
+void check_given(const JobList& jobs, const ExperimentData& data, Device device, TeacherSets* sets,
+                 const Once& once) {
+  for (std::size_t m = 0; m < jobs.models().size(); ++m)
+    if (jobs.models()[m].given) check_teacher_set(jobs, m, data, device, &sets->at(m).at(0), once);
 }
 
 void check_files(const Recipe& recipe) {

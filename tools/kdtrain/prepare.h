@@ -15,8 +15,13 @@ struct OpenedTask {
 /// Opens data, given weights and orders of one task. Missing or foreign files, batches and stages that do
 /// not fit the data, statistics over one value and a given teacher that knows nothing are told
 /// here, before anything is trained or written; statistics over few values are noted, on stderr too.
+/// checks_given: false leaves check_given() to the caller.
 /// Errors    kUsage with the key's place; what files throw.
-OpenedTask open_task(const JobList& jobs, Device device);
+OpenedTask open_task(const JobList& jobs, Device device, bool checks_given = true);
+
+/// Refuses a given teacher that knows nothing (check_teacher_set).
+void check_given(const JobList& jobs, const ExperimentData& data, Device device, TeacherSets* sets,
+                 const Once& once = kHere);
 
 /// open_task() of each task of a recipe, on the CPU.
 void check_files(const Recipe& recipe);

@@ -56,6 +56,11 @@ void check_ranks(const JobList& jobs, int ranks) {
   for (const Arm& arm : jobs.recipe().arms) check(jobs.recipe(), arm.settings, "train", ranks);
 }
 
+void check_rank_device(Device device, int ranks) {
+  RETORT_CHECK(device == Device::kCpu, ranks,
+               " ranks train on the CPU so far: expected --device cpu");
+}
+
 void add_recipe(const Recipe& recipe, Handshake* handshake) {
   const auto add = [&](const Settings& s, const std::string& whose) {
     for (const KeySpec& spec : schema())

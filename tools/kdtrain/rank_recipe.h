@@ -4,6 +4,7 @@
 #include <string>
 
 #include "engine/distributed/handshake.h"
+#include "engine/runtime/device.h"
 #include "tools/kdtrain/recipe.h"
 
 namespace retort::tools {
@@ -16,6 +17,9 @@ void settle_slices(Recipe* recipe, const std::string& saved, int ranks);
 
 /// Error(kUsage), with the key's place, for slices that so many ranks cannot share.
 void check_ranks(const JobList& jobs, int ranks);
+
+/// Error(kUsage) for a device on which so many ranks do not train.
+void check_rank_device(Device device, int ranks);
 
 /// Every key of everybody, and the content of the files that they name.
 void add_recipe(const Recipe& recipe, Handshake* handshake);

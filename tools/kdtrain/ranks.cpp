@@ -7,12 +7,15 @@
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include "engine/distributed/handshake.h"
 #include "engine/distributed/launcher.h"
+#include "engine/distributed/leave.h"
+#include "engine/distributed/pulse.h"
 #include "kernels/common/parallel.h"
 #include "tools/kdtrain/error_codes.h"
 
@@ -82,11 +85,47 @@ int start_patience_s() {
   _exit(static_cast<int>(ErrorCode::kPeer));
 }
 
+// Who says what is said from here on.
+void name_rank(int rank) {
+  const RankInfo& me = Communicator::world().of(0);
+  if (rank != 0)
+    std::snprintf(g_prefix, sizeof g_prefix, "rank %d (%.64s, pid %lld): ", rank, me.host.c_str(),
+                  static_cast<long long>(me.pid));
+}
+
 void share_cores(const CommandLine& line, const Communicator& ranks) {
-  if (line.threads > 0) return;
-  for (const char* name : {"RETORT_NUM_THREADS", "OMP_NUM_THREADS"})
-    if (const char* text = std::getenv(name); text != nullptr && std::atoi(text) >= 1) return;
-  set_thread_count(ranks.of(ranks.rank()).threads);
+  if (!threads_are_given(line)) set_thread_count(ranks.of(ranks.rank()).threads);
+}
+
+// Tells of a lost rank, and ends this process.
+[[noreturn]] void leave_lost(Communicator& ranks, const PeerLoss& loss) {
+  if (loss.teller) {
+    const std::string what = loss.sentence(ranks);
+    std::fprintf(stderr, "kdtrain: %s%s%s\n", g_prefix, error_label(ErrorCode::kPeer, what).c_str(),
+                 what.c_str());
+  }
+  leave_together(ranks, loss);
+}
+
+std::unique_ptr<Pulse> watch(Communicator& ranks) {
+  return std::make_unique<Pulse>(
+      ranks, Pulse::Options{.timeout_s = peer_patience_s(),
+                            .on_loss = [&](const PeerLoss& loss) { leave_lost(ranks, loss); }});
+}
+
+// The first thing that all ranks do, whatever their commands: are these the same, and the programs?
+// "" if they are; then all go on, watched. Else all end.
+std::string first_difference(const CommandLine& line, Communicator& ranks,
+                             std::unique_ptr<Pulse>* pulse) {
+  *pulse = watch(ranks);
+  try {
+    handshake_of_build().add("version", version_text()).add("command", line.command).compare(ranks);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kUsage) throw;
+    (*pulse)->stop();
+    return error.what();
+  }
+  return "";
 }
 
 // One exchange. All of an array's elements are the rank that it belongs to.
@@ -121,21 +160,45 @@ int refuse_ranks(const CommandLine& line) {
                      " were launched (", launch.variable, "): start it without mpirun or srun"));
   try {
     const StartWatch watch(start_patience_s(), [] { _exit(static_cast<int>(ErrorCode::kUsage)); });
-    Communicator::start().finish();
+    Communicator& ranks = Communicator::start();
+    std::unique_ptr<Pulse> pulse;
+    const std::string what = first_difference(line, ranks, &pulse);
+    if (what.empty()) pulse->stop();
+    ranks.finish();
   } catch (const Error&) {  // that ranks cannot meet changes nothing
     let_rank_0_go_first(launch.rank);
   }
   return static_cast<int>(ErrorCode::kUsage);
 }
 
+int compare_commands(const CommandLine& line) {
+  const Launch launch = find_launch();
+  if (launch.size == 1 || line.command == "run" || line.command == "doctor") return -1;
+  try {
+    name_rank(launch.rank);
+    const StartWatch watch(start_patience_s() + (launch.rank == 0 ? 0 : 2), leave_unstarted);
+    Communicator& ranks = Communicator::start();
+    std::unique_ptr<Pulse> pulse;
+    const std::string what = first_difference(line, ranks, &pulse);
+    if (what.empty()) pulse->stop();
+    ranks.finish();
+    g_prefix[0] = '\0';  // each a program of its own, that says all itself
+    if (what.empty()) return -1;
+    say_on_rank_0(launch.rank, ErrorCode::kUsage, what);
+    return static_cast<int>(ErrorCode::kUsage);
+  } catch (const Error& error) {
+    g_prefix[0] = '\0';
+    if (error.code() == ErrorCode::kPeer) throw;
+    return -1;
+  }
+}
+
 bool launched_together() { return find_launch().size > 1; }
 
-int with_ranks(const CommandLine& line, const std::function<int(Communicator&)>& body) {
+int with_ranks(const CommandLine& line, const std::function<int(Communicator&)>& body,
+               bool watched) {
   const int rank = find_launch().rank;
-  const RankInfo& me = Communicator::world().of(0);
-  if (rank != 0)
-    std::snprintf(g_prefix, sizeof g_prefix, "rank %d (%.64s, pid %lld): ", rank, me.host.c_str(),
-                  static_cast<long long>(me.pid));
+  name_rank(rank);
   Communicator* ranks = nullptr;
   try {
     const StartWatch watch(start_patience_s() + (rank == 0 ? 0 : 2), leave_unstarted);
@@ -147,19 +210,35 @@ int with_ranks(const CommandLine& line, const std::function<int(Communicator&)>&
     if (error.code() != ErrorCode::kUsage) throw;
     return static_cast<int>(error.code());
   }
-  try {
-    handshake_of_build().add("version", version_text()).compare(*ranks);
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::kUsage) throw;
-    say_on_rank_0(ranks->rank(), error.code(), error.what());
+  std::unique_ptr<Pulse> pulse;
+  if (const std::string what = first_difference(line, *ranks, &pulse); !what.empty()) {
+    say_on_rank_0(ranks->rank(), ErrorCode::kUsage, what);
     ranks->finish();
-    return static_cast<int>(error.code());
+    return static_cast<int>(ErrorCode::kUsage);
+  }
+  if (!watched) {
+    pulse->stop();
+    pulse.reset();
   }
   share_cores(line, *ranks);
   const int status = body(*ranks);
   std::fflush(stdout);
+  if (pulse != nullptr) pulse->stop();
   ranks->finish();
   return status;
+}
+
+bool threads_are_given(const CommandLine& line) {
+  if (line.threads > 0) return true;
+  for (const char* name : {"RETORT_NUM_THREADS", "OMP_NUM_THREADS"})
+    if (const char* text = std::getenv(name); text != nullptr && std::atoi(text) >= 1) return true;
+  return false;
+}
+
+double peer_patience_s() {
+  const char* const text = std::getenv("RETORT_PEER_TIMEOUT");
+  const double seconds = text != nullptr ? std::atof(text) : 0;
+  return seconds >= 1 ? seconds : 4;
 }
 
 double exchange_ms(Communicator& ranks, std::size_t bytes) {

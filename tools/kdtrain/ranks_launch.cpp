@@ -18,7 +18,7 @@
 #include "engine/io/file.h"
 #include "engine/io/json.h"
 #include "nn/options.h"
-#include "tools/kdtrain/ranks.h"
+#include "tools/kdtrain/rank_status.h"
 
 namespace retort::tools {
 namespace {
@@ -93,7 +93,7 @@ int status_of(const std::string& file, int of_launcher) {
 }  // namespace
 
 int launch_ranks(const CommandLine& line, int argc, char** argv) {
-  if (line.ranks == 0) return -1;
+  if (line.ranks == 0 || line.command != "run") return -1;
   const Launch launch = find_launch();
   if (!launch.variable.empty() || std::getenv(kStarted) != nullptr) {
     RETORT_CHECK(launch.size == line.ranks, "--ranks ", line.ranks, ": ", launch.size,

@@ -5,6 +5,7 @@
 #include "engine/io/file.h"
 #include "tools/kdtrain/command_line.h"
 #include "tools/kdtrain/paths.h"
+#include "tools/kdtrain/rank_status.h"
 #include "tools/kdtrain/run_folder.h"
 #include "tools/report/report.h"
 
@@ -24,6 +25,8 @@ int report_command(const CommandLine& line) {
   std::fputs(results_table(folder, text).c_str(), stdout);
   if (of) std::fputs(paths_table(*of, folder).c_str(), stdout);
   std::printf("%s\n", (folder / "report.html").string().c_str());
+  if (const std::string told = told_of_ranks(folder.string()); !told.empty())
+    std::fprintf(stderr, "kdtrain: note: %s\n", told.c_str());
   return 0;
 }
 

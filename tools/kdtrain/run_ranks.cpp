@@ -15,6 +15,7 @@
 #include "engine/io/file.h"
 #include "engine/io/json.h"
 #include "tools/kdtrain/error_codes.h"
+#include "tools/kdtrain/rank_status.h"
 #include "tools/kdtrain/ranks.h"
 #include "tools/kdtrain/signals.h"
 
@@ -22,12 +23,6 @@ namespace retort::tools {
 namespace {
 
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 40;  // of a file
-
-double patience_s() {
-  const char* const text = std::getenv("RETORT_PEER_TIMEOUT");
-  const double seconds = text != nullptr ? std::atof(text) : 0;
-  return seconds >= 1 ? seconds : 4;
-}
 
 // A plain file, without waiting for the disk: whoever writes it may be about to leave.
 void write_plainly(const std::string& path, const std::string& text) noexcept {
@@ -47,12 +42,12 @@ RunRanks::~RunRanks() = default;
 void RunRanks::watch() {
   if (!several()) return;
   pulse_ = std::make_unique<Pulse>(
-      ranks_, Pulse::Options{.timeout_s = patience_s(),
+      ranks_, Pulse::Options{.timeout_s = peer_patience_s(),
                              .on_loss = [this](const PeerLoss& loss) { lost(loss); }});
 }
 
 void RunRanks::end() {
-  if (agreement_.begun()) agreement_.finish();
+  agreement_.end();
   if (pulse_ == nullptr) return;
   pulse_->stop();
   pulse_.reset();
@@ -130,6 +125,20 @@ void RunRanks::on_writer(const std::function<void()>& body) {
     const detail::WaitScope disk;  // may be slow: no sign of a stuck rank
     fault = fault_of(body);
   }
+  share_fault(std::move(fault));
+}
+
+std::string RunRanks::once(const std::function<std::string()>& body) {
+  if (!several()) return body();
+  std::string text;
+  Fault fault;
+  if (writes()) fault = fault_of([&] { text = body(); });
+  share_fault(std::move(fault));
+  ranks_.broadcast(&text, 0);
+  return text;
+}
+
+void RunRanks::share_fault(Fault fault) {
   ranks_.broadcast(&fault.code, sizeof fault.code, 0);
   if (fault.code == 0) return;
   ranks_.broadcast(&fault.text, 0);
@@ -259,11 +268,9 @@ void RunRanks::write_status(const char* state, int code, int rank,
     }
     std::error_code absent;
     if (folder.empty() || !std::filesystem::is_directory(folder, absent)) return;
-    Json json = Json::object();
-    json.set("state", state).set("code", static_cast<std::int64_t>(code));
-    json.set("rank", static_cast<std::int64_t>(rank)).set("host", ranks_.of(rank).host);
-    json.set("step", step_).set("message", message);
-    write_plainly(folder + "/" + kStatusFile, json.dump() + "\n");
+    write_plainly(
+        folder + "/" + kStatusFile,
+        rank_status(state, code, rank, ranks_.of(rank).host, step_, message).dump() + "\n");
   } catch (const std::exception&) {  // what happened is told all the same
   }
 }

@@ -60,6 +60,9 @@ class RunRanks {
   /// and ends this process.
   void yield_to_loss();
 
+  /// An agreement found that ranks made different calls: all of them know, wherever they were.
+  bool out_of_step() const { return !agreement_.difference().empty(); }
+
   // -- collective -----------------------------------------------------------------------------------
   /// Runs body on all ranks. An Error of any of them is everybody's. body makes no collective calls.
   void together(const std::function<void()>& body);
@@ -67,6 +70,9 @@ class RunRanks {
   void on_writer(const std::function<void()>& body);
   /// The same, and all get what it returned.
   std::string from_writer(const std::function<std::string()>& body);
+  /// What body works out, on rank 0 alone, for all: what ranks would only do twice. Its Error is
+  /// everybody's.
+  std::string once(const std::function<std::string()>& body);
   /// Error(kUsage) of all ranks where one has other values.
   void compare(const Handshake& handshake);
   /// Error(kPeer) naming a rank that has other weights than rank 0.
@@ -118,6 +124,7 @@ class RunRanks {
   };
   static Fault fault_of(const std::function<void()>& body);
   void settle(const Fault& mine);
+  void share_fault(Fault fault);  // of rank 0
   void lost(const PeerLoss& loss);
 
   Communicator& ranks_;

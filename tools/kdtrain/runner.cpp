@@ -17,6 +17,7 @@
 #include "tools/kdtrain/machine.h"
 #include "tools/kdtrain/provenance.h"
 #include "tools/kdtrain/rank_recipe.h"
+#include "tools/kdtrain/rank_status.h"
 #include "tools/kdtrain/ranks.h"
 #include "tools/kdtrain/recipe_identity.h"
 #include "tools/kdtrain/signals.h"
@@ -60,6 +61,7 @@ class Run {
 
   // Returns the signal that stopped the run, or 0.
   int run() {
+    if (ranks_.several()) compare_recipes();
     ranks_.together([&] {
       for (const auto& task : tasks_) {
         if (ranks_.several()) check_ranks(task->jobs(), ranks_.size());
@@ -106,7 +108,10 @@ class Run {
   void make_folder() {
     folder_ = std::make_unique<RunFolder>(path_, recipe_, line_.resume, line_.retry_failed);
     shared_.folder = folder_.get();
-    std::error_code absent;  // of a sitting on several ranks
+    // Of a sitting on several ranks; the folder is locked by now.
+    if (const RankStatus before = read_rank_status(path_); before.says == RankStatus::kRunning)
+      progress_.line("note: the sitting before " + told_of_silence(before));
+    std::error_code absent;
     if (!ranks_.several() && std::filesystem::exists(folder_->file(kStatusFile), absent))
       remove_path(folder_->file(kStatusFile));
   }
@@ -121,16 +126,24 @@ class Run {
     }
   }
 
+  // First of all: another recipe would meet other files, and tell of them.
+  void compare_recipes() {
+    Handshake handshake;
+    handshake.add("recipe", recipe_.name);
+    handshake.add("processor", first_match("/proc/cpuinfo", "model name"));
+    ranks_.together([&] { add_recipe(recipe_, &handshake); });
+    ranks_.compare(handshake);
+  }
+
   // Before anything is written: are all ranks about to do the same? Then rank 0 makes the folder.
   void meet(const Sitting& sitting) {
     stop_wanted = nullptr;  // from now on ranks stop together
     Handshake handshake;
-    handshake.add("processor", first_match("/proc/cpuinfo", "model name"));
-    add_recipe(recipe_, &handshake);
     for (const auto& [split, hash] : sitting.data)
       handshake.add(split == "train" ? "training data" : split + " data", hash);
     ranks_.compare(handshake);
     ranks_.watch();
+    for (const auto& task : tasks_) task->check();
     Json made = Json::array();
     const std::string told = ranks_.from_writer([&] {
       make_folder();
@@ -288,10 +301,8 @@ int run_with(const CommandLine& line, RunRanks& ranks) {
   if (!recipe) return static_cast<int>(ErrorCode::kUsage);
   install_signal_handlers();
   if (ranks.several())
-    ranks.together([&] {
-      RETORT_CHECK(open_device(line.device, recipe->base) == Device::kCpu, ranks.size(),
-                   " ranks train on the CPU so far: expected --device cpu");
-    });
+    ranks.together(
+        [&] { check_rank_device(open_device(line.device, recipe->base), ranks.size()); });
   Run run(line, *recipe, ranks);
   int signal = 0;
   // The failure itself is what counts; the report is of what there is.
@@ -373,18 +384,21 @@ int run_on_ranks(const CommandLine& line, Communicator& communicator) {
                    e.what());
     return static_cast<int>(e.code());
   };
+  // Ranks that are out of step cannot meet at the end.
+  const auto leave = [&](const Error& e) {
+    const int code = tell(e);
+    if (!ranks.writes()) std::this_thread::sleep_for(std::chrono::seconds(2));
+    _exit(code);
+  };
   int status = 0;
   try {
     status = run_with(line, ranks);
   } catch (const SharedError& e) {
-    if (e.code() == ErrorCode::kPeer) {  // they are out of step, and cannot meet at the end
-      const int code = tell(e);
-      if (!ranks.writes()) std::this_thread::sleep_for(std::chrono::seconds(2));
-      _exit(code);
-    }
+    if (e.code() == ErrorCode::kPeer) leave(e);
     status = tell(e);
-  } catch (const Error&) {
+  } catch (const Error& e) {
     ranks.yield_to_loss();
+    if (ranks.out_of_step()) leave(e);
     // All may have met the same: then rank 0 tells it, and its end is that of all.
     if (!ranks.writes()) std::this_thread::sleep_for(std::chrono::seconds(1));
     throw;

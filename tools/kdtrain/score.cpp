@@ -28,6 +28,7 @@ TeacherSet scored_teacher(const CommandLine& line, const Recipe& recipe, const S
                                             : find_weights(recipe.base, given);
   TeacherSet teacher = load_teacher_set(jobs, 0, 0, data, device,
                                         {weights, weights.substr(0, weights.find_last_of('/'))});
+  check_teacher_set(jobs, 0, data, device, &teacher);
   for (const std::string& problem : teacher.problems)
     std::fprintf(stderr, "kdtrain: note: allowed untrained teacher: %s\n", problem.c_str());
   const Maskings maskings = maskings_of(settings);

@@ -61,6 +61,7 @@ void StepCosts::log(Json* line) {
     }
     text_ += " %";
   }
+  own_s_ = std::max(0.0, elapsed - exchange_s_);
   if (ranks_ != nullptr) {
     line->set("ranks", static_cast<std::int64_t>(ranks_->size()));
     line->set("share_exchange", rounded(std::min(1.0, exchange_s_ / elapsed), 1e-4));
@@ -68,6 +69,26 @@ void StepCosts::log(Json* line) {
   timer_.clear();
   samples_ = 0;
   start();
+}
+
+std::optional<std::pair<int, std::string>> SlowRank::look(const std::vector<double>& seconds) {
+  constexpr double kRatio = 1.5, kSeconds = 1, kWindow = 60;
+  sums_.resize(seconds.size());
+  for (std::size_t r = 0; r < seconds.size(); ++r) sums_[r] += seconds[r];
+  std::vector<double> sorted = sums_;
+  std::sort(sorted.begin(), sorted.end());
+  const double median = sorted[(sorted.size() - 1) / 2], most = sorted.back();
+  if (most < kRatio * median || most - median < kSeconds) {
+    if (median > kWindow) sums_.assign(sums_.size(), 0);  // a rank may become slow later
+    return std::nullopt;
+  }
+  const int rank = static_cast<int>(std::find(sums_.begin(), sums_.end(), most) - sums_.begin());
+  sums_.assign(sums_.size(), 0);  // from here on anew: it may be another's turn
+  if (!told_.insert(rank).second) return std::nullopt;
+  char text[80];
+  std::snprintf(text, sizeof text, "computes %.1f times as long as the median of the ranks",
+                most / std::max(median, 1e-3));
+  return std::pair(rank, std::string(text));
 }
 
 void log_memory(Json* line, const MemoryStatistics& memory) {

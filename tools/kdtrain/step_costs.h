@@ -1,7 +1,11 @@
 // What a job's steps cost: samples per second, the share of each phase, memory by role.
 #pragma once
 #include <chrono>
+#include <optional>
+#include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "distill/phase_timer.h"
 #include "engine/distributed/communicator.h"
@@ -32,14 +36,30 @@ class StepCosts {
   /// "1234 samples/s: teacher 20, student 25, loss 1, backward 50, update 2, data 1 %", of the last
   /// line.
   const std::string& text() const { return text_; }
+  /// Seconds of the last line's steps in which this rank did not wait for others.
+  double own_seconds() const { return own_s_; }
 
  private:
   distill::PhaseTimer& timer_;
   const Communicator* ranks_;
   double exchange_s_ = 0, seconds_ = 0;  // of steps since the last line; of the ranks so far
+  double own_s_ = 0;
   Clock::time_point begin_ = Clock::now();
   std::int64_t samples_ = 0;
   std::string text_;
+};
+
+/// Of ranks that share each step: who is slow? Others wait for it in every step.
+class SlowRank {
+ public:
+  /// Seconds that each rank has computed, of the same steps. A sentence's end once one of them needs
+  /// half as much again as the median (of two: as the other), and a second more: "computes 1.8 times
+  /// as long as the median of the ranks"; then its rank. Told once of a rank.
+  std::optional<std::pair<int, std::string>> look(const std::vector<double>& seconds);
+
+ private:
+  std::vector<double> sums_;
+  std::set<int> told_;
 };
 
 /// Adds memory_mib (peak of the process's tensors) and memory_<role>_mib (peak of each role; peaks

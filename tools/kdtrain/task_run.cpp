@@ -48,13 +48,15 @@ void RunShared::next_phase() {
 }
 
 void TaskRun::open() {
-  OpenedTask opened = open_task(jobs_, shared_.device);
+  OpenedTask opened = open_task(jobs_, shared_.device, !ranks().several());
   data_ = std::move(opened.data);
   sets_ = std::move(opened.sets);
   notes_ = std::move(opened.notes);
   data_hash_ = hash_of(data_);
   failed_models_.resize(jobs_.models().size());
 }
+
+void TaskRun::check() { check_given(jobs_, data_, shared_.device, &sets_, once()); }
 
 void TaskRun::add_hashes(std::map<std::string, std::string>* hashes) const {
   for (const std::string& part : split(data_hash_, ' ')) {
@@ -110,7 +112,29 @@ bool TaskRun::run() {
   shared_.next_phase();
   for (std::size_t m = 0; m < jobs_.models().size(); ++m)
     if (!run_model(m)) return false;
-  return shared_.models_only || run_students();
+  if (!shared_.models_only && !run_students()) return false;
+  tell_of_caches();
+  return true;
+}
+
+void TaskRun::tell_of_caches() const {
+  struct Asked {
+    std::uint64_t computed = 0, kept = 0;
+  } mine;
+  for (const auto& of_model : sets_)
+    for (const TeacherSet& set : of_model) {
+      if (set.final == nullptr || set.final->cache() == nullptr) continue;
+      const distill::LogitCacheStatistics asked = set.final->cache()->statistics();
+      mine.computed += asked.misses;
+      mine.kept += asked.hits;
+    }
+  std::vector<Asked> all(static_cast<std::size_t>(ranks().size()), mine);
+  if (ranks().several()) ranks().shared()->gather(&mine, all.data(), sizeof mine);
+  Asked sum;
+  for (const Asked& one : all) sum.computed += one.computed, sum.kept += one.kept;
+  if (sum.computed + sum.kept > 0)
+    shared_.progress.line(join("teachers' logits: ", sum.computed, " samples computed, ", sum.kept,
+                               " kept from before"));
 }
 
 void TaskRun::release() {
@@ -268,13 +292,15 @@ bool TaskRun::run_model(std::size_t m) {
         sets_[m].push_back(load_teacher_set(jobs_, m, t, data_, shared_.device,
                                             {folder + "/model.safetensors", folder}));
       });
+      check_teacher_set(jobs_, m, data_, shared_.device, &sets_[m][t], once());
     }
     TeacherSet& set = sets_[m][t];
     const auto start = Clock::now();
     measure_teacher(jobs_, m, data_, shared_.device, &shared_.progress, &set, ranks().shared());
     for (const Arm& arm : recipe_.arms)
       if (uses_teacher(arm.settings) && arm.teachers.at(0) == model.name)
-        if (auto notes = notes_of_arm(arm.settings, set, data_, shared_.device); !notes.empty())
+        if (auto notes = notes_of_arm(arm.settings, set, data_, shared_.device, once());
+            !notes.empty())
           arm_notes_[{arm.name, t}] = std::move(notes);
     if (logged_models_[m][t].elsewhere) {
       TrainingPlan plan;

@@ -55,6 +55,9 @@ class TaskRun {
   /// Files that are missing or do not fit, and a given teacher that knows nothing, are told before
   /// anything is trained or written.
   void open();
+  /// With several ranks open() leaves out what one of them finds out for all: the given teacher's
+  /// check. Collective.
+  void check();
   /// Adds the jobs to the log; the steps that they will take.
   double list();
   std::int64_t job_count() const;
@@ -111,6 +114,11 @@ class TaskRun {
   // Collective.
   bool stopping() const { return ranks().stop_agreed() || shared_.context.abort; }
   RunRanks& ranks() const { return *shared_.context.ranks; }
+  Once once() const {
+    return [this](const std::function<std::string()>& body) { return ranks().once(body); };
+  }
+  // How often the teachers were asked for logits of the students' samples.
+  void tell_of_caches() const;
   // Files of a job's folder, on all ranks for as long as what is returned lives.
   RunRanks::HandedOut hand_out(const std::string& folder,
                                const std::vector<std::string>& names) const;

@@ -7,6 +7,8 @@
 
 #include "distill/metrics/degree_one.h"
 #include "distill/teacher/preflight.h"
+#include "distill/teacher/share_logits.h"
+#include "engine/io/json.h"
 #include "engine/ops/linear.h"
 #include "nn/checkpoint/weights.h"
 #include "nn/data/drawn.h"
@@ -27,14 +29,25 @@ bool has_rows_of_words(const nn::DataFacts& data) {
 
 // Problems that were allowed.
 std::vector<std::string> check_teacher(const distill::Teacher& teacher, const nn::Reading& reading,
-                                       const ExperimentData& data, Device device, bool allow) {
-  nn::Reading plain = reading;
-  plain.dtype = DType::kF32;
-  const auto source = plain_source(*data.evaluation.front().data, device, {plain});
-  const nn::Batch batch = source->make(nn::drawn_samples(
-      data.evaluation.front().data->size(),
-      has_rows_of_words(data.facts()) ? kPreflightTexts : kPreflightSamples, 0, "preflight"));
-  return distill::preflight(teacher, batch, data.facts().classes, allow).problems;
+                                       const ExperimentData& data, Device device, bool allow,
+                                       const Once& once) {
+  const std::string told = once([&] {
+    nn::Reading plain = reading;
+    plain.dtype = DType::kF32;
+    const auto source = plain_source(*data.evaluation.front().data, device, {plain});
+    const nn::Batch batch = source->make(nn::drawn_samples(
+        data.evaluation.front().data->size(),
+        has_rows_of_words(data.facts()) ? kPreflightTexts : kPreflightSamples, 0, "preflight"));
+    Json list = Json::array();
+    for (const std::string& problem :
+         distill::preflight(teacher, batch, data.facts().classes, allow).problems)
+      list.push(problem);
+    return list.dump();
+  });
+  const Json list = Json::parse(told, "preflight");
+  std::vector<std::string> problems;
+  for (const Json& problem : list.items()) problems.push_back(problem.as_string());
+  return problems;
 }
 
 std::shared_ptr<distill::Teacher> teacher_of(std::shared_ptr<nn::Model> model,
@@ -116,9 +129,13 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
     }
   if (jobs.wants_untrained(model))
     set.untrained = teacher_of(jobs.fresh_model(model, t, data), "untrained", device);
-  set.problems =
-      check_teacher(*set.final, set.reading, data, device, jobs.all_allow_untrained(model));
   return set;
+}
+
+void check_teacher_set(const JobList& jobs, std::size_t model, const ExperimentData& data,
+                       Device device, TeacherSet* set, const Once& once) {
+  set->problems =
+      check_teacher(*set->final, set->reading, data, device, jobs.all_allow_untrained(model), once);
 }
 
 void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentData& data,
@@ -146,6 +163,7 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
     std::optional<RowsAlone> rows_alone;
     if (const auto& cache = set->final->cache(); cache && is_text(data)) {
       rows_alone.emplace();
+      if (ranks != nullptr) cache->remember_new_rows();
       each = [cache, told = std::move(each)](const nn::Batch& part, const nn::Outputs& outputs) {
         cache->insert(part.sample, {}, outputs.logits.to_vector<float>());
         if (told) told(part, outputs);
@@ -156,15 +174,16 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
         score_samples(set->final->model(),
                       *plain_source(*data.student, device, {set->reading}, maskings.in_turn_of()),
                       batch, maskings.count, std::move(each), ranks);
+    if (rows_alone && ranks != nullptr) distill::share_new_rows(*set->final->cache(), *ranks);
   }
 }
 
 std::vector<std::string> notes_of_arm(const Settings& arm, const TeacherSet& set,
-                                      const ExperimentData& data, Device device) {
+                                      const ExperimentData& data, Device device, const Once& once) {
   std::vector<std::string> notes = set.problems;
   if (uses_untrained_teacher(arm))
     for (std::string& problem : check_teacher(*set.untrained, set.reading, data, device,
-                                              arm.flag("teacher.allow_untrained")))
+                                              arm.flag("teacher.allow_untrained"), once))
       notes.push_back(std::move(problem));
   return notes;
 }

@@ -16,11 +16,19 @@ struct TeacherFiles {
 TeacherSet fresh_teacher_set(const JobList& jobs, std::size_t model, std::size_t t,
                              const ExperimentData& data, Device device);
 
-/// Loads what others learn from: `model` of teacher seed `t`. Refuses a broken or untrained one
-/// (distill/teacher/preflight.h).
-/// Errors    what the loader and preflight throw; kUsage for a snapshot that was never taken.
+/// Loads what others learn from: `model` of teacher seed `t`. check_teacher_set() comes next.
+/// Errors    what the loader throws; kUsage for a snapshot that was never taken.
 TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t t,
                             const ExperimentData& data, Device device, const TeacherFiles& files);
+
+/// Gives what body works out; with several ranks one of them does, for all.
+using Once = std::function<std::string(const std::function<std::string()>& body)>;
+inline const Once kHere = [](const std::function<std::string()>& body) { return body(); };
+
+/// Refuses a broken or untrained one (distill/teacher/preflight.h); keeps what is allowed.
+/// Errors    what preflight throws.
+void check_teacher_set(const JobList& jobs, std::size_t model, const ExperimentData& data,
+                       Device device, TeacherSet* set, const Once& once = kHere);
 
 /// Evaluates it, scores the students' samples if somebody wants that, and attaches the cache of
 /// logits.
@@ -36,7 +44,8 @@ std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
 
 /// What preflight would have refused of the teachers that an arm learns from, and the arm allows.
 std::vector<std::string> notes_of_arm(const Settings& arm, const TeacherSet& set,
-                                      const ExperimentData& data, Device device);
+                                      const ExperimentData& data, Device device,
+                                      const Once& once = kHere);
 
 /// Parity: the degree-1 probe of a trained and an untrained teacher's hidden layer, as metrics.
 distill::Metrics probe_teacher(const std::shared_ptr<nn::Model>& trained,

@@ -316,7 +316,10 @@ class Job {
     const bool log_now = step() % rhythm_.log == 0 || last || trainer_.stage_ended();
     // A broken loss is noticed early where reading is free, on CUDA once per log line.
     if (log_now || (context_.device == Device::kCpu && trainer_.meter().size() >= 16)) fold();
-    if (log_now) log_.training(trainer_, &sums_, &costs_);
+    if (log_now) {
+      log_.training(trainer_, &sums_, &costs_);
+      look_for_slow_rank();
+    }
     if (step() % rhythm_.evaluate == 0 || last) evaluate_sets();
     keep_at_step();
     if (rhythm_.checkpoint > 0 && step() % rhythm_.checkpoint == 0 && !last && !reached_)
@@ -349,6 +352,17 @@ class Job {
                               epochs(trainer_.steps_planned()) + "  " + log_.progress() + shown +
                               (costs_.text().empty() ? "" : "  " + costs_.text()));
     costs_.leave_out(before);  // training throughput leaves evaluation out
+  }
+
+  // A note for who watches: no line of the log, which is the same however fast ranks are.
+  void look_for_slow_rank() {
+    if (!ranks_.several()) return;
+    const double mine = costs_.own_seconds();
+    std::vector<double> all(static_cast<std::size_t>(ranks_.size()));
+    ranks_.shared()->gather(&mine, all.data(), sizeof mine);
+    if (const auto slow = context_.slow_rank.look(all))
+      context_.progress->line(
+          join("note: ", ranks_.shared()->name(slow->first), " ", slow->second));
   }
 
   // Of the rank that needed most.

@@ -9,6 +9,7 @@
 #include "tools/kdtrain/progress.h"
 #include "tools/kdtrain/run_folder.h"
 #include "tools/kdtrain/run_ranks.h"
+#include "tools/kdtrain/step_costs.h"
 #include "tools/kdtrain/trainer.h"
 
 namespace retort::tools {
@@ -22,6 +23,7 @@ struct RunContext {
   Progress* progress = nullptr;
   RunRanks* ranks = nullptr;
   Device device = Device::kCpu;
+  SlowRank slow_rank;
   std::string data_hash;                   // of all samples: a resumed run must meet the same
   std::atomic<bool> checkpointed = false;  // there is something to go on from
   std::atomic<bool> abort = false;         // the run cannot go on: stop at the next step

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "curriculum/schedules/cutoff.h"
+#include "distill/teacher/share_logits.h"
 #include "engine/runtime/allocator.h"
 #include "nn/checkpoint/weights.h"
 #include "nn/data/drawn.h"
@@ -88,6 +89,7 @@ Trainer::Trainer(const TrainingPlan& plan, Device device, Communicator* ranks)
   make_batches();
   std::vector<distill::RunTeacher> teachers;
   for (const auto& teacher : plan.teachers) teachers.push_back({teacher, 1});
+  if (ranks_ != nullptr) share_caches();
   staged_ = std::make_unique<distill::StagedDistillation>(
       *plan.model, std::move(teachers), plan.stages,
       optimizer_factory(s_, plan.section,
@@ -165,6 +167,17 @@ nn::Batch Trainer::batch_at(std::int64_t step) {
   return batch;
 }
 
+// See Note [Logits that ranks share].
+void Trainer::share_caches() {
+  for (const auto& teacher : plan_.teachers) {
+    distill::LogitCache* const cache = teacher->cache().get();
+    if (cache == nullptr || std::find(caches_.begin(), caches_.end(), cache) != caches_.end())
+      continue;
+    cache->remember_new_rows();
+    caches_.push_back(cache);
+  }
+}
+
 // What the loss divides by is the whole batch's: of a text only its rank knows it. Integers, so that
 // no order matters.
 distill::BatchShare Trainer::share_of(const nn::Batch& own, std::int64_t samples) const {
@@ -173,15 +186,21 @@ distill::BatchShare Trainer::share_of(const nn::Batch& own, std::int64_t samples
   std::tie(share.first, share.last) = own_part(samples, slices_, *ranks_);
   struct Counts {
     std::int64_t counted, rows, values;
+    std::int64_t new_logits;  // of the teacher, since ranks told each other
   };
-  const Counts mine{counted_rows(own), own.rows(), own.inputs[0].values.dim(0)};
+  Counts mine{counted_rows(own), own.rows(), own.inputs[0].values.dim(0), 0};
+  for (const distill::LogitCache* cache : caches_) mine.new_logits += cache->new_rows();
   std::vector<Counts> all(static_cast<std::size_t>(ranks_->size()));
   ranks_->gather(&mine, all.data(), sizeof mine);
+  std::int64_t new_logits = 0;
   for (const Counts& one : all) {
     share.counted += one.counted;
     share.rows += one.rows;
     share.values += one.values;
+    new_logits += one.new_logits;
   }
+  if (new_logits > 0)
+    for (distill::LogitCache* cache : caches_) distill::share_new_rows(*cache, *ranks_);
   return share;
 }
 

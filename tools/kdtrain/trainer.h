@@ -104,6 +104,7 @@ class Trainer {
   void make_batches();
   void load(const nn::BatchPlan& plan);
   nn::Batch batch_at(std::int64_t step);
+  void share_caches();
   distill::BatchShare share_of(const nn::Batch& own, std::int64_t samples) const;
   void feed_in(const curriculum::Curriculum& c);
   std::shared_ptr<const curriculum::Sampler> feed(std::vector<std::int64_t> order);
@@ -117,7 +118,8 @@ class Trainer {
   const TrainingPlan& plan_;
   const Settings& s_;
   Device device_;
-  Communicator* ranks_;  // null: one
+  Communicator* ranks_;                       // null: one
+  std::vector<distill::LogitCache*> caches_;  // of the teachers, where ranks share their rows
   std::int64_t slices_;
   std::int64_t batch_, epoch_steps_ = 1, planned_ = 0, cutoff_ = 0;
   nn::Schedule schedule_;

@@ -18,7 +18,7 @@ std::string open_mpi_plugin(const std::string& path, MpiTable* table);
 class MpiLink {
  public:
   /// Messages of different kinds never meet.
-  enum Tag : int { kTransfer = 1, kPulse = 2 };
+  enum Tag : int { kTransfer = 1, kPulse = 2, kAgreement = 3 };
 
   /// Loads the plug-in and initialises MPI; collective. Throws Error(kDevice) without a plug-in that
   /// can be used, naming it.

@@ -8,6 +8,8 @@
 //   throw  it meets an error of its own
 //   ask    it is asked to stop: all stop after the same step
 //   calls  it makes another call than the others
+//   skip   it leaves out an agreement
+//   skip_last   it leaves out the last one
 //   embed  like hang, in a program without a handler
 #include <sys/wait.h>
 #include <unistd.h>
@@ -80,9 +82,10 @@ int run(const std::string& mode, int bad, double timeout) {
     std::vector<std::int64_t> all(static_cast<std::size_t>(ranks.size()));
     ranks.gather(&step, all.data(), sizeof step);
     if (agreement.begun() && agreement.finish().signal != 0) break;
-    agreement.begin({signal, 0, step});
+    const std::int64_t left_out = mode == "skip" ? kFaulty : mode == "skip_last" ? kSteps - 1 : -1;
+    if (ranks.rank() != bad || step != left_out) agreement.begin({signal, 0, step});
   }
-  if (agreement.begun()) signal = agreement.finish().signal;
+  agreement.end();
   test::say(join("rank ", ranks.rank(), " ends after step ", step));
   pulse.stop();
   ranks.finish();

@@ -84,9 +84,36 @@ TEST_P(PulseOf4, a_signal_to_one_rank_stops_all_after_the_same_step) {
 TEST_P(PulseOf4, ranks_that_make_different_calls_are_found_with_the_next_word) {
   const Launched r = run("calls", 3);
   EXPECT_NE(r.status, 0);
+  EXPECT_THAT(r.said, ContainsRegex(
+                          "error of rank [0-3]: (\\[gather\\] )?ranks made different calls: rank 3 "
+                          "\\(.*\\): a transfer, gather of 8 bytes, an agreement; rank 0 "
+                          "\\(.*\\) and 2 more: gather of 8 bytes, an agreement"));
+}
+
+// As a leaf, a branch and the root of the tree that words go along.
+TEST_P(PulseOf4, a_rank_that_leaves_out_an_agreement_is_named_by_the_next_one) {
+  for (const int bad : {3, 2, 0}) {
+    const Launched r = run("skip", bad);
+    EXPECT_NE(r.status, 0);
+    EXPECT_THAT(r.said,
+                ContainsRegex(join("error of rank [0-3]: (\\[gather\\] )?ranks made different "
+                                   "calls: rank ",
+                                   bad, " \\(.*\\): gather of 8 bytes x 2, an agreement; rank ",
+                                   bad == 0 ? 1 : 0,
+                                   " \\(.*\\) and 2 more: gather of 8 bytes, an agreement")))
+        << r.all();
+    EXPECT_THAT(r.said, Not(ContainsRegex("was not heard|has not moved|ends after")));
+  }
+}
+
+TEST_P(PulseOf4, the_last_agreement_that_a_rank_leaves_out_is_found_at_the_end) {
+  const Launched r = run("skip_last", 1);
+  EXPECT_NE(r.status, 0);
   EXPECT_THAT(r.said,
-              ContainsRegex("error of rank [0-3]: ranks made different calls, last rank 0 "
-                            "\\(.*\\): gather of 8 bytes, rank 3 \\(.*\\): gather of 8 bytes"));
+              ContainsRegex("ranks made different calls: rank 1 \\(.*\\): gather of 8 bytes, "
+                            "the last agreement, an agreement; rank 0 "))
+      << r.all();
+  EXPECT_THAT(r.said, Not(ContainsRegex("was not heard|has not moved|ends after")));
 }
 
 TEST_P(PulseOf4, a_program_without_a_handler_gets_an_error_from_what_it_waits_for) {
