@@ -29,7 +29,8 @@ struct RankInfo {
 ///   ranks.finish();
 ///
 /// Every call but the simple questions is collective: all ranks make the same calls in the same
-/// order, from one thread each. At size 1 nothing is loaded and nothing happens: a gather copies.
+/// order, from one thread each. At size 1 nothing is loaded and nothing happens: a gather copies,
+/// and any threads may call (jobs side by side do).
 /// All memory is the host's, and may be used again when the call returns; meanwhile the host waits
 /// by wait_watched.
 /// Errors: a failure of MPI is Error(kPeer) that names the call, and every later call throws it too.
