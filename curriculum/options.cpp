@@ -70,7 +70,7 @@ std::vector<nn::OptionSpec> curriculum_options(const nn::Strings& models) {
                     "Hard samples first: the exact reverse, or the correct ones reversed and the "
                     "wrong ones still last.")
           .with(kChangesOrder),
-      flag_option("stratify", true, "Round-robin over classes.").with(kChangesOrder),
+      flag_option("stratify", true, "Classes in turn, by their shares.").with(kChangesOrder),
       text_option("file", "",
                   "The curriculum file of scorer = \"file\": one that a run or 'kdtrain score' "
                   "wrote, fed as it stands, or lines of index,score.")

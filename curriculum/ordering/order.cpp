@@ -22,12 +22,18 @@ constexpr Named<OrderKind> kKinds[] = {{OrderKind::kCurriculum, "curriculum"},
                                        {OrderKind::kRandom, "random"}};
 constexpr Named<OrderKind> kInverses[] = {{OrderKind::kCurriculum, "off"}, kKinds[1], kKinds[2]};
 
-// Round g takes the g-th sample of every class; walking the ranks once and counting per class
-// gives each sample its round, and a stable sort by round keeps the rank inside it.
+// There are as many rounds as the largest class has samples, and a smaller class is spread over them
+// evenly: the k-th of its n samples belongs to the round in which (k + 1/2) / n of all rounds lie
+// behind. A stable sort by round keeps the rank inside it.
 Order stratified(const Indices& ranked, std::span<const std::int32_t> labels) {
-  std::map<std::int32_t, std::int64_t> seen;
+  std::map<std::int32_t, std::int64_t> size, seen;
+  std::int64_t rounds = 0;
+  for (const std::int64_t i : ranked) rounds = std::max(rounds, ++size[labels[at(i)]]);
   std::vector<std::int64_t> round(ranked.size());
-  for (std::size_t r = 0; r < ranked.size(); ++r) round[r] = seen[labels[at(ranked[r])]]++;
+  for (std::size_t r = 0; r < ranked.size(); ++r) {
+    const std::int32_t c = labels[at(ranked[r])];
+    round[r] = (2 * seen[c]++ + 1) * rounds / (2 * size[c]);
+  }
   std::vector<std::size_t> places(ranked.size());
   std::iota(places.begin(), places.end(), std::size_t{0});
   std::stable_sort(places.begin(), places.end(),

@@ -35,21 +35,24 @@ OrderKeys default_keys(const ScoreKind& kind, bool correct_known = true);
 struct OrderOptions {
   OrderKind kind = OrderKind::kCurriculum;
   OrderKeys keys = OrderKeys::kCorrectFirst;
-  bool stratify = true;    // round-robin over classes
+  bool stratify = true;    // classes in turn, by their shares
   std::uint64_t seed = 0;  // kRandom only
 };
 
 struct Order {
   std::vector<std::int64_t> indices;  // (N) sample fed at each rank
-  std::vector<std::int64_t> groups;   // (N) stratified: which round of one-per-class; else 0
+  std::vector<std::int64_t> groups;   // (N) stratified: which round of the classes; else 0
   bool operator==(const Order&) const = default;
 };
 
 /// Sorts samples 0 .. N-1, equal keys by index.
 ///
-/// With `stratify` each class keeps the order; for g = 0, 1, ... the g-th sample of every class
-/// that still has one is emitted as group g, inside a group by rank in the unstratified order.
-/// Classes of unequal size run out one by one, so the last groups are smaller. kReverseExact
+/// With `stratify` each class keeps the order and has its share of every stretch of it. With M the
+/// size of the largest class, the k-th sample (from 0) of a class of n is emitted in group
+/// floor((k + 1/2) M / n), inside a group by rank in the unstratified order. For classes of one size
+/// that is one sample of every class in each group. (Dealing unequal classes one to one instead, as
+/// the source's code does, leaves the end of the order to the largest class alone: a student that
+/// ends on one class says that class.) kReverseExact
 /// reverses the finished order, group numbers included.
 ///
 /// Shapes    easiness (N), high is easy (see Note [Directions]); correct (N), read by kCorrectFirst
