@@ -253,6 +253,14 @@ nn::Outputs answer_of(const Teacher& teacher, const nn::Batch& part, std::size_t
   if (!want.logits_suffice() || (want.head && teacher.cache() == nullptr))
     return teacher.forward(inputs, want);
   nn::Outputs answer;
+  if (teacher.keeps(CachedRows::kFeatures) && !part.sample.empty() && inputs.rows.defined()) {
+    answer = teacher.features(inputs, part.sample, part.variant, part.sample_of_row_on_host);
+    if (want.head) return answer;
+    const NoGrad no_grad;
+    answer.logits = nn::logits_of(answer);  // (N, V)
+    answer.features = {}, answer.head = {};
+    return answer;
+  }
   answer.logits = teacher.logits(inputs, part.sample, part.variant);  // (N, V)
   return answer;
 }

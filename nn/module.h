@@ -149,6 +149,9 @@ class Model : public Module {
   virtual Outputs forward(const Inputs& inputs, const Want& want = {}) = 0;
   virtual ModelFacts facts() const = 0;
   std::int64_t classes() const { return facts().classes; }
+  /// The last layer, where it is linear and all that it reads is Outputs::features; undefined: other
+  /// models, and what a forward pass alone can tell.
+  virtual Head head() const { return {}; }
 
   /// Text files that belong beside its weights, so that other programs know what they are:
   /// {"config.json", ...}.

@@ -11,11 +11,11 @@
 namespace retort::distill {
 namespace {
 
-constexpr const char* kVersion = "retort-logits-2";
+constexpr const char* kVersion = "retort-logits-3";
 
-std::string digest_of(const Tensor& sample, const Tensor& variant, const Tensor& logits) {
+std::string digest_of(const Tensor& sample, const Tensor& variant, const Tensor& values) {
   Hasher hasher;
-  for (const Tensor& t : {sample, variant, logits})
+  for (const Tensor& t : {sample, variant, values})
     if (t.numel() > 0) hasher.update(t.raw(), t.bytes());
   return hasher.hex();
 }
@@ -28,9 +28,12 @@ std::string hash_hex(const std::string& text) {
 
 }  // namespace
 
+const char* name_of(CachedRows rows) { return rows == CachedRows::kLogits ? "logits" : "features"; }
+
 LogitCache::LogitCache(LogitCacheKey key, std::uint64_t max_bytes, std::string file)
     : key_(std::move(key)), max_bytes_(max_bytes), file_(std::move(file)) {
-  RETORT_CHECK(key_.classes >= 1, "[logit_cache] expected at least 1 class, got ", key_.classes);
+  RETORT_CHECK(key_.width >= 1, "[logit_cache] expected rows of at least 1 value, got ",
+               key_.width);
   std::error_code error;  // a name too long, a folder that may not be entered: no file
   if (file_.empty() || !std::filesystem::exists(file_, error)) return;
   try {
@@ -50,7 +53,7 @@ LogitCache::RowKey LogitCache::row_key(std::span<const std::int64_t> samples,
 }
 
 std::uint64_t LogitCache::row_bytes() const {
-  return static_cast<std::uint64_t>(key_.classes) * sizeof(float) + sizeof(RowKey);
+  return static_cast<std::uint64_t>(key_.width) * sizeof(float) + sizeof(RowKey);
 }
 
 bool LogitCache::keep(const RowKey& key, const float* row) {
@@ -60,14 +63,14 @@ bool LogitCache::keep(const RowKey& key, const float* row) {
     return false;
   }
   index_.emplace(key, index_.size());
-  values_.insert(values_.end(), row, row + key_.classes);
+  values_.insert(values_.end(), row, row + key_.width);
   return true;
 }
 
 std::vector<std::int64_t> LogitCache::lookup(std::span<const std::int64_t> samples,
                                              std::span<const std::uint32_t> variant,
                                              std::span<float> rows) {
-  const auto width = static_cast<std::size_t>(key_.classes);
+  const auto width = static_cast<std::size_t>(key_.width);
   check_rows(samples.size(), variant.size(), rows.size());
   const std::lock_guard lock(mutex_);
   std::vector<std::int64_t> missing;
@@ -86,7 +89,7 @@ std::vector<std::int64_t> LogitCache::lookup(std::span<const std::int64_t> sampl
 
 void LogitCache::insert(std::span<const std::int64_t> samples,
                         std::span<const std::uint32_t> variant, std::span<const float> rows) {
-  const auto width = static_cast<std::size_t>(key_.classes);
+  const auto width = static_cast<std::size_t>(key_.width);
   check_rows(samples.size(), variant.size(), rows.size());
   const std::lock_guard lock(mutex_);
   for (std::size_t i = 0; i < samples.size(); ++i) {
@@ -98,9 +101,9 @@ void LogitCache::insert(std::span<const std::int64_t> samples,
 }
 
 void LogitCache::check_rows(std::size_t samples, std::size_t variants, std::size_t values) const {
-  const auto width = static_cast<std::size_t>(key_.classes);
+  const auto width = static_cast<std::size_t>(key_.width);
   RETORT_CHECK(values == samples * width, "[logit_cache] expected ", samples * width,
-               " logits, got ", values);
+               " values, got ", values);
   RETORT_CHECK(variants == 0 || variants == samples, "[logit_cache] expected ", samples,
                " variants, got ", variants);
 }
@@ -116,7 +119,7 @@ std::int64_t LogitCache::new_rows() const {
 }
 
 LogitRows LogitCache::take_new_rows() {
-  const auto width = static_cast<std::size_t>(key_.classes);
+  const auto width = static_cast<std::size_t>(key_.width);
   const std::lock_guard lock(mutex_);
   LogitRows rows;
   for (const RowKey& key : new_) {
@@ -130,7 +133,7 @@ LogitRows LogitCache::take_new_rows() {
 }
 
 void LogitCache::take_over(const LogitRows& rows) {
-  const auto width = static_cast<std::size_t>(key_.classes);
+  const auto width = static_cast<std::size_t>(key_.width);
   check_rows(rows.samples.size(), rows.variants.size(), rows.values.size());
   const std::lock_guard lock(mutex_);
   for (std::size_t i = 0; i < rows.samples.size(); ++i)
@@ -152,21 +155,22 @@ void LogitCache::save() {
   std::sort(rows.begin(), rows.end());
   const auto n = static_cast<std::int64_t>(rows.size());
   const Tensor sample = Tensor::empty({n}, DType::kI64), variant = Tensor::empty({n}, DType::kI32),
-               logits = Tensor::empty({n, key_.classes}, DType::kF32);
-  const auto width = static_cast<std::size_t>(key_.classes);
+               values = Tensor::empty({n, key_.width}, DType::kF32);
+  const auto width = static_cast<std::size_t>(key_.width);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     sample.data<std::int64_t>()[i] = rows[i].first.sample;
     variant.data<std::int32_t>()[i] = std::bit_cast<std::int32_t>(rows[i].first.variant);
-    std::memcpy(logits.data<float>() + i * width, &values_[rows[i].second * width],
+    std::memcpy(values.data<float>() + i * width, &values_[rows[i].second * width],
                 width * sizeof(float));
   }
   make_folders(parent_folder(file_));
-  write_safetensors(file_, {{"sample", sample}, {"variant", variant}, {"logits", logits}},
+  write_safetensors(file_, {{"sample", sample}, {"variant", variant}, {"values", values}},
                     {{"format", kVersion},
                      {"dataset", key_.dataset_hash},
                      {"teacher", key_.teacher_hash},
                      {"reading", key_.reading},
-                     {"digest", digest_of(sample, variant, logits)}});
+                     {"rows", name_of(key_.rows)},
+                     {"digest", digest_of(sample, variant, values)}});
   changed_ = false;
 }
 
@@ -183,25 +187,26 @@ void LogitCache::read_file() {
   expect("dataset", key_.dataset_hash);
   expect("teacher", key_.teacher_hash);
   expect("reading", key_.reading);
-  const auto entry = reader.header().find("logits");
+  expect("rows", name_of(key_.rows));
+  const auto entry = reader.header().find("values");
   RETORT_CHECK_AS(kBadInput,
                   entry && entry->dtype == DType::kF32 && entry->shape.rank() == 2 &&
-                      entry->shape[1] == key_.classes,
-                  "expected f32 logits of ", key_.classes, " classes");
+                      entry->shape[1] == key_.width,
+                  "expected f32 rows of ", key_.width, " values");
   const std::int64_t n = entry->shape[0];
   RETORT_CHECK_AS(kBadInput, static_cast<std::uint64_t>(n) <= max_bytes_ / row_bytes(), n,
                   " rows are more than the cap of ", max_bytes_, " bytes allows");
   const Tensor sample = reader.read("sample"), variant = reader.read("variant"),
-               logits = reader.read("logits");
+               values = reader.read("values");
   RETORT_CHECK_AS(kBadInput,
                   sample.dtype() == DType::kI64 && sample.shape() == Shape({n}) &&
                       variant.dtype() == DType::kI32 && variant.shape() == Shape({n}),
                   "expected ", n, " i64 samples and i32 variants");
-  expect("digest", digest_of(sample, variant, logits));
+  expect("digest", digest_of(sample, variant, values));
   for (std::int64_t i = 0; i < n; ++i)
     keep({sample.data<std::int64_t>()[i],
           std::bit_cast<std::uint32_t>(variant.data<std::int32_t>()[i])},
-         logits.data<float>() + i * key_.classes);
+         values.data<float>() + i * key_.width);
   stats_.from_file = static_cast<std::int64_t>(index_.size());
 }
 
@@ -212,8 +217,8 @@ std::shared_ptr<LogitCache> LogitCacheStore::get(const LogitCacheKey& key) {
     cache = std::make_shared<LogitCache>(
         key, max_bytes_,
         folder_.empty() ? std::string()
-                        : join(folder_, "/logits_", key.teacher_hash.substr(0, 16), "_",
-                               key.dataset_hash.substr(0, 16), "_",
+                        : join(folder_, "/", name_of(key.rows), "_", key.teacher_hash.substr(0, 16),
+                               "_", key.dataset_hash.substr(0, 16), "_",
                                hash_hex(key.reading).substr(0, 16), ".safetensors"));
   return cache;
 }

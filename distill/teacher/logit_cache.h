@@ -1,4 +1,4 @@
-// Logits of a frozen teacher, kept per sample and variant.
+// What a frozen teacher answered with, kept per sample and variant.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -14,12 +14,19 @@
 
 namespace retort::distill {
 
+/// What a row is. Of masked words a teacher's features stand for its logits, through its head: at a
+/// vocabulary of 30,000 they are a hundredth of the size (Note [Features instead of logits]).
+enum class CachedRows : std::uint8_t { kLogits, kFeatures };
+/// "logits", "features".
+const char* name_of(CachedRows rows);
+
 /// What the cached rows belong to. All arms and seeds of a run that share data and teacher share
 /// one cache.
 struct LogitCacheKey {
   std::string dataset_hash, teacher_hash;
-  std::int64_t classes = 0;
+  std::int64_t width = 0;    // of a row: V of logits, m of features
   std::string reading = {};  // how the teacher reads the samples: nn::Reading::str()
+  CachedRows rows = CachedRows::kLogits;
   auto operator<=>(const LogitCacheKey&) const = default;
 };
 
@@ -36,15 +43,15 @@ struct LogitCacheStatistics {
 struct LogitRows {
   std::vector<std::int64_t> samples;
   std::vector<std::uint32_t> variants;
-  std::vector<float> values;  // (rows, classes)
+  std::vector<float> values;  // (rows, width)
 };
 
-/// Exact logits (f32, bit for bit) by (sample, variant key). Rows over the byte cap are not
+/// Exact rows (f32, bit for bit) by (sample, variant key). Rows over the byte cap are not
 /// kept and computed again. Threads: all calls may come from several threads at once.
 ///
 /// Note [Cache file]
-///   A safetensors file: sample i64 (n), variant i32 (n, the bits of the u32 key), logits f32
-///   (n, V), sorted by (sample, variant); metadata names the key and the XXH3-128 of the content.
+///   A safetensors file: sample i64 (n), variant i32 (n, the bits of the u32 key), values f32
+///   (n, width), sorted by (sample, variant); metadata names the key and the XXH3-128 of the content.
 ///   It is written beside its place and renamed. A file that is not exactly what this cache would
 ///   have written (other key, damaged, larger than the cap) is left alone and not used; statistics
 ///   say why, and save() replaces it: it is a copy of what can be computed again.
@@ -55,7 +62,7 @@ class LogitCache {
                       std::string file = {});
 
   const LogitCacheKey& key() const { return key_; }
-  /// Fills the rows (B V) that are held and returns the places 0 .. B-1 of those that are not.
+  /// Fills the rows (B width) that are held and returns the places 0 .. B-1 of those that are not.
   /// variant may be empty: key 0 for all.
   std::vector<std::int64_t> lookup(std::span<const std::int64_t> samples,
                                    std::span<const std::uint32_t> variant, std::span<float> rows);

@@ -28,7 +28,7 @@ void share_new_rows(LogitCache& cache, Communicator& ranks) {
   put(mine.variants, &packed);
   put(mine.values, &packed);
   const std::vector<std::string> all = ranks.gather(packed);
-  const auto width = static_cast<std::size_t>(cache.key().classes);
+  const auto width = static_cast<std::size_t>(cache.key().width);
   const std::size_t row_bytes =
       sizeof(std::int64_t) + sizeof(std::uint32_t) + width * sizeof(float);
   for (int r = 0; r < ranks.size(); ++r) {

@@ -1,4 +1,4 @@
-// A frozen model that answers with logits: online, or from a cache.
+// A frozen model that answers: online, or from a cache.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -42,12 +42,20 @@ class Teacher {
   void cached_logits(const std::function<nn::Inputs()>& inputs,
                      std::span<const std::int64_t> samples, std::span<const std::uint32_t> variants,
                      std::span<float> values) const;
+  /// Features and head (Outputs) of texts whose rows are words, through a cache that keeps features:
+  /// the logits of row i, which is of sample of_row[i] (ascending), are logits_of() what comes back.
+  /// A row is the same bits whatever batch it came in first. f32, on the CPU. inputs.rows say which.
+  nn::Outputs features(const nn::Inputs& inputs, std::span<const std::int64_t> samples,
+                       std::span<const std::uint32_t> variants,
+                       std::span<const std::int32_t> of_row) const;
   /// What is wanted, for projections, terms and probes. No gradient is recorded.
   nn::Outputs forward(const nn::Inputs& inputs, const nn::Want& want) const;
 
-  /// The cache must be of this teacher's hash and class count. Null: online again.
+  /// The cache must be of this teacher's hash and class count, or the width of its features. Null:
+  /// online again.
   void use_cache(std::shared_ptr<LogitCache> cache);
   const std::shared_ptr<LogitCache>& cache() const { return cache_; }
+  bool keeps(CachedRows rows) const { return cache_ != nullptr && cache_->key().rows == rows; }
 
  private:
   std::shared_ptr<nn::Model> model_;

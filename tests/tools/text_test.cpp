@@ -2,6 +2,7 @@
 // losses' names, tasks that go from texts to questions. Small transformers, a handful of steps each.
 #include <algorithm>
 #include <cstring>
+#include <regex>
 
 #include "tests/tools/table_fixture.h"
 
@@ -168,6 +169,42 @@ TEST_F(KdtrainText, answers_about_sentences_are_kept) {
       run_into(out, all);
       EXPECT_EQ(content(folder_ / out), want) << precision << " " << cut[0];
     }
+  }
+}
+
+// Of words the teacher's features are kept: arms of one seed see the same masks, and only the first of
+// them asks the teacher. How much is kept changes no byte.
+TEST_F(KdtrainText, features_of_masked_words_are_kept) {
+  recipe(arm("kd") + arm("parts", "train.micro_batch = 3") + arm("slices", "train.slices = 2") +
+         arm("chunks", "distill.logits_memory = 1"));
+  for (const char* precision : {"f32", "bf16"}) {
+    const std::vector<std::string> args{"text.toml", "train.epochs=2",
+                                        std::string("teacher.precision=") + precision};
+    const auto run_with = [&](const std::string& out, const std::vector<std::string>& more) {
+      fs::remove_all(folder_ / out);
+      std::vector<std::string> all = args;
+      all.insert(all.end(), more.begin(), more.end());
+      return run_into(out, all).err;
+    };
+    const auto asked = [](const std::string& told) {
+      std::smatch m;
+      EXPECT_TRUE(std::regex_search(
+          told, m, std::regex("teachers' features: ([0-9]+) words computed, ([0-9]+) kept")))
+          << told;
+      return std::pair(std::stol(m[1]), std::stol(m[2]));
+    };
+    const auto [computed, kept] = asked(run_with("whole", {"train.jobs=1"}));
+    EXPECT_GT(computed, 0);
+    EXPECT_EQ(kept, 3 * computed);  // four arms
+    const std::string want = content(folder_ / "whole");
+    const auto off = asked(run_with("off", {"teacher.cache=off", "--threads", "2"}));
+    EXPECT_EQ(off, std::pair(4 * computed, 0L));
+    EXPECT_EQ(content(folder_ / "off"), want) << precision;
+    run_with("little", {"teacher.cache=on", "teacher.cache_mib=1", "--threads", "1"});
+    EXPECT_EQ(content(folder_ / "little"), want) << precision;
+    // One arm draws new masks in each epoch: nobody asks again.
+    const auto alone = asked(run_with("alone", {"arms=[\"kd\"]", "train.jobs=1"}));
+    EXPECT_EQ(alone, std::pair(computed, 0L));
   }
 }
 

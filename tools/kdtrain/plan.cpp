@@ -346,8 +346,19 @@ class Planner {
 
   bool is_cached(const JobPlan& job) const {
     return !sets_.empty() && job.stages.front().teacher_s > 0 &&
-           base_.text("teacher.cache") != "off" &&
+           keeps_answers(base_, data_, sets_[0][0]) &&
            make_cache(base_, data_, device_, sets_[0][0]) != nullptr;
+  }
+
+  // Of logits, or of what stands for them: one, or as many as a text has predicted words, on average
+  // over some that are drawn.
+  double rows_of_sample() const {
+    const nn::DataFacts& facts = data_.facts();
+    if (facts.task != nn::TextTask::kMaskedLm && facts.task != nn::TextTask::kCausalLm) return 1;
+    const nn::Reading reading = reading_of(base_, "student", *data_.kind, DType::kF32);
+    const nn::Batch some = plain_source(*data_.student, device_, {reading})
+                               ->make(nn::drawn_samples(facts.size, 64, 0, "rows of a text"));
+    return std::max(1.0, static_cast<double>(some.rows()) / static_cast<double>(some.size()));
   }
 
   // The teacher's passes that fill the cache: once for each teacher and seed, or once for each
@@ -360,7 +371,7 @@ class Planner {
       const JobPlan& job = arms[a];
       if (!is_cached(job)) continue;
       const double samples = static_cast<double>(job.steps * job.batch);
-      const bool augmented = is_treated(recipe_.arms[a].settings);
+      const bool augmented = is_treated(recipe_.arms[a].settings) || data_.facts().redrawn;
       const double own = augmented ? samples * seeds
                                    : std::min(samples, static_cast<double>(data_.student->size()));
       per_sample =
@@ -370,7 +381,8 @@ class Planner {
     }
     if (rows_wanted == 0) return 0;
     constexpr double kRowBytes = 16;  // key beside the logits
-    const double row = static_cast<double>(data_.facts().classes) * 4 + kRowBytes,
+    const auto cache = make_cache(base_, data_, device_, sets_[0][0]);
+    const double row = rows_of_sample() * (static_cast<double>(cache->key().width) * 4 + kRowBytes),
                  room = teachers * std::floor(base_.number("teacher.cache_mib") * 1048576 / row),
                  held = std::min(rows_different, room);
     plan_.cache_bytes = static_cast<std::size_t>(held * row);

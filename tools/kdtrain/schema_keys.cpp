@@ -204,8 +204,9 @@ void teacher_rows(Table* t) {
           choice_option("precision", "f32", "f32|bf16", "Arithmetic of the teacher's forward pass.")
               .with(kCost),
           choice_option("cache", "auto", "auto|off|on",
-                        "Keep the teacher's logits per (sample, augmentation); of texts: one row a "
-                        "sample, on the CPU.")
+                        "Keep the teacher's logits per (sample, augmentation), on the CPU also of "
+                        "texts; of predicted words what its head reads, which is smaller. auto: "
+                        "where they are asked for again.")
               .without(kResult)
               .with(kCost),
           number_option("cache_mib", 512, 1, 1048576, "MiB", "Largest memory of that cache.")

@@ -121,10 +121,12 @@ void TaskRun::tell_of_caches() const {
   struct Asked {
     std::uint64_t computed = 0, kept = 0;
   } mine;
+  bool features = false;  // of the rows of a text, instead of logits
   for (const auto& of_model : sets_)
     for (const TeacherSet& set : of_model) {
       if (set.final == nullptr || set.final->cache() == nullptr) continue;
       const distill::LogitCacheStatistics asked = set.final->cache()->statistics();
+      features = set.final->keeps(distill::CachedRows::kFeatures);
       mine.computed += asked.misses;
       mine.kept += asked.hits;
     }
@@ -133,8 +135,9 @@ void TaskRun::tell_of_caches() const {
   Asked sum;
   for (const Asked& one : all) sum.computed += one.computed, sum.kept += one.kept;
   if (sum.computed + sum.kept > 0)
-    shared_.progress.line(join("teachers' logits: ", sum.computed, " samples computed, ", sum.kept,
-                               " kept from before"));
+    shared_.progress.line(
+        join(features ? "teachers' features: " : "teachers' logits: ", sum.computed,
+             features ? " words" : " samples", " computed, ", sum.kept, " kept from before"));
 }
 
 void TaskRun::release() {

@@ -60,6 +60,11 @@ bool is_text(const ExperimentData& data) { return data.facts().gives == nn::Read
 
 }  // namespace
 
+bool keeps_answers(const Settings& settings, const ExperimentData& data, const TeacherSet& set) {
+  const std::string& mode = settings.text("teacher.cache");
+  return mode == "on" || (mode == "auto" && (!has_rows_of_words(data.facts()) || set.asked_again));
+}
+
 // Arms with one seed see the same (sample, variant) pairs, so a cache saves all but the first of
 // them the teacher's pass. The bits of a row do not depend on which job asked first.
 std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
@@ -67,16 +72,19 @@ std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
                                                 const TeacherSet& set) {
   const std::string& mode = settings.text("teacher.cache");
   if (data.endless() || (mode != "on" && device != Device::kCpu)) return nullptr;
-  // Of texts: where a sample is one row, and no draw decides what is read.
-  if (has_rows_of_words(data.facts())) return nullptr;
   if (is_text(data) && device != Device::kCpu) return nullptr;
+  const bool words = has_rows_of_words(data.facts());
+  const nn::Head head = set.final->model().head();
+  if (words && !head.defined()) return nullptr;
   // "off" keeps nothing, but asks the teacher in the same passes: a knob of memory changes no byte.
   const auto bytes =
-      mode == "off" ? 0
-                    : static_cast<std::uint64_t>(settings.number("teacher.cache_mib") * 1048576);
+      keeps_answers(settings, data, set)
+          ? static_cast<std::uint64_t>(settings.number("teacher.cache_mib") * 1048576)
+          : 0;
   return std::make_shared<distill::LogitCache>(
-      distill::LogitCacheKey{nn::hex(data.student->hash()), set.final->hash(), data.facts().classes,
-                             set.reading.str()},
+      distill::LogitCacheKey{nn::hex(data.student->hash()), set.final->hash(),
+                             words ? head.weight.dim(1) : data.facts().classes, set.reading.str(),
+                             words ? distill::CachedRows::kFeatures : distill::CachedRows::kLogits},
       bytes);
 }
 
@@ -86,6 +94,7 @@ TeacherSet fresh_teacher_set(const JobList& jobs, std::size_t model, std::size_t
   TeacherSet set;
   set.model = m.name;
   set.seed = jobs.teacher_seeds()[t];
+  set.asked_again = !data.facts().redrawn || jobs.recipe().arms.size() > 1;
   set.reading = reading_of(*m.settings, m.section(), *data.kind,
                            precision_of(jobs.settings(), "teacher.precision"));
   const auto fresh = [&](const std::string& name) {
@@ -104,6 +113,7 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
   TeacherSet set;
   set.model = m.name;
   set.seed = jobs.teacher_seeds()[t];
+  set.asked_again = !data.facts().redrawn || jobs.recipe().arms.size() > 1;
   set.reading = reading_of(*m.settings, m.section(), *data.kind,
                            precision_of(jobs.settings(), "teacher.precision"));
   const auto load = [&](const std::string& file, const std::string& name) {
@@ -161,7 +171,8 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
     auto each = beat.of_batches_until_stopped();
     // What is said of a sentence here is what students ask for later: once is enough.
     std::optional<RowsAlone> rows_alone;
-    if (const auto& cache = set->final->cache(); cache && is_text(data)) {
+    if (const auto& cache = set->final->cache();
+        is_text(data) && set->final->keeps(distill::CachedRows::kLogits)) {
       rows_alone.emplace();
       if (ranks != nullptr) cache->remember_new_rows();
       each = [cache, told = std::move(each)](const nn::Batch& part, const nn::Outputs& outputs) {

@@ -37,7 +37,12 @@ void measure_teacher(const JobList& jobs, std::size_t model, const ExperimentDat
                      Device device, Progress* progress, TeacherSet* set,
                      Communicator* ranks = nullptr);
 
-/// A cache for the teacher's logits as the recipe asks for it; null where there is none.
+/// Whether what it answers is kept in make_cache(): as teacher.cache says; "auto" keeps what somebody
+/// asks for again.
+bool keeps_answers(const Settings& settings, const ExperimentData& data, const TeacherSet& set);
+
+/// A cache for the teacher's logits, or of words for its features, as the recipe asks for it; null
+/// where there is none. One that keeps nothing has the teacher asked in the same passes.
 std::shared_ptr<distill::LogitCache> make_cache(const Settings& settings,
                                                 const ExperimentData& data, Device device,
                                                 const TeacherSet& set);

@@ -27,6 +27,9 @@ struct TeacherSet {
   std::shared_ptr<distill::Teacher> final, untrained;
   std::map<std::string, std::shared_ptr<distill::Teacher>> snapshots;  // by SnapshotRule::name()
   nn::Reading reading;
+  // Somebody asks for a text's answers more than once: in another epoch, or in another arm that
+  // has the same masks.
+  bool asked_again = true;
   std::vector<std::string> problems;  // of `final`, which teacher.allow_untrained accepted
   std::vector<std::shared_ptr<distill::TeacherAnswers>> answers;  // of `final`, by evaluation set
   std::vector<distill::Metrics> evaluation;                       // by evaluation set

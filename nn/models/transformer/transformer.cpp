@@ -151,6 +151,12 @@ void Transformer::add_head() {
   }
 }
 
+Head Transformer::head() const {
+  if (config_.head == TextTask::kNone) return {};
+  if (is_classifier(config_.head)) return {*head_out_.weight, *head_out_.bias};
+  return {*word_, head_out_.bias == nullptr ? Tensor() : *head_out_.bias};  // tied
+}
+
 ModelFacts Transformer::facts() const {
   std::int64_t classes = 0;
   switch (config_.head) {
@@ -287,15 +293,14 @@ void Transformer::run_head(const Tensor& h, const Inputs& in, const Sequences& s
     const bool bert = config_.family == TransformerFamily::kBert;
     const Tensor pooled = head_dense_(first, bert ? Activation::kTanh : Activation::kRelu);
     out->features = dropout(pooled, config_.head_dropout, s.of_sequence, head_drop_, training());
-    out->head = {*head_out_.weight, *head_out_.bias};
   } else {
     out->features = in.rows.defined() ? gather_rows(h, in.rows) : h;  // (N, hidden)
     if (config_.head == TextTask::kMaskedLm)
       out->features = layer_norm(head_dense_(out->features, config_.activation), *head_norm_.weight,
                                  *head_norm_.bias, config_.epsilon);
     if (config_.head == TextTask::kNone) return;
-    out->head = {*word_, head_out_.bias == nullptr ? Tensor() : *head_out_.bias};  // tied
   }
+  out->head = head();
   const bool choice = config_.head == TextTask::kMultipleChoice;
   if (want.head && !choice) return;
   out->logits = logits_of(*out);  // (N, V) or (B, classes)

@@ -48,6 +48,7 @@ class Transformer : public Model {
                        std::int64_t choices = 2);
   Outputs forward(const Inputs& inputs, const Want& want = {}) override;
   ModelFacts facts() const override;
+  Head head() const override;
   const TransformerConfig& config() const { return config_; }
 
   /// Its parts by what they are, whatever a family calls them, with the beginning of their names:

@@ -281,6 +281,95 @@ TEST(LogitCache, refuses_texts_of_several_rows) {
       Error);
 }
 
+// What the head reads stands for its logits: the same bits whatever else was asked, and kept or not.
+TEST(LogitCache, features_of_words) {
+  for (const char* arch : {"bert", "gpt2"})
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const bool masked = std::string(arch) == "bert";
+      Teacher teacher(
+          nn::make_model({.arch = arch,
+                          .seed = 1,
+                          .options = {{"layers", std::int64_t{2}},
+                                      {"hidden_size", std::int64_t{72}},
+                                      {"heads", std::int64_t{2}},
+                                      {"intermediate", std::int64_t{150}}},
+                          .task = masked ? nn::TextTask::kMaskedLm : nn::TextTask::kCausalLm,
+                          .ids = 60}));
+      const auto use_fresh_cache = [&](std::uint64_t bytes = 1 << 20) {
+        teacher.use_cache(std::make_shared<LogitCache>(
+            LogitCacheKey{"data", teacher.hash(), 72, "", CachedRows::kFeatures}, bytes));
+      };
+      // Of each text its first token, and its third where it has one.
+      const nn::Inputs plain = texts(40, 1, dtype);
+      std::vector<std::int32_t> wanted, of_row;
+      for (std::int32_t b = 0; b < 40; ++b)
+        for (const std::int32_t at : {0, 2}) {
+          const auto first = plain.starts_on_host[static_cast<std::size_t>(b)];
+          if (first + at >= plain.starts_on_host[static_cast<std::size_t>(b) + 1]) continue;
+          wanted.push_back(first + at);
+          of_row.push_back(b);
+        }
+      nn::Inputs inputs = nn::Inputs::tokens(plain.values, plain.starts_on_host, wanted);
+      inputs.activations = dtype;
+      nn::Batch batch(inputs, Tensor());
+      batch.set_rows(of_row);
+      for (std::int64_t b = 0; b < 40; ++b)
+        batch.sample.push_back(7 * b), batch.variant.push_back(5);
+      const auto ask = [&](const nn::Batch& part) {
+        return teacher.features(part.inputs[0], part.sample, part.variant,
+                                part.sample_of_row_on_host);
+      };
+      const auto rows = static_cast<std::int64_t>(wanted.size());
+      use_fresh_cache();
+      const nn::Outputs want = ask(batch);
+      EXPECT_EQ(want.features.shape(), (Shape{rows, 72}));
+      EXPECT_TRUE(all_close(nn::logits_of(want), teacher.logits(inputs).to(DType::kF32),
+                            dtype == DType::kBF16 ? Tolerance{3e-2, 3e-2} : Tolerance{1e-4, 1e-5}));
+      EXPECT_EQ(teacher.cache()->statistics().misses, static_cast<std::uint64_t>(rows));
+      EXPECT_TRUE(same_bytes(ask(batch).features, want.features));
+      EXPECT_EQ(teacher.cache()->statistics().hits, static_cast<std::uint64_t>(rows));
+      batch.variant.assign(40, 9);  // other masks: other words
+      ask(batch);
+      EXPECT_EQ(teacher.cache()->statistics().misses, static_cast<std::uint64_t>(2 * rows));
+      for (const std::uint64_t bytes : {0, 5000, 1 << 20})  // nothing is kept, some, all
+        for (const auto& [begin, end] : {std::pair<std::int64_t, std::int64_t>{3, 4}, {8, 37}}) {
+          use_fresh_cache(bytes);
+          const nn::Batch part = batch.slice(begin, end);
+          const auto row_of = [&](std::int64_t b) {
+            return std::lower_bound(of_row.begin(), of_row.end(), b) - of_row.begin();
+          };
+          for (int round = 0; round < 2; ++round)
+            EXPECT_TRUE(
+                same_bytes(ask(part).features, want.features.slice(row_of(begin), row_of(end))))
+                << arch << " " << name_of(dtype) << " " << begin << " " << bytes;
+        }
+    }
+}
+
+TEST(LogitCache, features_of_another_width_or_of_no_head_are_refused) {
+  const auto key = [](const Teacher& teacher, std::int64_t width) {
+    return std::make_shared<LogitCache>(
+        LogitCacheKey{"data", teacher.hash(), width, "", CachedRows::kFeatures});
+  };
+  Teacher teacher(nn::make_model({.arch = "bert",
+                                  .seed = 1,
+                                  .options = {{"layers", std::int64_t{1}},
+                                              {"hidden_size", std::int64_t{8}},
+                                              {"heads", std::int64_t{1}},
+                                              {"intermediate", std::int64_t{8}}},
+                                  .task = nn::TextTask::kMaskedLm,
+                                  .ids = 60}));
+  EXPECT_THROW(teacher.use_cache(key(teacher, 60)), Error);
+  teacher.use_cache(key(teacher, 8));
+  const nn::Inputs inputs = texts(2, 1, DType::kF32);
+  const std::vector<std::int64_t> samples{0, 1};
+  std::vector<float> values(16);
+  EXPECT_THROW(teacher.cached_logits([&] { return inputs; }, samples, {}, values), Error);
+  EXPECT_THROW(teacher.features(inputs, samples, {}, {}), Error);  // which rows?
+  Teacher images(model(1));
+  EXPECT_THROW(images.use_cache(key(images, 4)), Error);
+}
+
 TEST(LogitCache, several_threads) {
   Teacher teacher(model(1));
   const Tensor x = randn({64, 4}, 1);

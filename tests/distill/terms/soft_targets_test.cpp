@@ -113,7 +113,7 @@ TEST(SoftTargets, a_teachers_cached_logits_are_taken_as_they_are) {
   model->initialize(2);
   Teacher teacher(model);
   teacher.use_cache(std::make_shared<LogitCache>(
-      LogitCacheKey{.dataset_hash = "d", .teacher_hash = teacher.hash(), .classes = 5},
+      LogitCacheKey{.dataset_hash = "d", .teacher_hash = teacher.hash(), .width = 5},
       std::size_t{1} << 20));
   nn::Batch batch{randn({3, 6}, 4), randint({3}, 3, 5)};
   batch.sample = {0, 1, 2};
