@@ -226,8 +226,20 @@ HWY_INLINE void elements_of(divergence::JensenShannon, V p, V q, V u, V k, V& pa
   const F d;
   const auto has_p = hn::Ne(p, hn::Zero(d)), has_q = hn::Ne(q, hn::Zero(d));
   const V rest = hn::Sub(hn::Set(d, 1.0f), k);
-  const V m_over_p = hn::Log1p(d, hn::Mul(rest, hn::Expm1(d, u)));
-  const V m_over_q = hn::Log1p(d, hn::Mul(k, hn::Expm1(d, hn::Neg(u))));
+  V m_over_p, m_over_q;
+  if (const float share = hn::GetLane(k); share >= 0.25f && share <= 0.75f) {
+    // log(m / q) = log(m / p) - u: one logarithm does, that of m over the larger of the two, which
+    // is between log k and 0. What the other loses is of the size of u, and weighs as e^-|u|. Near
+    // u = 0 the difference loses 1 / k of its precision, so other shares take both logarithms.
+    const auto p_leads = hn::Le(u, hn::Zero(d));
+    const V leads =
+        hn::Log1p(d, hn::Mul(hn::IfThenElse(p_leads, rest, k), hn::Expm1(d, hn::Neg(hn::Abs(u)))));
+    m_over_p = hn::IfThenElse(p_leads, leads, hn::Add(leads, u));
+    m_over_q = hn::IfThenElse(p_leads, hn::Sub(leads, u), leads);
+  } else {
+    m_over_p = hn::Log1p(d, hn::Mul(rest, hn::Expm1(d, u)));
+    m_over_q = hn::Log1p(d, hn::Mul(k, hn::Expm1(d, hn::Neg(u))));
+  }
   h = hn::IfThenElseZero(has_q, hn::Neg(hn::Mul(hn::Mul(rest, q), m_over_q)));
   part = hn::Sub(h, hn::IfThenElseZero(has_p, hn::Mul(hn::Mul(k, p), m_over_p)));
 }

@@ -30,6 +30,7 @@ struct Case {
   std::vector<std::uint8_t> mask;
   kernels::AnyDivergence divergence = Divergence::kForwardKl;
   std::int32_t tau_power = -1;
+  double parameter = -1;  // below 0: the divergence's default
   std::int64_t pitch = 0;   // 0: classes
   std::int64_t offset = 0;  // elements before the first row: alignment
   bool in_place = false;
@@ -100,7 +101,7 @@ inline Outcome run(const Case& c, Device device, DType dtype) {
   a.classes = c.classes;
   a.dtype = dtype;
   a.divergence = c.divergence;
-  a.parameter = default_parameter(c.divergence);
+  a.parameter = c.parameter < 0 ? default_parameter(c.divergence) : c.parameter;
   a.tau_power = c.tau_power;
   kernels::distill_loss(context_of(device), a);
 

@@ -62,6 +62,36 @@ TEST(DistillLossValues, every_power_of_tau) {
       }
 }
 
+// Of mixtures: shares on both sides of where formulas change, of models that nearly agree and of ones
+// that do not.
+TEST(DistillLossValues, every_share_of_a_mixture) {
+  for (const Divergence divergence :
+       {Divergence::kJensenShannon, Divergence::kSkewKl, Divergence::kSkewReverseKl})
+    for (const double share : {0.02, 0.24, 0.25, 0.5, 0.75, 0.76, 0.98})
+      for (const std::int64_t v : {7, 200})
+        for (const float apart : {0.01f, 1.0f, 12.0f}) {
+          Case c = make_case(5, v, 31);
+          c.divergence = divergence;
+          c.parameter = share;
+          for (std::size_t i = 0; i < c.student.size(); ++i)
+            c.student[i] = c.teacher[i] + apart * c.student[i];
+          const Outcome want = run(c, Device::kCpu, DType::kF64);
+          const Outcome got = run(c, Device::kCpu, DType::kF32);
+          const std::string what =
+              join(name_of(divergence), " ", share, " V ", v, " apart ", apart);
+          // Terms of first order that cancel, each rounded; in Jensen-Shannon's they do so in pairs.
+          const double least = divergence == Divergence::kJensenShannon ? 3e-7 : 4e-6;
+          for (std::size_t i = 0; i < 5; ++i) {
+            const double kd = want.statistics[kernels::kStatKd * 5 + i];
+            EXPECT_NEAR(got.statistics[kernels::kStatKd * 5 + i], kd, 3e-5 * std::abs(kd) + least)
+                << what;
+          }
+          for (std::size_t i = 0; i < want.gradient.size(); ++i)
+            ASSERT_NEAR(got.gradient[i], want.gradient[i], 2e-5 * std::abs(want.gradient[i]) + 3e-7)
+                << what << " at " << i;
+        }
+}
+
 TEST(DistillLossValues, every_divergence_with_infinite_logits) {
   for (int d = 0; d < kernels::kDivergences; ++d)
     for (const std::int64_t v : {6, 1300}) {
