@@ -370,7 +370,8 @@ pid_t writer_of(std::string_view name, std::string* of) {
 
 }  // namespace
 
-int remove_leftovers(const std::string& folder, const std::string& name) noexcept {
+int remove_leftovers(const std::string& folder, const std::string& name,
+                     OtherWriters others) noexcept {
   int removed = 0;
   try {
     namespace fs = std::filesystem;
@@ -382,7 +383,8 @@ int remove_leftovers(const std::string& folder, const std::string& name) noexcep
       const pid_t pid = writer_of(it->path().filename().string(), &of);
       std::error_code ignored;
       if (pid == 0 || (!name.empty() && of != name) || !it->is_regular_file(ignored)) continue;
-      const bool alive = pid != getpid() && (kill(pid, 0) == 0 || errno == EPERM);
+      const bool alive = others == OtherWriters::kPerhaps && pid != getpid() &&
+                         (kill(pid, 0) == 0 || errno == EPERM);
       if (!alive) found.push_back(it->path().string());
     }
     for (const std::string& path : found) removed += remove_path(path);

@@ -142,8 +142,11 @@ bool exchange_paths(const std::string& from, const std::string& to);
 bool remove_path(const std::string& path) noexcept;
 /// Removes what AtomicFile and its like left in a folder, and in those below, when they were
 /// killed: NAME.tmp-PID and NAME.PID.tmp of processes that are gone; of one NAME only if it is
-/// given. Returns how many.
-int remove_leftovers(const std::string& folder, const std::string& name = "") noexcept;
+/// given. kNone: nobody else writes there, as a lock says; then a number that another process has by
+/// now, after a restart or in another container, keeps no file. Returns how many.
+enum class OtherWriters { kPerhaps, kNone };
+int remove_leftovers(const std::string& folder, const std::string& name = "",
+                     OtherWriters others = OtherWriters::kPerhaps) noexcept;
 /// The folder part of a path: "a/b" -> "a", "b" -> ".".
 std::string parent_folder(const std::string& path);
 /// Bytes that this user may still write in the file system of `folder`.

@@ -67,13 +67,20 @@ FileManifest::FileManifest(std::string folder) : folder_(std::move(folder)) {
   const std::string path = folder_ + "/" + kFiles;
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return;
-  naming_file(path, [&] {
-    const Json all = Json::read(path);
-    for (const auto& [name, value] : all.at("files").members()) {
-      RETORT_CHECK_AS(kBadInput, is_inside(name), "'", escaped(name), "' is not in this folder");
-      files_[name] = FileMark::from(value);
-    }
-  });
+  try {
+    naming_file(path, [&] {
+      const Json all = Json::read(path);
+      for (const auto& [name, value] : all.at("files").members()) {
+        RETORT_CHECK_AS(kBadInput, is_inside(name), "'", escaped(name), "' is not in this folder");
+        files_[name] = FileMark::from(value);
+      }
+    });
+  } catch (const Error& damage) {
+    if (damage.code() != ErrorCode::kBadInput) throw;
+    fail(ErrorCode::kBadInput, damage.what(),
+         ": the list of files is damaged; bring it back from a copy, or remove it and go on: what "
+         "it names is made again where that can be");
+  }
 }
 
 void FileManifest::record(const std::string& name, const FileMark& mark) {

@@ -86,6 +86,42 @@ TEST_F(Identity, what_changes_results_is_refused) {
   }
 }
 
+// On the CPU a cache changes no byte; on CUDA it asks in passes of another size.
+TEST(RecipeChanges, a_cache_of_the_teacher_is_part_of_the_identity_on_cuda) {
+  const RecipeText six = find_recipe("cifar10_six_arms");
+  const auto with = [&](const std::string& cache) {
+    return parse_recipe(six.source, six.text, {"teacher.cache=" + cache}).recipe;
+  };
+  const auto changes = [&](const std::string& was, const std::string& is, Device device) {
+    return changes_since(
+        with(is), resolved_toml(with(was)), [](const std::string&) { return ""; }, {}, device);
+  };
+  for (const char* other : {"auto", "off"}) {
+    EXPECT_EQ(changes("on", other, Device::kCuda).refused.size(), 1u) << other;
+    EXPECT_EQ(changes(other, "on", Device::kCuda).refused.size(), 1u) << other;
+    EXPECT_TRUE(changes(other, "on", Device::kCpu).refused.empty()) << other;
+    EXPECT_EQ(changes(other, "on", Device::kCpu).told.size(), 1u) << other;
+  }
+  EXPECT_TRUE(changes("auto", "off", Device::kCuda).refused.empty());
+}
+
+TEST_F(Identity, weights_that_are_not_read_are_told) {
+  const std::string arm = "arms=kd_cl_inverse_sr";
+  ASSERT_EQ(run(args({arm}, "first")).status, 0);
+  const std::string weights = "first/arms/teacher/seed1/model.safetensors";
+  ASSERT_TRUE(fs::exists(folder_ / weights));
+  const std::string told =
+      "teacher.weights is a trained teacher: teacher.train.weights is not read";
+  const Result both =
+      run(args({arm, "teacher.weights=" + weights, "teacher.train.weights=" + weights}, "both"));
+  EXPECT_EQ(both.status, 0) << both.err;
+  EXPECT_THAT(both.err, HasSubstr(told));
+  const Result one = run(args({arm, "teacher.weights=" + weights}, "one"));
+  EXPECT_EQ(one.status, 0) << one.err;
+  EXPECT_THAT(one.err, Not(HasSubstr(told)));
+  EXPECT_EQ(content(folder_ / "both/arms"), content(folder_ / "one/arms"));
+}
+
 TEST_F(Identity, a_folder_that_is_not_there_cannot_be_resumed) {
   const Result r = resumed({}, "nowhere");
   EXPECT_EQ(r.status, 2);

@@ -189,10 +189,48 @@ TEST_F(Jobs, a_damaged_moment_of_the_teacher_is_refused_by_name) {
   for (const auto& entry : fs::directory_iterator(folder_ / "x/arms/teacher/seed1"))
     if (entry.path().filename().string().starts_with("above_")) moment = entry.path();
   ASSERT_FALSE(moment.empty());
-  std::string bytes = read(moment);
+  const std::string whole = read(moment);
+  std::string bytes = whole;
   bytes[bytes.size() - 3] ^= 1;
-  std::ofstream(moment, std::ios::binary) << bytes;
-  expect(with(args, {"--resume"}), 3, "has another content than was written");
+  const auto expect_refused = [&](const std::string& what) {
+    const Result r = run(with(args, {"--resume"}));
+    EXPECT_EQ(r.status, 3) << r.err;
+    EXPECT_THAT(r.err, HasSubstr(what));
+    EXPECT_THAT(r.err, Not(HasSubstr("distill.progressive.accuracies")))
+        << "no fault of the recipe";
+  };
+  const auto hold = [&](const std::string& text) {
+    std::ofstream(moment, std::ios::binary) << text;
+  };
+  hold(bytes);
+  expect_refused("has another content than was written");
+  hold("short");
+  expect_refused("error[RT0317]");
+  fs::remove(moment);
+  expect_refused("is missing; to train it again, remove x/arms/teacher/seed1");
+  hold(whole);
+  const fs::path list = moment.parent_path() / "files.json";
+  fs::resize_file(list, 5);
+  expect_refused("the list of files is damaged; bring it back from a copy, or remove it");
+  fs::remove(list);  // as it says
+  expect_refused("is not in files.json; to train it again, remove x/arms/teacher/seed1");
+  fs::remove_all(moment.parent_path());  // as it says
+  EXPECT_EQ(run(with(args, {"--resume"})).status, 0);
+  EXPECT_EQ(read(moment), whole);
+}
+
+TEST_F(Jobs, a_list_of_files_may_be_removed_where_all_that_it_names_can_be_made_again) {
+  const std::vector<std::string> args = with(three_arms("x"), {"arms=first"});
+  ASSERT_EQ(run(args).status, 0);
+  const std::string before = content(folder_ / "x");
+  for (const char* job : {"teacher", "first"}) {
+    const std::string list = path(std::string("x/arms/") + job + "/seed1/files.json");
+    fs::resize_file(list, 5);
+    expect(with(args, {"--resume"}), 3, "error[RT0316]");
+    fs::remove(list);
+    EXPECT_EQ(run(with(args, {"--resume"})).status, 0);
+    EXPECT_EQ(content(folder_ / "x"), before);
+  }
 }
 
 TEST_F(Jobs, a_damaged_checkpoint_that_is_passed_over_is_told) {

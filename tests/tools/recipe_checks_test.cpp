@@ -19,9 +19,9 @@ TEST(RecipeChecks, names_of_models_and_teachers_are_checked_with_their_place) {
   refuses(a + "teachers = [\"c\"]\n", "there is no model 'c' to learn from");
   refuses(a + "teachers = [\"teacher\", \"teacher\"]\n", "'teacher' is there twice");
   refuses(a + "teachers = []\n", "expected a list of at least one");
-  refuses(a + a, "two models are named 'a'");
+  refuses(a + a, "model 'a' is there twice");
   refuses("[[model]]\narch = \"resnet8\"\n", "[[model]] number 1 needs a name");
-  refuses("[[task]]\nname = \"t\"\n[[task]]\nname = \"t\"\n", "two tasks are named 't'");
+  refuses("[[task]]\nname = \"t\"\n[[task]]\nname = \"t\"\n", "task 't' is there twice");
   refuses("[[task]]\nname = \"t\"\nseeds = [3]\n", "cannot differ between tasks");
   refuses("[[task]]\nname = \"t\"\nteachers = [\"a\"]\n", "unknown key 'teachers'");
   refuses(a + "[[arm]]\nname = \"a\"\n", "a model is named 'a' too");
@@ -55,8 +55,11 @@ TEST(RecipeChecks, models_and_data_must_fit) {
   // Keys that nobody reads, at values that ask for something.
   refuses(alone + "student.hidden = [5]\n", "student.hidden: arch resnet8 does not read it");
   accepts(alone + "student.hidden = [32]\n");
-  refuses(text + "data.augment = \"crop_flip\"\ndata.bits = 7\n", "data letters does not read it");
+  refuses(text + "data.bits = 7\n", "data letters does not read it");
   accepts(text + "data.augment = \"none\"\nstudent.normalize = \"none\"\n");
+  refuses(text + "data.augment = \"crop_flip\"\n", "data.augment: data letters does not read it");
+  refuses(text + "student.normalize = \"cifar\"\n",
+          "student.normalize: data letters does not read it");
   refuses(text + "student.normalize = \"imagenet\"\n",
           "student.normalize: data letters does not read it");
   refuses("teacher.hidden = [9]\n", "teacher.hidden: arch resnet20 does not read it");
@@ -193,7 +196,7 @@ TEST(RecipeChecks, settings_that_do_not_fit_together) {
   refuses("data.format = \"parity\"", "arch resnet8 reads images, data parity gives features");
   refuses("data.format = \"parity\"", "features are read by mlp");
   refuses("size = \"huge\"", "there is no table [size.huge]");
-  refuses("[[arm]]\nname = \"x\"\n[[arm]]\nname = \"x\"", "two arms are named 'x'");
+  refuses("[[arm]]\nname = \"x\"\n[[arm]]\nname = \"x\"", "arm 'x' is there twice");
   refuses("[[arm]]\nname = \"../x\"", "expected a name of letters");
   refuses("[[arm]]\nname = \"x\"\ndata.root = \"y\"", "cannot differ between arms");
   refuses("arm = 3", "[[arm]]");

@@ -281,6 +281,31 @@ TEST(Recipe, normalisation_takes_words_and_numbers) {
   EXPECT_EQ(r.recipe.base.texts("data.train_files").size(), 2u);
 }
 
+TEST(Recipe, a_resolved_recipe_leaves_out_what_its_data_does_not_read) {
+  const RecipeText parity = find_recipe("parity_extraction");
+  const RecipeResult first = parse_recipe(parity.source, parity.text, {});
+  ASSERT_TRUE(first.problems.empty());
+  const std::string resolved = resolved_toml(first.recipe);
+  for (const char* key : {"augment", "normalize"})
+    EXPECT_EQ(resolved.find(std::string("\n") + key + " = "), std::string::npos) << key;
+  EXPECT_NE(resolved.find("\nshortcut = "), std::string::npos);
+  EXPECT_TRUE(parse_recipe("my.toml", resolved, {}).problems.empty());
+  EXPECT_FALSE(parse_recipe("my.toml",
+                            parity.text + "\n[[arm]]\nname = \"a\"\ndata.augment = \"crop_flip\"\n",
+                            {})
+                   .problems.empty());
+  // As folders have it from before keys were left out.
+  std::string old = resolved;
+  old.insert(old.find("[data]\n") + 7, "augment = \"crop_flip\"\n");
+  EXPECT_TRUE(parse_recipe("runs/x/recipe.resolved.toml", old, {}).problems.empty());
+  EXPECT_FALSE(parse_recipe("my.toml", old, {}).problems.empty());
+  // Images read both.
+  const RecipeText six = find_recipe("cifar10_six_arms");
+  const std::string images = resolved_toml(parse_recipe(six.source, six.text, {}).recipe);
+  for (const char* key : {"augment", "normalize"})
+    EXPECT_NE(images.find(std::string("\n") + key + " = "), std::string::npos) << key;
+}
+
 TEST(Recipe, resolved_recipe_is_a_recipe_with_origins) {
   const RecipeText six = find_recipe("cifar10_six_arms");
   const RecipeResult first = parse_recipe(six.source, six.text, {"size=paper", "train.batch=96"});

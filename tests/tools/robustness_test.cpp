@@ -150,6 +150,7 @@ TEST_F(Robustness, a_run_killed_before_its_recipe_was_there_can_be_started_and_r
     const std::string out = resume ? "resumed" : "started";
     fs::create_directories(folder_ / out);
     write(out + "/recipe.resolved.toml.tmp-" + dead_process(), "half a rec");
+    write(out + "/recipe.resolved.toml.tmp-1", "its number is another's by now");
     std::vector<std::string> args = short_run(out);
     if (resume) args.emplace_back("--resume");
     const Result r = run(args);
@@ -169,6 +170,7 @@ TEST_F(Robustness, the_next_start_clears_up_after_a_kill) {
   ASSERT_EQ(run(args).status, 0);
   const std::string dead = dead_process(), seed = "x/arms/unguided/seed1/";
   const std::vector<std::string> rubbish{"x/metrics.jsonl.tmp-" + dead,
+                                         "x/metrics.jsonl.tmp-1",  // a number that was given anew
                                          "x/report.html." + dead + ".tmp",
                                          seed + "model.safetensors.tmp-" + dead};
   ASSERT_TRUE(fs::is_directory(folder_ / seed));

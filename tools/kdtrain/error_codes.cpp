@@ -51,7 +51,7 @@ constexpr ErrorRow kRows[] = {
     {"RT0214", 2, "exceeds the accuracy",
      "An arm learns from the first moment of its teacher above an accuracy that it never reached.",
      "Lower distill.progressive.accuracies, or a smaller teacher.train.checkpoint_steps."},
-    {"RT0215", 2, "is there twice", "A list that names jobs has an entry twice.",
+    {"RT0215", 2, "is there twice", "A list that names jobs or files has an entry twice.",
      "Each seed, arm and teacher once."},
     {"RT0216", 2, "does not read it",
      "A key is set that the model or the data at hand does not read.",
@@ -122,6 +122,14 @@ constexpr ErrorRow kRows[] = {
     {"RT0315", 3, "is of another version",
      "A run folder or a checkpoint was made by another version.",
      "Go on with that version, or start anew with --out."},
+    {"RT0316", 3, "the list of files is damaged",
+     "files.json, which says what a run folder's files should be, cannot be read.",
+     "Bring it back from a copy, or remove it: what it names is made again, or the message then "
+     "says "
+     "what cannot be."},
+    {"RT0317", 3, "; to train it again, remove",
+     "A file that a job wrote, and others read, is missing or was cut short.",
+     "Bring it back from a copy, or remove the folder that the message names."},
     {"RT0399", 3, "", "A file is not what it should be.",
      "The message names the file, the place in it and what was expected."},
 

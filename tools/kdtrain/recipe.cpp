@@ -153,6 +153,10 @@ std::string resolved_toml(const Recipe& recipe) {
     const auto dot = spec.key.rfind('.');
     const std::string here = dot == std::string::npos ? "" : spec.key.substr(0, dot);
     if (here != table) out += "\n[" + (table = here) + "]\n";
+    // Note [Keys that a resolved recipe leaves out]
+    if (recipe.base.is_default(spec.key) && spec.neutral.value_or(spec.fallback) != spec.fallback &&
+        !is_read_by_data(recipe, spec))
+      continue;
     std::string origin = recipe.base.origin(spec.key);
     if (spec.key == "size" && origin != "default")
       origin += ": was " + to_toml(recipe.base.value("size")) + ", applied below";

@@ -15,9 +15,7 @@
 #include "tools/kdtrain/sweep_ranges.h"
 
 namespace retort::tools {
-namespace {
 
-// Every arm and every model in every task.
 std::vector<Use> uses_of(const Recipe& recipe) {
   std::vector<Use> uses;
   const auto add = [&](const std::string& who, const auto& of) {
@@ -36,6 +34,8 @@ std::vector<Use> uses_of(const Recipe& recipe) {
   for (const ModelSpec& model : recipe.models) add("model '" + model.name + "'", model);
   return uses;
 }
+
+namespace {
 
 // Lists whose entries name jobs or files of their own.
 template <class T>
@@ -343,8 +343,11 @@ void check_unread(const std::vector<Use>& uses, const std::string& key,
       if (why_not(use).empty()) read.insert(use.settings.origin(key));
     for (const Use& use : uses) {
       const Value& value = use.settings.value(key);
-      const bool asks = !use.settings.is_default(key) && value != spec.fallback &&
-                        (!spec.neutral || value != *spec.neutral);
+      const std::string origin = use.settings.origin(key);
+      const bool of_a_folder = origin.find("recipe.resolved.toml:") != std::string::npos;
+      const bool asks = !use.settings.is_default(key) &&
+                        value != spec.neutral.value_or(spec.fallback) &&
+                        (value != spec.fallback || !of_a_folder);
       if (asks && !read.contains(use.settings.origin(key))) mistakes->add(use, key, why_not(use));
     }
   });

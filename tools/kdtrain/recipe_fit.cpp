@@ -171,6 +171,23 @@ std::vector<Use> uses_of_teacher(const std::vector<Use>& uses) {
 
 }  // namespace
 
+bool is_read_by_data(const Recipe& recipe, const KeySpec& spec) {
+  const auto has = [&](const std::string& section, const std::vector<KeySpec>& rows) {
+    return std::any_of(rows.begin(), rows.end(),
+                       [&](const KeySpec& row) { return spec.key == section + "." + row.key; });
+  };
+  const auto of = [&](const auto& options, const auto& reading, const auto& treatment) {
+    return has("data", options) || has("data", reading) || has("student", reading) ||
+           has("teacher", reading) || has("data", treatment) || has("teacher.train", treatment);
+  };
+  if (!of(data_options(), reading_options(), treatment_options())) return true;
+  const std::vector<Use> uses = uses_of(recipe);
+  return std::any_of(uses.begin(), uses.end(), [&](const Use& use) {
+    const nn::DataKind& data = data_of(use);
+    return of(data.options, data.reading, data.treatment);
+  });
+}
+
 void check_fit(const std::vector<Use>& uses, Mistakes* mistakes) {
   for (const Use& use : uses) {
     unless_refused([&] { check_data(use, mistakes); });

@@ -61,8 +61,9 @@ using Begun = std::function<BegunJobs(const std::string&)>;
 
 class Comparison {
  public:
-  Comparison(const std::function<std::string(const std::string&)>& known_hash, const Begun& begun)
-      : known_hash_(known_hash), begun_(begun) {}
+  Comparison(const std::function<std::string(const std::string&)>& known_hash, const Begun& begun,
+             Device device)
+      : known_hash_(known_hash), begun_(begun), device_(device) {}
 
   RecipeChanges of(const Recipe& now, const Recipe& saved) {
     const std::vector<TaskSpec>&tasks = now.tasks, &before = saved.tasks;
@@ -142,6 +143,11 @@ class Comparison {
 
   bool may_differ(const KeySpec& spec, const Settings& now, const Settings& saved) const {
     const std::string& key = spec.key;
+    // On CUDA a cache asks the teacher in passes of its own, and a library's product may have other
+    // bits in another size of pass (Note [Passes that fill the cache]).
+    if (key == "teacher.cache" && device_ == Device::kCuda &&
+        (now.text(key) == "on") != (saved.text(key) == "on"))
+      return false;
     if ((spec.effects & nn::kChangesResult) == 0 || is_hashed_by_jobs(key)) return true;
     if (key == "seeds") return has_all(now.integers(key), saved.integers(key));
     if (key == "teacher.seeds")  // with several, all runs are called otherwise
@@ -183,6 +189,7 @@ class Comparison {
 
   const std::function<std::string(const std::string&)>& known_hash_;
   const Begun& begun_;
+  const Device device_;
   std::vector<std::pair<const TaskSpec&, const TaskSpec&>> tasks_;  // now and before
   std::set<std::string> common_;
   RecipeChanges changes_;
@@ -192,7 +199,8 @@ class Comparison {
 
 RecipeChanges changes_since(const Recipe& now, const std::string& saved_text,
                             const std::function<std::string(const std::string&)>& known_hash,
-                            const std::function<BegunJobs(const std::string&)>& begun) {
+                            const std::function<BegunJobs(const std::string&)>& begun,
+                            Device device) {
   const RecipeResult saved = parse_recipe("recipe.resolved.toml", saved_text, {});
   // Before anything else: without its libraries, a recipe's own keys are unknown.
   const std::string had = to_toml(saved.recipe.base.value("libraries")),
@@ -200,7 +208,7 @@ RecipeChanges changes_since(const Recipe& now, const std::string& saved_text,
   if (had != has) return {{"libraries was " + had + ", is " + has}, {}};
   if (!saved.problems.empty()) return {{"recipe.resolved.toml does not parse"}, {}};
   const RecipeResult current = parse_recipe("now", resolved_toml(now), {});
-  return Comparison(known_hash, begun).of(current.recipe, saved.recipe);
+  return Comparison(known_hash, begun, device).of(current.recipe, saved.recipe);
 }
 
 std::map<std::string, std::string> hashes_of_files(const Recipe& recipe) {

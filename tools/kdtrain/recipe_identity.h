@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/common/context.h"
 #include "tools/kdtrain/recipe.h"
 
 namespace retort::tools {
@@ -28,10 +29,11 @@ struct BegunJobs {
 /// recipe meant, "" if unknown. begun: given where jobs that failed are tried again, for which a
 /// learning rate and a norm to clip at may differ: for those arms alone, so that the saved recipe says
 /// what the others were trained by. Jobs of such an arm that are done stay as they are, and are told;
-/// one that would go on in the middle with another rate is refused.
+/// one that would go on in the middle with another rate is refused. device: what the run goes on on.
 RecipeChanges changes_since(const Recipe& now, const std::string& saved,
                             const std::function<std::string(const std::string& path)>& known_hash,
-                            const std::function<BegunJobs(const std::string& who)>& begun);
+                            const std::function<BegunJobs(const std::string& who)>& begun,
+                            Device device = Device::kCpu);
 
 /// The keys that name a file of weights or of an order, as the recipe gives them, with the hashes
 /// of the files: of everybody in every task. Files that are missing are left out.

@@ -92,7 +92,7 @@ class Merger {
     for (std::size_t i = 0; i < blocks.size(); ++i) {
       const Block& block = blocks[i];
       if (!block.name.empty() && !names.insert(block.name).second)
-        problem(block.place, "two " + kind + "s are named '" + block.name + "'");
+        problem(block.place, kind + " '" + block.name + "' is there twice");
       if (block.name.empty() && !block.name_given)  // else a mistake of its own
         problem(block.place, "[[" + kind + "]] number " + std::to_string(i + 1) + " needs a name",
                 "name = \"...\"");

@@ -119,10 +119,22 @@ class Mistakes {
   std::vector<Mistake> all_;
 };
 
-/// A key that no use reads is a mistake where a value asks for something: it was set, and is
-/// neither the row's fallback nor its neutral value. why_not says "" or why a use does not read it.
+/// A key that no use reads is a mistake where a value asks for something: it was set, and is not the
+/// row's neutral value. why_not says "" or why a use does not read it.
+///
+/// Note [Keys that a resolved recipe leaves out]
+///   A resolved recipe gives every key, so there a fallback that asks for something (data.augment)
+///   would be refused where the data does not read it. Such a key is no value of the run, and is left
+///   out. Folders have recipes that were written before this was so: in a recipe.resolved.toml a
+///   fallback asks for nothing.
 void check_unread(const std::vector<Use>& uses, const std::string& key,
                   const std::function<std::string(const Use&)>& why_not, Mistakes* mistakes);
+
+/// Whether the recipe has data that reads this key: true of keys that no data has.
+bool is_read_by_data(const Recipe& recipe, const KeySpec& spec);
+
+/// Every arm and every model in every task.
+std::vector<Use> uses_of(const Recipe& recipe);
 
 /// Models against data, keys against what reads them, values against the row that reads them.
 void check_fit(const std::vector<Use>& uses, Mistakes* mistakes);

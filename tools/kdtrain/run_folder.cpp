@@ -63,7 +63,8 @@ BegunJobs begun_jobs(const fs::path& arm) {
 
 }  // namespace
 
-RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume, bool retrying)
+RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume, bool retrying,
+                     Device device)
     : path_(path) {
   std::error_code error;
   created_ = !fs::exists(path, error);
@@ -79,7 +80,7 @@ RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume,
       fail_io("cannot write to the run folder", path);
     const std::string saved = file(kResolved);
     // Killed while it was written: nothing else is there yet.
-    if (!fs::exists(saved, error)) remove_leftovers(path, kResolved);
+    if (!fs::exists(saved, error)) remove_leftovers(path, kResolved, OtherWriters::kNone);
     const bool empty = fs::is_empty(path, error);
     if (error) fail(ErrorCode::kIo, "cannot read the run folder ", path, ": ", error.message());
     if (!empty && !resume)
@@ -98,7 +99,7 @@ RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume,
       if (retrying)
         begun = [&](const std::string& who) { return begun_jobs(fs::path(path) / "arms" / who); };
       const RecipeChanges changes =
-          changes_since(recipe, read_file(saved, kMaxRecipeBytes), known_hash, begun);
+          changes_since(recipe, read_file(saved, kMaxRecipeBytes), known_hash, begun, device);
       if (!changes.refused.empty()) {
         std::string list;
         for (std::size_t i = 0; i < changes.refused.size() && i < 5; ++i)
@@ -107,7 +108,7 @@ RunFolder::RunFolder(const std::string& path, const Recipe& recipe, bool resume,
       }
       changes_ = changes.told;
       resuming_ = true;
-      remove_leftovers(path);
+      remove_leftovers(path, "", OtherWriters::kNone);
     }
     files_ = std::make_unique<FileManifest>(path);
   } catch (...) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/io/manifest.h"
+#include "kernels/common/context.h"
 #include "tools/kdtrain/recipe.h"
 #include "tools/report/report.h"
 
@@ -24,7 +25,8 @@ class RunFolder {
   /// Makes the folder, locks it against other runs (flock; kUsage if held) and checks that it is
   /// empty or, with `resume`, that it was made by the same recipe (recipe_identity.h; naming the keys
   /// that may not differ, but do). retrying: jobs that failed are tried again. Temporary files that a killed run left are removed; a folder that holds nothing else is empty.
-  RunFolder(const std::string& path, const Recipe& recipe, bool resume, bool retrying = false);
+  RunFolder(const std::string& path, const Recipe& recipe, bool resume, bool retrying = false,
+            Device device = Device::kCpu);
   /// On a rank that has none of its own: nothing is written. mirror: where files of it are handed out
   /// to (run_ranks.h); changes: of rank 0's.
   RunFolder(std::string mirror, bool resuming, std::vector<std::string> changes)

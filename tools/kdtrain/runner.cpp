@@ -106,7 +106,8 @@ class Run {
 
  private:
   void make_folder() {
-    folder_ = std::make_unique<RunFolder>(path_, recipe_, line_.resume, line_.retry_failed);
+    folder_ = std::make_unique<RunFolder>(path_, recipe_, line_.resume, line_.retry_failed,
+                                          shared_.device);
     shared_.folder = folder_.get();
     // Of a sitting on several ranks; the folder is locked by now.
     if (const RankStatus before = read_rank_status(path_); before.says == RankStatus::kRunning)

@@ -203,10 +203,12 @@ void teacher_rows(Table* t) {
               .not_empty(),
           choice_option("precision", "f32", "f32|bf16", "Arithmetic of the teacher's forward pass.")
               .with(kCost),
-          choice_option("cache", "auto", "auto|off|on",
-                        "Keep the teacher's logits per (sample, augmentation), on the CPU also of "
-                        "texts; of predicted words what its head reads, which is smaller. auto: "
-                        "where they are asked for again.")
+          choice_option(
+              "cache", "auto", "auto|off|on",
+              "Keep the teacher's logits per (sample, augmentation), on the CPU also of "
+              "texts; of predicted words what its head reads, which is smaller. auto: "
+              "where they are asked for again. On CUDA only \"on\" keeps any, in passes of 64 "
+              "samples, and a student's last digits may be others by it.")
               .without(kResult)
               .with(kCost),
           number_option("cache_mib", 512, 1, 1048576, "MiB", "Largest memory of that cache.")

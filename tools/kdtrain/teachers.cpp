@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <numeric>
 #include <optional>
 
@@ -129,8 +130,9 @@ TeacherSet load_teacher_set(const JobList& jobs, std::size_t model, std::size_t 
   if (!m.given)
     for (const SnapshotRule& rule : jobs.snapshots_of(model)) {
       const std::string name = rule.name() + ".safetensors", file = files.folder + "/" + name;
-      RETORT_CHECK(FileManifest(files.folder).knows(name), "[progressive] no checkpoint of ",
-                   m.name, " ", set.seed,
+      // A file that no list names is no moment that never came, but one whose list is lost.
+      RETORT_CHECK(std::filesystem::exists(file) || FileManifest(files.folder).knows(name),
+                   "[progressive] no checkpoint of ", m.name, " ", set.seed,
                    rule.step > 0 ? join(" was taken at step ", rule.step)
                                  : join(" exceeds the accuracy ", rule.accuracy_above),
                    ": lower distill.progressive.accuracies or teacher.train.checkpoint_steps");

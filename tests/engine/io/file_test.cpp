@@ -187,6 +187,8 @@ TEST(File, leftovers_of_dead_processes_are_removed) {
   for (const std::string& name : others) EXPECT_TRUE(fs::exists(folder / name)) << name;
   EXPECT_TRUE(fs::exists(folder / ("folder.tmp-" + gone)));
   EXPECT_EQ(remove_leftovers(folder / "none"), 0);
+  EXPECT_EQ(remove_leftovers(folder.path(), "", OtherWriters::kNone), 1);
+  EXPECT_FALSE(fs::exists(folder / ("x.tmp-" + alive))) << "nobody else writes there";
 }
 
 std::vector<std::string>* g_calls = nullptr;
