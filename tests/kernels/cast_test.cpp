@@ -2,6 +2,10 @@
 // kernels/elementwise.)
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "kernels/elementwise/elementwise.h"
 #include "tests/support/close.h"
 #include "tests/support/random.h"
@@ -34,6 +38,37 @@ TEST(Cast, integers_keep_their_value_in_every_type) {
         for (std::size_t i = 0; i < v.size(); ++i)
           ASSERT_EQ(v[i], static_cast<double>(i))
               << name_of(from) << " to " << name_of(to) << " on " << name_of(device);
+      }
+}
+
+TEST(Cast, integers_saturate_and_nan_becomes_zero) {
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  // what lies around a pack of four has another value, so that each is at each place
+  const std::vector<double> edges{std::nan(""), kInf, -kInf, 1e30, -1e30, -1, -0.5, 254.5, 256};
+  std::vector<double> values;
+  for (int turn = 0; turn < 4; ++turn) {
+    values.insert(values.end(), edges.begin(), edges.end());
+    values.insert(values.end(), static_cast<std::size_t>(turn), 7.0);
+  }
+  const auto n = static_cast<std::int64_t>(values.size());
+  const Tensor numbers = Tensor::from<double>(values, {n});
+  const auto saturated = [](double v, double low, double high) {
+    return std::isnan(v) ? 0.0 : std::trunc(std::clamp(v, low, high));
+  };
+  for (const Device device : devices())
+    for (const DType from : {DType::kF64, DType::kF32, DType::kBF16, DType::kF16})
+      for (const DType to : {DType::kI64, DType::kI32, DType::kU8}) {
+        const std::vector<double> held = numbers.to(from).to_vector<double>(),
+                                  got = cast_on(device, numbers.to(from), to, 1, n, 0)
+                                            .to_vector<double>();
+        for (std::size_t i = 0; i < held.size(); ++i) {
+          const double want = to == DType::kU8    ? saturated(held[i], 0, 255)
+                              : to == DType::kI32 ? saturated(held[i], -2147483648.0, 2147483647.0)
+                                                  : saturated(held[i], -9223372036854775808.0,
+                                                              9223372036854774784.0);
+          ASSERT_EQ(got[i], want) << held[i] << " of " << name_of(from) << " to " << name_of(to)
+                                  << " on " << name_of(device);
+        }
       }
 }
 

@@ -38,6 +38,24 @@ TEST(Dropout, elements_are_kept_by_the_words_of_philox) {
   }
 }
 
+// Two of 2^32 words apart: p is chosen to be the word of an element, and the next share above it.
+TEST(Dropout, an_element_whose_word_is_the_threshold_is_kept) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16})
+      for (const std::int64_t columns : {8, 7})  // in packs of four, and one by one
+        for (std::size_t c = 0; c < 7; ++c) {
+          const std::uint32_t word =
+              philox(42, static_cast<std::uint32_t>(c / 4), 5, 9, kPath).v[c % 4];
+          for (const std::uint32_t above : {0u, 1u}) {
+            const double p = (static_cast<double>(word) + above) / 4294967296.0;
+            const Tensor y = dropout(Tensor::full({1, columns}, 1, dtype, device), p,
+                                     {42, i64({9}, device).view({}), i32({5}, device), {}}, kPath);
+            ASSERT_EQ(y.to_vector<double>()[c] != 0, above == 0)
+                << c << " of " << columns << " " << name_of(dtype) << " on " << name_of(device);
+          }
+        }
+}
+
 TEST(Dropout, p_zero_and_evaluation_are_the_input_itself) {
   for (const Device device : devices()) {
     Tensor x = randn({4, 5}, 1).to(device);

@@ -47,6 +47,24 @@ TEST(RowRank, nan_is_never_right_and_infinities_are_ordered) {
   }
 }
 
+// Wherever in a vector of logits the NaN lies, in every type: rows of -inf before five others.
+TEST(RowRank, nan_is_larger_than_every_number_at_every_place) {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::kF32, DType::kBF16})
+      for (std::int32_t before = 0; before < 20; ++before) {
+        std::vector<float> row(static_cast<std::size_t>(before), -kInfinity);
+        for (const float v : {1.0f, NAN, 3.0f, 2.0f, NAN}) row.push_back(v);
+        for (int k = 0; k < 20; ++k) row.push_back(-kInfinity);
+        const std::int32_t classes = static_cast<std::int32_t>(row.size());
+        const Tensor logits = Tensor::from<float>(row, {1, classes}).to(dtype);
+        for (const auto& [target, rank] :
+             {std::pair{0, 4}, {1, classes}, {2, 2}, {3, 3}, {4, classes}})
+          ASSERT_EQ(ranks(logits, {before + target}, device), (Ranks{rank}))
+              << target << " behind " << before << " of " << name_of(dtype) << " on "
+              << name_of(device);
+      }
+}
+
 // Whole numbers, so that many logits are equal.
 Tensor few_values(const Shape& shape, std::uint64_t seed, DType dtype) {
   return randint(shape, seed, 9).to(dtype);

@@ -25,7 +25,8 @@ TEST(PtxGlobal, stores_and_loads) {
                [](u32 t) { return t / 4 + (t % 2 ? 100 : 0); });
 }
 TEST(PtxGlobal, refusals) {
-  expect_fault(run("add.s64 %rd3, %rd3, 4;\nst.global.u32 [%rd3], %r1;"), "is in no allocation");
+  expect_fault(run("add.s64 %rd3, %rd3, 4;\nst.global.u32 [%rd3], %r1;"),
+               "is in no allocation (0 bytes behind one of 128)");
   expect_fault(run("st.global.v2.u32 [%rd1+128], {%r1, %r1};", 33), "runs past an allocation");
   expect_fault(run("ld.global.u32 %r2, [%rd1+1048576];"), "is in no allocation");
   expect_fault(run("add.s64 %rd3, %rd1, 2;\nst.global.u32 [%rd3], %r1;"), "not aligned");
@@ -61,6 +62,42 @@ TEST(PtxShared, a_warp_needs_its_own_barrier) {
       "ld.shared.u32 %r7, [%r6];\nst.global.u32 [%rd3], %r7;\n";
   expect_words(run(kExchange + "bar.warp.sync -1;\n" + neighbour), [](u32 t) { return t ^ 1; });
   expect_fault(run(kExchange + neighbour), "race");
+}
+// A word that all count in: threads of two warps.
+TEST(PtxShared, counters_need_a_value_and_barriers) {
+  const std::string address = "mov.u32 %r5, dynamic;\nsetp.ne.u32 %p1, %r1, 0;\n",
+                    zero = "@!%p1 st.shared.u32 [%r5], 0;\n",
+                    exchange = "@!%p1 atom.shared.exch.b32 %r6, [%r5], 0;\n",
+                    count = "atom.shared.add.u32 %r6, [%r5], 1;\n", barrier = "bar.sync 0;\n",
+                    read = "ld.shared.u32 %r7, [%r5];\nst.global.u32 [%rd3], %r7;\n";
+  const auto all = [](u32) { return 64u; };
+  expect_words(run(address + zero + barrier + count + barrier + read, 64), all);
+  expect_words(run(address + exchange + barrier + count + barrier + read, 64), all);
+  for (const Schedule schedule : {Schedule::kForward, Schedule::kReverse, Schedule::kShuffle}) {
+    const auto set = [&](Options& o) { o.schedule = schedule; };
+    expect_fault(run(address + count + barrier + read, 64, 1, set),
+                 "an atomic access reads shared memory at 0x400 before it was written");
+    expect_fault(run(address + zero + barrier + count + read, 64, 1, set),
+                 "race: this read of shared memory at 0x400 and an atomic access by");
+  }
+  expect_fault(run(address + zero + count + barrier + read, 64),
+               "race: this atomic access to shared memory at 0x400 and a write by thread 0");
+  expect_fault(run(address + zero + barrier + "ld.shared.u32 %r7, [%r5];\n" + count, 64),
+               "race: this atomic access to shared memory at 0x400 and a read by");
+  // A warp's own barrier is enough for a warp's own counter, and a thread needs none for its own.
+  expect_words(run(address + zero + "bar.warp.sync -1;\n" + count + "bar.warp.sync -1;\n" + read),
+               [](u32) { return 32u; });
+  expect_words(run(address +
+                       "shl.b32 %r8, %r1, 2;\nadd.u32 %r5, %r5, %r8;\n"
+                       "st.shared.u32 [%r5], 7;\n" +
+                       count + read,
+                   64),
+               [](u32) { return 8u; });
+  // Generic addresses and bytes beside them are the same memory.
+  expect_fault(run("mov.u64 %rd4, dynamic;\ncvta.shared.u64 %rd5, %rd4;\n" + address + zero +
+                       barrier + "atom.add.u32 %r6, [%rd5], 1;\nld.shared.u8 %rs1, [%r5+3];\n",
+                   64),
+               "race: this read of shared memory at 0x402 and an atomic access by");
 }
 TEST(PtxShared, what_was_not_written_is_refused_or_told) {
   const std::string text =

@@ -3,6 +3,8 @@
 // Addresses: global memory has device pointers (kDeviceBias); shared memory is rank << 24 | place,
 // as on sm_90, and its generic form has kSharedWindow added; local memory is a place in the
 // thread's frame.
+#include <iterator>
+
 #include "tools/ptx/instructions.h"
 
 namespace retort::ptx {
@@ -19,6 +21,10 @@ const Allocation* Memory::find(u64 address) const {
   if (it == map_.begin()) return nullptr;
   --it;
   return address < it->second.end ? &it->second : nullptr;
+}
+const Allocation* Memory::before(u64 address) const {
+  const auto it = map_.upper_bound(address);
+  return it == map_.begin() ? nullptr : &std::prev(it)->second;
 }
 
 namespace {
@@ -77,6 +83,21 @@ namespace {
         w.machine->options.strict);
   if (!remote) note_read(w, lane, r);
 }
+
+// An access that is not atomic, of words that others count in.
+[[gnu::noinline]] void note_beside_atomics(Warp& w, u32 lane, const Block& owner, u32 first,
+                                           u32 last, bool write) {
+  for (u32 g = first; g <= last; ++g) {
+    const Access& a = owner.atomics[g];
+    if (a.thread == w.thread(lane) + 1 || !same_time(w, a)) continue;
+    w.machine->hazard(w, lane,
+                      std::string("race: this ") + (write ? "write" : "read") +
+                          " of shared memory at " + hex(kSharedBase + 2 * g) +
+                          " and an atomic access by " + who(a.thread) +
+                          " without a barrier between them");
+    return;
+  }
+}
 }  // namespace
 
 // Most accesses find the last write before the block's last barrier: nothing to ask, but who comes
@@ -86,6 +107,7 @@ void note_shared(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool wr
   const u16 me = static_cast<u16>(w.thread(lane) + 1);
   const u32 first = offset / 2, last = (offset + bytes - 1) / 2, now = w.epoch >> 6;
   Access *const writes = owner.writes.data(), *const reads = owner.reads.data();
+  if (!owner.atomics.empty() && !remote) note_beside_atomics(w, lane, owner, first, last, write);
   if (write) {
     const Access mine{w.epoch, remote ? kRemote : me, remote ? kAsyncProxy : w.fences[lane]};
     for (u32 g = first; g <= last; ++g) {
@@ -103,6 +125,33 @@ void note_shared(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool wr
     else
       note_read(w, lane, reads[g]);
   }
+}
+void note_atomic(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool reads) {
+  const u16 me = static_cast<u16>(w.thread(lane) + 1);
+  const u32 first = offset / 2, last = (offset + bytes - 1) / 2;
+  if (owner.atomics.empty()) owner.atomics.resize(owner.writes.size());
+  const auto refuse = [&](const char* what, const Access& a) {
+    if (a.thread == me || !same_time(w, a)) return false;
+    w.machine->hazard(w, lane,
+                      "race: this atomic access to shared memory at " +
+                          hex(kSharedBase + 2 * first) + " and a " + what + " by " + who(a.thread) +
+                          " without a barrier between them");
+    return true;
+  };
+  bool told = &owner != w.block, unwritten = false;
+  for (u32 g = first; g <= last; ++g) {
+    told = told || refuse("write", owner.writes[g]) || refuse("read", owner.reads[g]);
+    if (owner.writes[g].thread == 0) {  // from now on written, by nobody who races
+      unwritten = true;
+      owner.writes[g] = {0, kRemote, kAsyncProxy};
+    }
+    if (&owner == w.block) note_read(w, lane, owner.atomics[g]);
+  }
+  if (unwritten && reads)
+    w.machine->hazard(w, lane,
+                      "an atomic access reads shared memory at " + hex(kSharedBase + 2 * first) +
+                          " before it was written",
+                      w.machine->options.strict);
 }
 void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes, bool by_group) {
   for (u32 g = offset / 2; g <= (offset + bytes - 1) / 2; ++g) {
@@ -151,13 +200,15 @@ void async_wrote(Block& b, u32 offset, u32 bytes) {
     b.writes[g] = {0, kRemote, kAsyncProxy};
 }
 
-u8* resolve(Warp& w, u32 lane, Space space, u64 address, u32 bytes, bool write) {
+u8* resolve(Warp& w, u32 lane, Space space, u64 address, u32 bytes, Touch touch) {
+  const bool write = touch != Touch::kRead,
+             atomic = touch == Touch::kUpdate || touch == Touch::kExchange;
   Machine& machine = *w.machine;
   if (space == kGeneric) {
     const u64 window = address & kWindows;
     if (window == kSharedWindow)
-      return resolve(w, lane, kShared, address & ~kWindows, bytes, write);
-    if (window == kLocalWindow) return resolve(w, lane, kLocal, address & ~kWindows, bytes, write);
+      return resolve(w, lane, kShared, address & ~kWindows, bytes, touch);
+    if (window == kLocalWindow) return resolve(w, lane, kLocal, address & ~kWindows, bytes, touch);
     space = kGlobal;
   }
   switch (space) {
@@ -168,21 +219,25 @@ u8* resolve(Warp& w, u32 lane, Space space, u64 address, u32 bytes, bool write) 
                                    " bytes, at byte " + std::to_string(address - a->begin)
                              : " is in no allocation";
         if (!a)
-          if (const Allocation* before = memory().find(address - 65536))
+          if (const Allocation* before = memory().before(address);
+              before && address - before->end < 65536)
             near += " (" + std::to_string(address - before->end) + " bytes behind one of " +
                     std::to_string(before->end - before->begin) + ")";
         fail(w, lane,
              std::string(write ? "write to" : "read of") + " global address " + hex(address) +
                  " (" + std::to_string(bytes) + " bytes)" + near);
       }
-      if (machine.options.global) note_global(w, lane, address, bytes, write);
+      if (machine.options.global && !atomic) note_global(w, lane, address, bytes, write);
       return a->host + (address - a->begin);
     }
     case kShared: {
       Block* owner;
       u8* const p = shared_pointer(w, lane, static_cast<u32>(address), bytes, &owner);
-      if (machine.options.checks)
-        note_shared(w, lane, *owner, static_cast<u32>(p - owner->shared.data()), bytes, write);
+      const u32 offset = static_cast<u32>(p - owner->shared.data());
+      if (machine.options.checks && atomic)
+        note_atomic(w, lane, *owner, offset, bytes, touch == Touch::kUpdate);
+      else if (machine.options.checks)
+        note_shared(w, lane, *owner, offset, bytes, write);
       return p;
     }
     case kLocal:

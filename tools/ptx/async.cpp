@@ -8,7 +8,8 @@ namespace {
 void finish_copy(Warp& w, CopyRecord& r, u32 l) {
   Block* owner;
   u8* const to = shared_pointer(w, l, r.to[l], 16, &owner);
-  if (r.valid[l]) std::memcpy(to, resolve(w, l, kGlobal, r.from[l], r.valid[l], false), r.valid[l]);
+  if (r.valid[l])
+    std::memcpy(to, resolve(w, l, kGlobal, r.from[l], r.valid[l], Touch::kRead), r.valid[l]);
   std::memset(to + r.valid[l], 0, 16u - r.valid[l]);
   if (w.machine->options.checks)
     note_shared(w, l, *owner, static_cast<u32>(to - owner->shared.data()), 16, true);
@@ -31,7 +32,7 @@ void cp_async(Warp& w, const Inst& i, u32 m) {
     Block* owner;
     u8* const to = shared_pointer(w, l, r.to[l], 16, &owner);
     if (owner != w.block) fail(w, l, "cp.async to another block");
-    if (valid) resolve(w, l, kGlobal, r.from[l], valid, false), reading |= 1u << l;
+    if (valid) resolve(w, l, kGlobal, r.from[l], valid, Touch::kRead), reading |= 1u << l;
     if (w.machine->options.late) {
       const u32 offset = static_cast<u32>(to - owner->shared.data());
       if (w.machine->options.checks) {
@@ -79,8 +80,8 @@ void settle(Mbarrier& b) {
 void finish_bulk(Warp& w, const BulkRecord& r) {
   Block& to = w.machine->cluster.blocks[r.to_rank];
   const u32 offset = (r.to & 0xff'ffff) - kSharedBase;
-  std::memcpy(shared_pointer(w, 0, r.to, r.bytes), resolve(w, 0, kGlobal, r.from, r.bytes, false),
-              r.bytes);
+  std::memcpy(shared_pointer(w, 0, r.to, r.bytes),
+              resolve(w, 0, kGlobal, r.from, r.bytes, Touch::kRead), r.bytes);
   async_wrote(to, offset, r.bytes);
   Mbarrier& b = mbarrier_at(w, 0, r.bar);
   b.tx -= r.bytes;
@@ -101,7 +102,7 @@ void bulk_copy(Warp& w, const Inst& i, u32 m) {
     if (r.bytes == 0) fail(w, l, "bulk copy of no bytes");
     Block* owner;
     u8* const to = shared_pointer(w, l, r.to, r.bytes, &owner);
-    resolve(w, l, kGlobal, r.from, r.bytes, false);
+    resolve(w, l, kGlobal, r.from, r.bytes, Touch::kRead);
     Mbarrier& b = mbarrier_at(w, l, r.bar);
     if (!b.known)
       fail(w, l,
@@ -125,14 +126,14 @@ void mbarrier_init(Warp& w, const Inst& i, u32 m) {
       fail(w, l, "mbarrier.init with a count of " + std::to_string(count));
     Mbarrier& b = mbarrier_at(w, l, address, true);
     b = {count, count, 0, 0, false, w.thread(l)};
-    resolve(w, l, kShared, address, 8, true);
+    resolve(w, l, kShared, address, 8, Touch::kWrite);
   });
 }
 void mbarrier_expect(Warp& w, const Inst& i, u32 m) {
   each(m, [&](u32 l) {
     const u32 address = static_cast<u32>(address_of(w, i, l));
     Mbarrier& b = mbarrier_at(w, l, address);
-    if (w.machine->options.checks) resolve(w, l, kShared, address, 8, false);
+    if (w.machine->options.checks) resolve(w, l, kShared, address, 8, Touch::kRead);
     if (b.pending == 0) fail(w, l, "mbarrier.arrive: all arrivals of this phase were there");
     b.tx += w.r[i.b + l];
     --b.pending;
@@ -144,7 +145,7 @@ void mbarrier_try_wait(Warp& w, const Inst& i, u32 m) {
   each(m, [&](u32 l) {
     const u32 address = static_cast<u32>(address_of(w, i, l));
     Mbarrier& b = mbarrier_at(w, l, address);
-    if (w.machine->options.checks) resolve(w, l, kShared, address, 8, false);
+    if (w.machine->options.checks) resolve(w, l, kShared, address, 8, Touch::kRead);
     if (b.parity != (w.r[i.b + l] & 1)) done |= 1u << l;
   });
   w.p[i.d] = (w.p[i.d] & ~m) | done;

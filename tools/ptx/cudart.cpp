@@ -31,6 +31,7 @@ cudaError_t keep(cudaError_t e) {
   if (e != cudaSuccess) t_error = e;
   return e;
 }
+cudaError_t fault_untaken() { return t_error == cudaErrorLaunchFailure ? t_error : cudaSuccess; }
 cudaError_t keep_fault(const std::exception& what) {
   g_fault = what.what();
   std::fprintf(stderr, "%s\n", what.what());

@@ -49,9 +49,9 @@ RETORT_CUDART cudaError_t cudaStreamDestroy(cudaStream_t s) {
   return cudaSuccess;
 }
 RETORT_CUDART cudaError_t cudaStreamSynchronize(cudaStream_t s) {
-  return stream_of(s).capture ? keep(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+  return stream_of(s).capture ? keep(cudaErrorStreamCaptureUnsupported) : fault_untaken();
 }
-RETORT_CUDART cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+RETORT_CUDART cudaError_t cudaDeviceSynchronize() { return fault_untaken(); }
 RETORT_CUDART cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) {
   *e = reinterpret_cast<cudaEvent_t>(new Event());
   return cudaSuccess;
@@ -69,7 +69,7 @@ RETORT_CUDART cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream
   e.clock = s.clock;
   return cudaSuccess;
 }
-RETORT_CUDART cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+RETORT_CUDART cudaError_t cudaEventSynchronize(cudaEvent_t) { return fault_untaken(); }
 RETORT_CUDART cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b) {
   *ms = std::chrono::duration<float, std::milli>(reinterpret_cast<Event*>(b)->time -
                                                  reinterpret_cast<Event*>(a)->time)

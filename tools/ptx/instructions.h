@@ -34,9 +34,11 @@ inline const u32* list_of(const Warp& w, const Inst& i) { return &w.machine->f->
 
 /// The address of a lane's access.
 u64 address_of(const Warp& w, const Inst& i, u32 lane);
+/// What an access does; the last two are atomic.
+enum class Touch : u8 { kRead, kWrite, kUpdate, kExchange };
 /// Host address of [address, address + bytes) as a lane sees it; faults unless it lies in one
 /// object.
-u8* resolve(Warp& w, u32 lane, Space space, u64 address, u32 bytes, bool write);
+u8* resolve(Warp& w, u32 lane, Space space, u64 address, u32 bytes, Touch touch);
 /// The same of a shared address, unchecked but for its bounds.
 u8* shared_pointer(Warp& w, u32 lane, u32 address, u32 bytes, Block** owner = nullptr);
 
@@ -76,6 +78,8 @@ std::string who(u16 thread);
 
 // The shadow of shared memory; `offset` counts from the start of the block's.
 void note_shared(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool write);
+/// An atomic access, which races with plain ones alone; `reads`: it needs what was there before.
+void note_atomic(Warp& w, u32 lane, Block& owner, u32 offset, u32 bytes, bool reads);
 /// What wgmma reads for a warp, or for all warps of its group: written, by a thread that has fenced
 /// its writes since, before a barrier.
 void check_async_read(Warp& w, Block& b, u32 offset, u32 bytes, bool by_group);

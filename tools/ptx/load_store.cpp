@@ -46,7 +46,10 @@ void locate(Warp& w, const Inst& i, u32 m, u32 bytes, bool write, u8* (&p)[32]) 
       return;
     }
   }
-  each(m, [&](u32 l) { p[l] = resolve(w, l, static_cast<Space>(i.space), at[l], bytes, write); });
+  each(m, [&](u32 l) {
+    p[l] = resolve(w, l, static_cast<Space>(i.space), at[l], bytes,
+                   write ? Touch::kWrite : Touch::kRead);
+  });
 }
 
 template <class T>
@@ -88,7 +91,8 @@ void store(Warp& w, const Inst& i, u32 m) {
 template <class T>
 void load_param(Warp& w, const Inst& i, u32 m) {
   if (i.base != 0) return load<T>(w, i, m);
-  const u8* const p = resolve(w, 0, kParam, static_cast<u64>(i.offset), i.size * i.count, false);
+  const u8* const p =
+      resolve(w, 0, kParam, static_cast<u64>(i.offset), i.size * i.count, Touch::kRead);
   for (u32 k = 0; k < i.count; ++k) {
     const u32 slot = w.machine->f->lists[i.list + k];
     const u64 v = extended<T>(p + k * sizeof(T), i.flag);
@@ -108,12 +112,9 @@ void atomic(Warp& w, const Inst& i, u32 m) {
   each(m, [&](u32 l) {
     const u64 address = address_of(w, i, l);
     if (address & (sizeof(T) - 1)) fail(w, l, "address " + hex(address) + " is not aligned");
-    const bool checks = w.machine->options.checks;
-    const bool global = w.machine->options.global;
-    w.machine->options.checks = w.machine->options.global = false;  // atomics do not race
-    u8* const p = resolve(w, l, static_cast<Space>(i.space), address, sizeof(T), true);
-    w.machine->options.checks = checks;
-    w.machine->options.global = global;
+    u8* const p =
+        resolve(w, l, static_cast<Space>(i.space), address, sizeof(T),
+                static_cast<Atomic>(i.count) == Atomic::exch ? Touch::kExchange : Touch::kUpdate);
     w.block->counted = true;
     const auto read = [&](u32 slot) {
       const u64 v = sizeof(T) == 8 ? wide(w, slot, l) : w.r[slot + l];

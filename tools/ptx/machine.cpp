@@ -85,8 +85,14 @@ std::string Machine::census() const {
                                : w.state == State::kPolling     ? "polling an mbarrier"
                                : w.state == State::kDone        ? "exited"
                                                                 : "ready";
-      ++where[std::string(what) +
-              (w.state == State::kDone ? "" : ", line " + std::to_string(w.now ? w.now->line : 0))];
+      std::string place;
+      if (w.state != State::kDone && w.now) {
+        place = ", line " + std::to_string(w.now->line);
+        const std::string source =
+            describe(*module, f->sources[static_cast<std::size_t>(w.now - f->code.data())]);
+        if (!source.empty()) place += " (" + source + ")";
+      }
+      ++where[what + place];
     }
   std::string text;
   for (const auto& [what, count] : where)
@@ -274,14 +280,16 @@ void Machine::run(Module& m, Function& function, const Launch& l) {
   files_.clear();
   const u64 lanes = stats.lane_instructions;
   ++f->launches;
+  const auto count_lanes = [&] { f->lane_instructions += stats.lane_instructions - lanes; };
   try {
     run_grid();
   } catch (const Fault& fault) {  // kept for the report
+    count_lanes();
     Hazard& h = hazards[{f, 0}];
     if (h.count++ == 0) h.what = std::string("the launch failed: ") + fault.what();
     throw;
   }
-  f->lane_instructions += stats.lane_instructions - lanes;
+  count_lanes();
   ++stats.launches;
   stats.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }

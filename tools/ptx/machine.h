@@ -31,6 +31,8 @@ class Memory {
   void add(u64 begin, std::size_t bytes, void* host);
   bool remove(u64 begin);
   const Allocation* find(u64 address) const;
+  /// The last one that begins at or below the address; null if there is none.
+  const Allocation* before(u64 address) const;
 
  private:
   std::map<u64, Allocation> map_;
@@ -169,7 +171,7 @@ struct Block {
   bool counted = false;  // has touched global memory atomically: may know what others published
   bool exited = false;
   std::vector<u8> shared;
-  std::vector<Access> writes, reads;
+  std::vector<Access> writes, reads, atomics;  // the last: empty until there is one
   std::vector<Warp> warps;
   std::vector<WarpGroup> groups;  // of four warps
   u32 arrived[16] = {}, voted[16] = {};

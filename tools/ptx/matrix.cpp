@@ -23,7 +23,7 @@ void ldmatrix(Warp& w, const Inst& i, u32 m) {
   for (u32 l = 0; l < 8u * i.list_size; ++l) {
     const u64 address = at[l] = address_of(w, i, l);
     if (address % 16) fail(w, l, "ldmatrix row at " + hex(address) + ": not aligned to 16 bytes");
-    std::memcpy(rows[l], resolve(w, l, kShared, address, 16, false), 16);
+    std::memcpy(rows[l], resolve(w, l, kShared, address, 16, Touch::kRead), 16);
   }
   if (w.machine->options.traffic)
     count_traffic(w, i, kShared, ~0u >> (32 - 8 * i.list_size), 16, at);

@@ -54,8 +54,11 @@ struct Runtime {
 };
 Runtime& runtime();
 
-/// Keeps the first error until it is asked for, as a runtime does.
+/// Keeps an error until it is asked for, as a runtime does.
 cudaError_t keep(cudaError_t error);
+/// What those who wait for the device get: the fault of a launch for which nobody has asked. A GPU
+/// would say it from then on; here the program may go on once cudaGetLastError has told it.
+cudaError_t fault_untaken();
 /// Keeps `what` as the text of a launch failure, and prints it: a test may only say "unspecified".
 cudaError_t keep_fault(const std::exception& what);
 
