@@ -48,6 +48,9 @@ TermLoss loss_of(const Terms& terms, const nn::Outputs& student,
   TermLoss all;
   for (const auto& [weight, term] : terms) {
     TermLoss one = (*term)(student, teachers, rows);
+    RETORT_CHECK(one.total.defined() && one.total.rank() == 0, "[step] expected a scalar from '",
+                 term->name(), "', got ",
+                 one.total.defined() ? one.total.shape().str() : "nothing");
     if (weight != 1) one.total = scale(one.total, static_cast<double>(weight));
     all.total = all.total.defined() ? add(all.total, one.total) : one.total;
     for (Column& column : one.columns) all.columns.push_back(std::move(column));

@@ -143,6 +143,14 @@ void StepMeter::name_row(std::int64_t row, ColumnNames names) {
   const auto step = std::find_if(waiting_.rbegin(), waiting_.rend(),
                                  [&](const Waiting& w) { return w.row == row; });
   RETORT_CHECK(step != waiting_.rend(), "[step_meter] expected a row of a step, got ", row);
+  // Of two columns with one name the log would have one, and neither's value.
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::string& name = names[i].first;
+    const auto is_name = [&](const auto& column) { return column.first == name; };
+    RETORT_CHECK(name != "loss" && std::none_of(names.begin(), names.begin() + i, is_name) &&
+                     std::none_of(step->told.begin(), step->told.end(), is_name),
+                 "[step] two terms, or a term and the step, give the column '", name, "'");
+  }
   step->names = std::move(names);
 }
 

@@ -115,8 +115,8 @@ class TableSource : public Source {
   SourceOptions options_;
 };
 
-CsvOptions csv_options(const Options& options) {
-  return {options.text("delimiter")[0], options.flag("header"), options.text("label")};
+CsvOptions csv_options(const Options& options, std::int64_t classes) {
+  return {options.text("delimiter")[0], options.flag("header"), options.text("label"), classes};
 }
 
 bool is_npy(const std::string& file) { return file.ends_with(".npy") || file.ends_with(".npy.xz"); }
@@ -141,14 +141,11 @@ Table first_rows(Table table, std::int64_t limit) {
   return table;
 }
 
-// A label that the training files do not have is told with its file.
+// A label of a .npy file that the training files do not have; parse_csv tells those of its own.
 void check_labels(const Table& rows, std::int64_t classes, const std::string& place) {
   for (std::size_t i = 0; i < rows.labels.size(); ++i)
     RETORT_CHECK_AS(kBadInput, rows.labels[i] < classes, escaped(place, 4096), ": row ", i + 1,
-                    ": expected a label in [0, ", classes,
-                    "), as data.classes or the labels of "
-                    "the training files say, got ",
-                    rows.labels[i]);
+                    ": expected a label in [0, ", classes, ")", kWhoSays, ", got ", rows.labels[i]);
 }
 
 // The rows of some files, the first `per_file` of each (0: all). `like` has the columns that they
@@ -170,8 +167,9 @@ Table read_tables(const DataRequest& request, const Strings& files, std::int64_t
                    ": expected pairs of .npy files, numbers and then labels");
       const auto [y_place, y] = content(files[++i]);
       table = parse_npy_pair(text, place, y, y_place);
+      if (classes > 0) check_labels(table, classes, y_place);
     } else {
-      table = parse_csv(text, csv_options(request.options), place);
+      table = parse_csv(text, csv_options(request.options, classes), place);
     }
     if (like != nullptr) {
       Table empty;
@@ -179,7 +177,6 @@ Table read_tables(const DataRequest& request, const Strings& files, std::int64_t
       empty.names = like->names;
       append(table, place, &empty);
     }
-    if (classes > 0) check_labels(table, classes, place);
     append(first_rows(std::move(table), per_file), place, &all);
   }
   return all;

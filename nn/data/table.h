@@ -21,10 +21,14 @@ struct Table {
 /// Labels are below this, so that one damaged cell does not ask for a layer of 2^31 classes.
 inline constexpr std::int32_t kMostTableClasses = 65536;
 
+/// Behind a range of labels that is narrower than that.
+inline constexpr const char* kWhoSays = ", as data.classes or the labels of the training files say";
+
 struct CsvOptions {
   char delimiter = ',';
   bool header = true;           // the first line names the columns
   std::string label = "label";  // the column of the class: its name, or its number from 0
+  std::int64_t classes = 0;     // labels are below it; 0: below kMostTableClasses
 };
 
 /// Reads CSV text: one row a line (LF or CRLF), as many cells in each; a cell may stand in double
@@ -32,8 +36,8 @@ struct CsvOptions {
 /// A number is rounded once, to the nearest f32.
 ///
 /// Errors    kBadInput beginning "name:line:" with the column: a row of another length, a cell that
-///           is no finite number, a label that is no integer in [0, kMostTableClasses), a label
-///           column that is not there, no row.
+///           is no finite number, a label that is no integer in its range, a label column that is
+///           not there, no row.
 Table parse_csv(std::string_view text, const CsvOptions& options, const std::string& name);
 
 /// Reads x (N, n) of little-endian f32 or f64 and y (N) of 8- to 64-bit integers in NumPy's .npy

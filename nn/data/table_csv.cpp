@@ -90,6 +90,7 @@ Table parse_csv(std::string_view text, const CsvOptions& options, const std::str
   Table table;
   std::vector<std::string> cells, heads;
   std::size_t label = 0, width = 0;
+  const std::int64_t classes = options.classes > 0 ? options.classes : kMostTableClasses;
   while (reader.next(&cells)) {
     if (width == 0) {
       width = cells.size();
@@ -110,9 +111,9 @@ Table parse_csv(std::string_view text, const CsvOptions& options, const std::str
       };
       if (c == label) {
         const auto value = number_of<std::int64_t>(cells[c]);
-        if (!value || *value < 0 || *value >= kMostTableClasses)
-          reader.refuse(where(), ": expected a label in [0, ", kMostTableClasses, "), got '",
-                        escaped(cells[c]), "'");
+        if (!value || *value < 0 || *value >= classes)
+          reader.refuse(where(), ": expected a label in [0, ", classes, ")",
+                        options.classes > 0 ? kWhoSays : "", ", got '", escaped(cells[c]), "'");
         table.labels.push_back(static_cast<std::int32_t>(*value));
         continue;
       }

@@ -23,7 +23,12 @@ ModelConfig complete(const ModelConfig& config) {
 std::shared_ptr<Model> make_model(const ModelConfig& config) {
   const ModelKind& kind = model_kinds().at(config.arch);
   RETORT_CHECK(config.classes >= 1, "[make_model] expected classes >= 1, got ", config.classes);
-  const std::shared_ptr<Model> model = kind.make(complete(config));
+  const ModelConfig full = complete(config);
+  const std::shared_ptr<Model> model = kind.make(full);
+  RETORT_CHECK(model != nullptr, "[make_model] the row of '", config.arch, "' made no model");
+  const std::int64_t layers = model->facts().hidden_layers;
+  RETORT_CHECK(!kind.hidden_layers || kind.hidden_layers(full) == layers, "[make_model] '",
+               config.arch, "' has ", layers, " hidden layers, and its row says otherwise");
   if (config.initialize) model->initialize(config.seed);
   return model;
 }

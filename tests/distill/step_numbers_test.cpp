@@ -148,6 +148,12 @@ TEST(StepMeter, errors) {
   EXPECT_NO_THROW(StepMeter::write(meter.rows(), row, {}, true, one, {}, 1, columns));
   columns.push_back({"one too many", one, Per::kStep});
   EXPECT_THROW(StepMeter::write(meter.rows(), row, {}, true, one, {}, 1, columns), Error);
+  EXPECT_THROW(meter.name_row(row, {{"loss", Per::kStep}}), Error);
+  EXPECT_THROW(meter.name_row(row, {{"c", Per::kStep}, {"d", Per::kRow}, {"c", Per::kRow}}), Error);
+  const std::pair<std::string, double> told{"lambda", 0.5};
+  const std::int64_t next = meter.begin_row(Device::kCpu, 1, {&told, 1});
+  EXPECT_THROW(meter.name_row(next, {{"lambda", Per::kStep}}), Error);
+  EXPECT_NO_THROW(meter.name_row(next, {{"c", Per::kStep}, {"d", Per::kRow}}));
   if (!cuda_available()) return;
   EXPECT_THROW(meter.begin_row(Device::kCuda, 1), Error);
 }

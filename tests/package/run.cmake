@@ -98,3 +98,38 @@ foreach(share 2 3 50)
   execute_process(COMMAND head -c ${bytes} "${mine}" OUTPUT_FILE "${WORK}/libcut.so")
   refused(3 "cut short|cannot be opened|RETORT_EXTENSION" schema --load "${WORK}/libcut.so")
 endforeach()
+
+# Rows with a fault: told when the library is loaded where that can be seen, else by the first call; never a signal.
+set(faults "${WORK}/build/libfaults.so")
+function(faulty fault status regex)
+  set(ENV{RETORT_TEST_FAULT} "${fault}")
+  refused(${status} "${regex}" ${ARGN} --load "${faults}")
+  unset(ENV{RETORT_TEST_FAULT})
+endfunction()
+faulty(no_make 3 "the model 'skip_net' has no function `make`" schema)
+faulty(no_score 3 "the score 'nothing' has no function `of`" schema)
+faulty(key 3 "the option 'Skip Width' of the model 'skip_net' expected a name" schema)
+faulty(fallback 3 "the option 'skip_width' of the model 'skip_net' expected an integer in .* its fallback is 0" schema)
+faulty(table 2 "the key '[a-z]+.train' is a table too" schema)
+file(WRITE "${WORK}/odd.toml" "
+data = { format = \"parity\", bits = 8, support = 2, test_size = 64 }
+teacher = { arch = \"skip_net\", allow_untrained = true, train.steps = 4, train.batch = 8 }
+student.arch = \"skip_net\"
+train = { steps = 4, batch = 8, log_steps = 1 }
+distill.logit_mse.weight = 1
+[[arm]]
+name = \"odd\"
+")
+set(odd run "${WORK}/odd.toml" --device cpu)
+faulty(no_model 2 "the row of 'skip_net' made no model" ${odd} --out "${WORK}/odd1")
+faulty(layers 2 "'skip_net' has 0 hidden layers, and its row says otherwise" ${odd} --out "${WORK}/odd2")
+faulty(no_term 2 "the row of 'logit_mse' made no term" ${odd} --out "${WORK}/odd3")
+faulty(no_loss 2 "expected a scalar from 'logit_mse', got nothing" ${odd} --out "${WORK}/odd4")
+faulty(column_twice 2 "give the column 'loss_ce'" ${odd} --out "${WORK}/odd5")
+faulty(column_of_line 2 "a term has a column 'lr'" ${odd} --out "${WORK}/odd6")
+set(ENV{RETORT_TEST_FAULT} throws)
+execute_process(COMMAND "${kdtrain}" ${odd} --out "${WORK}/odd7" --load "${faults}" RESULT_VARIABLE status ERROR_VARIABLE text)
+unset(ENV{RETORT_TEST_FAULT})
+if(NOT status EQUAL 1 OR NOT text MATCHES "internal error, of libfaults.so or of kdtrain.*no layers today")
+  message(FATAL_ERROR "an exception of a library is not told as one: ${status}\n${text}")
+endif()

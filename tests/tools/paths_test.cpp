@@ -56,5 +56,27 @@ teachers = ["a8"]
   EXPECT_THAT(r.out, Not(HasSubstr("-> alone")));
 }
 
+// Nets of one architecture are one net only where their options are equal.
+TEST_F(KdtrainPaths, nets_of_other_widths_are_other_nets) {
+  fs::create_directories(folder_ / "x");
+  write("x/recipe.resolved.toml", R"(
+data = { format = "parity" }
+teacher.arch = "mlp"
+teacher.train.steps = 1
+student = { arch = "mlp", hidden = [4] }
+train.steps = 1
+[[model]]
+name = "wide"
+student.hidden = [32]
+)" + arm("kd") + arm("via", "teachers = [\"wide\"]"));
+  write("x/metrics.jsonl",
+        job("teacher", 0.9) + job("wide", 0.8) + job("kd", 0.5) + job("via", 0.6));
+  const Result r = run({"report", "x"});
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_THAT(r.out, HasSubstr("  mlp hidden = [32] 0    80.00 %  teacher -> wide\n"
+                               "  mlp hidden = [4]  0    50.00 %  teacher -> kd\n"
+                               "  mlp hidden = [4]  1    60.00 %  teacher -> wide -> via\n"));
+}
+
 }  // namespace
 }  // namespace retort::tools

@@ -176,7 +176,8 @@ TEST_F(KdtrainProofs, snapshots_of_the_teacher_by_its_steps) {
   // Its share of the loss comes from another teacher in each stage.
   EXPECT_NE(logged("x", "a", "loss_kd").at(0), logged("early", "a", "loss_kd").at(0));
   expect({"run", file, "teacher.train.steps=19", "--device", "cpu", "--out", "late"}, 2,
-         "teacher_steps = 20 is behind the last of the 19 steps");
+         "table.toml:24:21: arm 'a': distill.progressive.teacher_steps = 20 is behind the last of "
+         "the 19 steps");
   EXPECT_FALSE(fs::exists(path("late")));
 }
 

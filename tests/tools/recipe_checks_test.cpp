@@ -96,6 +96,8 @@ TEST(RecipeChecks, what_would_mean_something_else_is_refused) {
            "student.hidden = []\n",
            "expected a list of at least one"));
   EXPECT_TRUE(told("seeds = []\n", "expected a list of at least one"));
+  EXPECT_TRUE(told("seeds = [1, -2, 3]\n", "found -2 in place 2 of a list of 3"));
+  EXPECT_TRUE(told("seeds = [1, \"a\"]\n", "found string \"a\" in place 2 of a list of 2"));
   EXPECT_TRUE(told("teacher.seeds = [1, 1]\n", "teacher.seeds: seed 1 is there twice"));
   EXPECT_TRUE(told("teacher.train.gamma = 0\n", "teacher.train.gamma: expected a number in"));
   EXPECT_TRUE(told("arms = [\"student\", \"student\"]\n", "\"student\" is there twice"));

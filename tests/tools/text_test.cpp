@@ -482,6 +482,7 @@ TEST_F(KdtrainText, mistakes_of_recipes_for_texts_are_told) {
   says({"train.order=curriculum", "curriculum.scorer=data"},
        "\"data\" needs a score that no model is asked for");
   says({"distill.loss=distilbert_triple", "distill.cutoff=0.5"}, "shares of its own");
+  says({"distill.loss=distilbert_triple", "distill.cosine.weight=1"}, "cosine.weight: distilbert");
   says({"train.batch_tokens=100", "train.window_shuffle=2", "train.order=sequential"},
        "counted in batches of samples");
   expect({"run", "text.toml", "data.train_files=bad.txt", "--out", "x"}, 4, "no file bad.txt");

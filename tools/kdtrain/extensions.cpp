@@ -10,8 +10,13 @@
 #include <filesystem>
 #include <string_view>
 
+#include "curriculum/pacing/pacing.h"
+#include "curriculum/scoring/score.h"
+#include "distill/terms/registry.h"
 #include "engine/io/file.h"
+#include "nn/data/registry.h"
 #include "nn/extension.h"
+#include "nn/models/registry.h"
 
 namespace retort::tools {
 namespace {
@@ -100,6 +105,55 @@ void* open_library(const std::string& path, const std::string& file) {
   }
 }
 
+bool is_key(std::string_view text) {
+  constexpr std::string_view kMay = "abcdefghijklmnopqrstuvwxyz0123456789_";
+  return !text.empty() && text[0] >= 'a' && text[0] <= 'z' &&
+         text.find_first_not_of(kMay) == std::string_view::npos;
+}
+
+// What a recipe calls must be there: a row without it would be met in the middle of a run.
+template <class Row, class Function>
+void check_rows(const std::string& path, const char* what, const nn::Registry<Row>& registry,
+                Function Row::*function, const char* function_name) {
+  for (const auto& row : registry.rows())
+    if (!((*row).*function))
+      refuse(path, "its rows were refused: the ", what, " '", escaped(row->names.front()),
+             "' has no function `", function_name, "`");
+}
+
+// Options become keys of recipes.
+template <class Row>
+void check_options(const std::string& path, const char* what, const nn::Registry<Row>& registry,
+                   std::vector<nn::OptionSpec> Row::*options = &Row::options) {
+  for (const auto& row : registry.rows())
+    for (const nn::OptionSpec& spec : (*row).*options) {
+      const std::string whose = join("its rows were refused: the option '", escaped(spec.key),
+                                     "' of the ", what, " '", escaped(row->names.front()), "' ");
+      if (!is_key(spec.key)) refuse(path, whose, "expected a name of [a-z][a-z0-9_]*");
+      if (!nn::fitting(spec, spec.fallback))
+        refuse(path, whose, "expected ", nn::expectation(spec), ", its fallback is ",
+               escaped(nn::to_toml(spec.fallback)));
+    }
+}
+
+void check_rows(const std::string& path) {
+  using curriculum::pacing_kinds, curriculum::score_kinds, distill::term_kinds;
+  check_rows(path, "model", nn::model_kinds(), &nn::ModelKind::make, "make");
+  check_rows(path, "data format", nn::data_kinds(), &nn::DataKind::open, "open");
+  check_rows(path, "term", term_kinds(), &distill::TermKind::make, "make");
+  check_rows(path, "score", score_kinds(), &curriculum::ScoreKind::of, "of");
+  for (const auto& row : term_kinds().rows())
+    if (!is_key(row->names.front()))
+      refuse(path, "its rows were refused: expected a name of [a-z][a-z0-9_]* for the term '",
+             escaped(row->names.front()), "'");
+  check_options(path, "model", nn::model_kinds());
+  check_options(path, "data format", nn::data_kinds());
+  check_options(path, "data format", nn::data_kinds(), &nn::DataKind::treatment);
+  check_options(path, "data format", nn::data_kinds(), &nn::DataKind::reading);
+  check_options(path, "term", term_kinds());
+  check_options(path, "pacing", pacing_kinds());
+}
+
 void register_rows(const std::string& path, const std::string& file) {
   void* const library = open_library(path, file);
   if (library == nullptr) refuse(path, "cannot be opened: ", escaped(dlerror(), 300));
@@ -112,6 +166,7 @@ void register_rows(const std::string& path, const std::string& file) {
   char message[1024] = "";
   if (add(message, sizeof message) != 0)
     refuse(path, "its rows were refused: ", escaped(message, sizeof message));
+  check_rows(path);
 }
 
 void load(const std::string& path) {

@@ -84,11 +84,18 @@ void JobLog::training(const Trainer& trainer, StepSums* sums, StepCosts* costs) 
   const distill::StepNumbers& numbers = sums->recent();
   if (numbers.steps == 0) return;
   Json line = head(trainer, "train");
-  for (const auto& column : numbers.columns()) line.set(column.name, numbers.mean(column.name));
-  if (numbers.has("lambda")) line.set("temperature", trainer.temperature());
-  line.set("lr", trainer.learning_rate());
-  costs->log(&line);
-  if (plan_.stages.size() > 1) line.set("stage", trainer.stage_name());
+  const auto add = [&line](const std::string& key, const Json& value) {
+    RETORT_CHECK(line.find(key) == nullptr, "[log] a term has a column '", key,
+                 "': lines of training use that name for themselves");
+    line.set(key, value);
+  };
+  for (const auto& column : numbers.columns()) add(column.name, numbers.mean(column.name));
+  Json own = Json::object();
+  if (numbers.has("lambda")) own.set("temperature", trainer.temperature());
+  own.set("lr", trainer.learning_rate());
+  costs->log(&own);
+  if (plan_.stages.size() > 1) own.set("stage", trainer.stage_name());
+  for (const auto& [key, value] : own.members()) add(key, value);
   write(line);
   char text[64];
   std::snprintf(text, sizeof text, "loss %.3f", numbers.loss());

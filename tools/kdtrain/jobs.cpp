@@ -88,6 +88,17 @@ std::vector<const Settings*> learners_in(const Recipe& recipe, const std::string
   return learners;
 }
 
+// Where the first arm that asks for this teacher says so.
+std::string place_of_teacher_step(const Recipe& recipe, std::int64_t step) {
+  const std::string key = "distill.progressive.teacher_steps";
+  for (const Arm& arm : recipe.arms) {
+    const auto& moments = arm.settings.integers(key);
+    if (std::find(moments.begin(), moments.end(), step) != moments.end())
+      return recipe.place(arm.settings, key) + ": arm '" + arm.name + "': " + key;
+  }
+  return recipe.source + ": " + key;
+}
+
 }  // namespace
 
 bool uses_untrained_teacher(const Settings& settings) {
@@ -286,8 +297,7 @@ void JobList::check_lengths(const ExperimentData& data) const {
     const nn::Dataset& samples = model.is_teacher ? *data.teacher : *data.student;
     const auto steps = planned_steps(*model.settings, model.training(), samples);
     for (const SnapshotRule& rule : snapshots_of(static_cast<std::size_t>(&model - &models_[0])))
-      RETORT_CHECK(rule.step <= steps, recipe_.source,
-                   ": distill.progressive.teacher_steps = ", rule.step,
+      RETORT_CHECK(rule.step <= steps, place_of_teacher_step(recipe_, rule.step), " = ", rule.step,
                    " is behind the last of the ", steps, " steps that ", model.name, " trains");
     if (!model.is_teacher) check_stages(*model.settings, who, samples);
   }

@@ -78,6 +78,16 @@ int say_out_of_memory(const char* what) {
   return status;
 }
 
+// Rows of a library that was loaded run within kdtrain: what they throw may be theirs.
+int say_internal(const char* what) {
+  std::string libraries;
+  for (const std::string& library : retort::tools::loaded_extensions())
+    libraries.append(libraries.empty() ? "" : ", ").append(library, 0, library.rfind(' '));
+  if (libraries.empty()) return say("internal error, please report it", what, kInternal);
+  return say(retort::join("internal error, of ", libraries, " or of kdtrain").c_str(), what,
+             kInternal);
+}
+
 // One clear line for the exception that is being handled; its exit status. Takes no memory where
 // there may be none.
 int tell_failure() noexcept {
@@ -101,9 +111,9 @@ int tell_failure() noexcept {
                ? say_out_of_memory(e.what())
                : say("error", e.what(), ErrorCode::kIo);
   } catch (const std::exception& e) {
-    return say("internal error, please report it", e.what(), kInternal);
+    return say_internal(e.what());
   } catch (...) {
-    return say("internal error, please report it", "", kInternal);
+    return say_internal("");
   }
 }
 

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <optional>
+#include <set>
 
 #include "engine/io/file.h"
+#include "nn/models/registry.h"
 
 namespace retort::tools {
 namespace {
@@ -24,6 +27,31 @@ std::vector<std::string> chain_to(const Recipe& recipe, const std::string& name,
   return names;
 }
 
+// Architectures with the options in which nets of one architecture differ.
+class Nets {
+ public:
+  explicit Nets(const Recipe& recipe) {
+    for (const ModelSpec& model : recipe.models) add(model.settings);
+    for (const Arm& arm : recipe.arms) add(arm.settings);
+  }
+  std::string name(const Settings& settings) const {
+    const std::string& arch = settings.text("student.arch");
+    std::string text = arch;
+    for (const nn::OptionSpec& spec : nn::model_kinds().at(arch).options)
+      if (values_.at({arch, spec.key}).size() > 1)
+        text += " " + spec.key + " = " + to_toml(settings.value("student." + spec.key));
+    return text;
+  }
+
+ private:
+  void add(const Settings& settings) {
+    const std::string& arch = settings.text("student.arch");
+    for (const nn::OptionSpec& spec : nn::model_kinds().at(arch).options)
+      values_[{arch, spec.key}].insert(to_toml(settings.value("student." + spec.key)));
+  }
+  std::map<std::pair<std::string, std::string>, std::set<std::string>> values_;
+};
+
 std::optional<double> mean_of(const Json& results, const std::string& name,
                               const std::string& metric) {
   for (const Json& arm : results.at("arms").items()) {
@@ -39,13 +67,14 @@ std::optional<double> mean_of(const Json& results, const std::string& name,
 std::vector<AssistantPath> best_paths(const Recipe& recipe, const Json& results,
                                       const std::string& metric) {
   std::vector<AssistantPath> best;
+  const Nets nets(recipe);
   const auto add = [&](const std::string& name, const Settings& settings,
                        const Teachers& teachers) {
     const auto value = mean_of(results, name, metric);
     if (!value || !uses_teacher(settings)) return;
-    AssistantPath path{settings.text("student.arch"), chain_to(recipe, name, teachers), *value};
+    AssistantPath path{nets.name(settings), chain_to(recipe, name, teachers), *value};
     const auto same = std::find_if(best.begin(), best.end(), [&](const AssistantPath& other) {
-      return other.arch == path.arch && other.assistants() == path.assistants();
+      return other.net == path.net && other.assistants() == path.assistants();
     });
     if (same == best.end())
       best.push_back(std::move(path));
@@ -54,11 +83,11 @@ std::vector<AssistantPath> best_paths(const Recipe& recipe, const Json& results,
   };
   for (const ModelSpec& model : recipe.models) add(model.name, model.settings, model.teachers);
   for (const Arm& arm : recipe.arms) add(arm.name, arm.settings, arm.teachers);
-  std::vector<std::string> archs;
+  std::vector<std::string> names;
   for (const AssistantPath& path : best)
-    if (std::find(archs.begin(), archs.end(), path.arch) == archs.end()) archs.push_back(path.arch);
+    if (std::find(names.begin(), names.end(), path.net) == names.end()) names.push_back(path.net);
   const auto place = [&](const AssistantPath& path) {
-    return std::pair(std::find(archs.begin(), archs.end(), path.arch), path.assistants());
+    return std::pair(std::find(names.begin(), names.end(), path.net), path.assistants());
   };
   std::stable_sort(best.begin(), best.end(), [&](const AssistantPath& a, const AssistantPath& b) {
     return place(a) < place(b);
@@ -75,12 +104,13 @@ std::string paths_table(const Recipe& recipe, const std::filesystem::path& run_f
   std::vector<AssistantPath> paths = best_paths(recipe, results, metric);
   if (paths.empty()) paths = best_paths(recipe, results, metric = "test.accuracy");
   if (paths.empty()) return "";
+  std::size_t width = 10;
+  for (const AssistantPath& path : paths) width = std::max(width, path.net.size());
   std::string text = "best path by net and number of assistants (" + metric + ")\n";
   for (const AssistantPath& path : paths) {
-    char head[128];
-    std::snprintf(head, sizeof head, "  %-10s %zu  %7.2f %%  ", path.arch.c_str(),
-                  path.assistants(), 100 * path.value);
-    text += head;
+    char head[64];
+    std::snprintf(head, sizeof head, "%zu  %7.2f %%  ", path.assistants(), 100 * path.value);
+    text += "  " + path.net + std::string(width - path.net.size() + 1, ' ') + head;
     for (const std::string& name : path.names)
       text += (&name == &path.names.front() ? "" : " -> ") + name;
     text += "\n";

@@ -11,15 +11,16 @@ namespace retort::tools {
 
 /// A chain from the teacher to one model or arm, and what its end reached.
 struct AssistantPath {
-  std::string arch;                // of its end
+  std::string net;                 // at its end: "plain2", "mlp hidden = [4]"
   std::vector<std::string> names;  // from the teacher on: {"teacher", "a8", "via_8"}
   double value = 0;
 
   std::size_t assistants() const { return names.size() - 2; }
 };
 
-/// For every kind of net at the end of a chain, and every number of assistants before it, the chain
-/// that reached most; by architecture as the recipe first names it, then by length.
+/// For every net at the end of a chain, and every number of assistants before it, the chain that
+/// reached most; by net as the recipe first names it, then by length. Nets of one architecture are
+/// told apart by the options in which they differ.
 ///
 ///   best(net, k) = max over nets m of the edge (m, net) behind best(m, k - 1)
 ///

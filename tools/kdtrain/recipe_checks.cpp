@@ -274,6 +274,8 @@ void check_loss(const Use& use, Mistakes* mistakes) {
     mistakes->add(use, "distill.reliance.mode", loss + ": expected \"off\"");
   if (const double cutoff = s.number("distill.cutoff"); cutoff != 0 && cutoff != 1)
     mistakes->add(use, "distill.cutoff", loss + ": expected 0");
+  if (s.number("distill.cosine.weight") != 0)  // it would be a second term of the triple's name
+    mistakes->add(use, "distill.cosine.weight", loss + ": expected 0");
 }
 
 void check_start(const Use& use, Mistakes* mistakes) {

@@ -112,6 +112,24 @@ std::string describe(const RawValue& raw) {
   return std::visit(Visitor{}, raw.value);
 }
 
+namespace {
+
+// What does not fit, where it is one entry of a list that is at fault and not their number.
+std::string describe(const KeySpec& spec, const RawValue& raw) {
+  const auto* const list = std::get_if<RawValue::List>(&raw.value);
+  if (list != nullptr && spec.type != Type::kNormalize)
+    for (std::size_t i = 0; i < list->size(); ++i) {
+      RawValue one = raw;
+      one.value = RawValue::List{(*list)[i]};
+      const std::optional<Value> value = typed(spec.type, one);
+      if (!value || !nn::fitting(spec, *value))
+        return describe((*list)[i]) + " in place " + std::to_string(i + 1) + " of " + describe(raw);
+    }
+  return describe(raw);
+}
+
+}  // namespace
+
 std::string convert(const KeySpec& spec, const RawValue& raw, Value* out) {
   const std::optional<Value> value = typed(spec.type, raw);
   std::optional<Value> fit = value ? nn::fitting(spec, *value) : std::nullopt;
@@ -127,7 +145,7 @@ std::string convert(const KeySpec& spec, const RawValue& raw, Value* out) {
   const auto* const word = std::get_if<std::string>(&raw.value);
   const bool a_choice = spec.type == Type::kChoice || spec.type == Type::kNormalize;
   const std::string near = word && a_choice ? nearest_word(*word, split(spec.choices, '|')) : "";
-  return "expected " + expectation(spec) + ", found " + describe(raw) +
+  return "expected " + expectation(spec) + ", found " + describe(spec, raw) +
          (near.empty() ? "" : "; did you mean '" + near + "'?");
 }
 

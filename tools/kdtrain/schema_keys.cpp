@@ -70,7 +70,15 @@ class Table {
   void add(std::vector<KeySpec> rows) {
     for (KeySpec& row : rows) add(std::move(row));
   }
-  std::vector<KeySpec> take() { return std::move(rows_); }
+  std::vector<KeySpec> take() {
+    for (const std::string& key : keys_) {
+      const auto inside = keys_.lower_bound(key + ".");
+      RETORT_CHECK(inside == keys_.end() || !inside->starts_with(key + "."), "[schema] the key '",
+                   key, "' is a table too, of '", *inside,
+                   "': what a loaded library gives recipes needs another name");
+    }
+    return std::move(rows_);
+  }
 
  private:
   std::string prefix_;

@@ -166,7 +166,9 @@ distill::Terms terms_of(const Settings& settings, std::uint64_t key) {
     nn::Options own;
     for (const nn::OptionSpec& spec : kind->options) own.set(spec.key, options.value(spec.key));
     const std::uint64_t seed = key ^ (std::uint64_t{path_hash(name.c_str())} << 32);
-    terms.push_back({static_cast<float>(options.number("weight")), kind->make({own, seed})});
+    std::shared_ptr<distill::Term> term = kind->make({own, seed});
+    RETORT_CHECK(term != nullptr, "[terms] the row of '", name, "' made no term");
+    terms.push_back({static_cast<float>(options.number("weight")), std::move(term)});
   }
   return terms;
 }

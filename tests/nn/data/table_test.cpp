@@ -159,9 +159,10 @@ TEST_F(TableFiles, columns_and_classes_are_those_of_training) {
                                     {"columns_from", Strings{"train.csv"}}});
   EXPECT_THAT(values(*other), ElementsAre(2.0f, 1.0f));
   write("test.csv", "a,b,label\n4,8,3\n");
-  EXPECT_THAT(message([&] { open("test"); }),
-              HasSubstr("test.csv: row 1: expected a label in [0, 3), as data.classes or the "
-                        "labels of the training files say, got 3"));
+  EXPECT_THAT(
+      message([&] { open("test"); }),
+      HasSubstr("test.csv:2: column 3 (label): expected a label in [0, 3), as data.classes or "
+                "the labels of the training files say, got '3'"));
   EXPECT_EQ(open("test", {{"classes", std::int64_t{5}}})->classes(), 5);
   write("test.csv", "b,a,label\n4,8,1\n");
   EXPECT_THAT(message([&] { open("test"); }), HasSubstr("not named like those"));
