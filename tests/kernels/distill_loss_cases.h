@@ -30,7 +30,7 @@ struct Case {
   std::vector<std::uint8_t> mask;
   kernels::AnyDivergence divergence = Divergence::kForwardKl;
   std::int32_t tau_power = -1;
-  double parameter = -1;  // below 0: the divergence's default
+  double parameter = -1;    // below 0: the divergence's default
   std::int64_t pitch = 0;   // 0: classes
   std::int64_t offset = 0;  // elements before the first row: alignment
   bool in_place = false;
