@@ -218,13 +218,14 @@ void sum_row(const BlockRow& r, BlockSums& sums, const PendingGradient& pending)
 
 // One vector of a divergence's elements: as its functor's element(), from p, q and u = log(q / p).
 // Logarithms of mixtures go by log1p and expm1 of u, so that they stay accurate where p and q are
-// close. A functor without such a function is computed element by element.
+// close. A functor without such a function is computed element by element. What vanishes is asked by
+// Eq: NaN is not equal, and so it shows (Ne may be false for it too, as with AVX-512).
 HWY_INLINE void elements_of(divergence::ReverseKl, V, V q, V u, V, V& part, V& h) {
-  part = h = hn::IfThenElseZero(hn::Ne(q, hn::Zero(F())), hn::Mul(q, u));  // NaN is not 0
+  part = h = hn::IfThenZeroElse(hn::Eq(q, hn::Zero(F())), hn::Mul(q, u));
 }
 HWY_INLINE void elements_of(divergence::JensenShannon, V p, V q, V u, V k, V& part, V& h) {
   const F d;
-  const auto has_p = hn::Ne(p, hn::Zero(d)), has_q = hn::Ne(q, hn::Zero(d));
+  const auto no_p = hn::Eq(p, hn::Zero(d)), no_q = hn::Eq(q, hn::Zero(d));
   const V rest = hn::Sub(hn::Set(d, 1.0f), k);
   V m_over_p, m_over_q;
   if (const float share = hn::GetLane(k); share >= 0.25f && share <= 0.75f) {
@@ -240,33 +241,35 @@ HWY_INLINE void elements_of(divergence::JensenShannon, V p, V q, V u, V k, V& pa
     m_over_p = hn::Log1p(d, hn::Mul(rest, hn::Expm1(d, u)));
     m_over_q = hn::Log1p(d, hn::Mul(k, hn::Expm1(d, hn::Neg(u))));
   }
-  h = hn::IfThenElseZero(has_q, hn::Neg(hn::Mul(hn::Mul(rest, q), m_over_q)));
-  part = hn::Sub(h, hn::IfThenElseZero(has_p, hn::Mul(hn::Mul(k, p), m_over_p)));
+  h = hn::IfThenZeroElse(no_q, hn::Neg(hn::Mul(hn::Mul(rest, q), m_over_q)));
+  part = hn::Sub(h, hn::IfThenZeroElse(no_p, hn::Mul(hn::Mul(k, p), m_over_p)));
 }
 HWY_INLINE void elements_of(divergence::TotalVariation, V p, V q, V u, V, V& part, V& h) {
   const F d;
   // The sign is u's: the compiler may round q - p once instead of three times, and then equal
   // logits would differ.
   const V half = hn::Set(d, 0.5f);
-  const auto differ = hn::Ne(u, hn::Zero(d));
-  part = hn::IfThenElseZero(differ, hn::Mul(half, hn::Abs(hn::Sub(q, p))));
-  h = hn::IfThenElseZero(differ, hn::Mul(half, hn::CopySignToAbs(q, u)));
+  const auto equal = hn::Eq(u, hn::Zero(d));
+  const V difference = hn::Sub(q, p);
+  part = hn::IfThenZeroElse(equal, hn::Mul(half, hn::Abs(difference)));
+  const V signed_q = hn::IfThenZeroElse(equal, hn::Mul(half, hn::CopySignToAbs(q, u)));
+  h = hn::IfThenElse(hn::IsNaN(difference), difference, signed_q);  // a sign would hide a NaN
 }
 HWY_INLINE void elements_of(divergence::SkewKl, V p, V q, V u, V k, V& part, V& h) {
   const F d;
   const V one = hn::Set(d, 1.0f), rest = hn::Sub(one, k);
-  const auto has_p = hn::Ne(p, hn::Zero(d));
+  const auto no_p = hn::Eq(p, hn::Zero(d));
   const V m_over_p = hn::Mul(rest, hn::Expm1(d, u));  // less 1
-  part = hn::IfThenElseZero(has_p, hn::Neg(hn::Mul(p, hn::Log1p(d, m_over_p))));
-  h = hn::IfThenElseZero(has_p, hn::Neg(hn::Div(hn::Mul(rest, q), hn::Add(one, m_over_p))));
+  part = hn::IfThenZeroElse(no_p, hn::Neg(hn::Mul(p, hn::Log1p(d, m_over_p))));
+  h = hn::IfThenZeroElse(no_p, hn::Neg(hn::Div(hn::Mul(rest, q), hn::Add(one, m_over_p))));
 }
 HWY_INLINE void elements_of(divergence::SkewReverseKl, V, V q, V u, V k, V& part, V& h) {
   const F d;
   const V one = hn::Set(d, 1.0f), rest = hn::Sub(one, k);
-  const auto has_q = hn::Ne(q, hn::Zero(d));
+  const auto no_q = hn::Eq(q, hn::Zero(d));
   const V m_over_q = hn::Mul(rest, hn::Expm1(d, hn::Neg(u)));  // less 1
-  part = hn::IfThenElseZero(has_q, hn::Neg(hn::Mul(q, hn::Log1p(d, m_over_q))));
-  h = hn::Sub(part, hn::IfThenElseZero(has_q, hn::Div(hn::Mul(q, k), hn::Add(one, m_over_q))));
+  part = hn::IfThenZeroElse(no_q, hn::Neg(hn::Mul(q, hn::Log1p(d, m_over_q))));
+  h = hn::Sub(part, hn::IfThenZeroElse(no_q, hn::Div(hn::Mul(q, k), hn::Add(one, m_over_q))));
 }
 template <class D>
 concept HasVectors = requires(V v) {

@@ -262,16 +262,20 @@ TEST(LogitCache, a_text_has_the_same_bits_whatever_batch_it_came_in_first) {
     }
 }
 
+std::shared_ptr<nn::Model> small_masked_lm() {
+  return nn::make_model({.arch = "bert",
+                         .seed = 1,
+                         .options = {{"layers", std::int64_t{1}},
+                                     {"hidden_size", std::int64_t{8}},
+                                     {"heads", std::int64_t{1}},
+                                     {"intermediate", std::int64_t{8}}},
+                         .task = nn::TextTask::kMaskedLm,
+                         .ids = 60});
+}
+
 // Of masked words a text has as many rows as are asked for: no place in a cache of one row a sample.
 TEST(LogitCache, refuses_texts_of_several_rows) {
-  Teacher teacher(nn::make_model({.arch = "bert",
-                                  .seed = 1,
-                                  .options = {{"layers", std::int64_t{1}},
-                                              {"hidden_size", std::int64_t{8}},
-                                              {"heads", std::int64_t{1}},
-                                              {"intermediate", std::int64_t{8}}},
-                                  .task = nn::TextTask::kMaskedLm,
-                                  .ids = 60}));
+  Teacher teacher(small_masked_lm());
   teacher.use_cache(cache_of(teacher));
   nn::Inputs inputs = texts(2, 1, DType::kF32);
   const std::vector<std::int64_t> samples{0, 1};
@@ -351,14 +355,7 @@ TEST(LogitCache, features_of_another_width_or_of_no_head_are_refused) {
     return std::make_shared<LogitCache>(
         LogitCacheKey{"data", teacher.hash(), width, "", CachedRows::kFeatures});
   };
-  Teacher teacher(nn::make_model({.arch = "bert",
-                                  .seed = 1,
-                                  .options = {{"layers", std::int64_t{1}},
-                                              {"hidden_size", std::int64_t{8}},
-                                              {"heads", std::int64_t{1}},
-                                              {"intermediate", std::int64_t{8}}},
-                                  .task = nn::TextTask::kMaskedLm,
-                                  .ids = 60}));
+  Teacher teacher(small_masked_lm());
   EXPECT_THROW(teacher.use_cache(key(teacher, 60)), Error);
   teacher.use_cache(key(teacher, 8));
   const nn::Inputs inputs = texts(2, 1, DType::kF32);
